@@ -1,0 +1,169 @@
+"""A task of the user's own, from one YAML file and no code.
+
+    name: my_reviews
+    type: sentiment
+    kind: sentence
+    words:
+      bad: [terrible, awful]
+      good: great
+    folder: my_reviews        # holds train.jsonl and validation.jsonl; or --data DIR, or hub: {repo: ...}
+
+The labels are the keys of `words`, in that order. Words may be given once, or per backbone family
+(`words: {masked-lm: {...}, t5: {...}}`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tasks.catalog import TASKS
+from tasks.errors import UserError, unknown
+from tasks.task import FAMILIES, KINDS, HubSource, Task
+
+WordList = str | list[str]
+
+
+class _HubFile(BaseModel):
+    """The `hub:` part of a task file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    repo: str
+    config: str | None = None
+    revision: str | None = None
+    train: str = "train"
+    test: str = "validation"
+    columns: dict[str, str] = Field(default_factory=dict)
+    labels: dict[int | str, str | None] = Field(default_factory=dict)
+    data_files: dict[str, str] | None = None
+
+
+class _TaskFile(BaseModel):
+    """What a task file may say."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    name: str
+    type: str
+    kind: str
+    metric: str = ""
+    words: dict[str, WordList | dict[str, WordList]] = Field(default_factory=dict)
+    aspect: bool = False
+    columns: dict[str, str] = Field(default_factory=dict)
+    folder: str | None = None
+    hub: _HubFile | None = None
+    note: str = ""
+
+
+def read_task_file(path: Path) -> Task:
+    """The task that a YAML file describes; a relative `folder` is beside the file."""
+    content = _read(path)
+    _refuse_bare_booleans(path, content.get("words"))
+    try:
+        file = _TaskFile.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_explain(error)}") from None
+    if file.name in TASKS or file.name.startswith("microworld-"):
+        raise UserError(f"{path}: the name {file.name!r} belongs to a shipped task; choose another name")
+    if file.folder is not None and file.hub is not None:
+        raise UserError(f"{path}: both folder and hub are given; give one source")
+    try:
+        return _task(file, path)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _task(file: _TaskFile, path: Path) -> Task:
+    words = _words_by_family(file)
+    return Task(
+        name=file.name,
+        type=file.type,
+        kind=file.kind,
+        metric=file.metric,
+        labels=tuple(next(iter(words.values()))) if words else (),
+        words=words,
+        hub=HubSource(**file.hub.model_dump()) if file.hub else None,
+        folder=str((path.parent / file.folder).resolve()) if file.folder else None,
+        columns=file.columns,
+        aspect=file.aspect,
+        note=file.note,
+    )
+
+
+def _words_by_family(file: _TaskFile) -> dict[str, dict[str, tuple[str, ...]]]:
+    """`words` of the file, one mapping for both families or one each, as family -> label -> words."""
+    if not file.words:
+        if "label" in KINDS.get(file.kind, ()):
+            raise UserError(
+                "no label words: a task with labels needs `words`, one word or list of words a label, "
+                "as in words: {bad: [terrible, awful], good: great}"
+            )
+        return {}
+    per_family = set(file.words) <= set(FAMILIES)
+    given = file.words if per_family else dict.fromkeys(FAMILIES, file.words)
+    if missing := [family for family in FAMILIES if family not in given]:
+        raise UserError(
+            f"words are given for {', '.join(given)} but not for {missing[0]}; give both, or one for all"
+        )
+    families = {}
+    for family, words in given.items():
+        if not isinstance(words, dict) or not all(isinstance(word, str | list) for word in words.values()):
+            raise UserError(
+                "words must be one word or a list of words a label, or first `masked-lm` and `t5` and then the labels"
+            )
+        families[family] = {label: (w,) if isinstance(w, str) else tuple(w) for label, w in words.items()}
+    if set(families["masked-lm"]) != set(families["t5"]):
+        raise UserError("words for masked-lm and t5 name different labels; name the same labels in both")
+    return families
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no task file {path}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text; a task file is YAML") from None
+    except OSError as error:
+        raise UserError(f"cannot read task file {path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}" if mark else ""
+        raise UserError(
+            f"{path}{where}: not YAML ({getattr(error, 'problem', None) or 'unreadable'})"
+        ) from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a task file is a YAML mapping with name, type, kind and words")
+    return content
+
+
+def _refuse_bare_booleans(path: Path, part: Any, depth: int = 4) -> None:
+    """YAML reads a bare yes, no, true, false, on, off as a boolean, and a bare number as a number.
+
+    `words` are at most family, label, list, word deep; deeper is refused by the schema (or goes round in a circle).
+    """
+    if isinstance(part, bool | int | float):
+        raise UserError(
+            f"{path}: a label or word in `words` was read by YAML as {part!r} ({type(part).__name__}); put it in "
+            'quotes, as in "yes": ["yes", right] (bare yes, no, true, false and numbers are not text in YAML)'
+        )
+    if isinstance(part, dict | list) and depth:
+        values = part.values() if isinstance(part, dict) else ()
+        for inner in [*part, *values]:
+            _refuse_bare_booleans(path, inner, depth - 1)
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem as a line: the key, what was given, what was needed."""
+    first = error.errors()[0]
+    place = [str(step) for step in first["loc"] if str(step) not in {"str", "list[str]", "int"}]
+    key = ".".join(place)
+    if first["type"] == "extra_forbidden":
+        model = _HubFile if place[0] == "hub" else _TaskFile
+        return str(unknown("key", place[-1], model.model_fields))
+    if first["type"] == "missing":
+        advice = {"kind": f", one of {', '.join(KINDS)}", "type": ", as in sentiment, nli, paraphrase, qa"}
+        return f"no {key!r}; a task file needs name, type and kind ({key}{advice.get(key, '')})"
+    return f"{key} is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"

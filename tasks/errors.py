@@ -1,0 +1,26 @@
+"""What can go wrong, in two kinds: the user's mistake (exit code 2) and the machine's fault (exit code 3).
+
+Either is one clear line: what was given, what was needed, what to do. The command line prints the line and no
+traceback; a Python caller catches the exception.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A request that cannot be met as given; the message says what was given, what was needed and what to do."""
+
+
+class MachineError(RuntimeError):
+    """A fault of the machine (disk full, memory gone, hub out of reach), not of the request."""
+
+
+def unknown(kind: str, name: str, available: Iterable[str]) -> UserError:
+    """The error for a name that is not in a dict: `unknown projector 'liner': did you mean 'linear'? available: ...`."""
+    names = sorted(available)
+    close = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
+    hint = next((f" did you mean {n!r}?" for n in names if close and n.lower() == close[0]), "")
+    return UserError(f"unknown {kind} {name!r}:{hint} available: {', '.join(names)}")

@@ -1,0 +1,98 @@
+"""Rows from a local folder: DIR/<task>/train.jsonl and validation.jsonl, UTF-8, one JSON object a line.
+
+Fields have their neutral names (`KINDS` in task.py) unless the task names other columns. A file is read whole and
+checked to its last line before anything is made of it; the first bad line is named by file and number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import MachineError, UserError
+from tasks.rows import example_of
+from tasks.task import Example, Task
+
+FILES = {"train": "train.jsonl", "test": "validation.jsonl"}
+"""Split -> file. Official validation data is our test split; our validation split is a part of train."""
+
+
+def read_folder(task: Task, folder: Path) -> tuple[dict[str, list[Example]], str]:
+    """The examples of both files, and a digest of their bytes (`sha256:` and 16 digits)."""
+    if not folder.is_dir():
+        raise UserError(
+            f"no folder {folder} for task {task.name!r}: it must hold {' and '.join(FILES.values())}, "
+            f"one JSON object a line with {', '.join(task.fields)}"
+        )
+    digest = hashlib.sha256()
+    splits = {}
+    for split, name in FILES.items():
+        content = _content(task, folder / name)
+        digest.update(len(content).to_bytes(8, "big") + content)
+        splits[split] = read_lines(task, content, folder / name)
+    return splits, f"sha256:{digest.hexdigest()[:16]}"
+
+
+def read_lines(task: Task, content: bytes, path: Path) -> list[Example]:
+    """The examples in the bytes of a JSON-lines file; blank lines are passed over."""
+    examples = []
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if line.strip():
+            where = f"{path}:{number}"
+            examples.append(example_of(task, _neutral(task, _object(line, where), where), where))
+    if not examples:
+        raise UserError(
+            f"{path} holds no rows: write one JSON object a line with {', '.join(task.fields)} for task {task.name!r}"
+        )
+    return examples
+
+
+def _content(task: Task, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(
+            f"no file {path}: task {task.name!r} needs {' and '.join(FILES.values())} in that folder"
+        ) from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; it must be a file of JSON lines") from None
+    except OSError as error:
+        raise MachineError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _object(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{where}: not UTF-8 (byte {line[error.start]:#04x} at column {error.start + 1}); save the file as UTF-8"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{where}: not a JSON object ({error.msg} at column {error.colno}); write one whole object on each line"
+        ) from None
+    except (ValueError, RecursionError):  # a number of thousands of digits, brackets in thousands of brackets
+        raise UserError(
+            f"{where}: not a JSON object that can be read; write one plain object on each line"
+        ) from None
+    if not isinstance(row, dict):
+        raise UserError(
+            f"{where}: this is a {type(row).__name__}; each line must be one JSON object like {{...}}"
+        )
+    return row
+
+
+def _neutral(task: Task, row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The row under neutral names, where the task says that its files have columns of their own."""
+    renamed = dict(row)
+    for name, column in task.columns.items():
+        if column not in row:
+            raise UserError(
+                f"{where}: no column {column!r}, which task {task.name!r} reads as {name!r}; "
+                f"this row has {', '.join(row) or 'nothing'}"
+            )
+        renamed[name] = row[column]
+    return renamed

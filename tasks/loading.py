@@ -1,0 +1,143 @@
+"""Three disjoint splits of a task, wherever its rows come from.
+
+By rule: official validation data is the **test** split and is never used to choose anything; a seeded part of train
+is the **validation** split, which selects checkpoints. Sources: a local folder (`data`), a task's own folder, the
+embedded world, the hub. What was loaded, and which revision, is part of the value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tasks.errors import UserError
+from tasks.folder import read_folder
+from tasks.hub import read_hub
+from tasks.task import Example, Task, describe_source
+
+VALIDATION_SHARE = 0.1
+VALIDATION_ROWS = 500
+"""The validation split has a tenth of train, at most this many rows, at least one."""
+
+
+class Rows(Protocol):
+    """Rows of a source in its own order; None is a row to leave out."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Example | None: ...
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Train, validation (a part of the source's train) and test (the source's validation), and where they are from."""
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    source: str
+    revision: str
+
+    def __post_init__(self) -> None:
+        for name in ("train", "validation", "test"):
+            if not getattr(self, name):
+                raise UserError(
+                    f"the {name} split of {self.source} is empty; give at least one row for each split"
+                )
+
+
+def load_splits(
+    task: Task,
+    *,
+    data: Path | None = None,
+    seed: int = 0,
+    limit_train: int | None = None,
+    limit_test: int | None = None,
+) -> Splits:
+    """Load the three splits of a task.
+
+    `data` is a folder that holds `<task>/train.jsonl` and `<task>/validation.jsonl`; it goes before every other
+    source. `seed` chooses the validation rows, and the rows that a limit keeps; limits are drawn at random because
+    many data sets are sorted by label. Order within a split is the source's.
+    """
+    for name, limit in (("train", limit_train), ("test", limit_test)):
+        if limit is not None and limit < 1:
+            raise UserError(f"limit of {limit} {name} rows: give at least 1, or no limit")
+    rows, source, revision = _read(task, Path(data) if data is not None else None)
+    validation, train = divide(rows["train"], seed, limit_train, source)
+    return Splits(train, validation, sample(rows["test"], seed, limit_test), source, revision)
+
+
+def validation_size(rows: int) -> int:
+    """How many of the training rows become the validation split: a tenth, at most 500, at least 1."""
+    return max(1, min(int(rows * VALIDATION_SHARE), VALIDATION_ROWS))
+
+
+def divide(
+    rows: Rows, seed: int, limit: int | None, source: str
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """The validation and the train split of the training rows, disjoint, by one seeded shuffle."""
+    size = validation_size(len(rows))
+    wanted = None if limit is None else size + limit
+    order = list(_shuffled(rows, seed, wanted))
+    if len(order) < 2:
+        raise UserError(
+            f"{source} has {len(order)} training row(s): at least 2 are needed, since a part becomes the validation split"
+        )
+    return _in_order(order[:size]), _in_order(order[size:])
+
+
+def sample(rows: Rows, seed: int, limit: int | None) -> tuple[Example, ...]:
+    """At most `limit` rows drawn by seed, in the order of the source."""
+    return _in_order(_shuffled(rows, seed, limit))
+
+
+def _shuffled(rows: Rows, seed: int, wanted: int | None) -> list[tuple[int, Example]]:
+    """The first `wanted` usable rows (all, for None) of a seeded shuffle, each with its place in the source."""
+    places = list(range(len(rows)))
+    random.Random(f"split|{seed}").shuffle(places)
+    drawn: list[tuple[int, Example]] = []
+    for place in places:
+        if wanted is not None and len(drawn) == wanted:
+            break
+        example = rows[place]
+        if example is not None:
+            drawn.append((place, example))
+    return drawn
+
+
+def _in_order(drawn: Sequence[tuple[int, Example]]) -> tuple[Example, ...]:
+    return tuple(example for _, example in sorted(drawn, key=lambda pair: pair[0]))
+
+
+def _read(task: Task, data: Path | None) -> tuple[Mapping[str, Rows], str, str]:
+    """The rows of `train` and `test`, the source in words, and its revision."""
+    if data is not None:
+        if not data.is_dir():
+            raise UserError(
+                f"--data {data} is not a folder: it must hold {task.name}/train.jsonl and validation.jsonl"
+            )
+        return _from_folder(task, data / task.name)
+    if task.folder is not None:
+        return _from_folder(task, Path(task.folder))
+    if task.world is not None:
+        return _from_world(task.world)
+    splits, revision = read_hub(task)
+    return splits, describe_source(task), revision
+
+
+def _from_folder(task: Task, folder: Path) -> tuple[Mapping[str, Rows], str, str]:
+    splits, revision = read_folder(task, folder)
+    return splits, f"folder {folder}", revision
+
+
+def _from_world(name: str) -> tuple[Mapping[str, Rows], str, str]:
+    from tasks.microworld import generate
+
+    splits = {split: generate(name, split) for split in ("train", "test")}
+    digest = hashlib.sha256(repr(splits).encode()).hexdigest()
+    return splits, f"embedded world, {name}", f"sha256:{digest[:16]}"

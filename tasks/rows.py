@@ -1,0 +1,92 @@
+"""From a row in neutral fields to an `Example`, or one clear line that says what is wrong with the row.
+
+Folders, the hub and a user's own files all pass through here, so a row is checked the same way wherever it is from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.errors import UserError, unknown
+from tasks.task import Example, Task
+
+
+def example_of(task: Task, row: Mapping[str, Any], where: str) -> Example:
+    """The example in a row of neutral fields; `where` (file:line) begins every complaint.
+
+    A sentence with an aspect becomes `sentence + " " + aspect` (Su et al. 2022, authors' code).
+    """
+    if missing := [name for name in task.fields if name not in row]:
+        raise UserError(
+            f"{where}: no {missing[0]!r}; task {task.name!r} needs {', '.join(task.fields)}, "
+            f"this row has {', '.join(map(str, row)) or 'nothing'}"
+        )
+    if task.kind == "sentence":
+        text = _text(row, "text", where)
+        if task.aspect:
+            text = f"{text} {_text(row, 'aspect', where)}"
+        return Example(text, label=_label(task, row["label"], where))
+    if task.kind == "pair":
+        first, second = _text(row, "text_a", where), _text(row, "text_b", where)
+        return Example(first, second, _label(task, row["label"], where))
+    if task.kind == "summarisation":
+        return Example(_text(row, "document", where), references=_references(row, "summary", where))
+    question, answers = _text(row, "question", where), _references(row, "answers", where)
+    context = _text(row, "context", where) if task.kind == "extractive-qa" else None
+    return Example(question, context, references=answers)
+
+
+def _text(row: Mapping[str, Any], name: str, where: str) -> str:
+    """A field that must be text with something in it, without the white space around it."""
+    value = row[name]
+    if not isinstance(value, str):
+        raise UserError(f"{where}: {name!r} is {_shown(value)}; it must be text")
+    if not value.strip():
+        raise UserError(f"{where}: {name!r} is empty; give it text or leave the row out")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{where}: {name!r} holds half a character (a lone surrogate); mend the text"
+        ) from None
+    return value.strip()
+
+
+def _references(row: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
+    """One or more accepted texts: a list of them, or (a summary) one text."""
+    value = row[name]
+    if isinstance(value, str) and name == "summary":
+        return (_text(row, name, where),)
+    if not isinstance(value, list):
+        raise UserError(f"{where}: {name!r} is {_shown(value)}; it must be a list of texts")
+    if not value:
+        raise UserError(f"{where}: {name!r} is an empty list; give at least one text or leave the row out")
+    return tuple(_text({name: text}, name, where) for text in value)
+
+
+def _label(task: Task, value: Any, where: str) -> int:
+    """The index of a label that is given by its name."""
+    if not isinstance(value, str):
+        raise UserError(
+            f"{where}: label is {_shown(value)}; write the name of the label: {', '.join(task.labels)}"
+        )
+    if value not in task.labels:
+        raise UserError(f"{where}: {unknown(f'label for task {task.name!r}', value, task.labels)}")
+    return task.labels.index(value)
+
+
+def _shown(value: Any) -> str:
+    """A value as a person may recognise it, with its JSON type, cut to a line."""
+    if value is None:
+        return "null"
+    kind = {
+        bool: "true/false",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+        dict: "an object",
+        str: "text",
+    }
+    text = repr(value)
+    return f"{text if len(text) <= 40 else text[:37] + '...'} ({kind.get(type(value), type(value).__name__)})"

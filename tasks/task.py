@@ -1,0 +1,237 @@
+"""Tasks: what is asked of a frozen language model, as one frozen record each.
+
+A record says where the rows are (hub data set, local folder, embedded world), what they look like (kind), which
+label words stand for the labels on each backbone family, and how answers are scored. It holds no rows and no
+model: rows are loaded by `loading.py`, words become token ids in a backbone. Types, label order and words of the
+17 tasks follow Su et al. 2022 (arXiv 2111.06719), whose labels are numbered in the order of their verbaliser.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tasks.errors import UserError, unknown
+
+TYPES = ("sentiment", "nli", "ethics", "paraphrase", "qa", "summarisation")
+"""The six types of Su et al. A task of a user's own may name another."""
+
+FAMILIES = ("masked-lm", "t5")
+"""Backbone families that label words are given for."""
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "sentence": ("text", "label"),
+    "pair": ("text_a", "text_b", "label"),
+    "extractive-qa": ("question", "context", "answers"),
+    "closed-book-qa": ("question", "answers"),
+    "summarisation": ("document", "summary"),
+}
+"""Kind -> the neutral fields a row of it must have (`aspect` joins them where a task asks about an aspect)."""
+
+METRICS_OF: dict[str, tuple[str, ...]] = {
+    "sentence": ("accuracy", "macro-f1"),
+    "pair": ("accuracy", "macro-f1"),
+    "extractive-qa": ("token-f1", "exact-match"),
+    "closed-book-qa": ("token-f1", "exact-match"),
+    "summarisation": ("rouge-l",),
+}
+"""Kind -> the metrics that can score it (`metrics.py`), the default first."""
+
+Words = Mapping[str, tuple[str, ...]]
+"""Label -> words that may stand for it, best first. The i-th words of the labels of a task belong together."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row in neutral fields.
+
+    `first` is the sentence (with its aspect behind it, where there is one), the first text of a pair, the question or
+    the document; `second` the second text of a pair or the context. `label` is an index into the labels of the task;
+    `references` are the accepted answers, or the one summary.
+    """
+
+    first: str
+    second: str | None = None
+    label: int | None = None
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """Rows of a task in a Hugging Face data set.
+
+    `columns`: neutral field -> column there, `a.b` for a nested one; a field that is not named has its own name.
+    `labels`: value there -> label of the task, or None for rows to leave out (no gold label, a class that is not ours).
+    `train` and `test` are split names; official validation data is our test split.
+    `revision` stays None unless a commit is known for certain; what was loaded is recorded by `load_splits`.
+    """
+
+    repo: str
+    config: str | None = None
+    revision: str | None = None
+    train: str = "train"
+    test: str = "validation"
+    columns: Mapping[str, str] = field(default_factory=dict, hash=False)
+    labels: Mapping[int | str, str | None] = field(default_factory=dict, hash=False)
+    data_files: Mapping[str, str] | None = field(default=None, hash=False)
+
+
+@dataclass(frozen=True)
+class Task:
+    """The record of one task; it cannot be built wrong.
+
+    `words`: family -> label -> words; empty for tasks that generate. `world` is the name of the task in the embedded
+    world, `folder` a folder of the task's own with train.jsonl and validation.jsonl, `columns` the neutral field ->
+    column of such files. `note` is what a reader of results should know.
+    """
+
+    name: str
+    type: str
+    kind: str
+    metric: str = ""
+    labels: tuple[str, ...] = ()
+    words: Mapping[str, Words] = field(default_factory=dict, hash=False)
+    hub: HubSource | None = None
+    world: str | None = None
+    folder: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict, hash=False)
+    aspect: bool = False
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        check_name("task", self.name)
+        if self.kind not in KINDS:
+            raise unknown("kind of task", self.kind, KINDS)
+        if not self.metric:
+            object.__setattr__(self, "metric", METRICS_OF[self.kind][0])
+        if self.metric not in METRICS_OF[self.kind]:
+            raise unknown(f"metric for a task of kind {self.kind!r}:", self.metric, METRICS_OF[self.kind])
+        if self.aspect and self.kind != "sentence":
+            raise UserError(
+                f"task {self.name!r}: only a sentence task can have an aspect, this is {self.kind!r}"
+            )
+        if unknown_fields := set(self.columns) - set(self.fields):
+            raise unknown(f"field in the columns of task {self.name!r}:", min(unknown_fields), self.fields)
+        if self.generates:
+            _check_no_labels(self)
+        else:
+            _check_labels(self)
+            _check_words(self)
+
+    @property
+    def generates(self) -> bool:
+        """Whether the answer is free text (question answering, summarisation) and not one of the labels."""
+        return "label" not in KINDS[self.kind]
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The neutral fields that a row of this task must have."""
+        return KINDS[self.kind] + (("aspect",) if self.aspect else ())
+
+
+def check_name(what: str, name: str) -> str:
+    """Return a name that is safe as a folder name; a slash or `..` would leave the output folder."""
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise UserError(
+            f"{what} name {name!r} cannot be used: a name has letters, digits, '_', '-' and single '.' only, "
+            "begins with a letter or digit, and has at most 100 characters"
+        )
+    return name
+
+
+def with_words(task: Task, words: Mapping[str, str]) -> Task:
+    """The task with the given word for each named label, on every family; labels not named keep theirs."""
+    if task.generates and words:
+        raise UserError(f"task {task.name!r} generates text and has no label words; drop --label-words")
+    for label, word in words.items():
+        if label not in task.labels:
+            raise unknown(f"label of task {task.name!r}", label, task.labels)
+        if not word.strip():
+            raise UserError(f"label word for {label!r} is empty; give one word, as in {label}=great")
+    chosen = {label: (word.strip(),) for label, word in words.items()}
+    families = {family: {**task.words.get(family, {}), **chosen} for family in FAMILIES}
+    return replace(task, words=families)
+
+
+def parse_label_words(pairs: Iterable[str]) -> dict[str, str]:
+    """`["negative=terrible", "positive=great"]` -> `{"negative": "terrible", "positive": "great"}`."""
+    words: dict[str, str] = {}
+    for pair in pairs:
+        label, equals, word = pair.partition("=")
+        if not (label.strip() and equals and word.strip()):
+            raise UserError(f"label word {pair!r} is not of the form label=word, as in negative=terrible")
+        if label.strip() in words:
+            raise UserError(f"label {label.strip()!r} is given two words; give one")
+        words[label.strip()] = word.strip()
+    return words
+
+
+def task_table(tasks: Iterable[Task]) -> list[dict[str, Any]]:
+    """One plain row a task, for `tasks list`: name, type, kind, metric, labels, source."""
+    return [
+        {
+            "name": task.name,
+            "type": task.type,
+            "kind": task.kind,
+            "metric": task.metric,
+            "labels": ", ".join(task.labels) or "-",
+            "source": describe_source(task),
+        }
+        for task in tasks
+    ]
+
+
+def describe_source(task: Task) -> str:
+    """Where the rows come from when no `--data` is given."""
+    if task.world:
+        return "embedded world"
+    if task.folder:
+        return task.folder
+    if task.hub:
+        return f"hub {task.hub.repo}" + (f" ({task.hub.config})" if task.hub.config else "")
+    return "--data only"
+
+
+def _check_no_labels(task: Task) -> None:
+    if task.labels or task.words:
+        raise UserError(
+            f"task {task.name!r}: a task of kind {task.kind!r} generates its answer and has no labels or words"
+        )
+
+
+def _check_labels(task: Task) -> None:
+    if len(task.labels) < 2:
+        raise UserError(
+            f"task {task.name!r}: a {task.kind} task needs at least 2 labels, {len(task.labels)} given"
+        )
+    if len(set(task.labels)) < len(task.labels):
+        raise UserError(f"task {task.name!r}: labels {list(task.labels)} are not all different")
+    if task.hub and task.hub.labels:
+        strange = {label for label in task.hub.labels.values() if label is not None} - set(task.labels)
+        if strange:
+            raise unknown(f"label in the hub labels of task {task.name!r}:", min(strange), task.labels)
+
+
+def _check_words(task: Task) -> None:
+    for family, words in task.words.items():
+        if family not in FAMILIES:
+            raise unknown(f"backbone family in the words of task {task.name!r}:", family, FAMILIES)
+        for label in words:
+            if label not in task.labels:
+                raise unknown(f"label in the words of task {task.name!r}:", label, task.labels)
+    for family in FAMILIES:
+        for label in task.labels:
+            given = task.words.get(family, {}).get(label, ())
+            if (
+                isinstance(given, str)
+                or not given
+                or not all(isinstance(w, str) and w.strip() for w in given)
+            ):
+                raise UserError(
+                    f"task {task.name!r}: label {label!r} has no word for {family} backbones; "
+                    f"give every label one or more words, as in words: {{{label}: [great, good]}}"
+                )

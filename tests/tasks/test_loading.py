@@ -1,0 +1,98 @@
+"""Three disjoint splits: sizes, seeds, limits, order, sources."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tasks.catalog import TASKS, find_task
+from tasks.errors import UserError
+from tasks.loading import Splits, divide, load_splits, sample, validation_size
+from tasks.task import Example
+
+ROWS = [Example(f"row {i}", label=i % 2) for i in range(100)]
+
+
+def write_folder(folder: Path, task: str, train: int, test: int) -> Path:
+    (folder / task).mkdir(parents=True)
+    for name, rows in (("train", train), ("validation", test)):
+        lines = [json.dumps({"text": f"{name} {i}", "label": "positive"}) for i in range(rows)]
+        (folder / task / f"{name}.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("rows", "size"), [(2, 1), (19, 1), (20, 2), (4999, 499), (5000, 500), (393_000, 500)]
+)
+def test_validation_is_a_tenth_of_train_at_least_1_at_most_500(rows, size):
+    assert validation_size(rows) == size
+
+
+def test_validation_and_train_are_disjoint_and_together_the_whole():
+    validation, train = divide(ROWS, 0, None, "here")
+    assert len(validation) == 10 and not set(validation) & set(train)
+    assert set(validation) | set(train) == set(ROWS)
+
+
+def test_the_seed_chooses_the_validation_rows():
+    assert divide(ROWS, 0, None, "here") == divide(ROWS, 0, None, "here")
+    assert divide(ROWS, 0, None, "here")[0] != divide(ROWS, 1, None, "here")[0]
+
+
+def test_a_limit_of_train_leaves_the_validation_rows_as_they_are():
+    validation, train = divide(ROWS, 0, None, "here")
+    limited_validation, limited = divide(ROWS, 0, 20, "here")
+    assert limited_validation == validation and len(limited) == 20 and set(limited) <= set(train)
+
+
+def test_a_limit_draws_from_the_whole_split_in_the_order_of_the_source():
+    drawn = sample(ROWS, 0, 20)
+    places = [ROWS.index(example) for example in drawn]
+    assert len(drawn) == 20 and places == sorted(places) and max(places) > 50, "not the head of a sorted file"
+    assert sample(ROWS, 0, None) == tuple(ROWS)
+    assert sample(ROWS, 0, 1000) == tuple(ROWS)
+
+
+def test_rows_that_are_left_out_do_not_count_against_a_limit():
+    rows = [None if i % 3 else example for i, example in enumerate(ROWS)]
+    assert len(sample(rows, 0, 30)) == 30 and None not in sample(rows, 0, None)
+
+
+def test_test_rows_are_the_validation_file_and_train_rows_are_not_among_them(tmp_path):
+    splits = load_splits(TASKS["sst2"], data=write_folder(tmp_path, "sst2", 40, 7))
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (36, 4, 7)
+    assert all(example.first.startswith("validation") for example in splits.test)
+    assert all(example.first.startswith("train") for example in splits.train + splits.validation)
+    assert splits.source == f"folder {tmp_path / 'sst2'}" and splits.revision.startswith("sha256:")
+
+
+def test_one_training_row_is_too_few(tmp_path):
+    with pytest.raises(UserError, match="1 training row"):
+        load_splits(TASKS["sst2"], data=write_folder(tmp_path, "sst2", 1, 1))
+
+
+def test_a_data_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"--data .*nowhere is not a folder"):
+        load_splits(TASKS["sst2"], data=tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"no folder .*sst2.* train\.jsonl and validation\.jsonl"):
+        load_splits(TASKS["sst2"], data=tmp_path)
+
+
+@pytest.mark.parametrize("limits", [{"limit_train": 0}, {"limit_test": -1}])
+def test_a_limit_below_one_is_refused(limits):
+    with pytest.raises(UserError, match="give at least 1"):
+        load_splits(find_task("microworld-imdb"), **limits)
+
+
+def test_splits_cannot_be_empty():
+    with pytest.raises(UserError, match="the test split of here is empty"):
+        Splits(tuple(ROWS), tuple(ROWS), (), "here", "1")
+
+
+def test_the_embedded_world_needs_no_disk_and_gives_the_same_rows_each_time():
+    first = load_splits(find_task("microworld-imdb"), limit_train=30, limit_test=10)
+    assert first == load_splits(find_task("microworld-imdb"), limit_train=30, limit_test=10)
+    assert (len(first.train), len(first.test)) == (30, 10)
+    assert first.source == "embedded world, microworld-imdb"
