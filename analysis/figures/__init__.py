@@ -1,0 +1,25 @@
+"""Figures: a table or states in, a matplotlib Figure out; the caller writes `figure_bytes` where it likes."""
+
+from analysis.figures.curves import layer_curves, learning_curves, masking_curves
+from analysis.figures.heatmap import heatmap
+from analysis.figures.neuron_map import neuron_map, overlap_by_layer
+from analysis.figures.projector_table import projector_table
+from analysis.figures.prompt_map import coordinates, prompt_map
+from analysis.figures.scatter import scatter
+from analysis.figures.style import FORMATS, figure_bytes, figure_style
+
+__all__ = [
+    "FORMATS",
+    "coordinates",
+    "figure_bytes",
+    "figure_style",
+    "heatmap",
+    "layer_curves",
+    "learning_curves",
+    "masking_curves",
+    "neuron_map",
+    "overlap_by_layer",
+    "projector_table",
+    "prompt_map",
+    "scatter",
+]

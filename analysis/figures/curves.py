@@ -1,0 +1,166 @@
+"""Curves over steps and over shares: learning from scratch against from a transferred prompt, and masking of neurons.
+
+Lines are means over seeds (or draws), bands run from the lowest to the highest of them: with three seeds a standard
+error would pretend to more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.figures.style import INK, MUTED, RULE, SCRATCH_COLOUR, TRANSFER_COLOUR, figure_style, shorten
+from tasks.errors import UserError
+
+SCRATCH = "scratch"
+_LINES = (TRANSFER_COLOUR, "#D55E00", "#009E73", "#CC79A7", "#B8860B")
+_DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 1.5)),
+    (0, (1, 1)),
+    (0, (3, 1, 1, 1)),
+    (0, (7, 2)),
+)
+_MARKS = ("o", "s", "^", "D", "v")
+
+
+def _checked(table: pd.DataFrame, columns: Sequence[str], what: str) -> pd.DataFrame:
+    missing = [c for c in columns if c not in table.columns]
+    if missing or table.empty:
+        needed = ", ".join(columns)
+        raise UserError(
+            f"{what} need columns {needed} and at least one row; missing: {', '.join(missing) or 'rows'}"
+        )
+    return table
+
+
+def learning_curves(table: pd.DataFrame, *, title: str = "", score_label: str = "validation score") -> Figure:
+    """A panel a task of a table with columns task, start (`scratch` or a source), seed, step, score.
+
+    A thin line marks the best mean score from scratch, and a ring the step at which each start first reaches it.
+    """
+    table = _checked(table, ("task", "start", "seed", "step", "score"), "learning curves")
+    tasks = list(dict.fromkeys(table["task"]))
+    starts = sorted(dict.fromkeys(table["start"]), key=lambda s: s != SCRATCH)
+    across = min(len(tasks), 4)
+    down = -(-len(tasks) // across)
+    with figure_style():
+        figure = Figure(figsize=(0.6 + 2.15 * across, 0.9 + 1.75 * down), layout="constrained")
+        panels = figure.subplots(down, across, squeeze=False, sharey=True)
+        for axes, task in zip(panels.flat, tasks, strict=False):
+            _learning_panel(axes, table[table["task"] == task], starts)
+            axes.set_title(shorten(str(task)), fontsize=8)
+        for axes in panels.flat[len(tasks) :]:
+            axes.remove()
+        for axes in [*panels[-1], *panels.flat[len(tasks) - across : len(tasks)]]:
+            axes.set_xlabel("training step")
+        _label_outer(figure, score_label, title)
+        handles: dict[str, Artist] = {}
+        for axes in panels.flat[: len(tasks)]:
+            handles.update(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+        named = [f"from {s}" for s in starts]
+        figure.legend(
+            [handles[n] for n in named], named, loc="outside lower center", ncols=min(5, len(starts))
+        )
+    return figure
+
+
+def _learning_panel(axes: Axes, table: pd.DataFrame, starts: Sequence[str]) -> None:
+    goal = None
+    for place, start in enumerate(starts):
+        rows = table[table["start"] == start]
+        if rows.empty:
+            continue
+        steps = rows.groupby("step")["score"].agg(["mean", "min", "max"])
+        scratch = start == SCRATCH
+        style = place - (SCRATCH in starts)
+        colour = SCRATCH_COLOUR if scratch else _LINES[style % len(_LINES)]
+        axes.fill_between(steps.index, steps["min"], steps["max"], color=colour, alpha=0.15, linewidth=0)
+        axes.plot(
+            steps.index, steps["mean"], color=colour, label=f"from {start}", linewidth=1.3,
+            linestyle=(0, (4, 2)) if scratch else _DASHES[style % len(_DASHES)],
+        )  # fmt: skip
+        if scratch:
+            goal = float(steps["mean"].max())
+            axes.axhline(goal, color=RULE, linewidth=0.8, zorder=0)
+        if goal is not None:
+            there = steps.index[steps["mean"] >= goal - 1e-12]
+            if len(there):
+                axes.plot(
+                    there[0],
+                    steps["mean"][there[0]],
+                    "o",
+                    color=colour,
+                    markerfacecolor="white",
+                    markersize=4.5,
+                    zorder=3,
+                )
+    axes.margins(x=0.03)
+
+
+def masking_curves(table: pd.DataFrame, *, title: str = "", score_label: str = "score") -> Figure:
+    """One panel of a table with columns share (0 to 1), kind (which neurons: `specific`, `random`), draw, score."""
+    table = _checked(table, ("share", "kind", "draw", "score"), "masking curves")
+    kinds = sorted(dict.fromkeys(table["kind"]), key=lambda k: k == "random")
+    with figure_style():
+        figure = Figure(figsize=(4.2, 3.1))
+        axes = figure.add_axes((0.13, 0.15, 0.84, 0.74))
+        for place, kind in enumerate(kinds):
+            steps = table[table["kind"] == kind].groupby("share")["score"].agg(["mean", "min", "max"])
+            random = kind == "random"
+            colour = SCRATCH_COLOUR if random else _LINES[place % len(_LINES)]
+            axes.fill_between(
+                steps.index * 100, steps["min"], steps["max"], color=colour, alpha=0.18, linewidth=0
+            )
+            draws = table[table["kind"] == kind]["draw"].nunique()
+            axes.plot(
+                steps.index * 100, steps["mean"], marker=_MARKS[place % len(_MARKS)], markersize=3.5, color=colour,
+                linestyle=(0, (4, 2)) if random else "-", linewidth=1.3,
+                label=f"{kind} neurons" + (f" (mean and range of {draws} draws)" if draws > 1 else ""),
+            )  # fmt: skip
+        axes.set(xlabel="neurons switched off, %", ylabel=score_label)
+        axes.legend(loc="best")
+        if title:
+            axes.set_title(title)
+    return figure
+
+
+def layer_curves(table: pd.DataFrame, *, title: str = "", value_label: str = "mean overlap ON") -> Figure:
+    """Overlap by layer of a table with columns layer, pair (`same type`, `different type`), mean, low, high."""
+    table = _checked(table, ("layer", "pair", "mean", "low", "high"), "layer curves")
+    with figure_style():
+        figure = Figure(figsize=(4.2, 2.9))
+        axes = figure.add_axes((0.13, 0.16, 0.84, 0.73))
+        for place, (pair, rows) in enumerate(table.groupby("pair", sort=False)):
+            colour = (TRANSFER_COLOUR, "#D55E00")[place % 2]
+            axes.fill_between(rows["layer"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
+            axes.plot(
+                rows["layer"],
+                rows["mean"],
+                marker=_MARKS[place % len(_MARKS)],
+                markersize=3.5,
+                color=colour,
+                label=str(pair),
+                linewidth=1.3,
+            )
+        layers = np.unique(table["layer"])
+        axes.set_xticks(layers[:: max(1, len(layers) // 12)])
+        axes.set(xlabel="layer", ylabel=value_label)
+        axes.legend(loc="best")
+        if title:
+            axes.set_title(title)
+    return figure
+
+
+def _label_outer(figure: Figure, y_label: str, title: str) -> None:
+    figure.supylabel(y_label, fontsize=8, color=INK)
+    if title:
+        figure.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left", color=INK)
+    for axes in figure.axes:
+        axes.tick_params(length=2, color=MUTED)

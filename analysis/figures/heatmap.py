@@ -1,0 +1,151 @@
+"""The heatmap: transfer (or similarity) between every two tasks, tasks of one type standing together.
+
+Rows are sources, columns targets. Values are written in the cells; a cell that cannot be is hatched with a dash;
+rows for reference (no prompt, random prompt, majority) stand below, apart. With `cluster` the order is by average
+linkage of the symmetrised table instead of by type, with the tree on top and types as chips beside the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import dendrogram, linkage, optimal_leaf_ordering
+from scipy.spatial.distance import squareform
+
+from analysis.figures.cells import choose_scale, colour_bar, draw_cells
+from analysis.figures.margins import brackets, chips, draw_tree, name_axes, overhang
+from analysis.figures.style import figure_style
+from analysis.matrices import order_by_type, split_references
+from tasks.errors import UserError
+
+
+def heatmap(
+    table: pd.DataFrame,
+    types: Mapping[str, str] | None = None,
+    *,
+    title: str = "",
+    value_label: str = "",
+    cluster: bool = False,
+    references: Sequence[str] | None = None,
+) -> Figure:
+    """A figure of `table` [sources, targets]; `types` maps a task to its type, `references` names rows to set apart."""
+    if table.empty or not np.isfinite(table.to_numpy(dtype=float)).any():
+        raise UserError("there is nothing to draw: the table has no number in it")
+    types = types or {}
+    body, below = _split(table, references)
+    tree = None
+    if cluster:
+        order, tree = _cluster_order(body)
+        body = body.loc[order, order]
+    else:
+        body = body.loc[order_by_type(list(body.index), types), order_by_type(list(body.columns), types)]
+    below = below[body.columns]
+    with figure_style():
+        return _draw(body, below, types, title, value_label, tree)
+
+
+def _split(table: pd.DataFrame, references: Sequence[str] | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    if references is None:
+        return split_references(table)
+    apart = table.index.isin(list(references))
+    return table[~apart], table[apart]
+
+
+def _cluster_order(body: pd.DataFrame) -> tuple[list[str], NDArray[np.float64]]:
+    """Order of the labels by average linkage, and the tree; distance falls with the mean of both ways."""
+    if set(body.index) != set(body.columns):
+        odd = sorted(set(map(str, body.index)) ^ set(map(str, body.columns)))
+        raise UserError(
+            f"clustering needs the same tasks on both sides; on one side only: {', '.join(odd[:8])}"
+        )
+    if len(body) < 3:
+        raise UserError(f"clustering needs at least 3 tasks; given {len(body)}")
+    labels = list(body.columns)
+    values = body.loc[labels, labels].to_numpy(dtype=float)
+    both = (values + values.T) / 2
+    if not np.isfinite(both[~np.eye(len(both), dtype=bool)]).all():
+        raise UserError("clustering needs every cell; some are empty: order by type instead")
+    apart = both[~np.eye(len(both), dtype=bool)]
+    distance = apart.max() + 0.1 * np.ptp(apart) - both  # a shift: it moves the tree up, not the order
+    np.fill_diagonal(distance, 0)
+    condensed = squareform(distance, checks=False)
+    tree = optimal_leaf_ordering(linkage(condensed, method="average"), condensed)
+    return [labels[i] for i in dendrogram(tree, no_plot=True)["leaves"]], tree
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where things stand, in inches: cells of `cell`, the body above the rows for reference, room around them."""
+
+    rows: int
+    columns: int
+    below: int
+    tree: float
+
+    @property
+    def cell(self) -> float:
+        return 0.36 if self.columns <= 20 else max(0.16, 7.2 / self.columns)
+
+    @property
+    def width(self) -> float:
+        return self.cell * self.columns
+
+    @property
+    def foot(self) -> float:
+        return self.cell * self.below + (0.22 if self.below else 0.0)
+
+    @property
+    def height(self) -> float:
+        return self.foot + self.cell * self.rows + self.tree
+
+    @property
+    def size(self) -> tuple[float, float]:
+        return self.width + 3, self.height + 2
+
+    def at(self, left: float, bottom: float) -> tuple[float, float]:
+        """A place in inches from the lower left cell, as shares of the figure."""
+        return (1.5 + left) / self.size[0], (1.2 + bottom) / self.size[1]
+
+    def axes(self, figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+        return figure.add_axes((*self.at(left, bottom), width / self.size[0], height / self.size[1]))
+
+
+def _draw(
+    body: pd.DataFrame,
+    below: pd.DataFrame,
+    types: Mapping[str, str],
+    title: str,
+    value_label: str,
+    tree: NDArray[np.float64] | None,
+) -> Figure:
+    frame = _Frame(*body.shape, below=len(below), tree=0.0 if tree is None else 0.55)
+    scale, cell = choose_scale(body, below), frame.cell
+    figure = Figure(figsize=frame.size)
+    main = lowest = frame.axes(figure, 0, frame.foot, frame.width, cell * frame.rows)
+    draw_cells(main, body, scale, cell)
+    if len(below):
+        lowest = frame.axes(figure, 0, 0, frame.width, cell * frame.below)
+        draw_cells(lowest, below, scale, cell)
+    name_axes(main, lowest, body, below, cell)
+    right, above = 0.22, 0.1
+    if tree is not None:
+        draw_tree(
+            frame.axes(figure, 0, frame.height - frame.tree + 0.04, frame.width, frame.tree - 0.06), tree
+        )
+        chips(main, list(body.index), types)
+    elif types:
+        brackets(main, body, types)
+        over = overhang(body, types)
+        right, above = 0.62 + max(0.0, over - 0.3), 0.36 + 0.55 * over
+    long = cell * max(min(frame.rows / 2, 8), min(frame.rows, 4))
+    bar = frame.axes(figure, frame.width + right, frame.height - frame.tree - long, 0.13, long)
+    colour_bar(bar, scale, value_label)
+    if title:
+        figure.text(*frame.at(0, frame.height + above), title, fontsize=10, fontweight="bold", va="bottom")
+    return figure

@@ -1,0 +1,168 @@
+"""Tables with task names on both sides: rows are source prompts, columns are target tasks.
+
+A transfer table may carry rows that are no trained prompt (no prompt, random prompt, majority class): they are for
+reference, set apart in figures and left out of every statistic. An empty cell (NaN) is a cell that cannot be, not a
+zero. Two tables are compared only over tasks that both of them name.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from tasks.errors import UserError
+from tasks.task import TYPES as TYPE_ORDER
+
+REFERENCE_ROWS = ("no prompt", "random prompt", "random", "majority", "majority class", "full fine-tuning")
+
+# The names that Su et al. 2022 give the tasks in their published matrices (they differ in spelling from the hub's).
+PUBLISHED_TYPES: dict[str, str] = {
+    **dict.fromkeys(
+        ("IMDB", "SST2", "laptop", "restaurant", "movierationales", "tweetevalsentiment"), "sentiment"
+    ),
+    **dict.fromkeys(("MNLI", "QNLI", "snli"), "nli"),
+    **dict.fromkeys(("ethicsdeontology", "ethicsjustice"), "ethics"),
+    **dict.fromkeys(("QQP", "MRPC"), "paraphrase"),
+    **dict.fromkeys(("squad", "nq_open"), "qa"),
+    **dict.fromkeys(("multi_news", "samsum"), "summarisation"),
+}
+
+
+def is_reference(label: str) -> bool:
+    """Whether a row of this name stands for reference: `no prompt`, `random-prompt`, `Majority` ..."""
+    return label.lower().replace("_", " ").replace("-", " ") in {r.replace("-", " ") for r in REFERENCE_ROWS}
+
+
+def parse_matrix(text: str, name: str) -> pd.DataFrame:
+    """The table in CSV `text`: first line target names, first column source names, cells numbers or empty (NaN).
+
+    `name` is what the messages call it. A line of another length, a cell that is no number, or a label that occurs
+    twice is a UserError with the line number.
+    """
+    lines = [line for line in csv.reader(io.StringIO(text.lstrip("\ufeff"))) if line]
+    if len(lines) < 2 or len(lines[0]) < 2:
+        raise UserError(
+            f"{name} is not a matrix: it needs a line of column names and at least one row of numbers"
+        )
+    columns = [label.strip() for label in lines[0][1:]]
+    rows: list[str] = []
+    values: list[list[float]] = []
+    for number, line in enumerate(lines[1:], start=2):
+        if len(line) != len(lines[0]):
+            raise UserError(
+                f"{name}, line {number}: {len(line)} cells where the first line has {len(lines[0])}; mend the file"
+            )
+        rows.append(line[0].strip())
+        values.append(
+            [
+                _number(cell, f"{name}, line {number}, column {c!r}")
+                for cell, c in zip(line[1:], columns, strict=True)
+            ]
+        )
+    for side, labels in (("row", rows), ("column", columns)):
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise UserError(
+                f"{name}: {side} name used twice: {', '.join(twice)}; every {side} needs its own name"
+            )
+    return pd.DataFrame(values, index=rows, columns=columns)
+
+
+def _number(cell: str, place: str) -> float:
+    if cell.strip().lower() in {"", "nan", "na", "-"}:
+        return float("nan")
+    try:
+        value = float(cell)
+    except ValueError:
+        raise UserError(f"{place}: {cell!r} is not a number; leave a cell empty if it cannot be") from None
+    if np.isinf(value):
+        raise UserError(f"{place}: {cell!r} is not finite; leave a cell empty if it cannot be")
+    return value
+
+
+def split_references(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(rows of prompts, rows for reference); a row whose name is also a column is always a prompt's."""
+    reference = np.array(
+        [is_reference(str(row)) and row not in table.columns for row in table.index], dtype=bool
+    )
+    return table[~reference], table[reference]
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A transfer table and an indicator over the same tasks in the same order, [tasks, tasks], and what was left out."""
+
+    transfer: pd.DataFrame
+    indicator: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        labels = list(self.transfer.columns)
+        for side in (self.transfer.index, self.indicator.index, self.indicator.columns):
+            if list(side) != labels:
+                raise ValueError("an aligned pair has the same labels in the same order on all four sides")
+
+
+def align(transfer: pd.DataFrame, indicator: pd.DataFrame, name: str, *, common: bool = False) -> Aligned:
+    """Bring an indicator to the tasks of a transfer table.
+
+    The tasks are the target columns. Rows of the transfer that are no target are left out with a note, as are
+    tasks that only the indicator knows. A target that the indicator or the rows lack is a UserError that says what
+    is missing on which side, unless `common` asks for the tasks that both have.
+    """
+    targets = [str(t) for t in transfer.columns]
+    known = [t for t in indicator.columns if t in indicator.index]
+    tasks = [t for t in targets if t in transfer.index and t in known]
+    sides = {
+        "only in the transfer table": [t for t in targets if t not in known],
+        "only in the indicator": [t for t in known if t not in targets],
+        "targets without a source row": [t for t in targets if t not in transfer.index],
+    }
+    said = [f"{side}: {_list(labels)}" for side, labels in sides.items() if labels]
+    if len(tasks) < len(targets) and not (common and tasks):
+        hint = (
+            f"keep the {len(tasks)} common tasks with --common"
+            if tasks
+            else "nothing is common: give matching files"
+        )
+        raise UserError(f"the transfer table and indicator {name!r} do not match: {'; '.join(said)}; {hint}")
+    sources = [row for row in split_references(transfer)[0].index if row not in targets]
+    if sources:
+        said.append(f"source rows that are no target: {_list(sources)}")
+    notes = tuple(f"left out, {line}" for line in said)
+    return Aligned(transfer.loc[tasks, tasks], indicator.loc[tasks, tasks], notes)
+
+
+def _list(labels: Sequence[str]) -> str:
+    shown = ", ".join(map(str, labels[:8]))
+    return shown + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")
+
+
+def order_by_type(labels: Sequence[str], types: Mapping[str, str]) -> list[str]:
+    """Labels of one type next to each other: the paper's types first, then others by name, then those without."""
+
+    def place(label: str) -> tuple[int, str]:
+        kind = types.get(label, "")
+        if kind in TYPE_ORDER:
+            return TYPE_ORDER.index(kind), ""
+        return (len(TYPE_ORDER), kind) if kind else (len(TYPE_ORDER) + 1, "")
+
+    return sorted(labels, key=place)  # stable: within a type the given order stays
+
+
+def same_type(labels: Sequence[str], types: Mapping[str, str]) -> pd.DataFrame:
+    """The plain baseline that an indicator has to beat: 1 where source and target are of one type, else 0."""
+    unknown = [label for label in labels if not types.get(label)]
+    if unknown:
+        raise UserError(
+            f"no type is known for {_list(unknown)}: give it as name=type (for example {unknown[0]}=sentiment)"
+        )
+    kinds = np.array([types[label] for label in labels])
+    return pd.DataFrame(
+        (kinds[:, None] == kinds[None, :]).astype(float), index=list(labels), columns=list(labels)
+    )

@@ -1,0 +1,243 @@
+"""Rank correlation of an indicator with transfer, and how sure one may be of it.
+
+For every target task the sources are ranked twice, by transfer and by the indicator; Spearman's rho of the two ranks
+is averaged over targets (Su et al. 2022, section 6.2). The source that is the target itself is left out, since one
+may not choose it; the paper keeps it in. The cells of an N x N table are not independent, so doubt is measured by
+tasks: the bootstrap draws tasks (as sources and targets at once), the permutation test shuffles tasks (Mantel 1967).
+A column without two different values has no rank; it is named, never counted as 0 or NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import permutations as all_permutations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
+
+from analysis.matrices import Aligned
+
+Floats = NDArray[np.float64]
+
+MIN_TASKS = 4
+
+
+@dataclass(frozen=True)
+class TargetCorrelation:
+    """Spearman's rho over the sources of one target, or the reason why there is none."""
+
+    target: str
+    rho: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval, or the reason why there is none."""
+
+    low: float | None
+    high: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class PermutationTest:
+    """Share of shuffles that reach the observed statistic (one-sided, the observed order counted), or a reason."""
+
+    p_value: float | None
+    shuffles: int
+    reason: str = ""
+
+
+def spearman(first: ArrayLike, second: ArrayLike) -> float | None:
+    """Spearman's rho with mid-ranks for ties; None if either side has no two different values."""
+    ranks = [rankdata(np.asarray(values, dtype=float)) for values in (first, second)]
+    return _pearson(ranks[0], ranks[1])
+
+
+def _pearson(first: Floats, second: Floats) -> float | None:
+    a, b = first - first.mean(), second - second.mean()
+    scale = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / scale if scale > 0 else None
+
+
+def usable_sources(pair: Aligned, target: int, *, include_self: bool) -> NDArray[np.intp]:
+    """Which rows can be ranked for a target: both tables have a number there, and (by default) not the target itself."""
+    usable = np.isfinite(pair.transfer.to_numpy()[:, target]) & np.isfinite(
+        pair.indicator.to_numpy()[:, target]
+    )
+    if not include_self:
+        usable[target] = False
+    return np.flatnonzero(usable)
+
+
+def correlate_targets(pair: Aligned, *, include_self: bool = False) -> tuple[TargetCorrelation, ...]:
+    """Spearman's rho of the indicator with transfer, one value a target."""
+    transfer, indicator = pair.transfer.to_numpy(), pair.indicator.to_numpy()
+    found = []
+    for t, target in enumerate(pair.transfer.columns):
+        rows = usable_sources(pair, t, include_self=include_self)
+        if len(rows) < 3:
+            found.append(TargetCorrelation(target, None, f"only {len(rows)} sources to rank, 3 are needed"))
+            continue
+        rho = spearman(transfer[rows, t], indicator[rows, t])
+        flat = "transfer" if len(set(transfer[rows, t])) < 2 else "indicator"
+        reason = "" if rho is not None else f"no rank: the {flat} is the same for all {len(rows)} sources"
+        found.append(TargetCorrelation(target, rho, reason))
+    return tuple(found)
+
+
+def mean_rho(correlations: tuple[TargetCorrelation, ...]) -> float | None:
+    """Mean over the targets that have a rank; None if none has."""
+    values = [c.rho for c in correlations if c.rho is not None]
+    return float(np.mean(values)) if values else None
+
+
+def bootstrap_interval(
+    pair: Aligned, *, include_self: bool = False, draws: int = 2000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """Interval of the mean rho when tasks are drawn with replacement, as sources and as targets at once.
+
+    A task drawn twice counts twice on both sides; none of its copies is a source for itself. Draws with few different
+    tasks have fewer ranks, which moves their mean away from the observed one (upwards for a flag that few sources
+    share); the draws are moved back, so that only their spread counts.
+    """
+    means = bootstrap_means(pair, include_self=include_self, draws=draws, seed=seed)
+    observed = mean_rho(correlate_targets(pair, include_self=include_self))
+    if isinstance(means, str) or observed is None:
+        return Interval(None, None, means if isinstance(means, str) else "no interval: no target has a rank")
+    return percentile_interval(np.clip(means + (observed - means.mean()), -1, 1), level)
+
+
+def bootstrap_means(
+    pair: Aligned, *, include_self: bool = False, draws: int = 2000, seed: int = 0
+) -> Floats | str:
+    """Mean rho of every bootstrap draw [draws], or the reason why there is no bootstrap."""
+    count = len(pair.transfer)
+    if count < MIN_TASKS:
+        return f"no interval from {count} tasks: at least {MIN_TASKS} are needed"
+    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
+    total, mass = np.zeros(draws), np.zeros(draws)
+    for t in range(count):
+        rows = usable_sources(pair, t, include_self=include_self)
+        sources = weights.copy()
+        sources[:, t] = 1  # a target is its own source once (if at all), however often it was drawn
+        rho = weighted_spearman(
+            pair.transfer.to_numpy()[rows, t], pair.indicator.to_numpy()[rows, t], sources[:, rows]
+        )
+        counted = np.isfinite(rho) & (weights[:, t] > 0)
+        total[counted] += (weights[:, t] * rho)[counted]
+        mass[counted] += weights[counted, t]
+    if not (mass > 0).any():
+        return "no interval: no target has a rank"
+    return total[mass > 0] / mass[mass > 0]
+
+
+def weighted_spearman(first: Floats, second: Floats, weights: NDArray[np.integer]) -> Floats:
+    """Spearman's rho of n values repeated `weights` times, [draws, n] -> [draws]; NaN where a side is constant."""
+    centred = []
+    mass = weights.sum(1, keepdims=True)
+    for values in (first, second):
+        below = (values[None, :] < values[:, None]) + 0.5 * (values[None, :] == values[:, None])
+        ranks = weights @ below.T  # mid-rank less one half, which centring removes
+        centred.append(ranks - (weights * ranks).sum(1, keepdims=True) / np.maximum(mass, 1))
+    a, b = centred
+    scale = np.sqrt((weights * a * a).sum(1) * (weights * b * b).sum(1))
+    return np.divide((weights * a * b).sum(1), scale, out=np.full(len(weights), np.nan), where=scale > 1e-12)
+
+
+def percentile_interval(values: Floats, level: float = 0.95) -> Interval:
+    """The middle `level` of the values."""
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def permutation_test(
+    pair: Aligned, *, include_self: bool = False, shuffles: int = 2000, seed: int = 0
+) -> PermutationTest:
+    """Mantel's scheme: the indicator's tasks are shuffled, rows and columns together, and the mean rho taken again.
+
+    The statistic is the mean rho that is reported, so that the level of a target does not count. All orders are
+    taken when there are no more than `shuffles` of them.
+    """
+    count = len(pair.transfer)
+    observed = mean_rho(correlate_targets(pair, include_self=include_self))
+    if count < MIN_TASKS:
+        return PermutationTest(None, 0, f"no test from {count} tasks: at least {MIN_TASKS} are needed")
+    if observed is None:
+        return PermutationTest(None, 0, "no test: no target has a rank")
+    exact = math.factorial(count) <= shuffles
+    rng = np.random.default_rng(seed)
+    orders = np.array(
+        list(all_permutations(range(count))) if exact else [rng.permutation(count) for _ in range(shuffles)]
+    )
+    reached = int((_shuffled_means(pair, orders, include_self=include_self) >= observed - 1e-12).sum())
+    p_value = reached / len(orders) if exact else (reached + 1) / (len(orders) + 1)
+    return PermutationTest(p_value, len(orders))
+
+
+def _shuffled_means(pair: Aligned, orders: NDArray[np.intp], *, include_self: bool) -> Floats:
+    """Mean rho after relabelling the indicator by each order [orders, n]; -inf where nothing can be ranked."""
+    transfer, indicator = pair.transfer.to_numpy(), pair.indicator.to_numpy()
+    total, ranked = np.zeros(len(orders)), np.zeros(len(orders))
+    for t in range(len(transfer)):
+        rows = np.flatnonzero(np.isfinite(transfer[:, t]))
+        rows = rows if include_self else rows[rows != t]
+        if len(rows) < 3:
+            continue
+        shuffled = indicator[orders[:, rows], orders[:, [t]]]
+        ours = rankdata(transfer[rows, t])
+        theirs = rankdata(shuffled, axis=1)
+        a, b = ours - ours.mean(), theirs - theirs.mean(1, keepdims=True)
+        scale = np.sqrt((a @ a) * (b * b).sum(1))
+        counted = np.isfinite(shuffled).all(1) & (scale > 1e-12)
+        total[counted] += (b @ a)[counted] / scale[counted]
+        ranked += counted
+    return np.divide(total, ranked, out=np.full(len(orders), -np.inf), where=ranked > 0)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Mean of first minus second over the same tasks (None without any), its interval, a two-sided sign-flip p value."""
+
+    mean: float | None
+    interval: Interval
+    p_value: float | None
+    pairs: int
+
+
+def paired_difference(
+    first: ArrayLike, second: ArrayLike, *, draws: int = 10_000, level: float = 0.95, seed: int = 0
+) -> PairedDifference:
+    """Is `first` larger than `second` over the same tasks? Bootstrap of the differences, and flips of their signs."""
+    difference = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
+    difference = difference[np.isfinite(difference)]
+    count = len(difference)
+    mean = float(difference.mean()) if count else None
+    if mean is None or count < MIN_TASKS:
+        reason = f"no interval from {count} pairs: at least {MIN_TASKS} are needed"
+        return PairedDifference(mean, Interval(None, None, reason), None, count)
+    rng = np.random.default_rng(seed)
+    means = difference[rng.integers(0, count, size=(draws, count))].mean(1)
+    exact = 2**count <= draws
+    signs = (
+        1 - 2 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
+        if exact
+        else rng.choice([-1, 1], size=(draws, count))
+    )
+    reached = int((np.abs((signs * difference).mean(1)) >= abs(mean) - 1e-12).sum())
+    p_value = reached / len(signs) if exact else (reached + 1) / (len(signs) + 1)
+    return PairedDifference(mean, percentile_interval(means, level), p_value, count)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """P values corrected for their number (Holm 1979): the k-th smallest of m times m - k + 1, never falling."""
+    corrected: dict[str, float] = {}
+    largest = 0.0
+    for position, (name, p_value) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        largest = max(largest, min(1.0, p_value * (len(p_values) - position)))
+        corrected[name] = largest
+    return {name: corrected[name] for name in p_values}

@@ -1,0 +1,149 @@
+"""Rank correlation, bootstrap, permutation, Holm: by hand where a hand can do it, else against the plain way."""
+
+import math
+from itertools import permutations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+
+from analysis.matrices import Aligned
+from analysis.statistics import (
+    bootstrap_interval,
+    correlate_targets,
+    holm,
+    mean_rho,
+    paired_difference,
+    permutation_test,
+    spearman,
+    weighted_spearman,
+)
+
+TASKS = ["a", "b", "c", "d", "e"]
+
+
+def table(values, tasks=TASKS):
+    return pd.DataFrame(np.array(values, dtype=float), index=tasks, columns=tasks)
+
+
+def random_pair(count=5, seed=0, agree=1.0):
+    rng = np.random.default_rng(seed)
+    tasks = [f"t{i}" for i in range(count)]
+    transfer = rng.random((count, count))
+    return Aligned(
+        table(transfer, tasks), table(agree * transfer + (1 - agree) * rng.random((count, count)), tasks)
+    )
+
+
+def test_spearman_by_hand():
+    # ranks 1 2 3 4 and 2 1 4 3: differences all 1, rho = 1 - 6 * 4 / (4 * 15)
+    assert spearman([1, 2, 3, 4], [20, 10, 40, 30]) == pytest.approx(0.6)
+
+
+def test_spearman_gives_ties_their_mean_rank():
+    # ranks 1 2.5 2.5 and 1 2 3: covariance 1.5, variances 1.5 and 2
+    assert spearman([5, 7, 7], [1, 2, 3]) == pytest.approx(1.5 / math.sqrt(1.5 * 2))
+
+
+def test_a_constant_side_has_no_rank():
+    assert spearman([1, 1, 1], [1, 2, 3]) is None
+
+
+def test_the_source_that_is_the_target_is_left_out_unless_asked_for():
+    transfer = table(np.eye(5) * 10 + np.arange(5)[:, None])
+    indicator = table(np.eye(5) * 10 - np.arange(5)[:, None])  # agrees on itself only
+    out = correlate_targets(Aligned(transfer, indicator))
+    kept = correlate_targets(Aligned(transfer, indicator), include_self=True)
+    assert [t.rho for t in out] == [-1.0] * 5
+    assert kept[0].rho == pytest.approx(spearman([10, 1, 2, 3, 4], [10, -1, -2, -3, -4]))
+
+
+def test_a_constant_column_is_named_and_not_counted():
+    pair = random_pair()
+    pair.transfer.iloc[:, 2] = 7.0
+    found = correlate_targets(pair)
+    assert found[2].rho is None and "transfer is the same" in found[2].reason
+    assert mean_rho(found) == pytest.approx(1.0)
+
+
+def test_an_empty_cell_is_no_source():
+    pair = random_pair(agree=0.5)
+    pair.transfer.iloc[0, 1] = np.nan
+    rho = spearmanr(pair.transfer.iloc[[2, 3, 4], 1], pair.indicator.iloc[[2, 3, 4], 1]).statistic
+    assert correlate_targets(pair)[1].rho == pytest.approx(rho)
+
+
+def test_weighted_spearman_is_spearman_of_the_repeated_values():
+    rng = np.random.default_rng(1)
+    first, second = rng.integers(0, 4, 7).astype(float), rng.random(7)
+    weights = rng.integers(0, 4, (5, 7))
+    expected = [spearmanr(np.repeat(first, w), np.repeat(second, w)).statistic for w in weights]
+    np.testing.assert_allclose(weighted_spearman(first, second, weights), expected, atol=1e-12)
+
+
+def test_the_bootstrap_of_a_perfect_indicator_is_one_at_both_ends():
+    interval = bootstrap_interval(random_pair(8))
+    assert (interval.low, interval.high) == (pytest.approx(1), pytest.approx(1))
+
+
+def test_the_bootstrap_interval_holds_the_mean_and_does_not_move_with_the_clock():
+    pair = random_pair(10, agree=0.6)
+    first, again = bootstrap_interval(pair, seed=3), bootstrap_interval(pair, seed=3)
+    assert first == again
+    assert first.low < mean_rho(correlate_targets(pair)) < first.high
+
+
+def test_the_interval_of_a_flag_that_few_sources_share_holds_its_mean():
+    # Four types of two tasks: each target has one source of its type, which many draws miss.
+    pair = random_pair(8, agree=0.5)
+    for i in range(8):
+        for j in range(8):
+            pair.indicator.iloc[i, j] = float(i // 2 == j // 2)
+            pair.transfer.iloc[i, j] += 2.0 * (i // 2 == j // 2)
+    interval = bootstrap_interval(pair)
+    assert interval.low < mean_rho(correlate_targets(pair)) < interval.high
+
+
+def test_fewer_than_four_tasks_get_no_interval_and_the_reason():
+    interval = bootstrap_interval(random_pair(3))
+    assert interval.low is None and "3 tasks" in interval.reason and "4" in interval.reason
+    assert permutation_test(random_pair(3)).p_value is None
+
+
+def test_the_permutation_test_takes_all_orders_of_few_tasks():
+    pair = random_pair(4, agree=0.7)
+    observed = mean_rho(correlate_targets(pair))
+    reached = 0
+    for order in permutations(range(4)):
+        moved = pair.indicator.iloc[list(order), list(order)]
+        moved.index = moved.columns = pair.transfer.columns
+        reached += mean_rho(correlate_targets(Aligned(pair.transfer, moved))) >= observed - 1e-12
+    test = permutation_test(pair)
+    assert test.shuffles == 24 and test.p_value == pytest.approx(reached / 24)
+
+
+def test_the_permutation_test_finds_agreement_and_not_noise():
+    assert permutation_test(random_pair(9, agree=1.0)).p_value < 0.01
+    noise = [permutation_test(random_pair(7, seed=s, agree=0.0), shuffles=300).p_value for s in range(40)]
+    assert 0.3 < np.mean(noise) < 0.7
+
+
+def test_holm_by_hand():
+    corrected = holm({"a": 0.01, "b": 0.04, "c": 0.03})
+    assert corrected == pytest.approx(
+        {"a": 0.03, "b": 0.06, "c": 0.06}
+    )  # 3 x .01, 2 x .03, then never falling
+    assert holm({"a": 0.9, "b": 0.8}) == pytest.approx({"a": 1.0, "b": 1.0})
+
+
+def test_a_paired_difference_flips_all_signs_of_few_pairs():
+    # differences 1 2 3 4: only all plus and all minus reach a mean of 2.5, 2 of 16
+    result = paired_difference([2, 4, 6, 8], [1, 2, 3, 4])
+    assert result.mean == pytest.approx(2.5) and result.p_value == pytest.approx(2 / 16)
+    assert 1 <= result.interval.low < 2.5 < result.interval.high <= 4
+
+
+def test_pairs_with_a_missing_side_are_not_counted():
+    assert paired_difference([1, 2, np.nan, 4, 5], [0, 0, 0, 0, 0]).pairs == 4
+    assert "3 pairs" in paired_difference([1, 2, 3], [0, 0, 0]).interval.reason
