@@ -1,0 +1,60 @@
+"""prompttransfer: train soft prompts on frozen language models, reuse them across tasks and across models.
+
+Importing this package is light; what is heavy (torch, transformers) is imported when it is first used. The verbs of
+the command line are functions of the same names here: `train`, `evaluate`, `transfer`, `compare`, ...
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Backbone": "prompttransfer.backbones",
+    "load_backbone": "prompttransfer.backbones",
+    "Prompt": "prompttransfer.prompt",
+    "load_prompt": "prompttransfer.artifacts",
+    "save_prompt": "prompttransfer.artifacts",
+    "Job": "prompttransfer.training",
+    "train_prompts": "prompttransfer.training",
+    "recipe_for": "prompttransfer.recipes",
+    "TransferMatrix": "prompttransfer.matrix",
+    "zero_shot": "prompttransfer.transfer",
+    "tune": "prompttransfer.transfer",
+    "demo": "prompttransfer.cli.demo",
+    "train": "prompttransfer.cli.train",
+    "evaluate": "prompttransfer.cli.evaluate",
+    "transfer": "prompttransfer.cli.transfer",
+    "compare": "prompttransfer.cli.compare",
+    "correlate": "prompttransfer.cli.correlate",
+    "recommend": "prompttransfer.cli.recommend",
+    "report": "prompttransfer.cli.report",
+}
+
+__all__ = [*_WHERE, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'prompttransfer' has no attribute {name!r}")
+    return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+def _check_siblings() -> None:
+    """The house is four top-level packages; a stranger's `tasks.py` in front of ours would break it obscurely."""
+    home = Path(__file__).resolve().parent.parent
+    for name in ("tasks", "projectors", "analysis"):
+        spec = find_spec(name)
+        found = Path(spec.origin).resolve().parent if spec and spec.origin else None
+        if found != home / name:
+            raise ImportError(
+                f"prompttransfer needs its own package {name!r} at {home / name}, but Python finds "
+                f"{found or 'none'}: run from another folder, or rename what shadows it"
+            )
+
+
+_check_siblings()

@@ -1,0 +1,257 @@
+"""Prompts on disk: one folder a prompt, readable by Hugging Face PEFT, written whole or not at all.
+
+    adapter_model.safetensors   prompt_embeddings [length, width] float32
+    adapter_config.json         PEFT's PromptTuningConfig
+    prompt.json                 ours: where the prompt came from, its scores, its learning curve, its digest
+    initial.safetensors         the vectors before the first step, where they are known
+    README.md                   model card
+
+Reading checks everything that could make a prompt silently wrong: shape, digest, format.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from prompttransfer.files import atomic_folder, safe_name
+from prompttransfer.prompt import CurvePoint, Prompt, digest_vectors
+from tasks.errors import UserError
+
+FORMAT = 1
+MARKER = "prompt.json"
+PROMPT_KEY = "prompt_embeddings"
+
+
+class PromptRecord(BaseModel):
+    """`prompt.json`, checked because it comes from outside."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: int
+    name: str
+    task: str
+    backbone: str
+    revision: str
+    family: str
+    layout: str
+    length: int
+    width: int
+    seed: int | None
+    initialiser: str
+    words: dict[str, str]
+    settings: dict[str, Any]
+    data: dict[str, Any]
+    scores: dict[str, Any]
+    curve: list[dict[str, float | int | None]]
+    digest: str
+    versions: dict[str, str]
+
+
+def save_prompt(prompt: Prompt, folder: Path) -> Path:
+    """Write a prompt to `folder` (replaced if it holds a prompt already) and return it.
+
+    Raises UserError if the folder holds something else, MachineError if the disk refuses.
+    """
+    safe_name(prompt.name, "prompt name")
+    with atomic_folder(folder, marker=MARKER) as temporary:
+        save_file({PROMPT_KEY: prompt.vectors.contiguous()}, temporary / "adapter_model.safetensors")
+        if prompt.initial is not None:
+            save_file({PROMPT_KEY: prompt.initial.contiguous()}, temporary / "initial.safetensors")
+        _write(temporary / "adapter_config.json", peft_config(prompt))
+        _write(temporary / MARKER, record(prompt).model_dump())
+        (temporary / "README.md").write_text(card(prompt), encoding="utf-8")
+    return folder
+
+
+def load_prompt(folder: Path) -> Prompt:
+    """Read a prompt that `save_prompt` wrote, bit for bit.
+
+    Raises UserError when the folder is none, a file is missing or cut short, or the vectors are not those that were
+    written (their digest differs).
+    """
+    folder = Path(folder)
+    values = read_record(folder)
+    vectors = read_vectors(folder / "adapter_model.safetensors")
+    if tuple(vectors.shape) != (values.length, values.width):
+        raise UserError(
+            f"prompt {folder}: adapter_model.safetensors holds {list(vectors.shape)}, prompt.json says "
+            f"[{values.length}, {values.width}]"
+        )
+    if digest_vectors(vectors) != values.digest:
+        raise UserError(
+            f"prompt {folder} was changed after it was written (its digest differs): train it again, or take the "
+            f"vectors as they are with `prompttransfer import {folder}/adapter_model.safetensors`"
+        )
+    start = folder / "initial.safetensors"
+    return Prompt(
+        vectors=vectors,
+        initial=read_vectors(start) if start.exists() else None,
+        curve=tuple(CurvePoint(**point) for point in values.curve),  # type: ignore[arg-type]
+        **values.model_dump(exclude={"format", "length", "width", "digest", "versions", "curve"}),
+    )
+
+
+def find_prompts(folder: Path) -> list[Path]:
+    """Prompt folders directly in `folder`, sorted by name; `folder` itself if it is one."""
+    if (folder / MARKER).exists():
+        return [folder]
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: give a prompt folder, or a folder of prompt folders")
+    found = sorted(path.parent for path in folder.glob(f"*/{MARKER}"))
+    if not found:
+        raise UserError(
+            f"no prompt in {folder}: a prompt folder holds {MARKER}; train one with `prompttransfer train`"
+        )
+    return found
+
+
+def read_record(folder: Path) -> PromptRecord:
+    """`prompt.json` of a prompt folder, checked."""
+    path = folder / MARKER
+    if not path.exists():
+        hint = (
+            "`prompttransfer import` reads prompts of other systems" if folder.exists() else "no such folder"
+        )
+        raise UserError(f"{folder} is not a prompt folder (no {MARKER} in it): {hint}")
+    try:
+        found = PromptRecord.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UserError(f"{path} is damaged: {place}: {first['msg']}") from error
+    if found.format != FORMAT:
+        raise UserError(
+            f"{path} is of format {found.format}, this version reads {FORMAT}: use a newer prompttransfer"
+        )
+    return found
+
+
+def read_vectors(path: Path) -> Tensor:
+    """The prompt vectors of one safetensors file, [length, width] float32."""
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: the prompt is incomplete") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read, it may be cut short: {error}") from error
+    if PROMPT_KEY not in tensors:
+        raise UserError(f"{path} holds {', '.join(sorted(tensors)) or 'nothing'}, not {PROMPT_KEY!r}")
+    return tensors[PROMPT_KEY]
+
+
+def record(prompt: Prompt) -> PromptRecord:
+    """What `prompt.json` says of a prompt."""
+    return PromptRecord(
+        format=FORMAT,
+        name=prompt.name,
+        task=prompt.task,
+        backbone=prompt.backbone,
+        revision=prompt.revision,
+        family=prompt.family,
+        layout=prompt.layout,
+        length=prompt.length,
+        width=prompt.width,
+        seed=prompt.seed,
+        initialiser=prompt.initialiser,
+        words=dict(prompt.words),
+        settings=dict(prompt.settings),
+        data=dict(prompt.data),
+        scores=dict(prompt.scores),
+        curve=[asdict(point) for point in prompt.curve],
+        digest=prompt.digest,
+        versions=versions(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes, for the records of results."""
+    names = ("prompttransfer", "torch", "transformers", "lightning")
+    found = {name: _version(name) for name in names}
+    return {"python": platform.python_version(), **found}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except Exception:
+        return "not installed as a package"
+
+
+def peft_config(prompt: Prompt) -> dict[str, Any]:
+    """`adapter_config.json`: what PEFT needs to put the prompt in front of an input.
+
+    PEFT has no task type for a masked LM, and without one it ignores the prompt silently; FEATURE_EXTRACTION hands
+    the prompt to whatever model it wraps. One submodule keeps PEFT from adding rows for T5's decoder.
+    """
+    masked = prompt.family == "masked-lm"
+    return {
+        "peft_type": "PROMPT_TUNING",
+        "task_type": "FEATURE_EXTRACTION" if masked else "SEQ_2_SEQ_LM",
+        "base_model_name_or_path": prompt.backbone,
+        "inference_mode": True,
+        "num_virtual_tokens": prompt.length,
+        "token_dim": prompt.width,
+        "num_transformer_submodules": 1,
+        "num_attention_heads": 1,
+        "num_layers": 1,
+        "prompt_tuning_init": "RANDOM",
+    }
+
+
+def card(prompt: Prompt) -> str:
+    """The model card of a prompt, Markdown."""
+    scores = "\n".join(f"| {split} | {_score(value)} |" for split, value in prompt.scores.items())
+    words = ", ".join(f"{label} = {word}" for label, word in prompt.words.items()) or "none (text is written)"
+    note = (
+        "PEFT reads this folder and gives the same logits."
+        if prompt.layout == "prompt-first" or prompt.family == "t5"
+        else f"PEFT puts prompts first, so it cannot run layout `{prompt.layout}`; prompttransfer can."
+    )
+    return f"""---
+library_name: peft
+base_model: {json.dumps(prompt.backbone)}
+tags: [soft-prompt, prompttransfer]
+---
+# Soft prompt `{prompt.name}`
+
+{prompt.length} vectors of width {prompt.width} for task `{prompt.task}` on `{prompt.backbone}` ({prompt.revision or "revision unknown"}).
+
+- layout: `{prompt.layout}`; label words: {words}
+- initialiser: `{prompt.initialiser}`, seed {prompt.seed}
+- data: {prompt.data.get("source", "unknown")}
+- digest: `{prompt.digest}`
+
+| split | score |
+|---|---|
+{scores or "| none measured | |"}
+
+{note}
+"""
+
+
+def _score(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(
+            f"{key} {item:.4f}" if isinstance(item, float) else f"{key} {item}" for key, item in value.items()
+        )
+    return str(value)
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def as_float32(tensor: Tensor) -> Tensor:
+    """A float32 copy on the CPU."""
+    return tensor.detach().to(device="cpu", dtype=torch.float32).contiguous().clone()

@@ -1,0 +1,300 @@
+"""Backbones: frozen language models that a prompt is put in front of.
+
+A backbone knows its tokenizer, its width, how a prompt joins an input (under a layout) and how it answers: a masked
+LM scores label words at one slot, T5 scores them as sequences or writes text. Everything else in the project talks
+to a backbone through this class; a family of models is one file beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prompttransfer.answers import Answers, Pieces, choose_answers
+from prompttransfer.layouts import Layout
+from tasks.errors import UserError
+from tasks.task import Example, Task
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example in the tokens of one backbone; the special tokens and the prompt are added by `batch`."""
+
+    first: tuple[int, ...]
+    second: tuple[int, ...] | None
+    label: int | None
+    answers: Answers | None
+    target: tuple[int, ...] | None
+    """Tokens that T5 has to write, for tasks without labels."""
+    cut: bool
+    """Whether the text was longer than its budget."""
+
+    @property
+    def size(self) -> int:
+        """Number of text tokens."""
+        return len(self.first) + len(self.second or ())
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows that run together, padded on the right to the longest of them; the prompt is not in it yet."""
+
+    ids: Tensor
+    """[batch, time] token ids with special tokens."""
+    mask: Tensor
+    """[batch, time] 1 where there is a token."""
+    layout: Layout
+    candidates: Tensor | None
+    """[batch, classes, pieces] token ids of the label words, -1 where there is none."""
+    averaged: Tensor | None
+    """[batch] 1 where the pieces of a word are averaged instead of summed."""
+    labels: Tensor | None
+    """[batch] index of the right label."""
+    targets: Tensor | None
+    """[batch, target time] token ids to write, -100 behind the end."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return int(self.ids.shape[0])
+
+
+class Backbone(ABC):
+    """A frozen model with its tokenizer. Nothing of it is ever trained; `digest` proves it."""
+
+    family: str
+    generates: bool
+    """Whether it can write text (question answering, summarisation)."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str, revision: str, device: torch.device):
+        self.name = name
+        self.revision = revision
+        self.tokenizer = tokenizer
+        self.device = device
+        self.model = model.to(device).eval().requires_grad_(False)
+        self.dtype: torch.dtype = next(model.parameters()).dtype
+        self.width = int(self.word_embeddings.embedding_dim)
+
+    @property
+    def word_embeddings(self) -> nn.Embedding:
+        """The table of token embeddings, [vocabulary, width]."""
+        table: nn.Embedding = self.model.get_input_embeddings()
+        return table
+
+    def embedding_table(self) -> Tensor:
+        """The token embeddings as a float32 copy on the CPU, [vocabulary, width]."""
+        return self.word_embeddings.weight.detach().float().cpu().clone()
+
+    @cached_property
+    def ordinary_tokens(self) -> tuple[int, ...]:
+        """Ids of tokens that stand for text: no special, added or unused ones, in the vocabulary's order."""
+        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.get_added_vocab().values())
+        vocabulary = self.tokenizer.get_vocab()
+        rows = self.word_embeddings.num_embeddings
+        return tuple(
+            sorted(
+                index
+                for token, index in vocabulary.items()
+                if index not in special
+                and index < rows
+                and any(character.isalpha() for character in token)
+                and not token.startswith(("[unused", "<extra_id", "madeupword", "<0x"))
+            )
+        )
+
+    def digest(self) -> str:
+        """sha256 over the names and bytes of all weights as they are held now; equal before and after a run."""
+        sha = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            sha.update(name.encode())
+            sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return sha.hexdigest()
+
+    # Words ---------------------------------------------------------------------------------------------------
+
+    def word_pieces(self, word: str) -> Pieces | None:
+        """Tokens of `word` as it stands inside a text, that is behind a space; None if they are unknown here."""
+        ids = tuple(self.tokenizer(" " + word.strip(), add_special_tokens=False)["input_ids"])
+        if not ids or self.tokenizer.unk_token_id in ids:
+            return None
+        return ids, tuple(self.tokenizer.convert_ids_to_tokens(list(ids)))
+
+    def answers(self, task: Task, aggregation: str | None = None) -> Answers | None:
+        """The label words of `task` on this backbone; None for a task without labels."""
+        if task.generates:
+            return None
+        return choose_answers(
+            task, family=self.family, backbone=self.name, pieces_of=self.word_pieces, aggregation=aggregation
+        )
+
+    # Rows ----------------------------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        task: Task,
+        examples: Sequence[Example],
+        *,
+        length: int,
+        layout: Layout,
+        max_length: int | None = None,
+        aggregation: str | None = None,
+    ) -> list[Row]:
+        """Tokenise examples once. Only text is ever cut: prompt, mask and special tokens have their budget first.
+
+        `max_length` is the number of text tokens kept (default 128, and 384 for question answering and
+        summarisation, as in Su et al.); it is lowered to what the model's positions leave free.
+        Raises UserError when the task needs text to be written and this backbone cannot write.
+        """
+        self.check_task(task)
+        answers = self.answers(task, aggregation)
+        budget = self.text_budget(task, length=length, layout=layout, max_length=max_length)
+        firsts = self._tokens([example.first for example in examples])
+        pair = [example.second or "" for example in examples] if any(e.second for e in examples) else None
+        seconds = self._tokens(pair) if pair is not None else None
+        rows = []
+        for index, example in enumerate(examples):
+            second = seconds[index] if seconds is not None else None
+            first, second, cut = cut_texts(
+                firsts[index], second, budget, keep_first=task.kind == "extractive-qa"
+            )
+            target = None
+            if task.generates:
+                target = self._target(example.references[0])
+            rows.append(Row(first, second, example.label, answers, target, cut))
+        return rows
+
+    def check_task(self, task: Task) -> None:
+        """Raise UserError if this backbone cannot do the task at all."""
+        if task.generates and not self.generates:
+            raise UserError(
+                f"task {task.name!r} ({task.kind}) needs text to be written, which the {self.family} {self.name} "
+                f"cannot do: use a T5 backbone"
+            )
+
+    def text_budget(self, task: Task, *, length: int, layout: Layout, max_length: int | None = None) -> int:
+        """Text tokens that fit, given the prompt, the special tokens and the model's positions."""
+        wanted = max_length or (384 if task.generates else 128)
+        limit = self.max_positions
+        if limit is None:
+            return wanted
+        free = limit - length - self.special_tokens
+        if free < 8:
+            raise UserError(
+                f"a prompt of {length} vectors leaves {max(free, 0)} of the {limit} positions of {self.name} for text: "
+                f"use a prompt of at most {limit - self.special_tokens - 8}"
+            )
+        return min(wanted, free)
+
+    def _tokens(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        if not texts:
+            return []
+        spaced = [" " + text.strip() for text in texts]
+        # The tokenizer's own limit would only make it warn: texts are cut by `cut_texts`.
+        encoded = self.tokenizer(spaced, add_special_tokens=False, truncation=False, verbose=False)[
+            "input_ids"
+        ]
+        return [tuple(ids) for ids in encoded]
+
+    def batch(self, rows: Sequence[Row], *, layout: Layout) -> Batch:
+        """Pad rows on the right and put their label words beside them."""
+        sequences = [self._assemble(row, layout) for row in rows]
+        ids = pad(sequences, self.tokenizer.pad_token_id)
+        mask = pad([[1] * len(sequence) for sequence in sequences], 0)
+        candidates = averaged = labels = targets = None
+        if rows[0].answers is not None:
+            candidates, averaged = _candidates([row.answers for row in rows if row.answers is not None])
+            labels = torch.tensor([-1 if row.label is None else row.label for row in rows])
+        else:
+            targets = pad([list(row.target or ()) for row in rows], -100)
+        move = [None if t is None else t.to(self.device) for t in (candidates, averaged, labels, targets)]
+        return Batch(ids.to(self.device), mask.to(self.device), layout, *move)
+
+    def describe(self, row: Row, *, length: int, layout: Layout) -> list[str]:
+        """The assembled input of a row, one string a position; the prompt's vectors are `[P1]`, `[P2]`, ..."""
+        tokens: list[str] = self.tokenizer.convert_ids_to_tokens(self._assemble(row, layout))
+        prompt = [f"[P{index + 1}]" for index in range(length)]
+        if layout.mask_is_first_row and self.family == "masked-lm":
+            prompt[:1] = [self.tokenizer.mask_token]
+        return [*tokens[: layout.start], *prompt, *tokens[layout.start :]]
+
+    # What a family adds --------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def max_positions(self) -> int | None:
+        """Usable positions, prompt and special tokens included; None where positions are relative."""
+
+    @property
+    @abstractmethod
+    def special_tokens(self) -> int:
+        """Most special tokens that a row can have."""
+
+    @abstractmethod
+    def _assemble(self, row: Row, layout: Layout) -> list[int]:
+        """Token ids of a row with its special tokens, without the prompt."""
+
+    @abstractmethod
+    def answer_slot(self, length: int, layout: Layout) -> int | None:
+        """Position, the prompt of `length` included, at which the answer is read; None where text is written."""
+
+    @abstractmethod
+    def label_scores(self, prompts: Tensor, batch: Batch) -> Tensor:
+        """Log-probabilities over the label words only, [batch, classes] float32, -inf where a row has fewer.
+
+        `prompts` is [batch, length, width]: each row brings its own prompt. Differentiable in `prompts`.
+        """
+
+    @abstractmethod
+    def loss(self, prompts: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of each row, [batch] float32: over the label words, or over the tokens to write."""
+
+    def generate(self, prompts: Tensor, batch: Batch, *, max_new_tokens: int) -> list[str]:
+        """Write one text a row by greedy decoding."""
+        raise UserError(f"{self.name} ({self.family}) cannot write text: use a T5 backbone")
+
+    def _target(self, text: str) -> tuple[int, ...]:
+        """Tokens of a text to write, end of sequence included."""
+        ids = tuple(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        return (*ids[:63], self.tokenizer.eos_token_id)
+
+
+def cut_texts(
+    first: tuple[int, ...], second: tuple[int, ...] | None, budget: int, *, keep_first: bool
+) -> tuple[tuple[int, ...], tuple[int, ...] | None, bool]:
+    """Cut one or two texts to `budget` tokens, from the end of the longer one (`keep_first`: of the second one)."""
+    total = len(first) + len(second or ())
+    if total <= budget:
+        return first, second, False
+    if second is None:
+        return first[:budget], None, True
+    if keep_first:
+        room_first = min(len(first), budget // 2)
+    else:
+        room_first = min(len(first), max(budget - len(second), budget // 2))
+    return first[:room_first], second[: budget - room_first], True
+
+
+def pad(sequences: Sequence[Sequence[int]], value: int) -> Tensor:
+    """[batch, time] int64 from lists of unequal length, padded on the right."""
+    longest = max(len(sequence) for sequence in sequences)
+    return torch.tensor([list(sequence) + [value] * (longest - len(sequence)) for sequence in sequences])
+
+
+def _candidates(answers: Sequence[Answers]) -> tuple[Tensor, Tensor]:
+    """[batch, classes, pieces] ids padded with -1, and [batch] 1 where pieces are averaged."""
+    used = {id(a): [piece[:1] if a.aggregation == "first" else piece for piece in a.pieces] for a in answers}
+    classes = max(len(pieces) for pieces in used.values())
+    width = max(len(piece) for pieces in used.values() for piece in pieces)
+    tables = {
+        key: [list(p) + [-1] * (width - len(p)) for p in pieces] + [[-1] * width] * (classes - len(pieces))
+        for key, pieces in used.items()
+    }
+    candidates = torch.tensor([tables[id(a)] for a in answers])
+    return candidates, torch.tensor([float(a.aggregation == "mean") for a in answers])

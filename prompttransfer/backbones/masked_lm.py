@@ -1,0 +1,120 @@
+"""RoBERTa and BERT as masked language models: the answer is the label word that fits the `<mask>` slot best.
+
+Only what is needed is computed: the head runs on the answer slot alone and only for the label words' rows of the
+decoder. Position ids are explicit, so neither padding nor the prompt moves a token.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.masking_utils import create_bidirectional_mask
+
+from prompttransfer.backbones.base import Backbone, Batch, Row
+from prompttransfer.layouts import Layout
+
+
+class MaskedLM(Backbone):
+    """A frozen RoBERTa or BERT with its language-model head."""
+
+    family = "masked-lm"
+    generates = False
+
+    @property
+    def max_positions(self) -> int:
+        return int(self._embeddings.position_embeddings.num_embeddings) - self._first_position
+
+    @property
+    def special_tokens(self) -> int:
+        return 3 + self._separators
+
+    @property
+    def _embeddings(self) -> Any:
+        return self.model.base_model.embeddings
+
+    @property
+    def _first_position(self) -> int:
+        # RoBERTa counts positions from padding_idx + 1 and so can use 512 of its 514; BERT counts from 0.
+        return int(self.model.config.pad_token_id) + 1 if self._is_roberta else 0
+
+    @property
+    def _is_roberta(self) -> bool:
+        return self.model.config.model_type != "bert"
+
+    @property
+    def _separators(self) -> int:
+        return 2 if self._is_roberta else 1
+
+    def _assemble(self, row: Row, layout: Layout) -> list[int]:
+        tokenizer = self.tokenizer
+        bos, eos = tokenizer.cls_token_id, tokenizer.sep_token_id
+        # Su et al. join the texts of a pair by one </s>; RoBERTa's own pre-training used two.
+        between = [eos] * (1 if layout.mask_is_first_row else self._separators)
+        opening = [bos] if layout.mask_is_first_row else [bos, tokenizer.mask_token_id]
+        second = [] if row.second is None else [*between, *row.second]
+        return [*opening, *row.first, *second, eos]
+
+    def answer_slot(self, length: int, layout: Layout) -> int:
+        # The mask is the second token of the text part, behind the prompt wherever that stands.
+        return 0 if layout.mask_is_first_row else length + 1
+
+    def hidden(self, prompts: Tensor, batch: Batch) -> Tensor:
+        """Last hidden states, [batch, length + time, width]; `prompts` is [batch, length, width]."""
+        table = self._embeddings
+        words = table.word_embeddings(batch.ids)
+        vectors = prompts.to(device=self.device, dtype=self.dtype)
+        if batch.layout.mask_is_first_row:
+            mask_row = table.word_embeddings.weight[self.tokenizer.mask_token_id].expand(batch.rows, 1, -1)
+            vectors = torch.cat([mask_row, vectors[:, 1:]], dim=1)
+        # Without a prompt, su2022 still has its mask: the row count is that of the vectors, not of the prompt.
+        start, length = batch.layout.start, vectors.shape[1]
+        inputs = torch.cat([words[:, :start], vectors, words[:, start:]], dim=1)
+        present = F.pad(batch.mask, (length, 0), value=1)
+        positions = table.position_embeddings.weight[
+            self._first_position : self._first_position + inputs.shape[1]
+        ]
+        if batch.layout.zero_positions:
+            positions = torch.cat([torch.zeros_like(positions[:length]), positions[length:]])
+        inputs = table.LayerNorm(inputs + table.token_type_embeddings.weight[0] + positions)
+        attention = create_bidirectional_mask(self.model.config, inputs, present)
+        output: Tensor = self.model.base_model.encoder(inputs, attention_mask=attention).last_hidden_state
+        return output
+
+    def label_scores(self, prompts: Tensor, batch: Batch) -> Tensor:
+        assert batch.candidates is not None and batch.averaged is not None
+        slot = self.hidden(prompts, batch)[:, self.answer_slot(prompts.shape[1], batch.layout)]
+        features, decoder, bias = self._head(slot)
+        ids = batch.candidates.clamp(min=0)
+        logits = torch.einsum("bd,bcmd->bcm", features.float(), decoder[ids].float()) + bias[ids].float()
+        return F.log_softmax(combine_pieces(logits, batch.candidates, batch.averaged), dim=-1)
+
+    def _head(self, slot: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The head's features [batch, width], the decoder [vocabulary, width] and its bias [vocabulary]."""
+        if self._is_roberta:
+            head = self.model.lm_head
+            features = head.layer_norm(F.gelu(head.dense(slot)))
+        else:
+            head = self.model.cls.predictions
+            features = head.transform(slot)
+        return features, head.decoder.weight, head.bias
+
+    def loss(self, prompts: Tensor, batch: Batch) -> Tensor:
+        assert batch.labels is not None
+        return F.nll_loss(self.label_scores(prompts, batch), batch.labels, reduction="none")
+
+
+def combine_pieces(scores: Tensor, candidates: Tensor, averaged: Tensor) -> Tensor:
+    """One score a label from the scores of its pieces: their sum, or mean where `averaged` is 1.
+
+    scores and candidates: [batch, classes, pieces]; averaged: [batch]; returns [batch, classes], -inf for labels
+    that a row does not have.
+    """
+    present = candidates >= 0
+    total = scores.masked_fill(~present, 0.0).sum(dim=-1)
+    count = present.sum(dim=-1)
+    mean = total / count.clamp(min=1)
+    combined = torch.where(averaged[:, None] > 0, mean, total)
+    return combined.masked_fill(count == 0, float("-inf"))

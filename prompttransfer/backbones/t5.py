@@ -1,0 +1,112 @@
+"""T5 (v1.0, v1.1 and LM-adapted): the prompt stands in front of the encoder's input and the decoder writes.
+
+Classification scores each label's whole token sequence; labels of one token cost one decoder step with the logits
+of the label words only. Question answering and summarisation are trained on the reference's tokens and decoded
+greedily. Padding is masked in training and in evaluation alike (the original code masked it only in evaluation).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.modeling_outputs import BaseModelOutput
+
+from prompttransfer.backbones.base import Backbone, Batch, Row
+from prompttransfer.backbones.masked_lm import combine_pieces
+from prompttransfer.layouts import Layout
+
+
+class T5(Backbone):
+    """A frozen T5 encoder-decoder."""
+
+    family = "t5"
+    generates = True
+
+    @property
+    def max_positions(self) -> None:
+        return None
+
+    @property
+    def special_tokens(self) -> int:
+        return 2
+
+    def _assemble(self, row: Row, layout: Layout) -> list[int]:
+        eos = self.tokenizer.eos_token_id
+        return [*row.first, eos] if row.second is None else [*row.first, eos, *row.second, eos]
+
+    def answer_slot(self, length: int, layout: Layout) -> None:
+        return None
+
+    def _encoder(self, prompts: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Encoder states [batch, length + time, width] and their mask."""
+        vectors = prompts.to(device=self.device, dtype=self.dtype)
+        inputs = torch.cat([vectors, self.word_embeddings(batch.ids)], dim=1)
+        mask = F.pad(batch.mask, (vectors.shape[1], 0), value=1)
+        return self.model.encoder(inputs_embeds=inputs, attention_mask=mask).last_hidden_state, mask
+
+    def _decoder(self, states: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
+        """Decoder outputs [batch, time, width], ready for the output embedding."""
+        output: Tensor = self.model.decoder(
+            input_ids=ids, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
+        ).last_hidden_state
+        return output * self.width**-0.5 if self._scales_output else output
+
+    @property
+    def _scales_output(self) -> bool:
+        # T5 v1.0 ties the output to the input embedding and rescales; v1.1 has an output matrix of its own.
+        config = self.model.config
+        return bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))
+
+    def label_scores(self, prompts: Tensor, batch: Batch) -> Tensor:
+        assert batch.candidates is not None and batch.averaged is not None
+        states, mask = self._encoder(prompts, batch)
+        if batch.candidates.shape[2] == 1:
+            scores = self._first_step(states, mask, batch.candidates)
+        else:
+            scores = self._sequences(states, mask, batch.candidates)
+        return F.log_softmax(combine_pieces(scores, batch.candidates, batch.averaged), dim=-1)
+
+    def _first_step(self, states: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
+        """Logits of one-token labels after one decoder step, [batch, classes, 1]."""
+        output = self._decoder(states, mask, self._starts(len(states)))[:, 0]
+        weight = self.model.lm_head.weight[candidates.clamp(min=0)]
+        return torch.einsum("bd,bcmd->bcm", output.float(), weight.float())
+
+    def _sequences(self, states: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
+        """Log-probability of each piece of each label given the pieces before it, [batch, classes, pieces]."""
+        batch, classes, pieces = candidates.shape
+        tokens = candidates.clamp(min=0).reshape(batch * classes, pieces)
+        inputs = torch.cat([self._starts(len(tokens)), tokens[:, :-1]], dim=1)
+        output = self._decoder(
+            states.repeat_interleave(classes, dim=0), mask.repeat_interleave(classes, dim=0), inputs
+        )
+        logits = self.model.lm_head(output).float()
+        scores = F.log_softmax(logits, dim=-1).gather(-1, tokens[..., None]).squeeze(-1)
+        return scores.reshape(batch, classes, pieces)
+
+    def _starts(self, rows: int) -> Tensor:
+        return torch.full((rows, 1), self.model.config.decoder_start_token_id, device=self.device)
+
+    def loss(self, prompts: Tensor, batch: Batch) -> Tensor:
+        if batch.labels is not None:
+            return F.nll_loss(self.label_scores(prompts, batch), batch.labels, reduction="none")
+        assert batch.targets is not None
+        states, mask = self._encoder(prompts, batch)
+        inputs = torch.cat([self._starts(batch.rows), batch.targets[:, :-1].clamp(min=0)], dim=1)
+        logits = self.model.lm_head(self._decoder(states, mask, inputs)).float()
+        losses = F.cross_entropy(logits.transpose(1, 2), batch.targets, ignore_index=-100, reduction="none")
+        return losses.sum(dim=1) / (batch.targets >= 0).sum(dim=1)
+
+    @torch.no_grad()
+    def generate(self, prompts: Tensor, batch: Batch, *, max_new_tokens: int) -> list[str]:
+        states, mask = self._encoder(prompts, batch)
+        written = self.model.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            attention_mask=mask,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
+        )
+        texts: list[str] = self.tokenizer.batch_decode(written, skip_special_tokens=True)
+        return [text.strip() for text in texts]

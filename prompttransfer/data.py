@@ -1,0 +1,165 @@
+"""Batches for training: a Lightning data module whose every step is a pure function of seeds and the step's number.
+
+So a resumed run sees exactly the rows that an uninterrupted one would have seen, and no state of a sampler has to be
+kept. Rows of similar length meet in a batch (shuffled within windows), and the rows of all prompts of a bank are
+sorted by length and run in a few micro-batches, so that little is padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from prompttransfer.backbones.base import Backbone, Batch, Row
+from prompttransfer.evaluation import token_budget
+from prompttransfer.layouts import Layout
+
+WINDOW = 8
+"""Batches within which rows are sorted by length."""
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows that run together, and whose they are."""
+
+    batch: Batch
+    owners: Tensor
+    """[batch] index of the prompt that each row trains."""
+    weights: Tensor
+    """[batch] 1 over the number of rows that its prompt has in this step, so that losses add up to means."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowOrder:
+    """The endless sequence of training batches of one prompt."""
+
+    sizes: tuple[int, ...]
+    batch: int
+    seed: int
+
+    def step(self, step: int) -> list[int]:
+        """Indices of the rows of step `step` (from 0)."""
+        per_epoch = max(1, len(self.sizes) // self.batch)
+        return list(self._epoch(step // per_epoch)[step % per_epoch])
+
+    @lru_cache(maxsize=2)  # noqa: B019 (two epochs per prompt, freed with the run)
+    def _epoch(self, epoch: int) -> list[list[int]]:
+        count = len(self.sizes)
+        if count <= self.batch:
+            return [list(range(count))]
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        shuffled = torch.randperm(count, generator=generator).tolist()
+        whole = shuffled[: count - count % self.batch]
+        window = self.batch * WINDOW
+        ordered: list[int] = []
+        for start in range(0, len(whole), window):
+            ordered += sorted(whole[start : start + window], key=lambda index: self.sizes[index])
+        cut = [ordered[start : start + self.batch] for start in range(0, len(ordered), self.batch)]
+        return [cut[i] for i in torch.randperm(len(cut), generator=generator).tolist()]
+
+
+class Bank(Protocol):
+    """What the data module asks of the training module."""
+
+    @property
+    def active(self) -> list[int]: ...
+
+
+class BankData(LightningDataModule):
+    """Training rows of a bank of prompts, one stretch of steps between two evaluations an epoch."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        rows: Sequence[Sequence[Row]],
+        seeds: Sequence[int],
+        *,
+        batch: int,
+        length: int,
+        layout: Layout,
+        steps: int,
+        evaluate_every: int,
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.rows = rows
+        self.length = length
+        self.layout = layout
+        self.steps = steps
+        self.evaluate_every = evaluate_every
+        self.orders = [
+            RowOrder(tuple(row.size for row in own), batch, seed)
+            for own, seed in zip(rows, seeds, strict=True)
+        ]
+        self.bank: Bank | None = None
+        self.first_epoch = 0
+
+    def train_dataloader(self) -> DataLoader:
+        """The steps of the current stretch; asked for anew at each one."""
+        epoch = self.first_epoch + (self.trainer.current_epoch if self.trainer else 0)
+        start = epoch * self.evaluate_every
+        stop = min(start + self.evaluate_every, self.steps)
+        return DataLoader(_Steps(self, range(start, stop)), batch_size=None)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """The backbone has put the rows where it runs."""
+        return batch
+
+    def step(self, step: int) -> list[MicroBatch]:
+        """The micro-batches of one step for the prompts that still train."""
+        assert self.bank is not None
+        picked = [
+            (owner, self.rows[owner][index], 1 / len(indices))
+            for owner in self.bank.active
+            for indices in [self.orders[owner].step(step)]
+            for index in indices
+        ]
+        picked.sort(key=lambda item: item[1].size)
+        return [self._micro(part) for part in self._split(picked)]
+
+    def _split(self, picked: list[tuple[int, Row, float]]) -> Iterator[list[tuple[int, Row, float]]]:
+        """Cut rows in order of length where the padded tokens would pass the budget, or the kind of target changes."""
+        budget = token_budget(self.backbone) // 2
+        for with_labels in (True, False):
+            part: list[tuple[int, Row, float]] = []
+            for item in picked:
+                if (item[1].answers is not None) is not with_labels:
+                    continue
+                size = item[1].size + self.length + self.backbone.special_tokens
+                if part and (len(part) + 1) * size > budget:
+                    yield part
+                    part = []
+                part.append(item)
+            if part:
+                yield part
+
+    def _micro(self, part: list[tuple[int, Row, float]]) -> MicroBatch:
+        owners, rows, weights = zip(*part, strict=True)
+        device = self.backbone.device
+        return MicroBatch(
+            self.backbone.batch(rows, layout=self.layout),
+            torch.tensor(owners, device=device),
+            torch.tensor(weights, device=device),
+        )
+
+
+class _Steps(IterableDataset):
+    """The steps of one stretch, made when they are asked for."""
+
+    def __init__(self, data: BankData, steps: range):
+        self.data = data
+        self.steps = steps
+
+    def __iter__(self) -> Iterator[list[MicroBatch]]:
+        for step in self.steps:
+            yield self.data.step(step)
+
+    def __len__(self) -> int:
+        return len(self.steps)

@@ -1,0 +1,321 @@
+"""Neurons of a backbone's feed-forward layers: reading which ones a prompt activates, and switching some of them off.
+
+One idea: both are forward hooks on one module a layer, behind a context manager that takes them away again whatever
+happens, so that the frozen backbone is never changed. What is read is the value at the slot where the answer is
+given, for the input of the prompt alone (Su et al. 2022, arXiv 2111.06719, section 6) or averaged over real rows.
+
+    RoBERTa, BERT     output of `intermediate`, after its activation; read at the mask
+    T5 v1.0           output of the decoder's `wi`, before ReLU (the sign is the same); first decoding step
+    T5 v1.1, LM       act(wi_0) of the decoder's gated layer, before it multiplies wi_1; first decoding step
+
+Overlap and statistics of states are in analysis/neurons.py; files of states are in neuron_states.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from analysis.neurons import RULES, NeuronStates, most_specific, pack
+from prompttransfer.backbones.base import Backbone, Batch
+from prompttransfer.evaluation import EncodedTask, batches, evaluate_bank, repeat, token_budget
+from prompttransfer.layouts import Layout, find_layout
+from prompttransfer.neuron_states import Captured, backbone_label
+from prompttransfer.prompt import Prompt, bank
+from prompttransfer.transfer import common_layout
+from tasks.errors import UserError, unknown
+
+Bits = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where the neurons of a backbone are: one module a layer, whose output [batch, time, neurons] holds them."""
+
+    modules: tuple[nn.Module, ...]
+    tensor: str
+    """Which tensor that is, in words."""
+
+
+def _masked_lm(backbone: Backbone) -> Site:
+    layers = backbone.model.base_model.encoder.layer
+    act = backbone.model.config.hidden_act
+    return Site(tuple(layer.intermediate for layer in layers), f"intermediate, after {act}, at the mask")
+
+
+def _t5(backbone: Backbone) -> Site:
+    forward = [block.layer[-1].DenseReluDense for block in backbone.model.decoder.block]
+    act = backbone.model.config.dense_act_fn
+    if hasattr(forward[0], "wi"):
+        return Site(tuple(f.wi for f in forward), f"decoder wi, before {act}, first decoding step")
+    # A gated layer has two halves; the gate act(wi_0) decides what passes, so it is what counts as active.
+    words = f"decoder gate {act}(wi_0), before it multiplies wi_1, first decoding step"
+    return Site(tuple(f.act for f in forward), words)
+
+
+SITES: dict[str, Callable[[Backbone], Site]] = {"masked-lm": _masked_lm, "t5": _t5}
+"""Family of backbones -> where its neurons are."""
+
+
+def find_site(backbone: Backbone) -> Site:
+    """Where the neurons of this backbone are; a UserError for a family without an entry."""
+    if backbone.family not in SITES:
+        raise unknown("family of backbones with known neurons", backbone.family, SITES)
+    return SITES[backbone.family](backbone)
+
+
+@contextmanager
+def reading(site: Site, slot: int) -> Iterator[list[Tensor]]:
+    """Inside the block every pass fills the list with its activations at `slot`, [batch, neurons] a layer."""
+    found: list[Tensor] = [torch.empty(0)] * len(site.modules)
+
+    def keep(layer: int, module: nn.Module, inputs: object, output: Tensor) -> None:
+        found[layer] = output[:, slot].detach().float()
+
+    handles = [
+        module.register_forward_hook(partial(keep, layer)) for layer, module in enumerate(site.modules)
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def switched_off(backbone: Backbone, neurons: Bits) -> Iterator[None]:
+    """Inside the block the neurons that are True in `neurons` [layers, neurons] give 0 at every position.
+
+    Every activation in use is 0 at 0, so this also holds where the hook sits before it (T5 v1.0).
+    """
+    site = find_site(backbone)
+    if len(neurons) != len(site.modules):
+        raise UserError(
+            f"neurons of {len(neurons)} layers cannot be switched off in {backbone.name}, which has "
+            f"{len(site.modules)}: capture them on this backbone"
+        )
+    kept = (~torch.from_numpy(neurons)).to(backbone.device, backbone.dtype)
+
+    def silence(layer: int, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        return output * kept[layer]
+
+    handles = [
+        module.register_forward_hook(partial(silence, layer)) for layer, module in enumerate(site.modules)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+# Reading ---------------------------------------------------------------------------------------------------------
+
+
+def prompt_alone(backbone: Backbone, layout: Layout) -> tuple[int, ...]:
+    """The tokens that stand beside a prompt when it is read without any text.
+
+    su2022 as the authors ran it: `<mask> P2 .. PL <s>`. The other masked layouts keep what they always have:
+    `P1 .. PL <s> <mask> </s>`. T5: `P1 .. PL <extra_id_0>` into the encoder.
+    """
+    tokenizer = backbone.tokenizer
+    if backbone.family == "t5":
+        sentinel = tokenizer.convert_tokens_to_ids("<extra_id_0>")
+        if sentinel in (None, tokenizer.unk_token_id):
+            raise UserError(
+                f"{backbone.name} has no token <extra_id_0>, which the prompt alone is read with: "
+                f"average over real rows with --task"
+            )
+        return (int(sentinel),)
+    first = int(tokenizer.cls_token_id)
+    if layout.mask_is_first_row:
+        return (first,)
+    return first, int(tokenizer.mask_token_id), int(tokenizer.sep_token_id)
+
+
+def input_in_words(backbone: Backbone, layout: Layout) -> str:
+    """The input of the prompt alone as one reads it, `P1 .. PL <s> <mask> </s>`."""
+    tokens = backbone.tokenizer.convert_ids_to_tokens(list(prompt_alone(backbone, layout)))
+    masked = layout.mask_is_first_row and backbone.family == "masked-lm"
+    prompt = f"{backbone.tokenizer.mask_token} P2 .. PL" if masked else "P1 .. PL"
+    return " ".join([*tokens[: layout.start], prompt, *tokens[layout.start :]])
+
+
+def _any_answer(batch: Batch) -> Batch:
+    """The batch with one token as its only answer: one pass, and for T5 one decoding step, whatever the task."""
+    device = batch.ids.device
+    return replace(
+        batch,
+        candidates=torch.zeros(batch.rows, 1, 1, dtype=torch.long, device=device),
+        averaged=torch.zeros(batch.rows, device=device),
+    )
+
+
+def _slot(backbone: Backbone, length: int, layout: Layout) -> int:
+    return backbone.answer_slot(length, layout) or 0  # T5 answers at its first decoding step
+
+
+@torch.no_grad()
+def activations(backbone: Backbone, vectors: Tensor, layout: Layout) -> Tensor:
+    """Activations that prompts [prompts, length, width] stimulate on their own, [prompts, layers, neurons] float32."""
+    tokens = prompt_alone(backbone, layout)
+    at_once = max(1, token_budget(backbone) // (vectors.shape[1] + len(tokens)))
+    parts = []
+    with reading(find_site(backbone), _slot(backbone, vectors.shape[1], layout)) as found:
+        for chunk in vectors.split(at_once):
+            ids = torch.tensor([tokens] * len(chunk), device=backbone.device)
+            batch = Batch(ids, torch.ones_like(ids), layout, None, None, None, None)
+            backbone.label_scores(chunk.to(backbone.device), _any_answer(batch))
+            parts.append(torch.stack(found, dim=1).cpu())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def mean_activations(backbone: Backbone, vectors: Tensor, encoded: EncodedTask) -> Tensor:
+    """The same averaged over the rows of a task, [prompts, layers, neurons] float32."""
+    count = len(vectors)
+    total: Tensor | None = None
+    with reading(find_site(backbone), _slot(backbone, encoded.length, encoded.layout)) as found:
+        for _, batch in batches(backbone, encoded, prompts=count):
+            prompts = vectors.to(backbone.device).repeat_interleave(batch.rows, dim=0)
+            backbone.label_scores(prompts, _any_answer(repeat(batch, count)))
+            values = torch.stack(found, dim=1).unflatten(0, (count, batch.rows)).sum(dim=1).cpu()
+            total = values if total is None else total + values
+    assert total is not None
+    return total / len(encoded.rows)
+
+
+def capture(
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    *,
+    rule: str = "positive",
+    share: float = 0.1,
+    encoded: EncodedTask | None = None,
+    other_layout: bool = False,
+) -> Captured:
+    """Which neurons each prompt activates, in all layers.
+
+    rule: `positive` (the paper's: active iff > 0) or `top` (the largest `share` of each layer). `encoded` are rows of
+    a task to average over; without them the input is the prompt alone. Raises UserError for prompts that do not
+    belong to this backbone or to one another.
+    """
+    if rule not in RULES:
+        raise unknown("rule for active neurons", rule, RULES)
+    _check_origin(backbone, prompts)
+    layout = find_layout(common_layout(backbone, prompts, other_layout=other_layout), backbone.family)
+    vectors = bank(prompts)
+    if encoded is None:
+        values, shown = activations(backbone, vectors, layout), input_in_words(backbone, layout)
+    else:
+        values = mean_activations(backbone, vectors, encoded)
+        shown = f"mean over {len(encoded.rows)} rows of {encoded.task.name}"
+    active = RULES[rule](values.numpy(), *((share,) if rule == "top" else ()))
+    words = "above 0" if rule == "positive" else f"largest {100 * share:g} % of a layer"
+    names = [prompt.name for prompt in prompts]
+    return Captured(
+        pack(active, names, backbone_label(backbone.name, backbone.revision), f"{words}; {shown}"),
+        tasks=tuple(prompt.task for prompt in prompts),
+        tensor=find_site(backbone).tensor,
+    )
+
+
+def _check_origin(backbone: Backbone, prompts: Sequence[Prompt]) -> None:
+    foreign = [
+        p for p in prompts if p.revision and p.backbone == backbone.name and p.revision != backbone.revision
+    ]
+    if foreign:
+        raise UserError(
+            f"prompt {foreign[0].name!r} was trained on {backbone.name} at {foreign[0].revision}, here it is at "
+            f"{backbone.revision}: its neurons are of another model; train it again"
+        )
+
+
+# Masking ---------------------------------------------------------------------------------------------------------
+
+SPECIFIC, RANDOM, RANDOM_ACTIVE = "specific", "random", "random active"
+SHARES = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
+DRAWS = 5
+
+
+@dataclass(frozen=True)
+class Masked:
+    """The score of a prompt with a share of all neurons switched off."""
+
+    share: float
+    kind: str
+    """`specific` to the prompt, `random`, or `random active` (drawn among those that the prompt activates)."""
+    draw: int
+    neurons: int
+    """How many were switched off."""
+    score: float
+
+
+def masking_curve(
+    backbone: Backbone,
+    prompt: Prompt,
+    encoded: EncodedTask,
+    states: NeuronStates,
+    *,
+    shares: Sequence[float] = SHARES,
+    draws: int = DRAWS,
+    seed: int = 0,
+    advance: Callable[[], None] | None = None,
+) -> list[Masked]:
+    """Scores of `prompt` on `encoded` while its most specific neurons are switched off, a larger share each step.
+
+    `states` holds the prompt and those that it must differ from. Beside it stand `draws` draws of random neurons
+    and of random active ones, both with as many neurons in every layer as the specific ones have, so that only the
+    choice within a layer differs.
+    """
+    if len(states.names) < 2:
+        raise UserError(
+            "which neurons are specific to a prompt shows only against others: name more with --others"
+        )
+    own = states.names.index(prompt.name)
+    active = np.stack([states.active(layer)[own] for layer in range(states.layers)])
+    orders = {
+        kind: [_order(active, kind, seed + draw) for draw in range(draws)] for kind in (RANDOM, RANDOM_ACTIVE)
+    }
+    found = []
+    for share in sorted(dict.fromkeys(shares)):
+        chosen = most_specific(states, prompt.name, share)
+        counts = chosen.sum(axis=1)
+        trials = [(SPECIFIC, 0, chosen)]
+        trials += [
+            (k, d, _first(order, counts)) for k, drawn in orders.items() for d, order in enumerate(drawn)
+        ]
+        untouched = None
+        for kind, draw, neurons in trials:
+            if untouched is None or counts.sum():
+                untouched = score_without(backbone, prompt, encoded, neurons)
+            found.append(Masked(share, kind, draw, int(counts.sum()), untouched))
+            if advance is not None:
+                advance()
+    return found
+
+
+def score_without(backbone: Backbone, prompt: Prompt, encoded: EncodedTask, neurons: Bits) -> float:
+    """The score of a prompt on a task with `neurons` [layers, neurons] switched off."""
+    with switched_off(backbone, neurons):
+        return evaluate_bank(backbone, prompt.vectors[None], encoded)[0].value
+
+
+def _order(active: Bits, kind: str, seed: int) -> NDArray[np.intp]:
+    """A random order of the neurons of each layer, [layers, neurons]; for `random active` active ones come first."""
+    values = np.random.default_rng(seed).random(active.shape)
+    return np.argsort(values - (active if kind == RANDOM_ACTIVE else 0), axis=1)
+
+
+def _first(order: NDArray[np.intp], counts: NDArray[np.intp]) -> Bits:
+    """The first `counts` [layers] neurons of each layer's order."""
+    ranks = np.argsort(order, axis=1)
+    chosen: Bits = ranks < counts[:, None]
+    return chosen

@@ -1,0 +1,173 @@
+"""The Lightning module: a bank of soft prompts on one frozen backbone, each with a life of its own.
+
+Losses of different prompts never meet: every row belongs to one prompt, so one backward pass gives each prompt its
+own gradient, and a loss that is not finite ends its own prompt only. A finished prompt leaves the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from prompttransfer.backbones.base import Backbone
+from prompttransfer.data import MicroBatch
+from prompttransfer.evaluation import EncodedTask, Score, evaluate_bank
+from prompttransfer.progress import TrainingProgress
+from prompttransfer.prompt import CurvePoint
+from prompttransfer.recipes import Recipe, make_optimizer
+from prompttransfer.training_state import PromptState, read_state, write_state
+
+
+class PromptBank(LightningModule):
+    """Trains a bank of prompts; the frozen backbone is not part of its parameters."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        initial: Sequence[Tensor],
+        validation: Sequence[EncodedTask],
+        recipe: Recipe,
+        state_file: Path | None = None,
+        progress: TrainingProgress | None = None,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        self._backbone = (backbone,)  # in a tuple, so that Lightning does not take its weights for ours
+        self.prompts = nn.ParameterList([nn.Parameter(vectors.clone()) for vectors in initial])
+        self.validation = validation
+        self.recipe = recipe
+        self.state_file = state_file
+        self.progress = progress
+        self.last_losses = torch.zeros(len(initial))
+        self.states = [PromptState(best=vectors.clone()) for vectors in initial]
+        self.steps_done = 0
+        self._losses: list[list[float]] = [[] for _ in initial]
+        self._optimizer_state: dict[str, Any] | None = None
+
+    @property
+    def backbone(self) -> Backbone:
+        """The frozen model that all prompts share."""
+        return self._backbone[0]
+
+    @property
+    def active(self) -> list[int]:
+        """Indices of the prompts that still train."""
+        return [index for index, state in enumerate(self.states) if state.ended is None]
+
+    def configure_optimizers(self) -> Optimizer:
+        """One optimizer with a group of its own for each prompt."""
+        optimizer = make_optimizer(self.recipe, self.prompts)
+        if self._optimizer_state is not None:
+            optimizer.load_state_dict(self._optimizer_state)
+        return optimizer
+
+    def on_train_start(self) -> None:
+        """Measure every prompt before its first step."""
+        if self.steps_done == 0:
+            self._evaluate()
+
+    def training_step(self, micro_batches: list[MicroBatch], index: int) -> None:
+        """One step of every active prompt; a loss that is not finite ends its own prompt only."""
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        optimizer.zero_grad(set_to_none=True)
+        losses = torch.zeros(len(self.prompts), device=self.backbone.device)
+        for micro in micro_batches:
+            bank = torch.stack([parameter.to(self.backbone.device) for parameter in self.prompts])
+            rows = self.backbone.loss(bank[micro.owners], micro.batch) * micro.weights
+            self.manual_backward(rows.sum())
+            losses.index_add_(0, micro.owners, rows.detach())
+        self.steps_done += 1
+        self._keep_finite(losses)
+        optimizer.step()
+        self.last_losses = losses
+        if self.progress is not None:
+            self.progress.step(self)
+
+    def _keep_finite(self, losses: Tensor) -> None:
+        """Leave gradients only where a prompt trains and its loss and gradient are finite."""
+        active = set(self.active)
+        for index, parameter in enumerate(self.prompts):
+            if index not in active:
+                parameter.grad = None
+                continue
+            finite = torch.isfinite(losses[index]) and (
+                parameter.grad is None or torch.isfinite(parameter.grad).all()
+            )
+            if not finite:
+                parameter.grad = None
+                self.states[index].ended = "not finite"
+                self.states[index].steps = self.steps_done
+            else:
+                self._losses[index].append(float(losses[index]))
+
+    def on_train_epoch_end(self) -> None:
+        """Evaluate, decide who goes on, and write the state."""
+        self._evaluate()
+        for index in self.active:
+            state = self.states[index]
+            state.steps = self.steps_done
+            if self.steps_done >= self.recipe.steps:
+                state.ended = "steps"
+            elif self.recipe.patience and state.since_best >= self.recipe.patience:
+                state.ended = "patience"
+        if self.state_file is not None:
+            optimizer = self.optimizers(use_pl_optimizer=False)
+            assert isinstance(optimizer, Optimizer)
+            write_state(self.state_file, self.states, list(self.prompts), optimizer, self.steps_done)
+        if not self.active:
+            self.trainer.should_stop = True
+
+    def _evaluate(self) -> None:
+        """One point of the learning curve for every active prompt; prompts of one task share the passes."""
+        by_task: dict[int, list[int]] = {}
+        for index in self.active:
+            by_task.setdefault(id(self.validation[index]), []).append(index)
+        for indices in by_task.values():
+            bank = torch.stack([self.prompts[index].detach() for index in indices])
+            for index, score in zip(
+                indices, evaluate_bank(self.backbone, bank, self.validation[indices[0]]), strict=True
+            ):
+                self._take(index, score)
+        if self.progress is not None:
+            self.progress.evaluated(self)
+
+    def _take(self, index: int, score: Score) -> None:
+        """Add one evaluation to a prompt's curve, or end the prompt where its last step has left the finite numbers."""
+        vectors = self.prompts[index].detach()
+        finite = bool(torch.isfinite(vectors).all()) and (score.loss is None or math.isfinite(score.loss))
+        if not finite and self.steps_done > 0:
+            self.states[index].ended = "not finite"
+            self.states[index].steps = self.steps_done
+            return
+        losses, self._losses[index] = self._losses[index], []
+        mean = sum(losses) / len(losses) if losses else None
+        point = CurvePoint(self.steps_done, mean, score.value, score.loss if finite else None)
+        self.states[index].add(point, vectors)
+        self._log(index, point)
+
+    def _log(self, index: int, point: CurvePoint) -> None:
+        values = {f"prompt{index}/validation": point.score}
+        if point.loss is not None:
+            values[f"prompt{index}/loss"] = point.loss
+        for logger in self.loggers:
+            logger.log_metrics(values, step=point.step)
+
+    def resume(self) -> bool:
+        """Go on from the state file if there is one."""
+        if self.state_file is None or not self.state_file.exists():
+            return False
+        self.states, vectors, self._optimizer_state, self.steps_done = read_state(
+            self.state_file, make_optimizer(self.recipe, self.prompts)
+        )
+        with torch.no_grad():
+            for parameter, values in zip(self.prompts, vectors, strict=True):
+                parameter.copy_(values)
+        return True

@@ -1,0 +1,126 @@
+"""Recipes: how long and how fast a prompt is learned, one tested set of values per family and size of backbone.
+
+`recipe_for` chooses; every value can be overridden and what was used is stored with the prompt.
+
+    masked-lm, small    AdamW 0.03 constant                measured on the embedded backbones (scripts/measure_microworld.py)
+    masked-lm, base     AdamW 1e-3 constant, batch 16      Su et al. 2022, RoBERTa-base and BERT
+    masked-lm, large    AdamW 1e-4 constant, batch 16      Su et al. 2022, RoBERTa-large
+    t5                  Adafactor 0.3 constant, weight decay 1e-5, no parameter scaling   Lester et al. 2021
+    t5 with adamw       AdamW 5e-3 constant, batch 16      Su et al. 2022, T5
+
+Adafactor's three flags (scale_parameter, relative_step, warmup_init) are all off, as in the original
+configuration; 0.3 is never handed to AdamW silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+from prompttransfer.backbones.base import Backbone
+from tasks.errors import UserError, unknown
+
+OPTIMIZERS = ("adamw", "adafactor")
+SMALL_WIDTH = 384
+"""Backbones narrower than this learn prompts best at a high rate; real checkpoints are wider."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Hyper-parameters of one training run."""
+
+    optimizer: str
+    lr: float
+    source: str
+    weight_decay: float = 0.0
+    steps: int = 10_000
+    batch: int = 16
+    length: int = 100
+    evaluate_every: int = 250
+    """Steps between two evaluations on the validation split."""
+    patience: int = 0
+    """Evaluations without a better score after which a run ends; 0 never ends it."""
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise unknown("optimizer", self.optimizer, OPTIMIZERS)
+        if not 0 < self.lr < 1e30:  # beyond it a step does not fit float32
+            raise UserError(f"learning rate {self.lr}: it must be a number above 0, such as 0.03")
+        if self.weight_decay < 0:
+            raise UserError(f"weight decay {self.weight_decay}: it cannot be negative")
+        for field, least in (
+            ("steps", 0),
+            ("batch", 1),
+            ("length", 1),
+            ("evaluate_every", 1),
+            ("patience", 0),
+        ):
+            if getattr(self, field) < least:
+                name = field.replace("_", "-")
+                raise UserError(f"--{name} {getattr(self, field)}: it must be at least {least}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The values, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        patience = f", patience {self.patience} evaluations" if self.patience else ""
+        decay = f", weight decay {self.weight_decay:g}" if self.weight_decay else ""
+        return (
+            f"{self.optimizer} lr {self.lr:g} constant{decay}, {self.steps} steps of {self.batch} rows, prompt of "
+            f"{self.length}, evaluated every {self.evaluate_every}{patience} ({self.source})"
+        )
+
+
+def recipe_for(backbone: Backbone, **overrides: Any) -> Recipe:
+    """The recipe for a backbone; `overrides` that are None are ignored.
+
+    Another optimizer than the family's own brings that optimizer's own tested rate with it.
+    """
+    given = {key: value for key, value in overrides.items() if value is not None}
+    return replace(_base(backbone, given.get("optimizer")), **given)
+
+
+def _base(backbone: Backbone, optimizer: str | None) -> Recipe:
+    small = backbone.width < SMALL_WIDTH
+    recipe = _t5(optimizer) if backbone.family == "t5" else _masked_lm(backbone.width, optimizer)
+    if small:
+        return replace(recipe, steps=300, batch=32, length=20, evaluate_every=25)
+    return recipe
+
+
+def _masked_lm(width: int, optimizer: str | None) -> Recipe:
+    if optimizer == "adafactor":
+        return Recipe("adafactor", 0.03, "Adafactor for a masked LM: our choice, not from a paper")
+    if width < SMALL_WIDTH:
+        return Recipe("adamw", 0.03, "for small backbones, measured on the embedded ones")
+    if width < 1024:
+        return Recipe("adamw", 1e-3, "Su et al. 2022, RoBERTa-base")
+    return Recipe("adamw", 1e-4, "Su et al. 2022, RoBERTa-large")
+
+
+def _t5(optimizer: str | None) -> Recipe:
+    if optimizer == "adamw":
+        return Recipe("adamw", 5e-3, "Su et al. 2022, T5")
+    return Recipe("adafactor", 0.3, "Lester et al. 2021", weight_decay=1e-5, batch=32)
+
+
+def make_optimizer(recipe: Recipe, parameters: Iterable[Tensor]) -> Optimizer:
+    """The optimizer of a recipe, every parameter with a state of its own."""
+    groups = [{"params": [parameter]} for parameter in parameters]
+    if recipe.optimizer == "adamw":
+        return AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    from transformers.optimization import Adafactor
+
+    return Adafactor(
+        groups,
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        scale_parameter=False,
+        relative_step=False,
+        warmup_init=False,
+    )

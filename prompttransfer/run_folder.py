@@ -1,0 +1,200 @@
+"""What lies in a run's folder: the transfer matrix, prompts, indicators, neuron states, curves, projectors.
+
+Files are known by their names and marks, wherever in the folder the commands were told to write them, so that the
+demo's layout (RUN/prompts, RUN/transfer, RUN/compare, ...) is a habit and not a rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from analysis.matrices import parse_matrix
+from prompttransfer import artifacts
+from tasks.errors import UserError
+
+MATRIX, MATRIX_TABLE = "transfer.json", "transfer.csv"
+DEPTH = 3
+"""Folders below the run's own that are looked into."""
+
+
+class MatrixRecord(BaseModel):
+    """The values of a matrix in `transfer.json`, null where a cell cannot be."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    sources: list[str]
+    source_tasks: list[str]
+    targets: list[str]
+    values: list[list[float | None]]
+    metrics: list[str] = []
+    rows: list[int] = []
+    impossible: dict[str, str] = {}
+
+
+class TunedRecord(BaseModel):
+    """One pair of source and target in `transfer.json`, of one seed."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    source: str
+    target: str
+    seed: int
+    step0_validation: float
+    test_from_source: float
+    test_from_scratch: float
+    convergence_speedup: float | None = None
+    comparable_speedup: float | None = None
+
+
+class TransferRecord(BaseModel):
+    """`transfer.json`, checked because it comes from outside."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    backbone: str = ""
+    revision: str = ""
+    types: dict[str, str] = {}
+    data: dict[str, dict[str, Any]] = {}
+    split: str = ""
+    raw: MatrixRecord
+    tuned: list[TunedRecord] = []
+    versions: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where everything of a run is."""
+
+    root: Path
+    matrix: Path
+    prompts: tuple[Path, ...] = ()
+    """Folders of trained prompts; those that a tuned transfer wrote are apart."""
+    tuned_prompts: tuple[Path, ...] = ()
+    indicators: Mapping[str, Path] = field(default_factory=dict)
+    """Name -> square CSV."""
+    layer_indicators: int = 0
+    """CSVs over some layers only, which are left to `plot layers` and `correlate`."""
+    states: tuple[Path, ...] = ()
+    masking: tuple[Path, ...] = ()
+    projectors: tuple[Path, ...] = ()
+
+
+def find_run(root: Path) -> RunFolder:
+    """Look through a run's folder; a UserError where there is no folder, no matrix, or more than one."""
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder: give the folder of a run, such as runs/demo")
+    files = sorted(_files(root, DEPTH))
+    matrix = _matrix(root, files)
+    prompts = [path.parent for path in files if path.name == artifacts.MARKER]
+    tuned = [path for path in prompts if matrix.parent in path.parents and matrix.parent != root]
+    squares = [path for path in files if _is_indicator(path, files)]
+    whole = [path for path in squares if "_layers-" not in path.stem]
+    return RunFolder(
+        root=root,
+        matrix=matrix,
+        prompts=tuple(path for path in prompts if path not in tuned),
+        tuned_prompts=tuple(tuned),
+        indicators=_named(whole, root),
+        layer_indicators=len(squares) - len(whole),
+        states=tuple(
+            path for path in files if path.suffix == ".safetensors" and path.name.startswith("states")
+        ),
+        masking=tuple(path for path in files if path.suffix == ".csv" and path.name.startswith("masking")),
+        projectors=tuple(path.parent for path in files if path.name == "projector.json"),
+    )
+
+
+def _files(folder: Path, depth: int) -> Iterator[Path]:
+    """Files of a folder and of those below it, hidden ones left out."""
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_file():
+            yield path
+        elif path.is_dir() and depth:
+            yield from _files(path, depth - 1)
+
+
+def _matrix(root: Path, files: list[Path]) -> Path:
+    """The one matrix of the run: beside the root, in its folder `transfer`, or the only one there is."""
+    for name in (MATRIX, MATRIX_TABLE):
+        found = [path for path in files if path.name == name]
+        usual = [path for path in (root / name, root / "transfer" / name) if path in found]
+        if usual or len(found) == 1:
+            return (usual or found)[0]
+        if found:
+            places = ", ".join(str(path.parent) for path in found[:5])
+            raise UserError(
+                f"{root} holds {len(found)} transfer matrices ({places}): give the folder of one of them"
+            )
+    raise UserError(
+        f"no transfer matrix ({MATRIX}) in {root}: make one with "
+        f"`prompttransfer transfer PROMPTS --to TASKS --output {root / 'transfer'}`"
+    )
+
+
+def _is_indicator(path: Path, files: list[Path]) -> bool:
+    if path.suffix != ".csv":
+        return False
+    return path.name.startswith("similarity_") or path.with_name("recommend.json") in files
+
+
+def _named(paths: list[Path], root: Path) -> dict[str, Path]:
+    """Files by the metric that they are named after, those of `recommend` marked so; by place where two share a name."""
+    names = [
+        path.stem.removeprefix("similarity_")
+        if path.name.startswith("similarity_")
+        else f"recommend: {path.stem}"
+        for path in paths
+    ]
+    return {
+        name if names.count(name) == 1 else str(path.relative_to(root)): path
+        for name, path in zip(names, paths, strict=True)
+    }
+
+
+def read_transfer(path: Path) -> TransferRecord:
+    """The record of a matrix; a bare CSV has the matrix alone."""
+    text = read_text(path)
+    if path.suffix == ".csv":
+        table = parse_matrix(text, str(path))
+        values = [[None if v != v else float(v) for v in row] for row in table.to_numpy()]
+        labels = [str(row) for row in table.index]
+        raw = MatrixRecord(
+            sources=labels, source_tasks=labels, targets=list(map(str, table.columns)), values=values
+        )
+        return TransferRecord(raw=raw)
+    try:
+        record = TransferRecord.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path} is damaged at {place or 'the start'}: {first['msg']}") from error
+    raw = record.raw
+    if len(raw.values) != len(raw.sources) or len(raw.source_tasks) != len(raw.sources) or any(
+        len(row) != len(raw.targets) for row in raw.values
+    ):  # fmt: skip
+        raise UserError(
+            f"{path}: the values do not fit {len(raw.sources)} sources x {len(raw.targets)} targets; "
+            f"run `prompttransfer transfer` again"
+        )
+    return record
+
+
+def read_square(path: Path) -> pd.DataFrame:
+    """An indicator as a table."""
+    return parse_matrix(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """The text of a file of the run, or one line about why it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as text: {error}") from error

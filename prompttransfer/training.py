@@ -1,0 +1,313 @@
+"""Training: a bank of soft prompts learned at once on one frozen backbone, by Lightning.
+
+Each prompt of a bank (prompt_bank.py) has its own task, seed, rows, loss, optimizer state, learning curve, best
+checkpoint and early stop; they share only the passes through the backbone. Between two evaluations lies one Lightning epoch, at whose end
+the whole state is written (training_state.py), so that a killed run goes on bit for bit.
+Prompt tuning after Lester et al. 2021; recipes in recipes.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from prompttransfer.backbones.base import Backbone, Row
+from prompttransfer.data import BankData
+from prompttransfer.evaluation import EncodedTask, encode_task
+from prompttransfer.initialisers import initial_vectors
+from prompttransfer.layouts import Layout, find_layout
+from prompttransfer.progress import TrainingProgress
+from prompttransfer.prompt import CurvePoint, Prompt, digest_vectors
+from prompttransfer.prompt_bank import PromptBank
+from prompttransfer.recipes import Recipe
+from prompttransfer.training_state import PromptState
+from tasks.errors import MachineError, UserError
+from tasks.loading import Splits
+from tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Job:
+    """One prompt to train."""
+
+    task: Task
+    splits: Splits
+    seed: int = 0
+    initialiser: str = "random"
+    name: str = ""
+    vectors: Tensor | None = None
+    """Initial vectors that are at hand already; `initialiser` then only says what they are."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A prompt as it was best on the validation split, and why its training ended."""
+
+    prompt: Prompt
+    ended: str
+    """`steps`, `patience` or `not finite`."""
+    steps: int
+    """Steps taken."""
+
+    @property
+    def failure(self) -> str | None:
+        """One line on what went wrong, None if nothing did."""
+        if self.ended != "not finite":
+            return None
+        lr = self.prompt.settings["lr"]
+        return (
+            f"the loss of prompt {self.prompt.name!r} was not finite at step {self.steps}: its best vectors before that "
+            f"are kept; try a lower --lr (it was {lr:g}) or --precision fp32"
+        )
+
+
+@dataclass
+class TrainingOptions:
+    """How a run is watched and where it keeps its state; nothing here changes a prompt."""
+
+    state_folder: Path | None = None
+    progress: TrainingProgress | None = None
+    loggers: Sequence[Any] = ()
+    state_files: list[Path] = field(default_factory=list)
+    """Filled by `train_prompts`: what `clear` removes."""
+
+    def clear(self) -> None:
+        """Remove the state of finished runs; to be called when their prompts are saved, not before."""
+        for path in self.state_files:
+            path.unlink(missing_ok=True)
+
+
+def train_prompts(
+    backbone: Backbone,
+    jobs: Sequence[Job],
+    recipe: Recipe,
+    *,
+    layout: str = "prompt-first",
+    max_length: int | None = None,
+    aggregation: str | None = None,
+    options: TrainingOptions | None = None,
+) -> list[Trained]:
+    """Train one prompt a job, all of them in one bank, and return each as it was best on its validation split.
+
+    Deterministic: the same jobs, recipe and machine give the same prompts, bit for bit, also when the run was killed
+    and started again with the same `options.state_folder`; call `options.clear()` once the prompts are saved. Raises UserError for a job that this backbone cannot do.
+    """
+    options = options or TrainingOptions()
+    place = find_layout(layout, backbone.family)
+    encode = _Encoder(backbone, recipe.length, place, max_length, aggregation)
+    train_rows = [encode.train(job) for job in jobs]
+    validation = [encode.validation(job) for job in jobs]
+    initial = [_initial(backbone, job, recipe) for job in jobs]
+    state_file = None
+    if options.state_folder is not None:
+        key = _fingerprint(backbone, jobs, recipe, layout, train_rows, initial)
+        state_file = options.state_folder / f".training-{key}.safetensors"
+    module = PromptBank(backbone, initial, validation, recipe, state_file, options.progress)
+    if module.resume() and options.progress is not None:
+        options.progress.resumed(module.steps_done)
+    data = BankData(
+        backbone,
+        train_rows,
+        [job.seed for job in jobs],
+        batch=recipe.batch,
+        length=recipe.length,
+        layout=place,
+        steps=recipe.steps,
+        evaluate_every=recipe.evaluate_every,
+    )
+    data.bank = module
+    data.first_epoch = math.ceil(module.steps_done / recipe.evaluate_every)
+    frozen = backbone.digest()
+    _fit(module, data, options)
+    if backbone.digest() != frozen:
+        raise MachineError("the frozen backbone changed during training: this is a bug, please report it")
+    settings = {
+        **recipe.as_dict(),
+        "precision": str(backbone.dtype).removeprefix("torch."),
+        "max_length": max_length,
+        "bank": len(jobs),
+    }
+    results = [
+        _finish(backbone, job, state, start, layout, settings, aggregation)
+        for job, state, start in zip(jobs, module.states, initial, strict=True)
+    ]
+    if state_file is not None:
+        options.state_files.append(state_file)
+    return results
+
+
+def convergence_step(curve: Sequence[CurvePoint], share: float = 0.99) -> int:
+    """First evaluated step whose validation score is at least `share` of the run's best.
+
+    The paper's criterion was not published; this one is ours and is named wherever a speed-up is shown.
+    """
+    best = max(point.score for point in curve)
+    return next(point.step for point in curve if point.score >= share * best)
+
+
+def first_step_at(curve: Sequence[CurvePoint], score: float) -> int | None:
+    """First evaluated step with at least `score` on the validation split; None if it is never reached."""
+    return next((point.step for point in curve if point.score >= score), None)
+
+
+class _Encoder:
+    """Encodes each task's rows once, however many jobs share them."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        length: int,
+        layout: Layout,
+        max_length: int | None,
+        aggregation: str | None,
+    ):
+        self.backbone = backbone
+        self.arguments: dict[str, Any] = {
+            "length": length,
+            "layout": layout,
+            "max_length": max_length,
+            "aggregation": aggregation,
+        }
+        self._done: dict[tuple[int, int, str], Any] = {}
+
+    def train(self, job: Job) -> list[Row]:
+        return self._once(
+            job,
+            "train",
+            lambda: self.backbone.encode(job.task, job.splits.train, **self.arguments),
+        )
+
+    def validation(self, job: Job) -> EncodedTask:
+        return self._once(
+            job,
+            "validation",
+            lambda: encode_task(self.backbone, job.task, job.splits.validation, **self.arguments),
+        )
+
+    def _once(self, job: Job, split: str, make: Any) -> Any:
+        key = (id(job.task), id(job.splits), split)
+        if key not in self._done:
+            self._done[key] = make()
+        return self._done[key]
+
+
+def _initial(backbone: Backbone, job: Job, recipe: Recipe) -> Tensor:
+    if job.vectors is None:
+        return initial_vectors(job.initialiser, backbone, job.task, length=recipe.length, seed=job.seed)
+    wanted = (recipe.length, backbone.width)
+    if tuple(job.vectors.shape) != wanted:
+        raise UserError(
+            f"initial vectors of {job.name or job.task.name!r} are {list(job.vectors.shape)}, needed are {list(wanted)}"
+        )
+    return job.vectors.float().clone()
+
+
+def _fingerprint(
+    backbone: Backbone,
+    jobs: Sequence[Job],
+    recipe: Recipe,
+    layout: str,
+    rows: Sequence[Sequence[Row]],
+    initial: Sequence[Tensor],
+) -> str:
+    """16 digits that change with anything that changes a prompt."""
+    sha = hashlib.sha256(
+        repr((backbone.name, backbone.revision, str(backbone.dtype), recipe, layout)).encode()
+    )
+    seen: dict[int, bytes] = {}
+    for job, own, vectors in zip(jobs, rows, initial, strict=True):
+        if id(own) not in seen:
+            seen[id(own)] = hashlib.sha256(repr(own).encode()).digest()
+        sha.update(seen[id(own)])
+        sha.update(repr((job.name, job.task.name, job.seed, digest_vectors(vectors))).encode())
+        sha.update(repr([(e.first, e.label) for e in job.splits.validation]).encode())
+    return sha.hexdigest()[:16]
+
+
+def _fit(module: PromptBank, data: BankData, options: TrainingOptions) -> None:
+    """Run Lightning over the stretches that are left."""
+    left = math.ceil(module.recipe.steps / module.recipe.evaluate_every) - data.first_epoch
+    if not module.active or left <= 0:
+        if module.steps_done == 0:
+            module._evaluate()
+            for state in module.states:
+                state.ended = "steps"
+        return
+    with _quiet():
+        trainer = Trainer(
+            accelerator="cuda" if module.backbone.device.type == "cuda" else "cpu",
+            devices=1,
+            max_epochs=left,
+            reload_dataloaders_every_n_epochs=1,
+            logger=list(options.loggers) or False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        trainer.fit(module, datamodule=data)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's tips out of the output; what matters is said by our own progress."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _finish(
+    backbone: Backbone,
+    job: Job,
+    state: PromptState,
+    initial: Tensor,
+    layout: str,
+    settings: dict[str, Any],
+    aggregation: str | None,
+) -> Trained:
+    answers = backbone.answers(job.task, aggregation)
+    best = max(state.curve, key=lambda point: point.score)
+    prompt = Prompt(
+        vectors=state.best.cpu().contiguous(),
+        initial=initial,
+        task=job.task.name,
+        name=job.name or job.task.name,
+        backbone=backbone.name,
+        revision=backbone.revision,
+        family=backbone.family,
+        layout=layout,
+        seed=job.seed,
+        initialiser=job.initialiser,
+        words=answers.mapping if answers else {},
+        settings={**settings, "aggregation": aggregation},
+        data={
+            "source": job.splits.source,
+            "revision": job.splits.revision,
+            "train": len(job.splits.train),
+            "validation": len(job.splits.validation),
+            "test": len(job.splits.test),
+        },
+        scores={"validation": {job.task.metric: best.score, "step": state.best_step}},
+        curve=tuple(state.curve),
+    )
+    return Trained(replace(prompt), state.ended or "steps", state.steps)

@@ -1,0 +1,102 @@
+"""The state of a training run on disk: one safetensors file, written whole at every evaluation, no pickle.
+
+Tensors (prompts, best prompts, optimizer moments) are stored as they are; numbers (steps, curves, counters) as JSON
+in the file's metadata. Python's JSON keeps every digit of a float, so a resumed run is exact.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from prompttransfer.files import atomic_path
+from prompttransfer.prompt import CurvePoint
+from tasks.errors import UserError
+
+
+@dataclass
+class PromptState:
+    """How far one prompt of a bank has come."""
+
+    best: Tensor
+    """[length, width] the vectors with the best validation score so far."""
+    best_step: int = 0
+    since_best: int = 0
+    """Evaluations since the best one."""
+    steps: int = 0
+    ended: str | None = None
+    curve: list[CurvePoint] = field(default_factory=list)
+
+    def add(self, point: CurvePoint, vectors: Tensor) -> None:
+        """Take one evaluation in; equal scores are decided by the validation loss."""
+        if not self.curve or _rank(point) > max(_rank(other) for other in self.curve):
+            self.best, self.best_step, self.since_best = vectors.detach().cpu().clone(), point.step, 0
+        else:
+            self.since_best += 1
+        self.curve.append(point)
+
+
+def _rank(point: CurvePoint) -> tuple[float, float]:
+    loss = point.validation_loss
+    return point.score, -loss if loss is not None and loss == loss else float("-inf")
+
+
+def write_state(
+    path: Path, states: Sequence[PromptState], vectors: Sequence[Tensor], optimizer: Optimizer, step: int
+) -> None:
+    """Write everything that a run needs to go on to `path`, as a whole or not at all."""
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, dict[str, Any]] = {}
+    for index, (state, values) in enumerate(zip(states, vectors, strict=True)):
+        tensors[f"vectors.{index}"] = values.detach().cpu().contiguous()
+        tensors[f"best.{index}"] = state.best.contiguous()
+    for index, entries in optimizer.state_dict()["state"].items():
+        for key, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{key}"] = value.detach().cpu().contiguous().clone()
+            else:
+                numbers.setdefault(str(index), {})[key] = value
+    record = {
+        "step": step,
+        "states": [{k: v for k, v in asdict(state).items() if k != "best"} for state in states],
+        "optimizer": numbers,
+    }
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"state": json.dumps(record)})
+
+
+def read_state(
+    path: Path, optimizer: Optimizer
+) -> tuple[list[PromptState], list[Tensor], dict[str, Any], int]:
+    """States, vectors, optimizer state (in the shape that `optimizer` has) and step of a file by `write_state`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json.loads(file.metadata()["state"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"training state {path} is damaged ({error}): delete it to start the run anew"
+        ) from error
+    states = []
+    for index, entry in enumerate(record["states"]):
+        curve = [CurvePoint(**point) for point in entry.pop("curve")]
+        states.append(PromptState(best=tensors[f"best.{index}"], curve=curve, **entry))
+    moments: dict[int, dict[str, Any]] = {
+        int(index): dict(entries) for index, entries in record["optimizer"].items()
+    }
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
+            moments.setdefault(int(index), {})[key] = tensor
+    state = optimizer.state_dict()
+    state["state"] = moments
+    vectors = [tensors[f"vectors.{index}"] for index in range(len(states))]
+    return states, vectors, state, int(record["step"])

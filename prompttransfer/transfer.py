@@ -1,0 +1,316 @@
+"""Transfer: prompts of source tasks used on target tasks, unchanged (zero-shot) or as initialisation.
+
+Zero-shot puts the source's vectors in front of the target's input and reads the target's label words; nothing is
+trained (Su et al. 2022, section 4). As initialisation (TPT_task, section 5) the source's vectors are where the
+target's training starts, with the target's own run from scratch beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from prompttransfer.backbones.base import Backbone
+from prompttransfer.evaluation import Score, encode_task, evaluate_bank
+from prompttransfer.layouts import find_layout
+from prompttransfer.matrix import MAJORITY, NO_PROMPT, RANDOM_PROMPT, TransferMatrix, random_like
+from prompttransfer.prompt import Prompt, bank, check_runs_on
+from prompttransfer.recipes import Recipe
+from prompttransfer.training import (
+    Job,
+    Trained,
+    TrainingOptions,
+    convergence_step,
+    first_step_at,
+    train_prompts,
+)
+from tasks.errors import UserError
+from tasks.loading import Splits
+from tasks.task import Task
+
+RANDOM_DRAWS = 3
+
+
+@dataclass(frozen=True)
+class Target:
+    """A task to transfer to, with its rows."""
+
+    task: Task
+    splits: Splits
+
+
+def zero_shot(
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    targets: Sequence[Target],
+    *,
+    other_layout: bool = False,
+    max_length: int | None = None,
+    aggregation: str | None = None,
+    seed: int = 0,
+    advance: Callable[[str], None] | None = None,
+) -> TransferMatrix:
+    """Every prompt on the test split of every target, and the three reference rows beneath.
+
+    The random row is the mean over three draws at the mean norm of the sources. Raises UserError for a prompt that
+    does not run on this backbone, or prompts of different length or layout.
+    """
+    layout = common_layout(backbone, prompts, other_layout=other_layout)
+    sources = bank(prompts)
+    noise = random_like(list(sources), draws=RANDOM_DRAWS, seed=seed)
+    columns: list[list[float]] = []
+    metrics, counts, impossible = [], [], {}
+    for target in targets:
+        if advance is not None:
+            advance(target.task.name)
+        metrics.append(target.task.metric)
+        counts.append(len(target.splits.test))
+        try:
+            backbone.check_task(target.task)
+        except UserError as error:
+            impossible[target.task.name] = str(error)
+            columns.append([float("nan")] * (len(prompts) + 3))
+            continue
+        encoded = encode_task(
+            backbone,
+            target.task,
+            target.splits.test,
+            length=sources.shape[1],
+            layout=find_layout(layout, backbone.family),
+            max_length=max_length,
+            aggregation=aggregation,
+        )
+        scores = evaluate_bank(backbone, torch.cat([sources, noise]), encoded)
+        bare = evaluate_bank(backbone, torch.zeros(1, 0, backbone.width), encoded)[0]
+        columns.append(_column(scores, bare, len(prompts)))
+    return TransferMatrix(
+        sources=(*(p.name for p in prompts), NO_PROMPT, RANDOM_PROMPT, MAJORITY),
+        source_tasks=(*(p.task for p in prompts), NO_PROMPT, RANDOM_PROMPT, MAJORITY),
+        targets=tuple(target.task.name for target in targets),
+        values=torch.tensor(columns, dtype=torch.float64).T.contiguous(),
+        metrics=tuple(metrics),
+        rows=tuple(counts),
+        impossible=impossible,
+    )
+
+
+def common_layout(backbone: Backbone, prompts: Sequence[Prompt], *, other_layout: bool = False) -> str:
+    """The layout that all prompts share; UserError if they differ or one does not run on the backbone."""
+    if not prompts:
+        raise UserError("no prompt given: name at least one prompt folder")
+    names = [prompt.name for prompt in prompts]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"two prompts are called {twice!r}: rename one folder's prompt, or give one of them")
+    layout = prompts[0].layout
+    for prompt in prompts:
+        check_runs_on(
+            prompt,
+            backbone=backbone.name,
+            width=backbone.width,
+            family=backbone.family,
+            layout=layout,
+            other_layout=other_layout,
+        )
+    return layout
+
+
+def _column(scores: Sequence[Score], bare: Score, prompts: int) -> list[float]:
+    noise = [score.value for score in scores[prompts:]]
+    return [
+        *(score.value for score in scores[:prompts]),
+        bare.value,
+        sum(noise) / len(noise),
+        scores[0].chance,
+    ]
+
+
+@dataclass(frozen=True)
+class TunedPair:
+    """One source as initialisation for one target, and the target's run from scratch beside it."""
+
+    source: str
+    target: str
+    seed: int
+    step0: float
+    """Validation score of the source's vectors before the first step."""
+    tuned: float
+    """Test score after training from the source."""
+    scratch: float
+    """Test score after training from the scratch initialiser."""
+    chance: float
+    """Test score of the majority answer."""
+    tuned_steps: int
+    """Steps to convergence (99 % of the run's best validation score) from the source."""
+    scratch_steps: int
+    reach_steps: int | None
+    """Steps from the source to the validation score at which the scratch run converged; None if never."""
+    evaluate_every: int
+
+    @property
+    def convergence_speedup(self) -> float | None:
+        """Scratch steps over tuned steps to convergence (Su et al. 2022, section 5).
+
+        A tuned run that has converged at step 0 counts as one evaluation interval, so the value is then a lower bound.
+        None when the scratch run never got better than at step 0: it learned nothing that could be sped up.
+        """
+        if self.scratch_steps == 0:
+            return None
+        return self.scratch_steps / max(self.tuned_steps, self.evaluate_every)
+
+    @property
+    def comparable_speedup(self) -> float | None:
+        """Scratch steps over the steps from the source to the same score; None if it was never reached.
+
+        None also when the scratch run never got better than at step 0.
+        """
+        if self.reach_steps is None or self.scratch_steps == 0:
+            return None
+        return self.scratch_steps / max(self.reach_steps, self.evaluate_every)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For CSV and JSON."""
+        return {
+            "source": self.source,
+            "target": self.target,
+            "seed": self.seed,
+            "step0_validation": self.step0,
+            "test_from_source": self.tuned,
+            "test_from_scratch": self.scratch,
+            "chance": self.chance,
+            "steps_to_converge_from_source": self.tuned_steps,
+            "steps_to_converge_from_scratch": self.scratch_steps,
+            "steps_to_scratch_score": self.reach_steps,
+            "convergence_speedup": self.convergence_speedup,
+            "comparable_speedup": self.comparable_speedup,
+        }
+
+
+@dataclass(frozen=True)
+class TunedTransfer:
+    """What `tune` returns: one pair a source and target, and the prompts that were trained."""
+
+    pairs: tuple[TunedPair, ...]
+    trained: tuple[Trained, ...]
+
+
+def tune(
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    targets: Sequence[Target],
+    recipe: Recipe,
+    *,
+    seeds: Sequence[int] = (0,),
+    scratch_initialiser: str = "random",
+    max_length: int | None = None,
+    aggregation: str | None = None,
+    options: TrainingOptions | None = None,
+) -> TunedTransfer:
+    """Train every target from every source's vectors and once from scratch, for every seed, all in one bank.
+
+    The scratch run of a target and seed has the same rows, steps and recipe as the runs beside it.
+    """
+    layout = common_layout(backbone, prompts)
+    groups = [(target, seed) for target in targets for seed in seeds]
+    for target in targets:
+        backbone.check_task(target.task)
+    jobs = [
+        job for target, seed in groups for job in _tuning_jobs(prompts, target, seed, scratch_initialiser)
+    ]
+    trained = train_prompts(
+        backbone,
+        jobs,
+        recipe,
+        layout=layout,
+        max_length=max_length,
+        aggregation=aggregation,
+        options=options,
+    )
+    pairs, finished = [], []
+    stride = len(prompts) + 1
+    for index, (target, seed) in enumerate(groups):
+        group = trained[index * stride : (index + 1) * stride]
+        group = with_test_score(backbone, group, target, max_length=max_length, aggregation=aggregation)
+        finished += group
+        pairs += [
+            _pair(source.name, target, seed, group[0], run, recipe)
+            for source, run in zip(prompts, group[1:], strict=True)
+        ]
+    return TunedTransfer(tuple(pairs), tuple(finished))
+
+
+def _tuning_jobs(prompts: Sequence[Prompt], target: Target, seed: int, scratch_initialiser: str) -> list[Job]:
+    """The scratch run of a target first, then one run a source."""
+    task = target.task
+    scratch = Job(task, target.splits, seed, scratch_initialiser, name=f"{task.name}-scratch-s{seed}")
+    return [
+        scratch,
+        *(
+            Job(
+                task,
+                target.splits,
+                seed,
+                f"prompt:{source.name}",
+                name=f"{source.name}-to-{task.name}-s{seed}",
+                vectors=source.vectors,
+            )
+            for source in prompts
+        ),
+    ]
+
+
+def with_test_score(
+    backbone: Backbone,
+    trained: Sequence[Trained],
+    target: Target,
+    *,
+    max_length: int | None = None,
+    aggregation: str | None = None,
+) -> list[Trained]:
+    """The same prompts of one task with their score on its test split written into them.
+
+    Beside each score stand the number of rows, chance, the share of texts cut, and the backbone without a prompt.
+    """
+    layout = find_layout(trained[0].prompt.layout, backbone.family)
+    encoded = encode_task(
+        backbone,
+        target.task,
+        target.splits.test,
+        length=trained[0].prompt.length,
+        layout=layout,
+        max_length=max_length,
+        aggregation=aggregation,
+    )
+    scores = evaluate_bank(backbone, bank([run.prompt for run in trained]), encoded)
+    bare = evaluate_bank(backbone, torch.zeros(1, 0, backbone.width), encoded)[0].value
+    tested = []
+    for run, score in zip(trained, scores, strict=True):
+        beside = {"rows": score.rows, "chance": score.chance, "no_prompt": bare, "cut": score.cut}
+        known = {**run.prompt.scores, "test": {**score.values, **beside}}
+        tested.append(replace(run, prompt=replace(run.prompt, scores=known)))
+    return tested
+
+
+def _pair(
+    source: str, target: Target, seed: int, scratch: Trained, tuned: Trained, recipe: Recipe
+) -> TunedPair:
+    metric = target.task.metric
+    curve, other = scratch.prompt.curve, tuned.prompt.curve
+    converged = convergence_step(curve)
+    wanted = next(point.score for point in curve if point.step == converged)
+    return TunedPair(
+        source=source,
+        target=target.task.name,
+        seed=seed,
+        step0=other[0].score,
+        tuned=tuned.prompt.scores["test"][metric],
+        scratch=scratch.prompt.scores["test"][metric],
+        chance=scratch.prompt.scores["test"]["chance"],
+        tuned_steps=convergence_step(other),
+        scratch_steps=converged,
+        reach_steps=first_step_at(other, wanted),
+        evaluate_every=recipe.evaluate_every,
+    )

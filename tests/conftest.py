@@ -1,0 +1,184 @@
+"""Tiny backbones with random weights, saved as real folders, so that every test runs the code that loads real ones.
+
+Dropout is on in their configurations: a backbone that is not put into eval mode fails every test of exact values.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+WORDS = (
+    *("great", "terrible", "okay", "good", "bad", "fine", "wrong", "yes", "no", "maybe", "true", "false"),
+    *(
+        "the",
+        "a",
+        "was",
+        "is",
+        "very",
+        "not",
+        "and",
+        "it",
+        "that",
+        "this",
+        "in",
+        "of",
+        "who",
+        "where",
+        "so",
+        "-",
+    ),
+    *("film", "food", "plot", "room", "actor", "song", "book", "phone", "screen", "price", "story", "scene"),
+    *("dull", "fresh", "warm", "cold", "rude", "kind", "slow", "quick", "bright", "grim", "sweet", "sour"),
+)
+KINDS = ("roberta", "bert", "t5", "t5-v1.1")
+WIDTH = 16
+
+
+def make_tokenizer(kind: str):  # type: ignore[no-untyped-def]
+    """A tokenizer of whole words; `so-so` is three tokens, an unknown word is the unknown token."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    specials = {
+        "roberta": {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"},
+        "bert": {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"},
+        "t5": {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"},
+    }[kind.split("-")[0]]
+    mask = {"roberta": "<mask>", "bert": "[MASK]"}.get(kind)
+    entries = [*specials.values(), *WORDS, *([mask] if mask else ["<extra_id_0>"])]
+    model = WordLevel({word: index for index, word in enumerate(entries)}, unk_token=specials["unk_token"])
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = Whitespace()
+    single, pair = {
+        "roberta": ("<s> $A </s>", "<s> $A </s> </s> $B </s>"),
+        "bert": ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"),
+        "t5": ("$A </s>", "$A </s> $B </s>"),
+    }[kind.split("-")[0]]
+    tokenizer.post_processor = TemplateProcessing(
+        single=single, pair=pair, special_tokens=[(token, index) for index, token in enumerate(entries)]
+    )
+    more = {"cls_token": "<s>", "sep_token": "</s>"} if kind == "roberta" else {}
+    if mask:
+        more["mask_token"] = mask
+    else:
+        more["additional_special_tokens"] = ["<extra_id_0>"]  # type: ignore[assignment]
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **specials, **more)
+
+
+def make_model(kind: str, vocabulary: int, width: int):  # type: ignore[no-untyped-def]
+    """Two layers with random weights large enough that every token matters."""
+    import torch
+    import transformers
+    from torch import nn
+
+    if kind.startswith("t5"):
+        config = transformers.T5Config(
+            vocab_size=vocabulary,
+            d_model=width,
+            d_kv=8,
+            d_ff=2 * width,
+            num_layers=2,
+            num_heads=2,
+            relative_attention_num_buckets=8,
+            relative_attention_max_distance=16,
+            feed_forward_proj="gated-gelu" if kind == "t5-v1.1" else "relu",
+            decoder_start_token_id=0,
+            tie_word_embeddings=kind == "t5",
+        )
+        model = transformers.T5ForConditionalGeneration(config)
+        if kind == "t5-v1.1":
+            model.lm_head.weight = nn.Parameter(0.5 * torch.randn(vocabulary, width))
+        return model
+    common = dict(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=2 * width,
+        initializer_range=0.3,
+    )
+    if kind == "bert":
+        return transformers.BertForMaskedLM(
+            transformers.BertConfig(**common, max_position_embeddings=64, pad_token_id=0)
+        )
+    config = transformers.RobertaConfig(
+        **common,
+        max_position_embeddings=66,
+        type_vocab_size=1,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+    )
+    return transformers.RobertaForMaskedLM(config)
+
+
+def save_backbone(folder: Path, kind: str, *, width: int = WIDTH, seed: int = 4) -> Path:
+    """A folder such as `save_pretrained` makes, with the two output matrices of a T5 v1.1 kept apart."""
+    import json
+
+    import torch
+    from safetensors.torch import save_file
+
+    tokenizer = make_tokenizer(kind)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = make_model(kind, len(tokenizer), width)
+    tokenizer.save_pretrained(folder)
+    model.config.save_pretrained(folder)
+    if kind == "t5-v1.1":
+        # The real checkpoints say so in their configuration; transformers writes its own view of it.
+        config = json.loads((folder / "config.json").read_text())
+        config["tie_word_embeddings"] = False
+        config.pop("scale_decoder_outputs", None)
+        (folder / "config.json").write_text(json.dumps(config))
+    aliases = ("encoder.embed_tokens", "decoder.embed_tokens", "lm_head.decoder", "cls.predictions.decoder")
+    tied = () if kind == "t5-v1.1" else ("lm_head.weight",) if kind == "t5" else ()
+    state = {
+        name: tensor.clone().contiguous()
+        for name, tensor in model.state_dict().items()
+        if not name.startswith(aliases) and name not in tied
+    }
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tests measure values, not speed; one thread keeps them the same on every machine."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`backbone_folder(kind, width=16)`: the folder of a tiny backbone, made once."""
+    root = tmp_path_factory.mktemp("backbones")
+
+    @cache
+    def make(kind: str, width: int = WIDTH) -> Path:
+        return save_backbone(root / f"{kind}-{width}", kind, width=width)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny(backbone_folder):  # type: ignore[no-untyped-def]
+    """`tiny(kind, precision="fp32", width=16)`: a loaded tiny backbone, loaded once."""
+    from prompttransfer.backbones import load_backbone
+
+    @cache
+    def load(kind: str, precision: str = "fp32", width: int = WIDTH):  # type: ignore[no-untyped-def]
+        return load_backbone(str(backbone_folder(kind, width)), precision=precision, device="cpu")
+
+    return load

@@ -1,0 +1,275 @@
+"""Activated neurons: what is read, where, that hooks leave no trace, and what masking switches off."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+from toys import label_task, noise, prompt_on, question_task, sentences
+
+from analysis.neurons import overlap, pack
+from prompttransfer.evaluation import encode_task, evaluate_bank
+from prompttransfer.layouts import LAYOUTS, find_layout
+from prompttransfer.neuron_states import Captured, load_all, load_states, save_states
+from prompttransfer.neurons import (
+    activations,
+    capture,
+    find_site,
+    input_in_words,
+    masking_curve,
+    mean_activations,
+    reading,
+    score_without,
+    switched_off,
+)
+from tasks.errors import UserError
+
+KINDS = ("roberta", "bert", "t5", "t5-v1.1")
+FIRST = find_layout("prompt-first")
+
+
+def hooks(backbone):
+    return sum(len(module._forward_hooks) for module in backbone.model.modules())
+
+
+def encoded(backbone, task=None, examples=None, length=3):
+    return encode_task(
+        backbone, task or label_task(), examples or sentences(("film",)), length=length, layout=FIRST
+    )
+
+
+def roberta_by_hand(backbone, vectors, tokens, slot, positions):
+    """Intermediate activations of layer 0 from the weights, for one prompt with `tokens` behind it."""
+    embeddings, layer = backbone.model.roberta.embeddings, backbone.model.roberta.encoder.layer[0]
+    words = torch.cat([vectors, embeddings.word_embeddings(torch.tensor(tokens))])
+    inputs = embeddings.LayerNorm(words + embeddings.token_type_embeddings.weight[0] + positions)
+    attended = layer.attention(inputs[None])[0]
+    return torch.nn.functional.gelu(layer.intermediate.dense(attended))[0, slot]
+
+
+def test_the_prompt_alone_is_read_at_the_mask_of_prompt_first(tiny):
+    backbone, vectors = tiny("roberta"), noise(3, 16)
+    tokenizer = backbone.tokenizer
+    tokens = [tokenizer.bos_token_id, tokenizer.mask_token_id, tokenizer.eos_token_id]
+    positions = backbone.model.roberta.embeddings.position_embeddings.weight[2:8]
+    by_hand = roberta_by_hand(backbone, vectors, tokens, 4, positions)
+    assert input_in_words(backbone, FIRST) == "P1 .. PL <s> <mask> </s>"
+    assert torch.allclose(activations(backbone, vectors[None], FIRST)[0, 0], by_hand, atol=1e-5)
+
+
+def test_su2022_reads_the_mask_in_row_one_with_zero_positions_and_one_token_behind(tiny):
+    backbone, vectors, layout = tiny("roberta"), noise(3, 16), LAYOUTS["su2022"]
+    table = backbone.model.roberta.embeddings
+    with_mask = torch.cat([table.word_embeddings.weight[[backbone.tokenizer.mask_token_id]], vectors[1:]])
+    positions = torch.cat([torch.zeros(3, 16), table.position_embeddings.weight[5:6]])
+    by_hand = roberta_by_hand(backbone, with_mask, [backbone.tokenizer.bos_token_id], 0, positions)
+    assert input_in_words(backbone, layout) == "<mask> P2 .. PL <s>"
+    assert torch.allclose(activations(backbone, vectors[None], layout)[0, 0], by_hand, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "act"), [("t5", None), ("t5-v1.1", "gelu_new")])
+def test_t5_is_read_in_the_decoder_at_its_first_step(tiny, kind, act):
+    backbone, vectors = tiny(kind), noise(2, 3, 16)
+    seen = {}
+    feed = backbone.model.decoder.block[1].layer[-1].DenseReluDense
+    handle = (feed.wo if act is None else feed.wi_0).register_forward_hook(
+        lambda module, inputs, output: seen.update(into=inputs[0], out=output)
+    )
+    try:
+        values = activations(backbone, vectors, FIRST)[:, 1]
+    finally:
+        handle.remove()
+    # v1.0: what reaches wo is ReLU of what is thresholded; v1.1: the gate is act(wi_0).
+    expected = seen["into"][:, 0] if act is None else feed.act(seen["out"])[:, 0]
+    assert torch.allclose(values.relu() if act is None else values, expected, atol=1e-6)
+    assert seen["out"].shape[:2] == (2, 1)
+    assert ("wi, before relu" if act is None else "gelu_new(wi_0)") in find_site(backbone).tensor
+    assert input_in_words(backbone, FIRST) == "P1 .. PL <extra_id_0>"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prompt_has_the_same_states_alone_and_among_others(tiny, kind):
+    backbone, vectors = tiny(kind), noise(5, 3, 16)
+    together = activations(backbone, vectors, FIRST)
+    assert together.shape == (5, 2, 32)
+    for index in range(5):
+        alone = activations(backbone, vectors[index : index + 1], FIRST)[0]
+        assert torch.allclose(together[index], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_mean_over_rows_is_the_mean_of_single_rows(tiny, kind):
+    backbone, vectors, rows = tiny(kind), noise(2, 3, 16), sentences(("film",))[:5]
+    single = [mean_activations(backbone, vectors, encoded(backbone, examples=(row,))) for row in rows]
+    together = mean_activations(backbone, vectors, encoded(backbone, examples=rows))
+    assert torch.allclose(together, torch.stack(single).mean(0), atol=1e-5)
+
+
+def test_a_task_that_is_written_can_be_averaged_over(tiny):
+    from tasks.task import Example
+
+    backbone = tiny("t5")
+    rows = (Example("who was kind", "the actor was kind", references=("the actor",)),)
+    values = mean_activations(backbone, noise(1, 3, 16), encoded(backbone, question_task(), rows))
+    assert values.shape == (1, 2, 32) and values.abs().sum() > 0
+
+
+def test_capturing_says_rule_input_and_tensor(tiny):
+    backbone = tiny("roberta")
+    prompts = [prompt_on(backbone, seed=seed) for seed in range(3)]
+    captured = capture(backbone, prompts)
+    values = activations(backbone, torch.stack([p.vectors for p in prompts]), FIRST)
+    assert np.array_equal(captured.states.active(1), (values[:, 1] > 0).numpy())
+    assert captured.states.rule == "above 0; P1 .. PL <s> <mask> </s>"
+    assert captured.tensor == "intermediate, after gelu, at the mask" and captured.tasks == ("toy",) * 3
+    top = capture(backbone, prompts, rule="top", share=0.25, encoded=encoded(backbone))
+    assert top.states.active(0).sum(-1).tolist() == [8, 8, 8]
+    assert top.states.rule == "largest 25 % of a layer; mean over 12 rows of toy"
+
+
+def test_a_prompt_of_another_revision_is_refused(tiny):
+    backbone = tiny("roberta")
+    with pytest.raises(UserError, match=r"trained on .* at old"):
+        capture(backbone, [prompt_on(backbone, revision="old")])
+
+
+def test_an_unknown_rule_is_named(tiny):
+    with pytest.raises(UserError, match="'positiv': did you mean 'positive'"):
+        capture(tiny("roberta"), [prompt_on(tiny("roberta"))], rule="positiv")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hooks_are_gone_after_an_exception_and_the_model_is_unchanged(tiny, kind):
+    backbone = tiny(kind)
+    before, count = backbone.digest(), hooks(backbone)
+    off = np.ones((2, 32), dtype=bool)
+    for context in (reading(find_site(backbone), 0), switched_off(backbone, off)):
+        with pytest.raises(RuntimeError, match="in the middle"), context:
+            assert hooks(backbone) == count + 2
+            raise RuntimeError("in the middle")
+        assert hooks(backbone) == count
+    assert backbone.digest() == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_switched_off_neurons_give_zero_at_every_position(tiny, kind):
+    backbone = tiny(kind)
+    off = np.zeros((2, 32), dtype=bool)
+    off[0, 3] = off[1, 30] = True
+    site, seen = find_site(backbone), []
+    with switched_off(backbone, off):
+        handle = site.modules[0].register_forward_hook(lambda m, i, o: seen.append(o))
+        activations(backbone, noise(1, 3, 16), FIRST)
+        handle.remove()
+    assert seen[0][..., 3].abs().max() == 0 and seen[0][..., 4].abs().min() > 0
+
+
+def test_no_neuron_off_changes_no_score_and_all_off_changes_it(tiny):
+    backbone, prompt = tiny("roberta"), prompt_on(tiny("roberta"))
+    rows = encoded(backbone)
+    plain = evaluate_bank(backbone, prompt.vectors[None], rows)[0]
+    assert score_without(backbone, prompt, rows, np.zeros((2, 32), dtype=bool)) == plain.value
+    with switched_off(backbone, np.ones((2, 32), dtype=bool)):
+        assert evaluate_bank(backbone, prompt.vectors[None], rows)[0].loss != pytest.approx(
+            plain.loss, abs=1e-4
+        )
+    assert evaluate_bank(backbone, prompt.vectors[None], rows)[0] == plain
+
+
+def test_neurons_of_another_depth_are_refused(tiny):
+    with (
+        pytest.raises(UserError, match="neurons of 3 layers"),
+        switched_off(tiny("roberta"), np.ones((3, 32), bool)),
+    ):
+        pass
+
+
+def test_masking_has_random_draws_with_as_many_neurons_in_each_layer(tiny, monkeypatch):
+    backbone, tried = tiny("roberta"), []
+    prompts = [prompt_on(backbone, seed=seed) for seed in range(3)]
+    states = capture(backbone, prompts).states
+
+    def remember(model, prompt, rows, neurons):
+        tried.append(neurons)
+        return 0.5
+
+    monkeypatch.setattr("prompttransfer.neurons.score_without", remember)
+    curve = masking_curve(backbone, prompts[0], encoded(backbone), states, shares=(0.1, 0, 0.25), draws=2)
+    assert [p.share for p in curve] == [0] * 5 + [0.1] * 5 + [0.25] * 5
+    assert [p.kind for p in curve[:5]] == ["specific", "random", "random", "random active", "random active"]
+    assert [p.neurons for p in curve[::5]] == [0, 6, 16]
+    assert len(tried) == 1 + 5 + 5  # nothing off is scored once
+    for block in (tried[1:6], tried[6:]):
+        per_layer = [neurons.sum(1).tolist() for neurons in block]
+        assert per_layer == per_layer[:1] * 5
+    for small, large in zip(tried[1:6], tried[6:], strict=True):
+        assert (large | ~small).all()  # a larger share holds the smaller one
+    active = np.stack([states.active(layer)[0] for layer in range(2)])
+    assert active[tried[4]].all() and active[tried[1]].all()
+    assert not np.array_equal(tried[2], tried[3])
+
+
+def test_masking_needs_prompts_to_be_specific_against(tiny):
+    backbone = tiny("roberta")
+    prompt = prompt_on(backbone)
+    with pytest.raises(UserError, match="--others"):
+        masking_curve(backbone, prompt, encoded(backbone), capture(backbone, [prompt]).states)
+
+
+def some_states(backbone="a (1)", names=("x", "y"), rule="above 0; alone"):
+    active = np.random.default_rng(0).random((len(names), 2, 11)) > 0.5
+    return Captured(pack(active, names, backbone, rule), tasks=names, tensor="somewhere")
+
+
+def test_states_are_kept_as_bits_and_compared_without_a_model(tmp_path):
+    captured = some_states()
+    again = load_states(save_states(captured, tmp_path / "s.safetensors"))
+    assert np.array_equal(again.states.bits, captured.states.bits) and again.states.neurons == 11
+    assert (again.tasks, again.tensor, again.states.rule) == (
+        captured.tasks,
+        captured.tensor,
+        captured.states.rule,
+    )
+    assert overlap(again.states).equals(overlap(captured.states))
+
+
+def test_states_of_another_backbone_are_one_clear_error(tmp_path):
+    one = save_states(some_states(), tmp_path / "one.safetensors")
+    two = save_states(some_states("b (1)", ("z",)), tmp_path / "two.safetensors")
+    with pytest.raises(
+        UserError, match=r"x, y and z cannot be compared: backbone 'a \(1\)' against 'b \(1\)'"
+    ):
+        load_all([one, two])
+
+
+def test_states_read_on_another_input_are_not_mixed(tmp_path):
+    one = save_states(some_states(), tmp_path / "one.safetensors")
+    two = save_states(
+        some_states(names=("z",), rule="above 0; mean over 3 rows"), tmp_path / "two.safetensors"
+    )
+    with pytest.raises(UserError, match="rule 'above 0; alone' against 'above 0; mean over 3 rows'"):
+        load_all([one, two])
+
+
+def test_a_file_that_holds_no_states_or_half_of_them_is_named(tmp_path):
+    save_file({"bits": np.zeros((1, 1, 1), np.uint8)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match=r"other\.safetensors holds no neuron states"):
+        load_states(tmp_path / "other.safetensors")
+    path = save_states(some_states(), tmp_path / "s.safetensors")
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(UserError, match="cut short"):
+        load_states(path)
+    with pytest.raises(UserError, match="no such file"):
+        load_states(tmp_path / "none.safetensors")
+
+
+def test_a_damaged_record_is_named_by_its_place(tmp_path):
+    save_file({"bits": np.zeros((1, 1, 1), np.uint8)}, tmp_path / "s.safetensors", {"prompttransfer.neurons": '{"format": 1}'})  # fmt: skip
+    with pytest.raises(UserError, match="damaged at backbone"):
+        load_states(tmp_path / "s.safetensors")
+
+
+def test_a_t5_without_a_sentinel_is_told_what_to_do(tiny, monkeypatch):
+    backbone = tiny("t5")
+    monkeypatch.setattr(backbone.tokenizer, "convert_tokens_to_ids", lambda token: None)
+    with pytest.raises(UserError, match=r"no token <extra_id_0>.*--task"):
+        activations(backbone, noise(1, 3, 16), FIRST)

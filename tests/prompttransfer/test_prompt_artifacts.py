@@ -1,0 +1,191 @@
+"""Prompt folders: what is read is what was written, bit for bit, or one clear error."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from toys import noise, prompt_on
+
+from prompttransfer.artifacts import card, find_prompts, load_prompt, save_prompt
+from prompttransfer.prompt import CurvePoint, Prompt, bank, check_runs_on
+from tasks.errors import UserError
+
+
+@pytest.fixture
+def prompt(tiny):
+    return prompt_on(
+        tiny("roberta"),
+        name="toy-s0",
+        layout="after-bos",
+        initialiser="text:the film",
+        initial=noise(3, 16, seed=9),
+        words={"negative": "terrible", "positive": "great"},
+        settings={"lr": 0.1 + 0.2, "aggregation": None},
+        data={"source": "toy rows", "train": 12},
+        scores={"validation": {"accuracy": 2 / 3, "step": 4}},
+        curve=(CurvePoint(0, None, 0.5, 0.7), CurvePoint(2, 1 / 3, 2 / 3, None)),
+    )
+
+
+def test_reloading_is_bit_exact_in_every_field(prompt, tmp_path):
+    loaded = load_prompt(save_prompt(prompt, tmp_path / "p"))
+    for field in Prompt.__dataclass_fields__:
+        value, again = getattr(prompt, field), getattr(loaded, field)
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, again) and value.dtype == again.dtype
+        else:
+            assert value == again, field
+
+
+def test_a_folder_holds_these_files_and_no_pickle(prompt, tmp_path):
+    folder = save_prompt(prompt, tmp_path / "p")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "initial.safetensors",
+        "prompt.json",
+    ]
+    assert load_file(folder / "adapter_model.safetensors")["prompt_embeddings"].dtype == torch.float32
+
+
+def test_changed_vectors_are_noticed(prompt, tmp_path):
+    folder = save_prompt(prompt, tmp_path / "p")
+    vectors = prompt.vectors.clone()
+    vectors[0, 0] += 1e-7
+    save_file({"prompt_embeddings": vectors}, folder / "adapter_model.safetensors")
+    with pytest.raises(UserError, match="was changed after it was written"):
+        load_prompt(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, -1])
+def test_a_file_that_was_cut_short_is_one_line(prompt, tmp_path, keep):
+    folder = save_prompt(prompt, tmp_path / "p")
+    file = folder / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(UserError, match="may be cut short") as caught:
+        load_prompt(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(prompt, tmp_path):
+    folder = save_prompt(prompt, tmp_path / "p")
+    (folder / "adapter_model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"adapter_model\.safetensors is missing"):
+        load_prompt(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "is damaged"),
+        (lambda text: "", "is damaged"),
+        (lambda text: "[]", "is damaged"),
+        (lambda text: text.replace('"length": 3', '"length": "three"'), "length"),
+        (lambda text: text.replace('"task"', '"tusk"'), "task"),
+        (
+            lambda text: text.replace('"length": 3', '"length": 4'),
+            r"holds \[3, 16\], prompt.json says \[4, 16\]",
+        ),
+        (lambda text: text.replace("after-bos", "after-boss"), "did you mean 'after-bos'"),
+    ],
+)
+def test_a_damaged_record_says_what_is_wrong(prompt, tmp_path, damage, message):
+    folder = save_prompt(prompt, tmp_path / "p")
+    path = folder / "prompt.json"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(UserError, match=message):
+        load_prompt(folder)
+
+
+def test_a_format_of_the_future_is_refused(prompt, tmp_path):
+    folder = save_prompt(prompt, tmp_path / "p")
+    path = folder / "prompt.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
+    with pytest.raises(UserError, match="format 99"):
+        load_prompt(folder)
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(prompt, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds something else"):
+        save_prompt(prompt, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_prompt_folder_is_replaced_as_a_whole(prompt, tmp_path):
+    save_prompt(prompt, tmp_path / "p")
+    other = replace(prompt, vectors=noise(3, 16, seed=5), initial=None)
+    loaded = load_prompt(save_prompt(other, tmp_path / "p"))
+    assert torch.equal(loaded.vectors, other.vectors)
+    assert not (tmp_path / "p" / "initial.safetensors").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
+@pytest.mark.parametrize("name", ["../escape", "a/b", "..", "a..b", ".hidden", "x" * 200])
+def test_a_name_cannot_leave_the_output_folder(prompt, tmp_path, name):
+    with pytest.raises(UserError, match="cannot be a file name"):
+        save_prompt(replace(prompt, name=name), tmp_path / "runs" / "p")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_prompts_of_a_folder_are_found_by_name(prompt, tmp_path):
+    for name in ("b", "a"):
+        save_prompt(prompt, tmp_path / name)
+    (tmp_path / "logs").mkdir()
+    assert [path.name for path in find_prompts(tmp_path)] == ["a", "b"]
+    assert find_prompts(tmp_path / "a") == [tmp_path / "a"]
+    with pytest.raises(UserError, match="no prompt in"):
+        find_prompts(tmp_path / "logs")
+    with pytest.raises(UserError, match="is not a folder"):
+        find_prompts(tmp_path / "nothing")
+    with pytest.raises(UserError, match="no such folder"):
+        load_prompt(tmp_path / "nothing")
+
+
+def test_the_card_says_where_a_prompt_came_from_and_who_can_read_it(prompt):
+    text = card(prompt)
+    for part in ("`toy`", "negative = terrible", "accuracy 0.6667", prompt.digest, "PEFT puts prompts first"):
+        assert part in text
+    assert "gives the same logits" in card(replace(prompt, layout="prompt-first"))
+
+
+def test_the_record_holds_no_machine_path_and_is_plain_json(prompt, tmp_path):
+    record = json.loads((save_prompt(prompt, tmp_path / "p") / "prompt.json").read_text())
+    assert record["settings"]["lr"] == 0.1 + 0.2
+    assert str(tmp_path) not in json.dumps({k: v for k, v in record.items() if k != "backbone"})
+
+
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        (torch.zeros(3), "has shape"),
+        (torch.zeros(0, 4), "has shape"),
+        (torch.zeros(3, 4, dtype=torch.bfloat16), "kept in float32"),
+        (torch.tensor([[float("nan")]]), "not finite"),
+    ],
+)
+def test_a_prompt_cannot_be_built_wrong(vectors, message):
+    with pytest.raises(UserError, match=message):
+        Prompt(vectors=vectors, task="toy", backbone="b")
+
+
+def test_a_prompt_on_another_width_layout_or_family_is_refused(prompt):
+    same = {"backbone": "b", "width": 16, "family": "masked-lm", "layout": "after-bos"}
+    check_runs_on(prompt, **same)
+    with pytest.raises(UserError, match=r"width 16 .* but b has width 32"):
+        check_runs_on(prompt, **{**same, "width": 32})
+    with pytest.raises(UserError, match="trained under layout 'after-bos', not 'su2022'"):
+        check_runs_on(prompt, **{**same, "layout": "su2022"})
+    check_runs_on(prompt, **{**same, "layout": "su2022"}, other_layout=True)
+    with pytest.raises(UserError, match="trained on a masked-lm backbone"):
+        check_runs_on(prompt, **{**same, "family": "t5"})
+
+
+def test_prompts_of_different_shape_do_not_make_a_bank(tiny):
+    short, long = prompt_on(tiny("roberta")), prompt_on(tiny("roberta"), task="other", length=4)
+    with pytest.raises(UserError, match=r"'toy-s0' is \[3, 16\], 'other-s0' is \[4, 16\]"):
+        bank([short, long])
+    assert bank([short, short]).shape == (2, 3, 16)

@@ -1,0 +1,106 @@
+"""Recipes: which one a backbone gets, and that the optimizers do what their papers say."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from prompttransfer.recipes import Recipe, make_optimizer, recipe_for
+from tasks.errors import UserError
+
+
+def backbone(family="masked-lm", width=768):
+    return SimpleNamespace(family=family, width=width)
+
+
+@pytest.mark.parametrize(
+    ("family", "width", "optimizer", "lr", "weight_decay"),
+    [
+        ("masked-lm", 768, "adamw", 1e-3, 0.0),
+        ("masked-lm", 1024, "adamw", 1e-4, 0.0),
+        ("t5", 768, "adafactor", 0.3, 1e-5),
+        ("t5", 512, "adafactor", 0.3, 1e-5),
+    ],
+)
+def test_each_family_gets_the_recipe_of_its_paper(family, width, optimizer, lr, weight_decay):
+    recipe = recipe_for(backbone(family, width))
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay) == (optimizer, lr, weight_decay)
+    assert recipe.length == 100
+    assert f"lr {lr:g}" in str(recipe) and recipe.source in str(recipe)
+
+
+def test_adamw_on_t5_never_gets_adafactors_rate():
+    recipe = recipe_for(backbone("t5"), optimizer="adamw")
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay) == ("adamw", 5e-3, 0.0)
+
+
+def test_values_that_are_given_win_and_none_is_not_given():
+    recipe = recipe_for(backbone(), lr=0.5, steps=None, batch=2)
+    assert (recipe.lr, recipe.batch, recipe.steps) == (0.5, 2, 10_000)
+
+
+def test_adafactor_has_its_three_flags_off():
+    optimizer = make_optimizer(recipe_for(backbone("t5")), [torch.zeros(2, 3, requires_grad=True)])
+    flags = {name: optimizer.defaults[name] for name in ("scale_parameter", "relative_step", "warmup_init")}
+    assert flags == {"scale_parameter": False, "relative_step": False, "warmup_init": False}
+
+
+def test_the_first_adafactor_step_is_the_learning_rate_against_the_sign():
+    # A gradient of rank one: the factored second moment is g^2 exactly, so the update is lr * g / |g| = lr * sign(g),
+    # and its root mean square is 1, which the clipping threshold of 1 leaves alone (Shazeer & Stern 2018).
+    parameter = torch.zeros(2, 3, requires_grad=True)
+    optimizer = make_optimizer(Recipe("adafactor", 0.3, "a test"), [parameter])
+    parameter.grad = torch.tensor([[1.0], [-2.0]]) * torch.tensor([[1.0, 4.0, -0.5]])
+    optimizer.step()
+    wanted = -0.3 * torch.tensor([[1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]])
+    torch.testing.assert_close(parameter.detach(), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_the_adafactor_step_does_not_scale_with_the_parameter():
+    steps = []
+    for size in (1.0, 100.0):
+        parameter = torch.full((2, 2), size, requires_grad=True)
+        optimizer = make_optimizer(Recipe("adafactor", 0.3, "a test"), [parameter])
+        parameter.grad = torch.ones(2, 2)
+        optimizer.step()
+        steps.append(size - parameter.detach().mean().item())
+    assert steps == pytest.approx([0.3, 0.3], abs=1e-4)
+
+
+def test_the_first_adamw_step_is_the_learning_rate_against_the_sign():
+    parameter = torch.tensor([[1.0, -1.0]], requires_grad=True)
+    optimizer = make_optimizer(Recipe("adamw", 0.01, "a test"), [parameter])
+    parameter.grad = torch.tensor([[3.0, -0.5]])
+    optimizer.step()
+    # No weight decay (thunlp 1.0 has 0): the step is lr * m / sqrt(v) = lr * sign(g).
+    torch.testing.assert_close(parameter.detach(), torch.tensor([[0.99, -0.99]]), atol=1e-6, rtol=1e-6)
+
+
+def test_every_prompt_of_a_bank_has_a_state_of_its_own():
+    first, second = (torch.zeros(1, 2, requires_grad=True) for _ in range(2))
+    optimizer = make_optimizer(Recipe("adamw", 0.01, "a test"), [first, second])
+    first.grad = torch.ones(1, 2)
+    optimizer.step()
+    assert len(optimizer.param_groups) == 2
+    assert first in optimizer.state and second not in optimizer.state
+    assert second.tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optimizer": "adamv"}, "did you mean 'adamw'"),
+        ({"lr": 0.0}, "learning rate 0.0"),
+        ({"lr": float("nan")}, "learning rate nan"),
+        ({"lr": float("inf")}, "learning rate inf"),
+        ({"lr": 1e39}, "learning rate 1e\\+39"),
+        ({"weight_decay": -1.0}, "weight decay"),
+        ({"batch": 0}, "--batch 0"),
+        ({"length": 0}, "--length 0"),
+        ({"steps": -1}, "--steps -1"),
+        ({"evaluate_every": 0}, "--evaluate-every 0"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_by_the_name_of_their_option(values, message):
+    with pytest.raises(UserError, match=message):
+        recipe_for(backbone(), **values)

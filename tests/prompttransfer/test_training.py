@@ -1,0 +1,367 @@
+"""Training: prompts learn, runs repeat and resume bit for bit, and what happens to one prompt stays with it."""
+
+import multiprocessing
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from toys import label_task, noise, pair_task, question_task, recipe, sentences, splits
+
+from prompttransfer.artifacts import load_prompt, save_prompt
+from prompttransfer.data import WINDOW, RowOrder
+from prompttransfer.layouts import LAYOUTS
+from prompttransfer.prompt import CurvePoint
+from prompttransfer.training import (
+    Job,
+    TrainingOptions,
+    convergence_step,
+    first_step_at,
+    train_prompts,
+)
+from prompttransfer.training_state import PromptState
+from tasks.errors import UserError
+from tasks.loading import Splits
+from tasks.task import Example
+
+TASK = label_task()
+
+
+class Watcher:
+    """A progress object that acts at a step."""
+
+    def __init__(self, at=None, act=None):
+        self.at, self.act, self.seen, self.resumed_at = at, act, [], None
+
+    def resumed(self, step):
+        self.resumed_at = step
+
+    def step(self, bank):
+        if bank.steps_done == self.at:
+            self.act(bank)
+
+    def evaluated(self, bank):
+        self.seen.append((bank.steps_done, list(bank.active)))
+
+
+def stop(bank):
+    raise RuntimeError("stopped by the test")
+
+
+def kill(bank):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def jobs(*seeds, **fields):
+    return [Job(TASK, splits(), seed, name=f"toy-s{seed}", **fields) for seed in seeds or (0,)]
+
+
+def same(first, second):
+    """Whether two runs gave the same prompts, bit for bit, with the same curves."""
+    return all(
+        torch.equal(a.prompt.vectors, b.prompt.vectors)
+        and a.prompt.curve == b.prompt.curve
+        and a.ended == b.ended
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+@pytest.mark.parametrize("kind", ["roberta", "bert", "t5", "t5-v1.1"])
+def test_a_prompt_learns_a_task_and_leaves_the_backbone_as_it_was(tiny, kind):
+    backbone = tiny(kind)
+    before = backbone.digest()
+    rows = sentences(("film", "food", "room"))
+    easy = Splits(rows, rows, rows, "toy rows", "1")
+    run = train_prompts(
+        backbone,
+        [Job(TASK, easy)],
+        recipe(optimizer="adamw", lr=0.1, steps=60, batch=12, evaluate_every=30, length=5),
+    )[0]
+    losses = [point.validation_loss for point in run.prompt.curve]
+    assert losses[-1] < losses[0] - 0.1
+    assert run.prompt.scores["validation"]["accuracy"] > 0.6
+    assert (run.ended, run.steps, run.failure) == ("steps", 60, None)
+    assert not any(module.training for module in backbone.model.modules())
+    assert backbone.digest() == before
+
+
+def test_t5_learns_to_write(tiny):
+    rows = tuple(
+        Example("who", f"the {noun}", references=("the actor",)) for noun in ("film", "food", "room")
+    )
+    task = question_task()
+    run = train_prompts(
+        tiny("t5-v1.1"),
+        [Job(task, Splits(rows, rows, rows, "toy rows", "1"))],
+        recipe(optimizer="adafactor", lr=0.3, steps=40, evaluate_every=10, length=6),
+    )[0]
+    _, first, *_, last = run.prompt.curve
+    assert last.loss < 0.8 * first.loss
+    assert run.prompt.scores["validation"]["token-f1"] > run.prompt.curve[0].score
+    assert run.prompt.words == {}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_the_same_seed_gives_the_same_prompt_bit_for_bit_and_another_seed_another(tiny, optimizer):
+    plan = recipe(optimizer=optimizer)
+    first, again, other = (train_prompts(tiny("roberta"), jobs(seed), plan) for seed in (0, 0, 1))
+    assert same(first, again)
+    assert not torch.equal(first[0].prompt.vectors, other[0].prompt.vectors)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+@pytest.mark.parametrize(("at", "kept"), [(1, None), (3, 2), (6, 4), (7, 6)])
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(tiny, tmp_path, optimizer, at, kept):
+    plan = recipe(optimizer=optimizer, steps=7)
+    whole = train_prompts(tiny("roberta"), jobs(0, 1), plan)
+    with pytest.raises(RuntimeError):
+        train_prompts(
+            tiny("roberta"), jobs(0, 1), plan, options=TrainingOptions(tmp_path, progress=Watcher(at, stop))
+        )
+    watcher = Watcher()
+    resumed = train_prompts(
+        tiny("roberta"), jobs(0, 1), plan, options=TrainingOptions(tmp_path, progress=watcher)
+    )
+    assert watcher.resumed_at == kept
+    assert same(whole, resumed)
+
+
+def test_a_run_that_was_killed_goes_on_bit_for_bit(tiny, tmp_path):
+    plan = recipe()
+    whole = train_prompts(tiny("roberta"), jobs(0, 1), plan)
+
+    def victim():
+        train_prompts(
+            tiny("roberta"), jobs(0, 1), plan, options=TrainingOptions(tmp_path, progress=Watcher(5, kill))
+        )
+
+    process = multiprocessing.get_context("fork").Process(target=victim)
+    process.start()
+    process.join(300)
+    assert process.exitcode == -signal.SIGKILL
+    watcher = Watcher()
+    resumed = train_prompts(
+        tiny("roberta"), jobs(0, 1), plan, options=TrainingOptions(tmp_path, progress=watcher)
+    )
+    assert same(whole, resumed)
+    assert watcher.resumed_at == 4
+
+
+def test_a_finished_run_keeps_its_state_until_its_prompts_are_saved(tiny, tmp_path):
+    options = TrainingOptions(tmp_path)
+    first = train_prompts(tiny("roberta"), jobs(), recipe(), options=options)
+    # Killed before saving: the same command finds the finished run and takes no step.
+    watcher = Watcher(1, stop)
+    again = train_prompts(
+        tiny("roberta"), jobs(), recipe(), options=TrainingOptions(tmp_path, progress=watcher)
+    )
+    assert watcher.resumed_at == 6 and same(first, again)
+    options.clear()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("other", [{"lr": 0.04}, {"steps": 8}, {"batch": 3}])
+def test_a_run_with_other_settings_does_not_go_on_from_it(tiny, tmp_path, other):
+    with pytest.raises(RuntimeError):
+        train_prompts(
+            tiny("roberta"), jobs(), recipe(), options=TrainingOptions(tmp_path, progress=Watcher(5, stop))
+        )
+    watcher = Watcher()
+    train_prompts(
+        tiny("roberta"), jobs(), recipe(**other), options=TrainingOptions(tmp_path, progress=watcher)
+    )
+    assert watcher.resumed_at is None
+
+
+def test_a_damaged_state_is_one_clear_error(tiny, tmp_path):
+    with pytest.raises(RuntimeError):
+        train_prompts(
+            tiny("roberta"), jobs(), recipe(), options=TrainingOptions(tmp_path, progress=Watcher(5, stop))
+        )
+    (state,) = tmp_path.iterdir()
+    state.write_bytes(state.read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"is damaged .* delete it"):
+        train_prompts(tiny("roberta"), jobs(), recipe(), options=TrainingOptions(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["roberta", "t5"])
+def test_a_bank_trains_each_prompt_as_if_it_were_alone(tiny, kind):
+    plan = recipe(lr=0.01)
+    mixed = [*jobs(0, 1), Job(pair_task(), _pairs(), 0, name="pair")]
+    together = train_prompts(tiny(kind), mixed, plan)
+    for job, run in zip(mixed, together, strict=True):
+        alone = train_prompts(tiny(kind), [job], plan)[0]
+        torch.testing.assert_close(run.prompt.vectors, alone.prompt.vectors, atol=1e-5, rtol=1e-5)
+        assert [p.score for p in run.prompt.curve] == [p.score for p in alone.prompt.curve]
+        assert not torch.equal(run.prompt.vectors, run.prompt.initial)
+
+
+def _pairs():
+    rows = tuple(
+        Example(f"the {noun} was dull", f"the {noun} was {word}", label=index % 3)
+        for noun in ("film", "food")
+        for index, word in enumerate(("warm", "cold", "dull", "kind", "grim", "slow"))
+    )
+    return Splits(rows, rows[:4], rows, "toy rows", "1")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("at", [1, 2, 5, 6])
+def test_values_that_are_not_finite_end_their_own_prompt_only_and_its_best_is_kept(tiny, tmp_path, at, value):
+    # Behind step 1 and 5 it shows in the next step's loss, behind 2 and 6 in the evaluation; 6 is the last step.
+    def poison(bank):
+        with torch.no_grad():
+            bank.prompts[0].fill_(value)
+
+    clean = train_prompts(tiny("roberta"), jobs(0, 1), recipe())
+    hurt = train_prompts(
+        tiny("roberta"), jobs(0, 1), recipe(), options=TrainingOptions(progress=Watcher(at, poison))
+    )
+    assert hurt[0].ended == "not finite" and hurt[0].steps == at + at % 2
+    assert "not finite at step" in hurt[0].failure and "lower --lr" in hurt[0].failure
+    kept = [point for point in clean[0].prompt.curve if point.step < at]
+    assert list(hurt[0].prompt.curve) == kept
+    assert torch.isfinite(hurt[0].prompt.vectors).all()
+    if at == 1:
+        assert torch.equal(hurt[0].prompt.vectors, hurt[0].prompt.initial)
+    torch.testing.assert_close(hurt[1].prompt.vectors, clean[1].prompt.vectors, atol=1e-5, rtol=1e-5)
+    assert hurt[1].failure is None and hurt[1].steps == 6
+    # What is kept can be written and read.
+    assert load_prompt(save_prompt(hurt[0].prompt, tmp_path / "p")).digest == hurt[0].prompt.digest
+
+
+def test_a_prompt_that_stops_early_leaves_the_bank_and_the_others_go_on(tiny):
+    def freeze(bank):  # no gradient reaches it, so its score stays
+        bank.prompts[0].requires_grad_(False)
+
+    watcher = Watcher()
+    plan = recipe(lr=1e-12, steps=12, patience=2)
+    early = train_prompts(tiny("roberta"), jobs(0), plan, options=TrainingOptions(progress=watcher))[0]
+    assert early.ended == "patience"
+    assert early.steps < 12
+    assert watcher.seen[-1][0] == early.steps
+
+
+def test_prompts_of_a_bank_end_each_in_its_own_time(tiny):
+    seen = []
+
+    class Ranks(Watcher):
+        def evaluated(self, bank):
+            # The first prompt is told that it gets better each time, so that only the second runs out of patience.
+            bank.states[0].since_best = 0
+            bank.states[1].since_best = bank.steps_done
+            seen.append((bank.steps_done, list(bank.active)))
+
+    runs = train_prompts(
+        tiny("roberta"), jobs(0, 1), recipe(patience=2, steps=6), options=TrainingOptions(progress=Ranks())
+    )
+    assert seen == [(0, [0, 1]), (2, [0, 1]), (4, [0]), (6, [0])]
+    assert [(run.ended, run.steps) for run in runs] == [("steps", 6), ("patience", 2)]
+    assert [point.step for point in runs[1].prompt.curve] == [0, 2]
+
+
+def test_the_curve_begins_at_step_0_with_the_score_of_the_initial_vectors(tiny):
+    from prompttransfer.evaluation import encode_task, evaluate_bank
+
+    backbone, rows = tiny("roberta"), splits()
+    run = train_prompts(backbone, jobs(), recipe(steps=5))[0]
+    assert [point.step for point in run.prompt.curve] == [0, 2, 4, 5]
+    assert run.prompt.curve[0].loss is None
+    encoded = encode_task(backbone, TASK, rows.validation, length=3, layout=LAYOUTS["prompt-first"])
+    score = evaluate_bank(backbone, run.prompt.initial[None], encoded)[0]
+    assert run.prompt.curve[0].score == score.value
+    assert run.prompt.curve[0].validation_loss == pytest.approx(score.loss)
+
+
+@pytest.mark.parametrize("kind", ["roberta", "t5"])
+def test_the_training_loss_of_a_step_is_the_mean_over_its_rows(tiny, kind):
+    backbone, rows = tiny(kind), splits()
+    run = train_prompts(backbone, jobs(0, 1), recipe(steps=1, batch=12, evaluate_every=1))[0]
+    layout = LAYOUTS["prompt-first"]
+    batch = backbone.batch(backbone.encode(TASK, rows.train, length=3, layout=layout), layout=layout)
+    with torch.no_grad():
+        wanted = backbone.loss(run.prompt.initial.expand(12, -1, -1), batch).mean().item()
+    assert run.prompt.curve[1].loss == pytest.approx(wanted, abs=1e-5)
+
+
+def test_no_steps_give_the_initial_vectors_and_their_score(tiny):
+    run = train_prompts(tiny("roberta"), jobs(), recipe(steps=0))[0]
+    assert torch.equal(run.prompt.vectors, run.prompt.initial)
+    assert [point.step for point in run.prompt.curve] == [0]
+
+
+def test_the_best_vectors_are_kept_not_the_last(tiny):
+    state = PromptState(best=torch.zeros(1, 1))
+    for step, score in enumerate((0.5, 0.8, 0.7)):
+        state.add(CurvePoint(step, None, score, 1.0), torch.full((1, 1), float(step)))
+    assert (state.best.item(), state.best_step, state.since_best) == (1.0, 1, 1)
+
+
+def test_equal_scores_are_decided_by_the_validation_loss():
+    state = PromptState(best=torch.zeros(1, 1))
+    for step, loss in enumerate((0.9, 0.4, 0.6)):
+        state.add(CurvePoint(step, None, 0.5, loss), torch.full((1, 1), float(step)))
+    assert (state.best.item(), state.best_step) == (1.0, 1)
+
+
+def test_a_prompt_records_what_it_was_trained_with(tiny):
+    prompt = train_prompts(tiny("roberta"), jobs(3), recipe(), layout="su2022")[0].prompt
+    assert (prompt.layout, prompt.seed, prompt.task, prompt.family) == ("su2022", 3, "toy", "masked-lm")
+    assert prompt.words == {"negative": "terrible", "positive": "great"}
+    assert prompt.revision.startswith("sha256:")
+    assert prompt.settings["lr"] == 0.05 and prompt.settings["precision"] == "float32"
+    assert prompt.data == {"source": "toy rows", "revision": "1", "train": 12, "validation": 12, "test": 12}
+    assert prompt.initialiser == "random" and prompt.initial is not None
+
+
+def test_vectors_at_hand_are_where_training_starts(tiny):
+    start = noise(3, 16, seed=8)
+    job = replace(jobs()[0], vectors=start, initialiser="prompt:elsewhere")
+    prompt = train_prompts(tiny("roberta"), [job], recipe())[0].prompt
+    assert torch.equal(prompt.initial, start) and prompt.initialiser == "prompt:elsewhere"
+    with pytest.raises(UserError, match=r"are \[4, 16\], needed are \[3, 16\]"):
+        train_prompts(tiny("roberta"), [replace(job, vectors=noise(4, 16))], recipe())
+
+
+def test_the_rows_of_a_step_are_a_pure_function_of_seed_and_step():
+    sizes = tuple((7 * index) % 23 for index in range(100))
+    first, second = RowOrder(sizes, 8, seed=3), RowOrder(sizes, 8, seed=3)
+    late = second.step(40)  # asked for out of order
+    assert [first.step(step) for step in range(41)][40] == late
+    assert first.step(0) != RowOrder(sizes, 8, seed=4).step(0)
+
+
+def test_an_epoch_sees_each_row_at_most_once_and_epochs_differ():
+    order = RowOrder(tuple(range(100)), 8, seed=0)
+    epochs = [[index for step in range(12) for index in order.step(12 * epoch + step)] for epoch in range(2)]
+    for rows in epochs:
+        assert len(rows) == len(set(rows)) == 96
+    assert epochs[0] != epochs[1]
+
+
+def test_rows_of_a_batch_are_of_similar_length():
+    sizes = tuple((37 * index) % 101 for index in range(8 * WINDOW * 4))
+    order = RowOrder(sizes, 8, seed=0)
+    spans = [max(s) - min(s) for step in range(32) for s in [[sizes[i] for i in order.step(step)]]]
+    assert sum(spans) / len(spans) < 25
+
+
+def test_fewer_rows_than_a_batch_are_one_batch():
+    order = RowOrder((5, 3, 4), 16, seed=0)
+    assert [sorted(order.step(step)) for step in range(3)] == [[0, 1, 2]] * 3
+
+
+def curve(*scores):
+    return [CurvePoint(10 * index, None, score) for index, score in enumerate(scores)]
+
+
+def test_a_run_has_converged_at_the_first_step_with_99_percent_of_its_best():
+    # Best 0.8, 99 % of it 0.792: reached at step 30.
+    assert convergence_step(curve(0.5, 0.7, 0.79, 0.793, 0.8, 0.6)) == 30
+    assert convergence_step(curve(0.8, 0.8)) == 0
+
+
+def test_the_first_step_at_a_score_or_none():
+    assert first_step_at(curve(0.5, 0.7, 0.8), 0.7) == 10
+    assert first_step_at(curve(0.5, 0.7), 0.9) is None

@@ -1,0 +1,253 @@
+"""Transfer: the source's vectors, the target's input and label words; the matrix and its reference rows."""
+
+import math
+
+import pytest
+import torch
+from toys import label_task, prompt_on, question_task, recipe, sentences, splits
+
+from prompttransfer.evaluation import encode_task, evaluate_bank
+from prompttransfer.layouts import LAYOUTS
+from prompttransfer.matrix import MAJORITY, NO_PROMPT, RANDOM_PROMPT, TransferMatrix, random_like
+from prompttransfer.prompt import CurvePoint
+from prompttransfer.recipes import Recipe
+from prompttransfer.training import Job, Trained, train_prompts
+from prompttransfer.transfer import RANDOM_DRAWS, Target, TunedPair, _pair, tune, zero_shot
+from tasks.errors import UserError
+from tasks.loading import Splits
+from tasks.task import Example
+
+FIRST = LAYOUTS["prompt-first"]
+
+
+def target(name="other", **words):
+    return Target(label_task(name, **words), splits())
+
+
+def cell(matrix, source, task):
+    return float(matrix.values[matrix.sources.index(source), matrix.targets.index(task)])
+
+
+def test_zero_shot_uses_the_target_label_words(tiny):
+    backbone = tiny("roberta")
+    words = {"negative": "wrong", "positive": "fine"}
+    prompt = prompt_on(backbone, words={"negative": "terrible", "positive": "great"})
+    aim = target(**words)
+    # By hand: the answer is the likelier of the target's two words at the mask.
+    rows = backbone.encode(aim.task, aim.splits.test, length=3, layout=FIRST)
+    hits = []
+    for row in rows:
+        batch = backbone.batch([row], layout=FIRST)
+        with torch.no_grad():
+            features, decoder, bias = backbone._head(backbone.hidden(prompt.vectors[None], batch)[:, 4])
+        logits = (features @ decoder.T + bias)[0]
+        ids = backbone.tokenizer.convert_tokens_to_ids(["wrong", "fine"])
+        hits.append(int(logits[ids[1]] > logits[ids[0]]) == row.label)
+    matrix = zero_shot(backbone, [prompt], [aim])
+    assert cell(matrix, "toy-s0", "other") == pytest.approx(sum(hits) / len(hits))
+    # With the source's own words the answers are others, so the words do decide.
+    own = encode_task(backbone, label_task("toy"), aim.splits.test, length=3, layout=FIRST)
+    by_words = [evaluate_bank(backbone, prompt.vectors[None], e)[0].loss for e in (own,)]
+    theirs = evaluate_bank(
+        backbone,
+        prompt.vectors[None],
+        encode_task(backbone, aim.task, aim.splits.test, length=3, layout=FIRST),
+    )[0]
+    assert by_words[0] != theirs.loss
+
+
+def test_zero_shot_changes_neither_the_prompt_nor_the_backbone(tiny):
+    backbone = tiny("roberta")
+    prompt = prompt_on(backbone)
+    before, digest = backbone.digest(), prompt.digest
+    zero_shot(backbone, [prompt], [target()])
+    assert (backbone.digest(), prompt.digest) == (before, digest)
+
+
+def test_the_reference_rows_are_no_prompt_random_prompt_and_majority(tiny):
+    backbone = tiny("roberta")
+    prompts = [prompt_on(backbone, seed=0), prompt_on(backbone, task="other", seed=1)]
+    rows = sentences(("room",))
+    uneven = Target(
+        label_task("uneven"), Splits(rows, rows, (*rows, Example("it was warm", label=1)), "toy rows", "1")
+    )
+    matrix = zero_shot(backbone, prompts, [uneven], seed=5)
+    assert matrix.sources == ("toy-s0", "other-s1", NO_PROMPT, RANDOM_PROMPT, MAJORITY)
+    encoded = encode_task(backbone, uneven.task, uneven.splits.test, length=3, layout=FIRST)
+    bare = evaluate_bank(backbone, torch.zeros(1, 0, 16), encoded)[0]
+    draws = random_like([prompt.vectors for prompt in prompts], draws=RANDOM_DRAWS, seed=5)
+    drawn = [score.value for score in evaluate_bank(backbone, draws, encoded)]
+    assert cell(matrix, NO_PROMPT, "uneven") == bare.value
+    assert cell(matrix, RANDOM_PROMPT, "uneven") == pytest.approx(sum(drawn) / 3)
+    assert cell(matrix, MAJORITY, "uneven") == pytest.approx(7 / 13)
+    assert matrix.rows == (13,) and matrix.metrics == ("accuracy",)
+
+
+def test_a_matrix_does_not_depend_on_which_prompts_stand_beside_one_another(tiny):
+    backbone = tiny("roberta")
+    prompts = [prompt_on(backbone, seed=seed) for seed in range(3)]
+    together = zero_shot(backbone, prompts, [target()])
+    for prompt in prompts:
+        assert cell(zero_shot(backbone, [prompt], [target()]), prompt.name, "other") == cell(
+            together, prompt.name, "other"
+        )
+
+
+def test_a_cell_that_cannot_be_is_marked_and_says_why(tiny):
+    rows = (Example("who", "the actor", references=("the actor",)),)
+    writing = Target(question_task("ask"), Splits(rows, rows, rows, "toy rows", "1"))
+    matrix = zero_shot(tiny("roberta"), [prompt_on(tiny("roberta"))], [target(), writing])
+    assert matrix.values[:, 1].isnan().all() and not matrix.values[:, 0].isnan().any()
+    assert "use a T5 backbone" in matrix.impossible["ask"]
+    assert matrix.as_dict()["values"][0][1] is None
+    assert matrix.to_csv().splitlines()[1].endswith(",")
+
+
+def test_prompts_that_do_not_fit_are_refused(tiny):
+    backbone, wide = tiny("roberta"), tiny("roberta", "fp32", 32)
+    with pytest.raises(UserError, match="width 32"):
+        zero_shot(backbone, [prompt_on(wide)], [target()])
+    with pytest.raises(UserError, match="trained under layout 'su2022'"):
+        zero_shot(backbone, [prompt_on(backbone), prompt_on(backbone, seed=1, layout="su2022")], [target()])
+    with pytest.raises(UserError, match="two prompts are called 'toy-s0'"):
+        zero_shot(backbone, [prompt_on(backbone), prompt_on(backbone)], [target()])
+    with pytest.raises(UserError, match="no prompt given"):
+        zero_shot(backbone, [], [target()])
+
+
+# The matrix ---------------------------------------------------------------------------------------------------
+
+
+def matrix():
+    return TransferMatrix(
+        sources=("a-s0", "a-s1", "b", NO_PROMPT),
+        source_tasks=("a", "a", "b", NO_PROMPT),
+        targets=("a", "b", "c"),
+        values=torch.tensor(
+            [[0.8, 0.4, 0.5], [0.6, 0.2, 0.3], [0.35, 0.5, 0.1], [0.35, 0.25, 0.2]], dtype=torch.float64
+        ),
+    )
+
+
+def test_the_relative_matrix_is_each_cell_over_the_targets_own_prompt():
+    # Own of a: the mean of its two seeds, 0.7; of b: 0.5; c has none.
+    relative = matrix().relative()
+    assert matrix().own().tolist()[:2] == pytest.approx([0.7, 0.5])
+    assert relative.meaning == "relative"
+    assert relative.values[:, 0].tolist() == pytest.approx([8 / 7, 6 / 7, 0.5, 0.5])
+    assert relative.values[:, 1].tolist() == pytest.approx([0.8, 0.4, 1.0, 0.5])
+    assert relative.values[:, 2].isnan().all()
+
+
+def test_the_summary_leaves_self_out_and_keeps_reference_rows_apart():
+    # a and c are of one type. Same type: a-s0 -> c 0.5, a-s1 -> c 0.3. Different: a -> b 0.4 and 0.2, b -> a 0.35, b -> c 0.1.
+    summary = matrix().summary({"a": "x", "b": "y", "c": "x"})
+    assert summary["same type"] == pytest.approx(0.4)
+    assert summary["different type"] == pytest.approx((0.4 + 0.2 + 0.35 + 0.1) / 4)
+    assert summary[NO_PROMPT] == pytest.approx((0.35 + 0.25 + 0.2) / 3)
+    assert math.isnan(matrix().summary({"a": "x", "b": "x", "c": "x"})["different type"])
+
+
+def test_labels_that_do_not_fit_the_values_are_refused():
+    with pytest.raises(ValueError, match=r"\[1, 2\], labels are 1 x 1"):
+        TransferMatrix(sources=("a",), source_tasks=("a",), targets=("b",), values=torch.zeros(1, 2))
+
+
+def test_the_csv_has_labels_and_six_digits():
+    lines = matrix().to_csv().splitlines()
+    assert lines[0] == ",a,b,c"
+    assert lines[3] == "b,0.350000,0.500000,0.100000"
+
+
+def test_random_prompts_have_the_mean_norm_of_the_given_ones():
+    given = [torch.full((2, 2), 1.0), torch.full((2, 2), 3.0)]  # norms 2 and 6
+    drawn = random_like(given, draws=3, seed=0)
+    assert drawn.shape == (3, 2, 2)
+    assert drawn.flatten(1).norm(dim=1).tolist() == pytest.approx([4.0, 4.0, 4.0])
+    assert torch.equal(drawn, random_like(given, draws=3, seed=0))
+    assert not torch.equal(drawn[0], drawn[1])
+
+
+# Transfer as initialisation -----------------------------------------------------------------------------------
+
+
+def pair(**values):
+    base = {
+        "source": "s",
+        "target": "t",
+        "seed": 0,
+        "step0": 0.5,
+        "tuned": 0.9,
+        "scratch": 0.8,
+        "chance": 0.5,
+        "tuned_steps": 40,
+        "scratch_steps": 200,
+        "reach_steps": 20,
+        "evaluate_every": 10,
+    }
+    return TunedPair(**{**base, **values})
+
+
+def test_both_speedups_are_scratch_steps_over_source_steps():
+    assert pair().convergence_speedup == 200 / 40
+    assert pair().comparable_speedup == 200 / 20
+
+
+def test_convergence_at_step_0_counts_as_one_interval():
+    assert pair(tuned_steps=0, reach_steps=0).convergence_speedup == 20.0
+    assert pair(tuned_steps=0, reach_steps=0).comparable_speedup == 20.0
+
+
+def test_a_score_that_was_never_reached_has_no_speedup():
+    assert pair(reach_steps=None).comparable_speedup is None
+    assert pair(reach_steps=None).as_dict()["comparable_speedup"] is None
+
+
+def test_a_pair_compares_the_two_curves_of_one_target(tiny):
+    def trained(name, scores, test):
+        curve = tuple(CurvePoint(10 * index, None, score) for index, score in enumerate(scores))
+        prompt = prompt_on(
+            tiny("roberta"), name=name, curve=curve, scores={"test": {"accuracy": test, "chance": 0.5}}
+        )
+        return Trained(prompt, "steps", 40)
+
+    scratch = trained("scratch", (0.5, 0.6, 0.7, 0.8, 0.8), 0.75)  # converges (>= 0.792) at step 30 with 0.8
+    tuned = trained("tuned", (0.7, 0.8, 0.85, 0.9, 0.9), 0.85)  # converges at 30, has 0.8 at step 10
+    found = _pair("s", target(), 0, scratch, tuned, Recipe("adamw", 0.1, "a test", evaluate_every=10))
+    assert (found.scratch_steps, found.tuned_steps, found.reach_steps) == (30, 30, 10)
+    assert (found.step0, found.tuned, found.scratch) == (0.7, 0.85, 0.75)
+    assert (found.convergence_speedup, found.comparable_speedup) == (1.0, 3.0)
+
+
+def test_tuning_starts_from_the_source_and_has_the_scratch_run_beside_it(tiny):
+    backbone = tiny("roberta")
+    source, aim, plan = prompt_on(backbone), target(), recipe(lr=0.01)
+    result = tune(backbone, [source], [aim], plan, seeds=[2, 3])
+    names = [run.prompt.name for run in result.trained]
+    assert names == ["other-scratch-s2", "toy-s0-to-other-s2", "other-scratch-s3", "toy-s0-to-other-s3"]
+    scratch, tuned = result.trained[:2]
+    assert torch.equal(tuned.prompt.initial, source.vectors)
+    assert tuned.prompt.initialiser == "prompt:toy-s0" and tuned.prompt.task == "other"
+    # The scratch run is what training the target alone gives.
+    alone = train_prompts(backbone, [Job(aim.task, aim.splits, 2)], plan)[0]
+    torch.testing.assert_close(scratch.prompt.vectors, alone.prompt.vectors, atol=1e-5, rtol=1e-5)
+    assert [found.seed for found in result.pairs] == [2, 3]
+    found = result.pairs[0]
+    assert found.step0 == tuned.prompt.curve[0].score
+    assert found.tuned == tuned.prompt.scores["test"]["accuracy"]
+    assert tuned.prompt.scores["test"]["rows"] == 12
+
+
+def test_step_0_of_a_tuned_run_is_the_zero_shot_score_of_its_source(tiny):
+    backbone = tiny("roberta")
+    source, rows = prompt_on(backbone), sentences(("film", "food"))
+    aim = Target(label_task("other"), Splits(rows, rows, rows, "toy rows", "1"))
+    matrix = zero_shot(backbone, [source], [aim])
+    result = tune(backbone, [source], [aim], recipe())
+    assert result.pairs[0].step0 == cell(matrix, "toy-s0", "other")
+
+
+def test_sources_of_another_length_than_the_recipe_are_refused(tiny):
+    source = prompt_on(tiny("roberta"), length=5)
+    with pytest.raises(UserError, match=r"\[5, 16\], needed are \[3, 16\]"):
+        tune(tiny("roberta"), [source], [target()], recipe())

@@ -1,0 +1,98 @@
+"""Tasks, rows and prompts for the tiny backbones of conftest.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from prompttransfer.backbones import Backbone
+from prompttransfer.prompt import Prompt
+from prompttransfer.recipes import Recipe
+from tasks.loading import Splits
+from tasks.task import Example, Task
+
+BAD, GOOD = (
+    ("dull", "cold", "rude", "slow", "grim", "sour"),
+    ("fresh", "warm", "kind", "quick", "bright", "sweet"),
+)
+
+
+def label_task(name: str = "toy", **words: str | tuple[str, ...]) -> Task:
+    """A sentence task; `words` are label=word or label=(alternatives)."""
+    chosen = words or {"negative": "terrible", "positive": "great"}
+    given = {label: (word,) if isinstance(word, str) else tuple(word) for label, word in chosen.items()}
+    return Task(
+        name=name,
+        type="sentiment",
+        kind="sentence",
+        labels=tuple(given),
+        words={"masked-lm": given, "t5": given},
+    )
+
+
+def pair_task(name: str = "toy-pair") -> Task:
+    """A three-label task over two texts."""
+    words = {"no": ("no",), "maybe": ("maybe",), "yes": ("yes",)}
+    return Task(
+        name=name,
+        type="nli",
+        kind="pair",
+        labels=("no", "maybe", "yes"),
+        words={"masked-lm": words, "t5": words},
+    )
+
+
+def question_task(name: str = "toy-question") -> Task:
+    """Question answering with a context."""
+    return Task(name=name, type="qa", kind="extractive-qa")
+
+
+def sentences(nouns: Sequence[str] = ("film", "food")) -> tuple[Example, ...]:
+    """Twelve labelled rows a noun, of unequal length."""
+    rows = []
+    for noun in nouns:
+        for label, adjectives in enumerate((BAD, GOOD)):
+            for index, adjective in enumerate(adjectives):
+                tail = (" and the " + noun + " was very " + adjective) if index % 2 else ""
+                rows.append(Example(f"the {noun} was {adjective}{tail}", label=label))
+    return tuple(rows)
+
+
+def splits(*nouns: str) -> Splits:
+    """Train, validation and test rows about different nouns."""
+    first, second, third = nouns or ("film", "food", "room")
+    return Splits(sentences((first,)), sentences((second,)), sentences((third,)), "toy rows", "1")
+
+
+def recipe(**values: object) -> Recipe:
+    """A short recipe for the tiny backbones."""
+    base: dict[str, object] = {
+        "optimizer": "adamw",
+        "lr": 0.05,
+        "source": "a test",
+        "steps": 6,
+        "batch": 4,
+        "length": 3,
+        "evaluate_every": 2,
+    }
+    return Recipe(**{**base, **values})  # type: ignore[arg-type]
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Seeded normal values, float32."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def prompt_on(
+    backbone: Backbone, *, task: str = "toy", length: int = 3, seed: int = 0, **fields: object
+) -> Prompt:
+    """A random prompt for a backbone."""
+    given = {"name": f"{task}-s{seed}", "revision": backbone.revision, "seed": seed, **fields}
+    return Prompt(
+        vectors=noise(length, backbone.width, seed=seed),
+        task=task,
+        backbone=backbone.name,
+        family=backbone.family,
+        **given,  # type: ignore[arg-type]
+    )
