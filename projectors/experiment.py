@@ -1,0 +1,216 @@
+"""The whole experiment: from two backbones and tasks to a fitted projector that has been judged by its controls.
+
+Prompts are read, or trained where none are given; the projector is fitted once a seed; a constant prompt is tuned
+with the same budget; everything is scored on the target's test rows. `run_experiment` is `project fit` in Python.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from projectors.anchors import AnchorSearch
+from projectors.architectures import size
+from projectors.controls import constant, mean_prompt
+from projectors.fitting import fit, task_objective
+from projectors.gathering import Gathered, Options, Tell, gather, material_of, rows_of
+from projectors.methods import LABEL_FREE, Material, Plan, find_method
+from projectors.projector import Projector, Side
+from projectors.report import Bench, Cell, Draw, Judgement, judge, measure
+from prompttransfer.backbones.base import Backbone
+from prompttransfer.evaluation import EncodedTask, encode_task, evaluate_bank
+from prompttransfer.layouts import find_layout
+from tasks.loading import Splits
+from tasks.task import Example, Task
+
+WATCHED_ROWS = 100
+"""Validation rows that a candidate of the anchors' search is scored on."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The fits of all seeds, what was measured, and what it says."""
+
+    projectors: tuple[Projector, ...]
+    cells: tuple[Cell, ...]
+    judgement: Judgement
+
+    @property
+    def projector(self) -> Projector:
+        """The fit of the first seed, with the table of all seeds."""
+        measured = self.judgement.sensitivity
+        return replace(
+            self.projectors[0],
+            scores=self.judgement.scores(),
+            sensitivity={
+                "inputs": measured.inputs,
+                "outputs": measured.outputs,
+                "ratio": measured.ratio,
+                "relative": measured.relative,
+                "cosine": measured.cosine,
+            },
+            collapsed=self.judgement.collapsed,
+            verdict=self.judgement.verdict,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        projector = self.projector
+        return {
+            "method": projector.method,
+            "tasks": list(projector.tasks),
+            "collapsed": projector.collapsed,
+            "verdict": projector.verdict,
+            "sensitivity": dict(projector.sensitivity),
+            "scores": dict(projector.scores),
+        }
+
+    def to_csv(self) -> str:
+        """One line a cell."""
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["task", "group", "condition", "seed", "value"])
+        writer.writerows([c.task, c.group, c.condition, c.seed, f"{c.value:.6f}"] for c in self.cells)
+        return stream.getvalue()
+
+
+def run_experiment(
+    source: Backbone,
+    target: Backbone,
+    fitting: Sequence[Task],
+    unseen: Sequence[Task],
+    options: Options,
+    *,
+    tell: Tell = lambda line: None,
+) -> Outcome:
+    """Fit a projector from `source` to `target` on the `fitting` tasks and judge it on these and the `unseen` ones.
+
+    Without `unseen` tasks every other task that has source prompts and fits the target is one. Raises UserError for
+    a fitting task without prompts, a vocabulary without shared words, a fit that diverges.
+    """
+    names = [task.name for task in fitting]
+    prompts = gather(source, target, fitting, unseen, options, tell)
+    splits = {name: rows_of(task, options) for name, task in prompts.tasks.items()}
+    material = material_of(source, target, names, prompts, splits, options)
+    tell(f"{options.method}, {options.plan.architecture.name}, {material.shape}, {len(material.pairs)} pairs")
+    projectors = fit_seeds(material, names, prompts, options, tell)
+    tell("tuning a constant prompt with the budget of task-tuning")
+    constants = [tuned_constant(material, seeded(options.plan, seed)) for seed in options.seeds]
+    bench = bench_of(target, prompts, splits, names, options)
+    picked = validated(bench, projectors, splits, options) if options.method == "anchors" else None
+    cells = measure(
+        bench,
+        projectors,
+        material.pairs,
+        constants,
+        picked=picked,
+        advance=lambda name: tell(f"scoring {name}"),
+    )
+    for leftover in options.work.glob(".fit-*.safetensors"):
+        leftover.unlink()
+    return Outcome(tuple(projectors), tuple(cells), judge(cells, projectors[0], prompts.source))
+
+
+def fit_seeds(
+    material: Material, names: Sequence[str], prompts: Gathered, options: Options, tell: Tell
+) -> list[Projector]:
+    """One projector a seed."""
+    method = find_method(options.method)
+    label_free = options.method in LABEL_FREE
+    if not label_free:
+        tell(str(size(options.plan.architecture, material.shape)))
+    projectors = []
+    for seed in options.seeds:
+        plan = seeded(replace(options.plan, checkpoints=options.work, report=teller(tell)), seed)
+        made = method(material, plan)
+        projectors.append(
+            Projector(
+                made.module.eval(),
+                prompts.source_side,
+                prompts.target_side,
+                options.method,
+                made.architecture,
+                made.settings,
+                () if label_free else tuple(names),
+                seed,
+                made.curve,
+            )
+        )
+    return projectors
+
+
+def seeded(plan: Plan, seed: int) -> Plan:
+    """The plan with this seed in both phases."""
+    return replace(plan, distance=replace(plan.distance, seed=seed), task=replace(plan.task, seed=seed))
+
+
+def teller(tell: Tell, every: int = 100) -> Callable[[str, int, float], None]:
+    """Report the loss every `every` steps."""
+
+    def report(phase: str, step: int, loss: float) -> None:
+        if step % every == 0:
+            tell(f"{phase}: step {step}, loss {loss:.4f}")
+
+    return report
+
+
+def tuned_constant(material: Material, plan: Plan) -> Tensor:
+    """The constant control [L_t, d_t]: from the mean target prompt, task-tuned like a projector on the same lessons."""
+    module = constant(material.shape, mean_prompt(material.pairs), seed=plan.seed)
+    fit(module, task_objective(material.lessons, plan.task), plan.task)
+    return module.prompt.detach()
+
+
+def bench_of(
+    target: Backbone,
+    prompts: Gathered,
+    splits: Mapping[str, Splits],
+    fitting: Sequence[str],
+    options: Options,
+) -> Bench:
+    """The test rows of every task, encoded for the target."""
+    side = prompts.target_side
+    encoded = {
+        name: encoded_for(target, task, splits[name].test, side, options)
+        for name, task in prompts.tasks.items()
+    }
+    return Bench(target, encoded, tuple(fitting), prompts.source, prompts.target)
+
+
+def encoded_for(
+    target: Backbone, task: Task, examples: Sequence[Example], side: Side, options: Options
+) -> EncodedTask:
+    """Rows of one task for prompts of `side`."""
+    layout = find_layout(side.layout, target.family)
+    return encode_task(
+        target, task, examples, length=side.length, layout=layout, max_length=options.max_length
+    )
+
+
+def validated(
+    bench: Bench, projectors: Sequence[Projector], splits: Mapping[str, Splits], options: Options
+) -> dict[str, list[Draw]]:
+    """Task -> the prompts of the anchors' search at the step that does best on the target's validation rows.
+
+    This sees labels of the target, unlike the last step, and is shown in a row of its own.
+    """
+    picked: dict[str, list[Draw]] = {name: [] for name in bench.source}
+    for projector in projectors:
+        assert isinstance(projector.module, AnchorSearch)
+        for name, prompts in bench.source.items():
+            rows = splits[name].validation[:WATCHED_ROWS]
+            encoded = encoded_for(bench.backbone, bench.tasks[name].task, rows, projector.target, options)
+
+            def watch(candidates: Tensor, encoded: EncodedTask = encoded) -> list[float]:
+                return [score.value for score in evaluate_bank(bench.backbone, candidates, encoded)]
+
+            found = projector.module.search(torch.stack([prompt.vectors for prompt in prompts]), watch)
+            assert found.picked is not None
+            picked[name] += [(projector.seed, vectors) for vectors in found.picked]
+    return picked

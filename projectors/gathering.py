@@ -1,0 +1,220 @@
+"""Gathering: the prompts, rows and words that a projector is fitted and judged on, read or trained.
+
+Prompts come from folders; where none is given they are trained with the backbone's recipe and kept, so that a second
+fit, or one that was killed, finds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from projectors.architectures import Shape
+from projectors.lessons import check_covered, group_by_task, lesson, pairs_of, untrained_of, words_between
+from projectors.methods import LABEL_FREE, Material, Plan
+from projectors.projector import Side, common_side, same_backbone, side_of_backbone, side_of_prompt
+from prompttransfer.artifacts import find_prompts, load_prompt, save_prompt
+from prompttransfer.backbones.base import Backbone
+from prompttransfer.layouts import find_layout
+from prompttransfer.prompt import Prompt
+from prompttransfer.recipes import recipe_for
+from prompttransfer.training import Job, TrainingOptions, train_prompts
+from tasks.catalog import find_task
+from tasks.errors import UserError
+from tasks.loading import Splits, load_splits
+from tasks.task import Task
+
+Tell = Callable[[str], None]
+"""Told of each stage in one line."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to fit, on what, and where the work in progress is kept."""
+
+    work: Path
+    """Folder for prompts that have to be trained and for the state of an unfinished fit."""
+    method: str = "distance+task"
+    plan: Plan = field(default_factory=Plan)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    layout: str = "prompt-first"
+    target_length: int | None = None
+    source_prompts: Path | None = None
+    target_prompts: Path | None = None
+    data: Path | None = None
+    max_length: int | None = None
+    limit_train: int | None = None
+    limit_test: int | None = None
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The prompts of both sides by task, and the tasks that take part."""
+
+    tasks: Mapping[str, Task]
+    source: Mapping[str, Sequence[Prompt]]
+    target: Mapping[str, Sequence[Prompt]]
+    source_side: Side
+    target_side: Side
+
+
+def gather(
+    source: Backbone,
+    target: Backbone,
+    fitting: Sequence[Task],
+    unseen: Sequence[Task],
+    options: Options,
+    tell: Tell,
+) -> Gathered:
+    """Read the prompts of both sides, or train them, and keep the tasks that the target can do."""
+    wanted = {task.name: task for task in (*fitting, *unseen)}
+    given = prompts_of(source, options.source_prompts, wanted, options, "source", None, tell)
+    if not unseen:
+        wanted |= other_tasks(given, wanted, target, tell)
+    source_prompts = {name: given[name] for name in wanted if name in given}
+    check_covered([task.name for task in fitting], source_prompts, "source")
+    check_covered([task.name for task in unseen], source_prompts, "source", "unseen")
+    first = next(iter(source_prompts.values()))[0]
+    length = options.target_length or first.length
+    found = prompts_of(target, options.target_prompts, wanted, options, "target", length, tell)
+    target_prompts = {name: found[name] for name in wanted if name in found}
+    check_covered([task.name for task in fitting], target_prompts, "target")
+    everyone = [prompt for prompts in target_prompts.values() for prompt in prompts]
+    return Gathered(
+        wanted,
+        source_prompts,
+        target_prompts,
+        common_side([prompt for prompts in source_prompts.values() for prompt in prompts], "source"),
+        common_side(everyone, "target"),
+    )
+
+
+def other_tasks(
+    given: Mapping[str, Sequence[Prompt]], wanted: Mapping[str, Task], target: Backbone, tell: Tell
+) -> dict[str, Task]:
+    """The catalogue's tasks that have source prompts, are not wanted already, and that the target can do."""
+    others = {}
+    for name in given:
+        if name in wanted:
+            continue
+        try:
+            task = find_task(name)
+            target.check_task(task)
+        except UserError as error:
+            tell(f"left out: {error}")
+            continue
+        others[name] = task
+    return others
+
+
+def prompts_of(
+    backbone: Backbone,
+    folder: Path | None,
+    tasks: Mapping[str, Task],
+    options: Options,
+    side: str,
+    length: int | None,
+    tell: Tell,
+) -> dict[str, list[Prompt]]:
+    """The prompts in `folder`, checked to be of `backbone`; without a folder those trained now, or before, in `work`."""
+    if folder is not None:
+        found = group_by_task([load_prompt(path) for path in find_prompts(folder)])
+    else:
+        found = group_by_task(trained(backbone, tasks, options, side, length, tell))
+    for prompts in found.values():
+        for prompt in prompts:
+            stands = side_of_backbone(backbone, length=prompt.length, layout=prompt.layout)
+            if not same_backbone(side_of_prompt(prompt), stands) or prompt.width != backbone.width:
+                raise UserError(
+                    f"{side} prompt {prompt.name!r} is of backbone {prompt.backbone!r} (revision {prompt.revision}), but "
+                    f"the {side} backbone is {backbone.name!r} (revision {backbone.revision}): name that backbone, or "
+                    f"give other --{side}-prompts"
+                )
+    return found
+
+
+def trained(
+    backbone: Backbone, tasks: Mapping[str, Task], options: Options, side: str, length: int | None, tell: Tell
+) -> list[Prompt]:
+    """One prompt a task and seed, trained with the backbone's recipe; those that `work` holds already are read."""
+    folder = options.work / side
+    recipe = recipe_for(backbone, length=length)
+    jobs, kept = [], []
+    for task in tasks.values():
+        splits = rows_of(task, options)
+        for seed in options.seeds:
+            name = f"{task.name}-s{seed}"
+            if (folder / name / "prompt.json").exists():
+                kept.append(load_prompt(folder / name))
+            else:
+                jobs.append(Job(task, splits, seed, name=name))
+    if jobs:
+        tell(f"training {len(jobs)} {side} prompts on {backbone.name}: {recipe}")
+        runs = train_prompts(
+            backbone,
+            jobs,
+            recipe,
+            layout=options.layout if side == "target" else "prompt-first",
+            max_length=options.max_length,
+            options=TrainingOptions(state_folder=folder),
+        )
+        for run in runs:
+            save_prompt(run.prompt, folder / run.prompt.name)
+            kept.append(run.prompt)
+    return kept
+
+
+def needs_words(options: Options) -> bool:
+    """Whether the fit begins or ends with the words that both vocabularies hold."""
+    return options.method in LABEL_FREE or options.plan.start == "vocabulary"
+
+
+def material_of(
+    source: Backbone,
+    target: Backbone,
+    fitting: Sequence[str],
+    prompts: Gathered,
+    splits: Mapping[str, Splits],
+    options: Options,
+) -> Material:
+    """Everything a method may ask for."""
+    near, far = prompts.source_side, prompts.target_side
+    lessons = [
+        lesson(
+            target,
+            prompts.tasks[name],
+            splits[name].train,
+            prompts.source[name],
+            length=far.length,
+            layout=find_layout(far.layout, target.family),
+            max_length=options.max_length,
+        )
+        for name in fitting
+    ]
+    return Material(
+        Shape(near.length, near.width, far.length, far.width),
+        pairs_of(fitting, prompts.source, prompts.target),
+        lessons,
+        untrained_of(fitting, prompts.target),
+        words_between(source, target) if needs_words(options) else None,
+        target.embedding_table()[list(target.ordinary_tokens)],
+    )
+
+
+def rows_of(task: Task, options: Options) -> Splits:
+    """The three splits of a task, limited as the options say."""
+    return load_splits(
+        task, data=options.data, limit_train=options.limit_train, limit_test=options.limit_test
+    )
+
+
+def shape_of(source: Backbone, target: Backbone, options: Options) -> Shape:
+    """The shape a projector would have, found without training or reading vectors."""
+    near = recipe_for(source).length
+    if options.source_prompts is not None:
+        near = load_prompt(find_prompts(options.source_prompts)[0]).length
+    far = options.target_length or near
+    if options.target_prompts is not None:
+        far = load_prompt(find_prompts(options.target_prompts)[0]).length
+    return Shape(near, source.width, far, target.width)

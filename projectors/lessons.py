@@ -1,0 +1,112 @@
+"""Lessons and pairs: what trained prompts and backbones give a projector to learn from.
+
+Pairs join the prompts of one task on the two models, seed by seed; lessons put the target model's task loss behind
+the projector. Here backbones meet projectors; fitting.py knows tensors alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from projectors.closed_form import SharedWords, shared_words
+from projectors.fitting import Lesson, Pair, TaskLoss
+from prompttransfer.backbones.base import Backbone, Row
+from prompttransfer.data import RowOrder
+from prompttransfer.layouts import Layout
+from prompttransfer.prompt import Prompt
+from tasks.errors import UserError
+from tasks.task import Example, Task
+
+PromptsByTask = Mapping[str, Sequence[Prompt]]
+
+
+def group_by_task(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
+    """Task -> its prompts, in the order of their seeds."""
+    grouped: dict[str, list[Prompt]] = {}
+    for prompt in sorted(
+        prompts, key=lambda prompt: (prompt.task, prompt.seed is None, prompt.seed or 0, prompt.name)
+    ):
+        grouped.setdefault(prompt.task, []).append(prompt)
+    return grouped
+
+
+def check_covered(tasks: Sequence[str], prompts: PromptsByTask, side: str, role: str = "fitting") -> None:
+    """Raise UserError naming the tasks of this role (`fitting`, `unseen`) that have no prompt on this side."""
+    missing = [task for task in tasks if not prompts.get(task)]
+    if missing:
+        option = "--tasks" if role == "fitting" else "--unseen"
+        raise UserError(
+            f"no {side} prompt for {role} task{'s' * (len(missing) > 1)} {', '.join(missing)} (there are prompts for "
+            f"{', '.join(sorted(prompts)) or 'no task'}): train them, or leave them out of {option}"
+        )
+
+
+def pairs_of(tasks: Sequence[str], source: PromptsByTask, target: PromptsByTask) -> list[Pair]:
+    """Every source prompt of a task with every target prompt of it; equal seeds only, where both sides know them.
+
+    A source seed that the target side lacks is paired with all of the target's, so that no prompt is lost.
+    """
+    check_covered(tasks, source, "source")
+    check_covered(tasks, target, "target")
+    pairs = []
+    for task in tasks:
+        for one in source[task]:
+            same = [other for other in target[task] if other.seed == one.seed and one.seed is not None]
+            pairs += [Pair(task, one.vectors, other.vectors) for other in same or target[task]]
+    return pairs
+
+
+def untrained_of(tasks: Sequence[str], target: PromptsByTask) -> Tensor | None:
+    """[n, L_t, d_t] the target prompts before their first step, each once; None where none kept its start."""
+    starts = [
+        prompt.initial for task in tasks for prompt in target.get(task, ()) if prompt.initial is not None
+    ]
+    if not starts:
+        return None
+    return torch.unique(torch.stack(starts), dim=0)
+
+
+def lesson(
+    backbone: Backbone,
+    task: Task,
+    examples: Sequence[Example],
+    sources: Sequence[Prompt],
+    *,
+    length: int,
+    layout: Layout,
+    batch: int = 32,
+    seed: int = 0,
+    max_length: int | None = None,
+) -> Lesson:
+    """The lesson of one fitting task: rows of it, shared out among the projected prompts of a step."""
+    rows = backbone.encode(task, examples, length=length, layout=layout, max_length=max_length)
+    order = RowOrder(tuple(row.size for row in rows), batch, seed)
+    vectors = torch.stack([prompt.vectors for prompt in sources])
+    return Lesson(task.name, vectors, task_loss(backbone, rows, order, layout=layout))
+
+
+def task_loss(backbone: Backbone, rows: Sequence[Row], order: RowOrder, *, layout: Layout) -> TaskLoss:
+    """The mean loss of the rows of a step, row i under prompt i modulo k of the k that are given."""
+
+    def loss(prompts: Tensor, step: int) -> Tensor:
+        batch = backbone.batch([rows[index] for index in order.step(step)], layout=layout)
+        owners = torch.arange(batch.rows) % len(prompts)
+        return backbone.loss(prompts.to(backbone.device)[owners.to(backbone.device)], batch).mean()
+
+    return loss
+
+
+def words_between(source: Backbone, target: Backbone) -> SharedWords:
+    """The words that both backbones hold whole, without special tokens, with their embeddings."""
+    return shared_words(
+        ordinary(source), source.embedding_table(), ordinary(target), target.embedding_table()
+    )
+
+
+def ordinary(backbone: Backbone) -> dict[str, int]:
+    """Token -> id of the tokens of a backbone that stand for text."""
+    kept = set(backbone.ordinary_tokens)
+    return {token: index for token, index in backbone.tokenizer.get_vocab().items() if index in kept}

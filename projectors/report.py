@@ -1,0 +1,266 @@
+"""The report: a projector's scores on the target model, side by side with every control, by group of tasks.
+
+Groups are the fitting tasks, unseen tasks of a fitted type, and unseen tasks of other types. Each condition is one or
+several prompts a task; all of them pass over the same test rows together. Spread is over seeds: of the fit for what
+a fit decides, of the prompts for what is there without one.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from projectors.controls import (
+    Sensitivity,
+    mean_prompt,
+    probes,
+    random_source,
+    sensitivity,
+    verdict,
+)
+from projectors.fitting import Pair
+from projectors.projector import Projector, project_vectors
+from prompttransfer.backbones.base import Backbone
+from prompttransfer.evaluation import EncodedTask, evaluate_bank
+from prompttransfer.prompt import Prompt
+from tasks.metrics import chance
+
+FITTED, SAME_TYPE, OTHER_TYPE = "fitted", "unseen, fitted type", "unseen, other type"
+GROUPS = (FITTED, SAME_TYPE, OTHER_TYPE)
+
+CONDITIONS = {
+    "own prompt": "the target model's own prompt of the task",
+    "projected": "the source model's prompt of the task through the projector",
+    "projected, validated step": "anchors only: the search step picked on the target's validation data",
+    "random source": "a random source prompt at matched norm through the same projector",
+    "mean constant": "one prompt for all: the mean of the fitting tasks' target prompts",
+    "tuned constant": "one prompt for all, tuned on the fitting tasks with the budget of task-tuning",
+    "same type in target": "the target model's prompts of other tasks of the same type",
+    "random prompt": "a random target prompt at matched norm",
+    "no prompt": "the target model with no prompt",
+    "majority": "the most common answer",
+}
+"""Row of the table -> what it is, in the order they are shown."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The score of one condition on one task, of one seed."""
+
+    task: str
+    group: str
+    condition: str
+    seed: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a report is measured on: test rows of each task on the target, and the trained prompts of both models."""
+
+    backbone: Backbone
+    tasks: Mapping[str, EncodedTask]
+    fitting: tuple[str, ...]
+    source: Mapping[str, Sequence[Prompt]]
+    target: Mapping[str, Sequence[Prompt]]
+
+    def group(self, task: str) -> str:
+        """The group of a task; a label-free projector has no fitting task, so all are of other types."""
+        if task in self.fitting:
+            return FITTED
+        types = {self.tasks[name].task.type for name in self.fitting if name in self.tasks}
+        return SAME_TYPE if self.tasks[task].task.type in types else OTHER_TYPE
+
+
+Draw = tuple[int, Tensor]
+"""A seed and the vectors [L_t, d_t] that came of it."""
+
+Conditions = dict[str, Sequence[Draw]]
+"""Condition -> the prompts it stands for."""
+
+
+def measure(
+    bench: Bench,
+    projectors: Sequence[Projector],
+    pairs: Sequence[Pair] = (),
+    constants: Sequence[Tensor] = (),
+    *,
+    draws: int = 3,
+    picked: Mapping[str, Sequence[Draw]] | None = None,
+    advance: Callable[[str], None] | None = None,
+) -> list[Cell]:
+    """Score every condition on every task that has source prompts.
+
+    `projectors` are the fits of the different seeds, `constants` tuned constants [L_t, d_t] of the same seeds,
+    `draws` the number of random prompts; `picked` has each task's prompts of the anchors' validated step. `advance`
+    is told of each task before it is scored.
+    """
+    carried = carry(projectors, bench.source)
+    shared = for_every_task(bench, projectors, pairs, constants, draws)
+    cells = []
+    for name in bench.source:
+        if advance is not None:
+            advance(name)
+        own = bench.target.get(name, ())
+        conditions: Conditions = {
+            "own prompt": [(prompt.seed or 0, prompt.vectors) for prompt in own],
+            "projected": carried[name],
+            "projected, validated step": (picked or {}).get(name, ()),
+            "same type in target": relatives(bench, name),
+            **shared,
+        }
+        cells += score_conditions(bench, name, conditions)
+    return cells
+
+
+def carry(projectors: Sequence[Projector], source: Mapping[str, Sequence[Prompt]]) -> dict[str, list[Draw]]:
+    """Task -> its prompts through every projector, with the projector's seed; all prompts of a projector at once."""
+    flat = [(name, prompt.vectors) for name, prompts in source.items() for prompt in prompts]
+    carried: dict[str, list[Draw]] = {name: [] for name in source}
+    for projector in projectors:
+        made = project_vectors(projector, torch.stack([vectors for _, vectors in flat]))
+        for (name, _), vectors in zip(flat, made, strict=True):
+            carried[name].append((projector.seed, vectors))
+    return carried
+
+
+def for_every_task(
+    bench: Bench,
+    projectors: Sequence[Projector],
+    pairs: Sequence[Pair],
+    constants: Sequence[Tensor],
+    draws: int,
+) -> Conditions:
+    """The conditions whose prompts are the same for every task: random and constant ones."""
+    sources = torch.stack([prompt.vectors for prompts in bench.source.values() for prompt in prompts])
+    noise = torch.stack([random_source(sources, 1000 + draw) for draw in range(draws)])
+    made: Conditions = {
+        "random source": [
+            (projector.seed, vectors)
+            for projector in projectors
+            for vectors in project_vectors(projector, noise)
+        ],
+        "mean constant": [(0, mean_prompt(pairs))] if pairs else [],
+        "tuned constant": list(enumerate(constants)),
+    }
+    targets = [prompt.vectors for prompts in bench.target.values() for prompt in prompts]
+    if targets:
+        drawn = [random_source(torch.stack(targets), 2000 + draw) for draw in range(draws)]
+        made["random prompt"] = list(enumerate(drawn))
+    return made
+
+
+def relatives(bench: Bench, name: str) -> list[Draw]:
+    """The target's prompts of other tasks of the type of task `name`."""
+    kind = bench.tasks[name].task.type
+    others = [other for other in bench.target if other != name and other in bench.tasks]
+    return [
+        (prompt.seed or 0, prompt.vectors)
+        for other in others
+        if bench.tasks[other].task.type == kind
+        for prompt in bench.target[other]
+    ]
+
+
+def score_conditions(bench: Bench, name: str, conditions: Conditions) -> list[Cell]:
+    """Score all prompts of all conditions on one task, in one bank."""
+    encoded, group = bench.tasks[name], bench.group(name)
+    keys = [(condition, seed) for condition, prompts in conditions.items() for seed, _ in prompts]
+    vectors = [vector for prompts in conditions.values() for _, vector in prompts]
+    scores = evaluate_bank(bench.backbone, torch.stack(vectors), encoded)
+    cells = [
+        Cell(name, group, condition, seed, score.value)
+        for (condition, seed), score in zip(keys, scores, strict=True)
+    ]
+    nothing = torch.zeros(1, 0, bench.backbone.width)
+    cells.append(Cell(name, group, "no prompt", 0, evaluate_bank(bench.backbone, nothing, encoded)[0].value))
+    cells.append(Cell(name, group, "majority", 0, chance(encoded.task, encoded.examples)))
+    return cells
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Mean of a condition over the tasks of a group and its spread (standard deviation) over seeds."""
+
+    mean: float
+    spread: float
+    seeds: int
+    tasks: int
+
+
+Table = dict[str, dict[str, Entry]]
+"""Group -> condition -> entry, groups and conditions in their order."""
+
+
+def summarise(cells: Sequence[Cell]) -> Table:
+    """Average prompts of a seed within a task, then tasks, then seeds; spread is over seeds (0 with one)."""
+    table: Table = {}
+    for group in GROUPS:
+        rows = {
+            condition: summary
+            for condition in CONDITIONS
+            if (summary := summary_of([c for c in cells if c.group == group and c.condition == condition]))
+        }
+        if rows:
+            table[group] = rows
+    return table
+
+
+def summary_of(cells: Sequence[Cell]) -> Entry | None:
+    """The entry of the cells of one group and condition; None where there is none."""
+    if not cells:
+        return None
+    tasks = sorted({cell.task for cell in cells})
+    seeds = sorted({cell.seed for cell in cells})
+    by_seed = []
+    for seed in seeds:
+        values = [[c.value for c in cells if c.task == task and c.seed == seed] for task in tasks]
+        by_seed.append(statistics.fmean(statistics.fmean(v) for v in values if v))
+    return Entry(
+        statistics.fmean(by_seed),
+        statistics.stdev(by_seed) if len(seeds) > 1 else 0.0,
+        len(seeds),
+        len(tasks),
+    )
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The table with what it says of the projector."""
+
+    table: Table
+    sensitivity: Sensitivity
+    collapsed: bool
+    verdict: str
+
+    def scores(self) -> dict[str, Any]:
+        """The table for JSON."""
+        return {
+            group: {
+                name: {"mean": e.mean, "spread": e.spread, "seeds": e.seeds, "tasks": e.tasks}
+                for name, e in rows.items()
+            }
+            for group, rows in self.table.items()
+        }
+
+
+def judge(cells: Sequence[Cell], projector: Projector, source: Mapping[str, Sequence[Prompt]]) -> Judgement:
+    """Summarise the cells and decide whether the projector is collapsed.
+
+    What a random source keeps is read where the projector should do best: on the fitting tasks, or on all tasks for
+    a label-free method.
+    """
+    table = summarise(cells)
+    inputs = probes({name: torch.stack([p.vectors for p in prompts]) for name, prompts in source.items()})
+    measured = sensitivity(projector.module, inputs)
+    rows = table.get(FITTED) or next(iter(table.values()), {})
+    projected, random, floor = (
+        rows[name].mean if name in rows else None for name in ("projected", "random source", "no prompt")
+    )
+    collapsed, said = verdict(measured, projected, random, floor, len(projector.tasks))
+    return Judgement(table, measured, collapsed, said)
