@@ -1,0 +1,116 @@
+"""The command line: one verb a command, every heavy import inside its command, so that `--help` answers at once.
+
+A user's mistake is one line and exit code 2, the machine's fault one line and exit code 3; never a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import typer
+import typer.main
+
+from prompttransfer.cli.compare import compare
+from prompttransfer.cli.correlate import correlate
+from prompttransfer.cli.demo import demo
+from prompttransfer.cli.evaluate import evaluate
+from prompttransfer.cli.exchange import export_prompt, import_prompt
+from prompttransfer.cli.neurons import neurons_app
+from prompttransfer.cli.plot import plot_app
+from prompttransfer.cli.project import project_app
+from prompttransfer.cli.recommend import recommend
+from prompttransfer.cli.report import report
+from prompttransfer.cli.tasks import tasks_app
+from prompttransfer.cli.train import train
+from prompttransfer.cli.transfer import transfer
+from tasks.errors import MachineError, UserError
+
+app = typer.Typer(
+    name="prompttransfer",
+    help="Train soft prompts on frozen language models, reuse them across tasks and models, and see why it works.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+VERBS: dict[str, Callable[..., Any]] = {
+    "demo": demo,
+    "train": train,
+    "evaluate": evaluate,
+    "transfer": transfer,
+    "compare": compare,
+    "correlate": correlate,
+    "recommend": recommend,
+    "report": report,
+    "import": import_prompt,
+    "export": export_prompt,
+}
+for verb, function in VERBS.items():
+    # What a verb returns is for Python callers; its type is heavy to import, and typer would evaluate it.
+    function.__annotations__.pop("return", None)
+    app.command(verb)(function)
+app.add_typer(tasks_app, name="tasks")
+app.add_typer(project_app, name="project")
+app.add_typer(neurons_app, name="neurons")
+app.add_typer(plot_app, name="plot")
+
+
+def spread(arguments: list[str]) -> list[str]:
+    """Repeat an option of several values before each of them: `--to sst2 imdb` becomes `--to sst2 --to imdb`."""
+    several = set(_repeatable(arguments))
+    spread_out: list[str] = []
+    option, fresh = None, True
+    for argument in arguments:
+        if argument.startswith("-") and argument != "-":
+            option = argument if argument in several else None
+            fresh = True
+        elif option is not None:
+            if not fresh:
+                spread_out.append(option)
+            fresh = False
+        spread_out.append(argument)
+    return spread_out
+
+
+def _repeatable(arguments: list[str]) -> Iterator[str]:
+    """The options that may be given more than once in the command that `arguments` begin with."""
+    command: Any = typer.main.get_command(app)
+    for argument in arguments:
+        if argument not in getattr(command, "commands", {}):
+            break
+        command = command.commands[argument]
+    for parameter in command.params:
+        if getattr(parameter, "multiple", False):
+            yield from parameter.opts
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; `arguments` are those of the process if not given."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if not sys.stdout.isatty():
+        os.environ.setdefault("COLUMNS", "160")  # no terminal to fit: tables need not be folded
+    try:
+        app(spread(given), standalone_mode=True)
+    except UserError as error:
+        _stop(str(error), 2)
+    except MachineError as error:
+        _stop(str(error), 3)
+    except KeyboardInterrupt:
+        _stop("interrupted: run the same command again to go on from the last evaluation", 130)
+    except OSError as error:
+        _stop(
+            f"the machine says: {error.strerror or error}{f' ({error.filename})' if error.filename else ''}",
+            3,
+        )
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "out of memory" not in str(error):
+            raise
+        _stop("out of memory: use a smaller --batch, a shorter --length or --max-length", 3)
+
+
+def _stop(line: str, code: int) -> None:
+    print(f"error: {' '.join(line.split())}", file=sys.stderr)
+    raise SystemExit(code)

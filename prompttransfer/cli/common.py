@@ -1,0 +1,95 @@
+"""What several commands do in the same way: find tasks, apply label words, load rows, print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tasks.catalog import find_task
+from tasks.errors import unknown
+from tasks.task import Task, parse_label_words, with_words
+
+if TYPE_CHECKING:
+    from prompttransfer.transfer import Target
+
+console = Console(highlight=False)
+
+
+def resolve_tasks(names: Sequence[str], label_words: Sequence[str] | None = None) -> list[Task]:
+    """Tasks by name or YAML file, with the run's label words put on every task that has such a label.
+
+    Raises UserError for an unknown task, or a label that none of the tasks has.
+    """
+    words = parse_label_words(label_words or ())
+    found = [_resolve(name) for name in names]
+    labels = {label for task in found for label in task.labels}
+    for label in words:
+        if label not in labels:
+            raise unknown("label", label, labels or ["none of these tasks has labels"])
+    return [
+        with_words(task, own) if (own := {k: v for k, v in words.items() if k in task.labels}) else task
+        for task in found
+    ]
+
+
+def _resolve(name: str) -> Task:
+    if name.endswith((".yaml", ".yml")):
+        from tasks.custom import read_task_file
+
+        return read_task_file(Path(name))
+    return find_task(name)
+
+
+def load_targets(
+    tasks: Sequence[Task],
+    *,
+    data: Path | None,
+    limit_train: int | None = None,
+    limit_test: int | None = None,
+) -> list[Target]:
+    """Each task with its three splits."""
+    from prompttransfer.transfer import Target
+    from tasks.loading import load_splits
+
+    return [
+        Target(task, load_splits(task, data=data, limit_train=limit_train, limit_test=limit_test))
+        for task in tasks
+    ]
+
+
+def say(line: str, *, quiet: bool = False) -> None:
+    """Print one line, unless the output is for a machine."""
+    if not quiet:
+        console.print(line, markup=False)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
+    """Print a table whose first `left` columns are text and whose others are numbers."""
+    drawn = Table(header_style="bold", box=None, pad_edge=False)
+    for index, column in enumerate(columns):
+        drawn.add_column(column, justify="left" if index < left else "right", overflow="fold")
+    for row in rows:
+        drawn.add_row(*row)
+    console.print(title, style="bold", markup=False)
+    console.print(drawn)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A score for people; a dash where there is none."""
+    return "-" if value is None or value != value else f"{value:.{digits}f}"
+
+
+def words_line(task: str, words: Mapping[str, str]) -> str:
+    """`sst2: negative = terrible, positive = great`."""
+    spoken = ", ".join(f"{label} = {word}" for label, word in words.items())
+    return f"{task}: {spoken or 'text is written'}"

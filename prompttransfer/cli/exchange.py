@@ -1,0 +1,204 @@
+"""`import` and `export`: prompts of other systems in, our prompts out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prompttransfer.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from prompttransfer.prompt import Prompt
+
+
+def import_prompt(
+    path: Annotated[Path, typer.Argument(help="Torch pickle, .npy, safetensors file or PEFT folder.")],
+    backbone: Annotated[
+        str, typer.Option("--backbone", "-b", help="The model that the prompt was trained on.")
+    ],
+    task: Annotated[str, typer.Option("--task", "-t", help="The task that it was trained for.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Prompt folder to write; runs/prompts/NAME if not given."),
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            "--layout", help="Layout that it was trained under; prompt-first if the file does not tell."
+        ),
+    ] = None,
+    family: Annotated[
+        str | None,
+        typer.Option("--family", help="masked-lm or t5, where the backbone's name does not tell."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the prompt; the task's if not given.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", help="Which array, where the file holds several.")
+    ] = None,
+    as_json: AsJson = False,
+) -> Prompt:
+    """Make an ordinary prompt folder of a prompt that another system saved.
+
+    Reads the pickles of Su et al. 2022, the .npy files of google-research/prompt-tuning, PEFT folders and safetensors
+    files. Nothing in a file is run. The backbone need not be at hand: its width is checked where it is.
+    """
+    from prompttransfer.artifacts import save_prompt
+    from prompttransfer.cli.common import print_json, resolve_tasks, say
+    from prompttransfer.files import safe_name
+    from prompttransfer.foreign import read_foreign
+    from prompttransfer.prompt import Prompt
+
+    target = resolve_tasks([task])[0]
+    called = safe_name(name or target.name, "prompt name")
+    vectors, facts = read_foreign(path, key)
+    chosen_family, why_family = choose_family(backbone, family, facts, width=vectors.shape[1])
+    chosen_layout, why_layout = choose_layout(layout, chosen_family, facts)
+    prompt = Prompt(
+        vectors=vectors,
+        task=target.name,
+        backbone=backbone,
+        family=chosen_family,
+        layout=chosen_layout,
+        name=called,
+        settings={"imported": facts},
+        data={"source": f"imported from {facts['file']} ({facts['format']})"},
+    )
+    folder = save_prompt(prompt, output or Path("runs/prompts") / called)
+    for line in describe(facts, prompt):
+        say(line, quiet=as_json)
+    say(f"family {chosen_family}: {why_family}", quiet=as_json)
+    say(f"layout {chosen_layout}: {why_layout}", quiet=as_json)
+    if as_json:
+        print_json({**facts, "folder": str(folder), "family": chosen_family, "layout": chosen_layout})
+    else:
+        say(f"written to {folder}")
+    return prompt
+
+
+def describe(facts: dict[str, Any], prompt: Prompt) -> list[str]:
+    """What was read, a line a fact that a user should know."""
+    lines = [f"read {facts['file']}: {facts['format']}, {prompt.length} vectors of width {prompt.width}"]
+    if facts["stored_as"] != "float32":
+        lines.append(f"stored as {facts['stored_as']}, converted to float32")
+    if facts.get("rows", prompt.length) != prompt.length:
+        lines.append(
+            f"{facts['rows']} rows in the file, the first {prompt.length} are the encoder's and were taken"
+        )
+    counters = [f"{name} {facts[name]}" for name in ("trained_epoch", "global_step") if name in facts]
+    return [*lines, ", ".join(counters)] if counters else lines
+
+
+def choose_family(backbone: str, given: str | None, facts: dict[str, Any], *, width: int) -> tuple[str, str]:
+    """The family of a backbone that may not be at hand, and how it is known.
+
+    Order: the backbone's own configuration, what was given, what the file says, the name. Raises UserError where these
+    contradict each other, the width differs, or nothing tells.
+    """
+    from tasks.errors import UserError, unknown
+    from tasks.task import FAMILIES
+
+    if given is not None and given not in FAMILIES:
+        raise unknown("family", given, FAMILIES)
+    local = local_config(backbone)
+    if local is not None:
+        family, own_width = local
+        if own_width != width:
+            raise UserError(
+                f"the prompt has width {width}, but {backbone} has width {own_width}: name the backbone that it was "
+                f"trained on"
+            )
+        if given not in (None, family):
+            raise UserError(f"{backbone} is a {family} backbone, not {given}: drop --family")
+        return family, f"{backbone} is at hand and has width {width} too"
+    if given is not None:
+        return given, "as given; the backbone is not at hand, so its width was not checked"
+    if "family" in facts:
+        return str(
+            facts["family"]
+        ), "PEFT's task type says so; the backbone is not at hand, so its width was not checked"
+    last = backbone.rstrip("/").rsplit("/", 1)[-1].lower()
+    guess = "t5" if "t5" in last else "masked-lm" if "bert" in last else None
+    if guess is None:
+        raise UserError(
+            f"the family of backbone {backbone!r} is not known: give --family {' or '.join(FAMILIES)}"
+        )
+    return guess, f"guessed from the name {last!r}; the backbone is not at hand, so its width was not checked"
+
+
+def local_config(backbone: str) -> tuple[str, int] | None:
+    """Family and width of a backbone that is embedded or a folder, from its configuration; None if it is elsewhere."""
+    import json
+
+    from prompttransfer.places import EMBEDDED, EMBEDDED_FOLDER
+    from tasks.errors import UserError
+
+    folder = EMBEDDED_FOLDER / backbone if backbone in EMBEDDED else Path(backbone)
+    path = folder / "config.json"
+    if not path.exists():
+        if folder.is_dir() or folder.is_absolute() or backbone.startswith((".", "~")):
+            raise UserError(
+                f"backbone folder {backbone} has no config.json: give a folder saved by save_pretrained"
+            )
+        return None
+
+    from prompttransfer.backbones import (
+        FAMILIES,
+    )  # slow to import, and not needed for a backbone that is elsewhere
+
+    try:
+        config = json.loads(path.read_bytes())
+        kind = config["model_type"]
+        width = config["d_model"] if kind == "t5" else config["hidden_size"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    if kind not in FAMILIES:
+        raise UserError(f"backbone {backbone!r} is a {kind} model: prompttransfer runs {', '.join(FAMILIES)}")
+    return FAMILIES[kind].family, int(width)
+
+
+def choose_layout(given: str | None, family: str, facts: dict[str, Any]) -> tuple[str, str]:
+    """The layout that a prompt was trained under, and how it is known."""
+    from prompttransfer.layouts import find_layout
+
+    if given is not None:
+        return find_layout(given, family).name, "as given"
+    if "layout" not in facts:
+        return "prompt-first", "assumed; say --layout if it was trained under another"
+    if family == "t5":
+        return "prompt-first", "the code of Su et al. 2022 puts the prompt first on T5"
+    return facts["layout"], "the file is of the code of Su et al. 2022; say --layout if it is not"
+
+
+def export_prompt(
+    prompts: Annotated[list[Path], typer.Argument(help="Prompt folders, or folders of them.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="FILE.safetensors, FILE.npy or, for PEFT, a folder.")
+    ],
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", help="safetensors, npy or peft; by the output's name if not given."),
+    ] = None,
+    as_json: AsJson = False,
+) -> Path:
+    """Write prompts for other programs: a safetensors file with a key a prompt, a .npy array, or a PEFT folder."""
+    from prompttransfer.artifacts import find_prompts, load_prompt
+    from prompttransfer.cli.common import print_json, say
+    from prompttransfer.foreign import export_prompts
+    from tasks.errors import UserError
+
+    chosen = format_ or output.suffix.lstrip(".")
+    if not chosen:
+        raise UserError(
+            f"--output {output}: name a .safetensors or .npy file, or give --format peft for a folder"
+        )
+    loaded = [load_prompt(path) for folder in prompts for path in find_prompts(folder)]
+    export_prompts(loaded, output, chosen)
+    if as_json:
+        print_json({"output": str(output), "format": chosen, "prompts": [prompt.name for prompt in loaded]})
+    else:
+        say(f"{', '.join(prompt.name for prompt in loaded)}: written to {output} ({chosen})")
+    return output

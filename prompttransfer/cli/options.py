@@ -1,0 +1,44 @@
+"""The options that several commands share, each declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+BackboneName = Annotated[
+    str, typer.Option("--backbone", "-b", help="Embedded name, hub name or folder of the frozen model.")
+]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", help="Folder with <task>/{train,validation}.jsonl, instead of the task's own source."
+    ),
+]
+TaskNames = Annotated[
+    list[str],
+    typer.Option("--task", "-t", help="Task names or YAML files of own tasks; several are allowed."),
+]
+LabelWords = Annotated[
+    list[str] | None,
+    typer.Option("--label-words", help="Label words for this run, as negative=terrible positive=great."),
+]
+Aggregation = Annotated[
+    str | None,
+    typer.Option(help="Allow label words of several tokens, combined by mean, sum or first."),
+]
+LayoutName = Annotated[str, typer.Option("--layout", help="prompt-first, after-bos or su2022.")]
+OtherLayout = Annotated[
+    bool, typer.Option("--other-layout", help="Use a prompt under a layout that it was not trained with.")
+]
+MaxLength = Annotated[
+    int | None,
+    typer.Option("--max-length", min=1, help="Text tokens kept (128; 384 where text is written)."),
+]
+LimitTrain = Annotated[int | None, typer.Option("--limit-train", help="Use at most this many training rows.")]
+LimitTest = Annotated[int | None, typer.Option("--limit-test", help="Use at most this many test rows.")]
+Precision = Annotated[str, typer.Option(help="auto (bf16 where the hardware has it), bf16 or fp32.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+EMBEDDED_DEFAULT = "microworld-roberta"

@@ -1,0 +1,325 @@
+"""`prompttransfer project`: fit a projector between two backbones, carry prompts across with it, show what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prompttransfer.cli.options import AsJson, DataFolder, Device, LimitTest, LimitTrain, MaxLength, Precision
+
+if TYPE_CHECKING:
+    from projectors.experiment import Outcome
+    from projectors.projector import Projector
+
+project_app = typer.Typer(help="Carry prompts to another backbone.", no_args_is_help=True)
+
+SIZE_HELP = "for --dry-run without loading a model, as 100x1024"
+
+
+@project_app.command("fit")
+def fit(
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option("--tasks", "-t", help="Fitting tasks; several types make a better projector."),
+    ] = None,
+    source_backbone: Annotated[str, typer.Option(help="Where the prompts are from.")] = "microworld-roberta",
+    target_backbone: Annotated[str, typer.Option(help="Where they go.")] = "microworld-roberta-wide",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="distance, task, distance+task; without labels: vocabulary, vocabulary-mlp, combination, "
+            "procrustes, anchors."
+        ),
+    ] = "distance+task",
+    source_prompts: Annotated[
+        Path | None,
+        typer.Option("--source-prompts", help="Folder of prompt folders; trained if not given."),
+    ] = None,
+    target_prompts: Annotated[
+        Path | None,
+        typer.Option("--target-prompts", help="Folder of prompt folders; trained if not given."),
+    ] = None,
+    unseen: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--unseen", help="Tasks to test on only; all others that have source prompts if not given."
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the projector.")] = Path(
+        "runs/projector"
+    ),
+    data: DataFolder = None,
+    architecture: Annotated[
+        str, typer.Option(help="mlp (the paper's), linear, token-mlp or low-rank.")
+    ] = "mlp",
+    hidden: Annotated[int, typer.Option(help="Hidden size of the perceptrons.")] = 768,
+    rank: Annotated[int, typer.Option(help="Rank of low-rank.")] = 64,
+    activation: Annotated[str, typer.Option(help="leaky-relu, tanh, relu or gelu.")] = "leaky-relu",
+    standardise: Annotated[
+        bool, typer.Option(help="Map deviations from the mean prompts, in units of their size.")
+    ] = True,
+    distance: Annotated[str, typer.Option(help="squared-l2, cosine or l1.")] = "squared-l2",
+    steps: Annotated[int, typer.Option(help="Steps of each phase of the fit.")] = 300,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of each phase.")] = None,
+    noise: Annotated[float, typer.Option(help="Noise on source prompts, as a share of their size.")] = 0.0,
+    null: Annotated[float, typer.Option(help="Share of random inputs that must come out untrained.")] = 0.0,
+    contrast: Annotated[float, typer.Option(help="Weight of the term that tells tasks apart.")] = 0.0,
+    mix: Annotated[
+        float, typer.Option(help="Largest share of another seed's prompt mixed into a source.")
+    ] = 0.0,
+    words: Annotated[int, typer.Option(help="Words a vector may use (combination).")] = 16,
+    start: Annotated[
+        str,
+        typer.Option(help="Weights before the fit: random, or vocabulary (a linear map of shared words)."),
+    ] = "random",
+    seeds: Annotated[
+        list[int] | None, typer.Option("--seeds", help="Fits, one a seed; the first is kept.")
+    ] = None,
+    layout: Annotated[str, typer.Option(help="Layout of prompts on the target.")] = "prompt-first",
+    target_length: Annotated[
+        int | None, typer.Option(help="Length of target prompts; that of the target prompts if not given.")
+    ] = None,
+    max_length: MaxLength = None,
+    limit_train: LimitTrain = None,
+    limit_test: LimitTest = None,
+    precision: Precision = "auto",
+    device: Device = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print parameters and memory, fit nothing.")
+    ] = False,
+    source_size: Annotated[str | None, typer.Option(help=f"LENGTHxWIDTH {SIZE_HELP}.")] = None,
+    target_size: Annotated[str | None, typer.Option(help=f"LENGTHxWIDTH {SIZE_HELP}.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fit a projector and measure it beside every control.
+
+    The table has the target's own prompt, the projected one, a random source through the same projector, constant
+    prompts, random prompts and no prompt, on fitted tasks, unseen tasks of a fitted type and unseen tasks of others.
+    A killed fit goes on when the same command is given again.
+    """
+    from projectors.architectures import Architecture
+    from projectors.artifacts import MARKER
+    from projectors.experiment import run_experiment
+    from projectors.fitting import FitSettings
+    from projectors.gathering import Options
+    from projectors.methods import LABEL_FREE, Plan, find_method
+    from prompttransfer.backbones import load_backbone
+    from prompttransfer.cli.common import print_json, resolve_tasks, say
+    from prompttransfer.files import check_free
+    from tasks.errors import UserError
+
+    find_method(method)
+    shaped = Architecture(architecture, hidden, rank, activation, standardise=standardise)
+    if dry_run and (source_size or target_size):
+        report_size(shaped, both_sizes(source_size, target_size), as_json=as_json)
+        return
+    if not tasks:
+        raise UserError("no fitting task given: name several, best of several types, with --tasks")
+    check_free(output, marker=MARKER)
+    common = {"noise": noise, "null": null, "contrast": contrast, "mix": mix, "steps": steps}
+    plan = Plan(
+        shaped,
+        FitSettings(distance=distance, lr=lr or 1e-3, **common),  # type: ignore[arg-type]
+        FitSettings(distance=distance, lr=lr or 1e-3, **common),  # type: ignore[arg-type]
+        per_token=words,
+        start=start,
+    )
+    options = Options(
+        method=method,
+        plan=plan,
+        seeds=tuple(dict.fromkeys(seeds or [0, 1, 2])),
+        layout=layout,
+        target_length=target_length,
+        source_prompts=source_prompts,
+        target_prompts=target_prompts,
+        work=output.parent / f".{output.name}-fit",
+        data=data,
+        max_length=max_length,
+        limit_train=limit_train,
+        limit_test=limit_test,
+    )
+    fitting, others = resolve_tasks(tasks), resolve_tasks(unseen or [])
+    source = load_backbone(source_backbone, precision=precision, device=device)
+    target = load_backbone(target_backbone, precision=precision, device=device)
+    if len(fitting) == 1 and method not in LABEL_FREE:
+        say(
+            "warning: one fitting task only: what comes out is a constant; give tasks of several types",
+            quiet=as_json,
+        )
+
+    def tell(line: str) -> None:
+        say(line, quiet=as_json)
+
+    if dry_run:
+        from projectors.gathering import shape_of
+
+        report_size(shaped, shape_of(source, target, options), as_json=as_json)
+        return
+    outcome = run_experiment(source, target, fitting, others, options, tell=tell)
+    save(outcome, output)
+    if as_json:
+        print_json(outcome.as_dict() | {"folder": str(output)})
+    else:
+        show_outcome(outcome)
+        say(f"written to {output}; carry prompts with `prompttransfer project apply {output} PROMPT...`")
+
+
+@project_app.command("apply")
+def apply(
+    projector: Annotated[Path, typer.Argument(help="Projector folder.")],
+    prompts: Annotated[list[Path], typer.Argument(help="Prompt folders, or folders of them.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for one folder a prompt.")] = Path(
+        "runs/projected"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Carry prompts across; what comes out are ordinary prompts of the target, for evaluate and transfer."""
+    from projectors.artifacts import load_projector
+    from projectors.projector import check_source, project
+    from prompttransfer.artifacts import MARKER, find_prompts, load_prompt, save_prompt
+    from prompttransfer.cli.common import print_json, say
+    from prompttransfer.files import check_free, safe_name
+    from tasks.errors import UserError
+
+    fitted = load_projector(projector)
+    found = [load_prompt(folder) for path in prompts for folder in find_prompts(path)]
+    names = [safe_name(prompt.name, "prompt name") for prompt in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(
+            f"two prompts are called {twice!r}: carry them one at a time, or to different folders"
+        )
+    for prompt in found:
+        check_source(fitted, prompt)
+        check_free(output / prompt.name, marker=MARKER)
+    if fitted.collapsed:
+        say(f"warning: this projector is {fitted.verdict}", quiet=as_json)
+    made = [project(fitted, prompt) for prompt in found]
+    for prompt in made:
+        save_prompt(prompt, output / prompt.name)
+        say(
+            f"{prompt.name}: now a prompt of {prompt.backbone} ({prompt.length} x {prompt.width})",
+            quiet=as_json,
+        )
+    if as_json:
+        print_json([{"name": prompt.name, "folder": str(output / prompt.name)} for prompt in made])
+    else:
+        say(f"written to {output}; use them with `prompttransfer transfer {output} --to TASK...`")
+
+
+@project_app.command("show")
+def show(
+    projector: Annotated[Path, typer.Argument(help="Projector folder.")], as_json: AsJson = False
+) -> None:
+    """Show what a projector joins, how it was fitted, its table and whether it is collapsed."""
+    from projectors.artifacts import load_projector, read_record
+    from prompttransfer.cli.common import print_json, say, table
+
+    if as_json:
+        print_json(read_record(projector).model_dump())
+        return
+    found = load_projector(projector)
+    rows = [
+        ["takes", f"prompts of {found.source}"],
+        ["gives", f"prompts of {found.target}"],
+        ["method", f"{found.method}, {found.architecture.name}, seed {found.seed}"],
+        ["fitted on", ", ".join(found.tasks) or "no task (shared words only)"],
+        ["loss", f"{found.curve[0]:.4f} -> {found.curve[-1]:.4f}" if found.curve else "-"],
+        ["parameters", f"{sum(p.numel() for p in found.module.parameters()):,}"],
+        ["verdict", found.verdict],
+    ]
+    table(f"projector {projector}", ["", ""], rows, left=2)
+    show_scores(found)
+    say("a random source that scores like a projected prompt means that the projector is a constant")
+
+
+@project_app.command("methods")
+def methods() -> None:
+    """List the methods, architectures and distances."""
+    from projectors.architectures import ARCHITECTURES
+    from projectors.fitting import DISTANCES
+    from projectors.methods import LABEL_FREE, METHODS
+    from prompttransfer.cli.common import table
+
+    rows = [
+        [name, "no" if name in LABEL_FREE else "yes", (method.__doc__ or "").strip().splitlines()[0]]
+        for name, method in METHODS.items()
+    ]
+    table("methods", ["method", "labels", "what it does"], rows, left=3)
+    kinds = [[name, (kind.__doc__ or "").strip().splitlines()[0]] for name, kind in ARCHITECTURES.items()]
+    table("architectures", ["architecture", "what it is"], kinds, left=2)
+    table("distances", ["distance"], [[name] for name in DISTANCES], left=1)
+
+
+def save(outcome: Outcome, output: Path) -> None:
+    """Write the projector with the cells of its report beside it."""
+    from projectors.artifacts import save_projector
+
+    save_projector(outcome.projector, output, extra={"report.csv": outcome.to_csv()})
+
+
+def show_outcome(outcome: Outcome) -> None:
+    """The table, the input sensitivity and the verdict."""
+    from prompttransfer.cli.common import say
+
+    show_scores(outcome.projector)
+    measured = outcome.judgement.sensitivity
+    say(
+        f"input sensitivity: outputs are {measured.outputs:.3g} apart where inputs are {measured.inputs:.3g} "
+        f"(ratio {measured.ratio:.3g}, {measured.relative:.3g} for their size), pairwise cosine of outputs "
+        f"{measured.cosine:.6f}"
+    )
+    say(f"verdict: {outcome.judgement.verdict}")
+
+
+def show_scores(projector: Projector) -> None:
+    """One table a group of tasks: every condition with mean, spread and share of the own prompt."""
+    from projectors.report import CONDITIONS
+    from prompttransfer.cli.common import number, table
+
+    for group, conditions in projector.scores.items():
+        own = conditions.get("own prompt", {}).get("mean")
+        count = max(entry["tasks"] for entry in conditions.values())
+        rows = [
+            [
+                name,
+                number(entry["mean"]),
+                number(entry["spread"]) if entry["seeds"] > 1 else "-",
+                number(entry["mean"] / own) if own else "-",
+                CONDITIONS.get(name, ""),
+            ]
+            for name, entry in conditions.items()
+        ]
+        title = f"\ntasks {group} ({count}): test score, mean over tasks and seeds; spread over seeds"
+        table(title, ["condition", "mean", "spread", "of own", "what it is"], rows)
+
+
+def both_sizes(source: str | None, target: str | None) -> Any:
+    """The shape of `--source-size` and `--target-size`."""
+    from projectors.architectures import Shape
+    from tasks.errors import UserError
+
+    numbers: list[int] = []
+    for option, given in (("--source-size", source), ("--target-size", target)):
+        length, _, width = (given or "").partition("x")
+        if not (length.isdigit() and width.isdigit()):
+            raise UserError(f"{option} {given!r}: give LENGTHxWIDTH, as in 100x1024, for both sides")
+        numbers += [int(length), int(width)]
+    return Shape(*numbers)
+
+
+def report_size(architecture: Any, shape: Any, *, as_json: bool) -> None:
+    """Print the parameters of an architecture and the memory they take."""
+    from projectors.architectures import size
+    from prompttransfer.cli.common import print_json, say
+
+    found = size(architecture, shape)
+    if as_json:
+        memory = {"apply_bytes": found.apply_bytes, "fit_bytes": found.fit_bytes}
+        print_json(
+            {"architecture": architecture.name, "shape": str(shape), "parameters": found.parameters, **memory}
+        )
+    else:
+        say(f"{architecture.name}, {shape}: {found}")

@@ -1,0 +1,161 @@
+"""`recommend`: from a folder of trained prompts and a few labelled rows, the source that a new task should start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prompttransfer.cli.options import (
+    Aggregation,
+    AsJson,
+    DataFolder,
+    Device,
+    LabelWords,
+    MaxLength,
+    Precision,
+    TaskNames,
+)
+
+if TYPE_CHECKING:
+    from prompttransfer.prompt import Prompt
+    from prompttransfer.recommend import Recommendation
+
+
+def recommend(
+    task: TaskNames,
+    prompts: Annotated[
+        list[Path] | None, typer.Option("--prompts", help="Folders of trained source prompts.")
+    ] = None,
+    rows: Annotated[
+        int, typer.Option(min=1, help="Labelled rows of the task's train split that may be used.")
+    ] = 32,
+    probe_steps: Annotated[
+        int | None,
+        typer.Option("--probe-steps", min=0, help="Steps of the probe prompt; 0: none, and no indicators."),
+    ] = None,
+    data: DataFolder = None,
+    types: Annotated[
+        list[str] | None, typer.Option("--types", help="task=type, for source tasks that are not known.")
+    ] = None,
+    label_words: LabelWords = None,
+    aggregation: Aggregation = None,
+    max_length: MaxLength = None,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", "-b", help="Another backbone than the prompts' own.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Folder for recommend.json and a CSV an indicator, for correlate."
+        ),
+    ] = None,
+    precision: Precision = "auto",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> list[Recommendation]:
+    """Rank trained prompts as starts for a new task, say why and at what cost, and print the command to go on with.
+
+    Every source is tried on a few labelled training rows with nothing trained; a probe prompt, trained briefly on the
+    same rows, feeds the indicators of similarity. Test rows are never touched.
+    """
+    from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say
+    from prompttransfer.cli.evaluate import backbone_of
+    from prompttransfer.cli.tables import check_comparable, task_types
+    from prompttransfer.recommend import recommend as rank
+
+    tasks = resolve_tasks(task, label_words)
+    found, places = _sources(prompts or [Path("runs/prompts")])
+    check_comparable(found)
+    targets = load_targets(tasks, data=data, limit_train=rows)
+    model = backbone_of(found, backbone, precision, device)
+    say(f"{len(found)} source prompts on {model.name}, {rows} labelled rows a task", quiet=as_json)
+    answers = rank(
+        model,
+        found,
+        targets,
+        task_types([p.task for p in found], types or []),
+        rows=rows,
+        probe_steps=probe_steps,
+        max_length=max_length,
+        aggregation=aggregation,
+    )
+    written = _write(answers, output) if output is not None else []
+    sources = {p.name: p for p in found}
+    commands = [
+        start_command(name, sources[a.best.source], places[a.best.source], data)
+        for name, a in zip(task, answers, strict=True)
+    ]
+    if as_json:
+        records = [a.as_dict() | {"command": c} for a, c in zip(answers, commands, strict=True)]
+        print_json({"recommendations": records, "files": [str(path) for path in written]})
+        return answers
+    for answer, command in zip(answers, commands, strict=True):
+        _print(answer, command)
+    for path in written:
+        say(f"written: {path}")
+    return answers
+
+
+def _sources(folders: list[Path]) -> tuple[list[Prompt], dict[str, Path]]:
+    """The prompts of the folders, and where each lies."""
+    from prompttransfer.artifacts import find_prompts
+    from prompttransfer.cli.tables import read_prompts
+    from tasks.errors import UserError
+
+    missing = next((folder for folder in folders if not folder.is_dir()), None)
+    if missing is not None:
+        raise UserError(f"no folder of prompts at {missing}: name one with --prompts, or train some first")
+    paths = [path for folder in folders for path in find_prompts(folder)]
+    found = read_prompts(paths)
+    return found, {prompt.name: path for prompt, path in zip(found, paths, strict=True)}
+
+
+def start_command(task: str, source: Prompt, place: Path, data: Path | None) -> str:
+    """The command that trains the task from the source's vectors."""
+    import shlex
+
+    words = ["prompttransfer", "train", "--task", task, "--backbone", source.backbone]
+    words += ["--init", f"prompt:{place}"]
+    words += [] if source.layout == "prompt-first" else ["--layout", source.layout]
+    words += [] if data is None else ["--data", str(data)]
+    return shlex.join(words)
+
+
+def _write(answers: list[Recommendation], output: Path) -> list[Path]:
+    from prompttransfer.cli.tables import write_table
+    from prompttransfer.files import write_json
+    from prompttransfer.recommend import indicator_tables
+
+    write_json(output / "recommend.json", [answer.as_dict() for answer in answers])
+    tables = indicator_tables(answers)
+    return [
+        output / "recommend.json",
+        *(write_table(output / f"{name}.csv", t) for name, t in tables.items()),
+    ]
+
+
+def _print(answer: Recommendation, command: str) -> None:
+    """The order with its reasons, what each indicator cost, what is not sure, and the command."""
+    from prompttransfer.cli.common import number, say, table
+
+    rows = [
+        [str(place), c.source, answer.reason(c), number(c.score), number(c.loss)]
+        for place, c in enumerate(answer.candidates[:20], start=1)
+    ]
+    table(f"\nsources for {answer.task}", ["", "source", "why", answer.metric, "loss"], rows, left=3)
+    if len(answer.candidates) > 20:
+        say(f"... and {len(answer.candidates) - 20} more (--json shows all)")
+    say(f"beside: no prompt {answer.bare:.3f}, majority {answer.chance:.3f}")
+    costs = [
+        [e.indicator, answer.first_choice(e.indicator), e.cost, f"{e.seconds:.1f} s"] for e in answer.evidence
+    ]
+    title = "\nwhat each indicator would choose, and its cost"
+    table(title, ["indicator", "first choice", "cost", "time"], costs, left=3)
+    if answer.undecided:
+        names = ", ".join(c.source for c in answer.undecided)
+        say(f"{answer.rows} rows do not tell {answer.best.source} apart from: {names}")
+    for note in answer.notes:
+        say(f"note: {note}")
+    say(f"\nstart from {answer.best.source}:\n  {command}")

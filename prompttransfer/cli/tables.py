@@ -1,0 +1,190 @@
+"""What the looking commands share: matrices read from files, types of tasks, prompts from folders, figures to files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from prompttransfer.prompt import Prompt
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that the user named, or one line about why it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"no such file: {path}") from None
+    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as a text file: {error}") from error
+
+
+def read_matrix(path: Path) -> pd.DataFrame:
+    """A labelled CSV as a table; its mistakes are named by line."""
+    from analysis.matrices import parse_matrix
+
+    return parse_matrix(read_text(path), str(path))
+
+
+def read_long_table(path: Path) -> pd.DataFrame:
+    """A CSV with named columns, one observation a row."""
+    import io
+
+    import pandas as pd
+
+    try:
+        return pd.read_csv(io.StringIO(read_text(path)))
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise UserError(f"{path} is not a table: {error}") from error
+
+
+def task_types(labels: Iterable[str], given: Sequence[str] = ()) -> dict[str, str]:
+    """The type of every label that has one: as given (`name=type`), of the task of that name, or of a name that it begins with.
+
+    `sst2-seed1` is of the type of `sst2`; names as in the matrices of Su et al. 2022 (SST2, movierationales) are known.
+    """
+    from analysis.matrices import PUBLISHED_TYPES
+    from tasks.catalog import all_tasks
+
+    known = {**PUBLISHED_TYPES, **{name: task.type for name, task in all_tasks().items()}}
+    own = parse_types(given)
+    known.update(own)
+    found = {}
+    for label in labels:
+        stems = [n for n in known if label == n or re.match(re.escape(n) + r"[^A-Za-z0-9]", label)]
+        if stems:
+            found[label] = known[max(stems, key=len)]
+    return {**found, **own}
+
+
+def parse_types(given: Sequence[str]) -> dict[str, str]:
+    """`name=type` pairs, or files with one pair a line (`name,type` as well)."""
+    types: dict[str, str] = {}
+    for item in given:
+        lines = [item] if "=" in item else read_text(Path(item)).splitlines()
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            name, mark, kind = line.partition("=" if "=" in line else ",")
+            if not mark or not name.strip() or not kind.strip():
+                raise UserError(f"--types {item!r}, line {number}: {line!r} is not of the form task=type")
+            types[name.strip()] = kind.strip()
+    return types
+
+
+def read_prompts(paths: Sequence[Path]) -> list[Prompt]:
+    """Prompts of folders (a prompt folder, or a folder of them) and of safetensors files with a key a prompt.
+
+    Every prompt gets a name of its own: two that were saved under one name are told apart by where they lie (`sst2@run-1`).
+    """
+    from dataclasses import replace
+
+    found: list[tuple[str, Prompt]] = []
+    for path in paths:
+        found += _prompts_in(path)
+    if not found:
+        raise UserError("no prompt given: name prompt folders or one safetensors file")
+    names = [prompt.name for _, prompt in found]
+    prompts = [
+        prompt if names.count(prompt.name) == 1 else replace(prompt, name=f"{prompt.name}@{place}")
+        for place, prompt in found
+    ]
+    repeated = sorted({p.name for p in prompts if [q.name for q in prompts].count(p.name) > 1})
+    if repeated:
+        raise UserError(f"given twice: {', '.join(repeated)}; name every prompt once")
+    return prompts
+
+
+def _prompts_in(path: Path) -> list[tuple[str, Prompt]]:
+    from prompttransfer.artifacts import find_prompts, load_prompt
+
+    if path.is_file():
+        return [(path.stem, prompt) for prompt in _prompts_of_file(path)]
+    if not path.exists():
+        raise UserError(f"no such prompt: {path}")
+    return [(folder.resolve().parent.name, load_prompt(folder)) for folder in find_prompts(path)]
+
+
+def _prompts_of_file(path: Path) -> list[Prompt]:
+    from safetensors import SafetensorError, safe_open
+
+    from prompttransfer.prompt import Prompt
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a safetensors file, or it is cut short: {error}") from error
+    odd = [f"{key} {list(value.shape)}" for key, value in tensors.items() if value.ndim != 2]
+    if odd or not tensors:
+        raise UserError(
+            f"{path} must hold [length, width] arrays, one key a prompt; it holds {odd or 'nothing'}"
+        )
+    return [
+        Prompt(vectors=value.float(), task=key, backbone=f"the file {path.name}", name=key)
+        for key, value in tensors.items()
+    ]
+
+
+def check_comparable(prompts: Sequence[Prompt]) -> None:
+    """Only prompts of one backbone and one shape can be compared; otherwise say which belong together."""
+    groups: dict[str, list[str]] = {}
+    for prompt in prompts:
+        kind = f"{prompt.backbone}, {prompt.length} x {prompt.width}"
+        groups.setdefault(kind, []).append(prompt.name)
+    if len(groups) > 1:
+        said = "; ".join(f"{_few(names)} ({kind})" for kind, names in groups.items())
+        raise UserError(
+            f"prompts of different backbone, length or width cannot be compared: {said}; compare within one group"
+        )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def write_table(path: Path, table: pd.DataFrame) -> Path:
+    """A labelled CSV with ten digits, written whole or not at all."""
+    from prompttransfer.files import write_text
+
+    write_text(path, table.to_csv(float_format="%.10g", lineterminator="\n"))
+    return path
+
+
+def write_figure(figure: Figure, output: Path) -> list[Path]:
+    """The figure as PNG and SVG side by side (and as PDF if `output` is named so); the paths that were written."""
+    from analysis.figures import FORMATS, figure_bytes
+    from prompttransfer.files import atomic_path
+
+    asked = output.suffix.lstrip(".").lower()
+    if asked not in FORMATS:
+        raise UserError(f"--output {output}: a figure is written as {', '.join(FORMATS)}; give such a name")
+    written = []
+    for kind in dict.fromkeys(["png", "svg", asked]):
+        path = output.with_suffix(f".{kind}")
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(figure_bytes(figure, kind))
+        written.append(path)
+    return written
+
+
+def say_written(
+    paths: Sequence[Path], as_json: bool = False, more: Mapping[str, object] | None = None
+) -> None:
+    """Where things lie, for a person or (with `more`) for a machine."""
+    import json
+
+    import typer
+
+    if as_json:
+        typer.echo(json.dumps({"files": [str(p) for p in paths], **(more or {})}, allow_nan=False))
+    else:
+        for path in paths:
+            typer.echo(f"written: {path}")

@@ -1,0 +1,121 @@
+"""`prompttransfer tasks`: list the shipped tasks, show one record, check one against a backbone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from prompttransfer.cli.options import (
+    EMBEDDED_DEFAULT,
+    Aggregation,
+    AsJson,
+    BackboneName,
+    DataFolder,
+    LabelWords,
+    LayoutName,
+    MaxLength,
+)
+
+tasks_app = typer.Typer(help="List, show and check tasks.", no_args_is_help=True)
+TaskName = Annotated[str, typer.Argument(help="Name of a shipped task, or a YAML file.")]
+
+
+@tasks_app.command("list")
+def list_tasks(as_json: AsJson = False) -> None:
+    """List the shipped tasks with their types, labels and sources."""
+    from prompttransfer.cli.common import print_json, table
+    from tasks.catalog import TASKS
+    from tasks.task import task_table
+
+    rows = task_table(TASKS.values())
+    if as_json:
+        print_json(rows)
+        return
+    columns = list(rows[0])
+    table(f"{len(rows)} tasks", columns, [[str(row[c]) for c in columns] for row in rows], left=len(columns))
+
+
+@tasks_app.command("show")
+def show_task(name: TaskName, as_json: AsJson = False) -> None:
+    """Show the whole record of one task."""
+    from prompttransfer.cli.common import print_json, resolve_tasks, table
+
+    record = asdict(resolve_tasks([name])[0])
+    if as_json:
+        print_json(record)
+        return
+    rows = [[key, _plain(value)] for key, value in record.items() if value not in (None, "", {}, (), False)]
+    table(f"task {name}", ["field", "value"], rows, left=2)
+
+
+@tasks_app.command("check")
+def check_task(
+    name: TaskName,
+    backbone: BackboneName = EMBEDDED_DEFAULT,
+    data: DataFolder = None,
+    layout: LayoutName = "prompt-first",
+    length: Annotated[int, typer.Option(help="Prompt length.")] = 20,
+    max_length: MaxLength = None,
+    label_words: LabelWords = None,
+    aggregation: Aggregation = None,
+) -> None:
+    """Show how two rows of a task enter a backbone, token by token, and what is read where."""
+    from prompttransfer.backbones import load_backbone
+    from prompttransfer.cli.common import load_targets, resolve_tasks, say, table
+    from prompttransfer.layouts import find_layout
+
+    task = resolve_tasks([name], label_words)[0]
+    target = load_targets([task], data=data)[0]
+    model = load_backbone(backbone)
+    place = find_layout(layout, model.family)
+    splits = target.splits
+    rows = model.encode(
+        task, splits.test, length=length, layout=place, max_length=max_length, aggregation=aggregation
+    )
+    say(f"task {task.name} ({task.type}, {task.kind}, {task.metric}) on {model.name} ({model.family})")
+    say(f"source: {splits.source}, revision {splits.revision}")
+    say(f"rows: {len(splits.train)} train, {len(splits.validation)} validation, {len(splits.test)} test")
+    for index in range(min(2, len(rows))):
+        slot = model.answer_slot(length, place)
+        tokens = model.describe(rows[index], length=length, layout=place)
+        shown = [f"{i}:{t}{' <- answer' if i == slot else ''}" for i, t in enumerate(tokens)]
+        say(f"\nrow {index + 1}: " + "  ".join(_shorten(shown, length, place.start)))
+        if slot is None:
+            say("  the answer is written by the decoder")
+    answers = model.answers(task, aggregation)
+    if answers is not None:
+        balance = Counter(example.label for example in splits.test)
+        table(
+            "\nlabel words",
+            ["label", "word", "tokens", "ids", "share of test"],
+            [
+                [
+                    label,
+                    word,
+                    " ".join(model.tokenizer.convert_ids_to_tokens(list(ids))),
+                    str(list(ids)),
+                    f"{balance[i] / len(rows):.3f}",
+                ]
+                for i, (label, word, ids) in enumerate(
+                    zip(answers.labels, answers.words, answers.pieces, strict=True)
+                )
+            ],
+            left=4,
+        )
+    say(f"\ntexts cut to fit: {sum(row.cut for row in rows)} of {len(rows)} test rows")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {_plain(item)}" for key, item in value.items() if item is not None)
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _shorten(tokens: list[str], length: int, start: int) -> list[str]:
+    """The tokens without the middle of a long prompt."""
+    if length <= 6:
+        return tokens
+    return [*tokens[: start + 3], "...", *tokens[start + length - 1 :]]

@@ -1,0 +1,252 @@
+"""`prompttransfer train`: one soft prompt for each task and seed, all of them in one bank on one frozen backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prompttransfer.cli.options import (
+    EMBEDDED_DEFAULT,
+    Aggregation,
+    AsJson,
+    BackboneName,
+    DataFolder,
+    Device,
+    LabelWords,
+    LayoutName,
+    LimitTest,
+    LimitTrain,
+    MaxLength,
+    Precision,
+    TaskNames,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from prompttransfer.backbones import Backbone
+    from prompttransfer.prompt import Prompt
+    from prompttransfer.recipes import Recipe
+    from prompttransfer.training import Job, Trained, TrainingOptions
+
+
+def train(
+    task: TaskNames,
+    backbone: BackboneName = EMBEDDED_DEFAULT,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for one folder a prompt.")] = Path(
+        "runs/prompts"
+    ),
+    data: DataFolder = None,
+    seeds: Annotated[list[int] | None, typer.Option("--seeds", help="One prompt a seed and task.")] = None,
+    init: Annotated[
+        str, typer.Option(help="random, vocabulary, label-words, text:WORDS or prompt:PATH.")
+    ] = "random",
+    layout: LayoutName = "prompt-first",
+    length: Annotated[int | None, typer.Option(help="Number of prompt vectors.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Rows a step and prompt.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw or adafactor.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
+    evaluate_every: Annotated[int | None, typer.Option(help="Steps between evaluations.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after this many evaluations without a better score; 0: never.")
+    ] = None,
+    label_words: LabelWords = None,
+    aggregation: Aggregation = None,
+    max_length: MaxLength = None,
+    limit_train: LimitTrain = None,
+    limit_test: LimitTest = None,
+    precision: Precision = "auto",
+    device: Device = "auto",
+    logger: Annotated[str, typer.Option(help="csv, tensorboard or none.")] = "csv",
+    as_json: AsJson = False,
+) -> list[Prompt]:
+    """Train a soft prompt for each task and seed on a frozen backbone.
+
+    Prints the recipe, a live learning curve and the test scores beside chance and the backbone without a prompt. A
+    killed run goes on from its last evaluation when the same command is given again.
+    """
+    from prompttransfer.places import locate
+
+    locate(backbone)  # before the heavy imports: a name that is nothing is said at once
+    from prompttransfer.artifacts import MARKER, save_prompt
+    from prompttransfer.backbones import load_backbone
+    from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say, words_line
+    from prompttransfer.files import check_free, safe_name
+    from prompttransfer.recipes import recipe_for
+    from prompttransfer.training import Job
+
+    tasks = resolve_tasks(task, label_words)
+    chosen = list(dict.fromkeys(seeds or [0]))
+    names = {
+        (item.name, seed): safe_name(item.name if len(chosen) == 1 else f"{item.name}-s{seed}")
+        for item in tasks
+        for seed in chosen
+    }
+    for name in names.values():
+        check_free(output / name, marker=MARKER)
+    targets = load_targets(tasks, data=data, limit_train=limit_train, limit_test=limit_test)
+    model = load_backbone(backbone, precision=precision, device=device)
+    recipe = recipe_for(
+        model,
+        optimizer=optimizer,
+        lr=lr,
+        weight_decay=weight_decay,
+        steps=steps,
+        batch=batch,
+        length=_source_length(init) or length if length is None else length,
+        evaluate_every=evaluate_every,
+        patience=patience,
+    )
+    say(
+        f"backbone {model.name}: {model.family}, width {model.width}, {model.dtype}, {model.device}",
+        quiet=as_json,
+    )
+    say(f"recipe: {recipe}", quiet=as_json)
+    for target in targets:
+        answers = model.answers(target.task, aggregation)
+        say(
+            f"label words of {words_line(target.task.name, answers.mapping if answers else {})}",
+            quiet=as_json,
+        )
+    jobs = [
+        Job(target.task, target.splits, seed, init, names[target.task.name, seed])
+        for target in targets
+        for seed in chosen
+    ]
+    results, options = run_jobs(
+        model,
+        jobs,
+        recipe,
+        layout=layout,
+        max_length=max_length,
+        aggregation=aggregation,
+        output=output,
+        logger=logger,
+        quiet=as_json,
+    )
+    for run in results:
+        save_prompt(run.prompt, output / run.prompt.name)
+    options.clear()
+    if as_json:
+        print_json([{"folder": str(output / r.prompt.name), "scores": r.prompt.scores} for r in results])
+    else:
+        print_results(results, jobs=jobs, output=output)
+    _raise_failures(results)
+    return [run.prompt for run in results]
+
+
+def run_jobs(
+    model: Backbone,
+    jobs: Sequence[Job],
+    recipe: Recipe,
+    *,
+    layout: str,
+    max_length: int | None,
+    aggregation: str | None,
+    output: Path,
+    logger: str,
+    quiet: bool,
+) -> tuple[list[Trained], TrainingOptions]:
+    """Train jobs with progress and loggers, and score each prompt on the test split of its task."""
+    from itertools import groupby
+
+    from prompttransfer.cli.common import console
+    from prompttransfer.progress import TrainingProgress
+    from prompttransfer.training import TrainingOptions, train_prompts
+    from prompttransfer.transfer import Target, with_test_score
+
+    with TrainingProgress(console, [job.name for job in jobs], recipe.steps) as progress:
+        options = TrainingOptions(
+            state_folder=output, progress=None if quiet else progress, loggers=make_loggers(logger, output)
+        )
+        results = train_prompts(
+            model,
+            jobs,
+            recipe,
+            layout=layout,
+            max_length=max_length,
+            aggregation=aggregation,
+            options=options,
+        )
+    tested: list[Trained] = []
+    for _, group in groupby(zip(jobs, results, strict=True), key=lambda pair: id(pair[0].splits)):
+        pairs = list(group)
+        target = Target(pairs[0][0].task, pairs[0][0].splits)
+        runs = [run for _, run in pairs]
+        tested += with_test_score(model, runs, target, max_length=max_length, aggregation=aggregation)
+    return tested, options
+
+
+def make_loggers(kind: str, output: Path) -> list[Any]:
+    """Lightning loggers under `<output>/logs`."""
+    from tasks.errors import unknown
+
+    if kind == "none":
+        return []
+    if kind == "csv":
+        from lightning.pytorch.loggers import CSVLogger
+
+        return [CSVLogger(output, name="logs")]
+    if kind == "tensorboard":
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        return [TensorBoardLogger(output, name="logs")]
+    raise unknown("logger", kind, ("csv", "tensorboard", "none"))
+
+
+def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Path) -> None:
+    """A table of test scores beside what they must be compared with."""
+    from prompttransfer.cli.common import number, say, table
+
+    rows = []
+    for job, run in zip(jobs, results, strict=True):
+        scores, metric = run.prompt.scores, job.task.metric
+        test, validation = scores["test"], scores["validation"]
+        values = (
+            test["chance"],
+            test["no_prompt"],
+            run.prompt.curve[0].score,
+            validation[metric],
+            test[metric],
+        )
+        rows.append(
+            [run.prompt.name, metric, *map(number, values), str(validation["step"]), str(test["rows"])]
+        )
+    table(
+        "trained prompts (test is the official validation split; validation is a seeded part of train)",
+        [
+            "prompt",
+            "metric",
+            "chance",
+            "no prompt",
+            "step 0 (val.)",
+            "validation",
+            "test",
+            "best step",
+            "rows",
+        ],
+        rows,
+        left=2,
+    )
+    say(f"written to {output}")
+
+
+def _raise_failures(results: list[Trained]) -> None:
+    from tasks.errors import UserError
+
+    failures = [line for run in results if (line := run.failure) is not None]
+    if failures:
+        raise UserError("; ".join(failures))
+
+
+def _source_length(init: str) -> int | None:
+    """The length of the prompt that a run starts from, so that it need not be said twice."""
+    if not init.startswith("prompt:"):
+        return None
+    from prompttransfer.artifacts import read_record
+
+    return read_record(Path(init.removeprefix("prompt:"))).length

@@ -1,0 +1,308 @@
+"""`prompttransfer transfer`: source prompts on target tasks, zero-shot or (`--tune`) as initialisation."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prompttransfer.cli.options import (
+    Aggregation,
+    AsJson,
+    DataFolder,
+    Device,
+    LabelWords,
+    LimitTest,
+    LimitTrain,
+    MaxLength,
+    OtherLayout,
+    Precision,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from prompttransfer.backbones import Backbone
+    from prompttransfer.matrix import TransferMatrix
+    from prompttransfer.prompt import Prompt
+    from prompttransfer.training import Trained, TrainingOptions
+    from prompttransfer.transfer import Target, TunedPair, TunedTransfer
+    from tasks.task import Task
+
+MARKER = "transfer.json"
+
+
+def transfer(
+    sources: Annotated[list[Path], typer.Argument(help="Source prompt folders, or folders of them.")],
+    to: Annotated[list[str], typer.Option("--to", help="Target tasks, by name or YAML file.")],
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Train each target from each source, and from scratch beside it.")
+    ] = False,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", "-b", help="Another backbone than the prompts' own.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for matrices, figures and prompts.")
+    ] = Path("runs/transfer"),
+    data: DataFolder = None,
+    label_words: LabelWords = None,
+    aggregation: Aggregation = None,
+    other_layout: OtherLayout = False,
+    seeds: Annotated[list[int] | None, typer.Option("--seeds", help="Seeds of the tuned runs.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps (--tune).")] = None,
+    batch: Annotated[int | None, typer.Option(help="Rows a step (--tune).")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate (--tune).")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw or adafactor (--tune).")] = None,
+    evaluate_every: Annotated[int | None, typer.Option(help="Steps between evaluations (--tune).")] = None,
+    patience: Annotated[int | None, typer.Option(help="Early stop, in evaluations (--tune).")] = None,
+    max_length: MaxLength = None,
+    limit_train: LimitTrain = None,
+    limit_test: LimitTest = None,
+    precision: Precision = "auto",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> TransferMatrix:
+    """Use source prompts on target tasks with the targets' own templates and label words.
+
+    Without --tune nothing is trained: the result is a matrix with the rows `no prompt`, `random prompt` and
+    `majority` beneath. With --tune each source is also the start of a training run on each target (TPT_task), with
+    the target's run from scratch beside it and both speed-ups of the paper.
+    """
+    from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say, words_line
+    from prompttransfer.cli.evaluate import backbone_of, load_prompts
+    from prompttransfer.files import atomic_folder, check_free
+    from prompttransfer.transfer import zero_shot
+
+    check_free(output, marker=MARKER)
+    prompts = load_prompts(sources)
+    tasks = resolve_tasks(to, label_words)
+    targets = load_targets(tasks, data=data, limit_train=limit_train, limit_test=limit_test)
+    model = backbone_of(prompts, backbone, precision, device)
+    for task in tasks:
+        if not task.generates:
+            answers = model.answers(task, aggregation)
+            say(f"label words of {words_line(task.name, answers.mapping if answers else {})}", quiet=as_json)
+    matrix = zero_shot(
+        model,
+        prompts,
+        targets,
+        other_layout=other_layout,
+        max_length=max_length,
+        aggregation=aggregation,
+        advance=lambda name: say(f"zero-shot: {name}", quiet=as_json),
+    )
+    pairs: list[TunedPair] = []
+    trained: list[Trained] = []
+    options: TrainingOptions | None = None
+    if tune:
+        result, options = _tune(
+            model,
+            prompts,
+            [t for t in targets if t.task.name not in matrix.impossible],
+            seeds or [0],
+            dict(
+                steps=steps,
+                batch=batch,
+                lr=lr,
+                optimizer=optimizer,
+                evaluate_every=evaluate_every,
+                patience=patience,
+                length=prompts[0].length,
+            ),
+            max_length=max_length,
+            aggregation=aggregation,
+            output=output,
+            quiet=as_json,
+        )
+        pairs, trained = list(result.pairs), list(result.trained)
+    record = _record(model, matrix, tasks, targets, pairs)
+    with atomic_folder(output, marker=MARKER) as folder:
+        write_transfer(folder, matrix, record, pairs, trained)
+    if options is not None:
+        options.clear()
+    if as_json:
+        print_json(record)
+    else:
+        print_matrix(matrix)
+        if pairs:
+            print_pairs(pairs)
+        say(f"written to {output}: " + ", ".join(sorted(p.name for p in output.iterdir())))
+    return matrix
+
+
+def _tune(
+    model: Backbone,
+    prompts: Sequence[Prompt],
+    targets: Sequence[Target],
+    seeds: Sequence[int],
+    overrides: dict[str, Any],
+    *,
+    max_length: int | None,
+    aggregation: str | None,
+    output: Path,
+    quiet: bool,
+) -> tuple[TunedTransfer, TrainingOptions]:
+    from prompttransfer.cli.common import console, say
+    from prompttransfer.progress import TrainingProgress
+    from prompttransfer.recipes import recipe_for
+    from prompttransfer.training import TrainingOptions
+    from prompttransfer.transfer import tune
+
+    recipe = recipe_for(model, **overrides)
+    say(f"recipe: {recipe}", quiet=quiet)
+    wanted = list(dict.fromkeys(seeds))
+    names = [
+        f"{start}-s{seed}"
+        for target in targets
+        for seed in wanted
+        for start in (
+            f"{target.task.name}-scratch",
+            *(f"{prompt.name}-to-{target.task.name}" for prompt in prompts),
+        )
+    ]
+    say(f"tuning: {len(names)} runs in one bank", quiet=quiet)
+    with TrainingProgress(console, names, recipe.steps) as progress:
+        options = TrainingOptions(state_folder=output.parent, progress=None if quiet else progress)
+        result = tune(
+            model,
+            prompts,
+            targets,
+            recipe,
+            seeds=wanted,
+            max_length=max_length,
+            aggregation=aggregation,
+            options=options,
+        )
+    return result, options
+
+
+def _record(
+    model: Backbone,
+    matrix: TransferMatrix,
+    tasks: Sequence[Task],
+    targets: Sequence[Target],
+    pairs: Sequence[TunedPair],
+) -> dict[str, Any]:
+    from prompttransfer.artifacts import versions
+
+    return {
+        "backbone": model.name,
+        "revision": model.revision,
+        "types": {task.name: task.type for task in tasks},
+        "data": {t.task.name: {"source": t.splits.source, "revision": t.splits.revision} for t in targets},
+        "split": "test (the official validation split)",
+        "raw": matrix.as_dict(),
+        "relative": matrix.relative().as_dict(),
+        "tuned": [pair.as_dict() for pair in pairs],
+        "versions": versions(),
+    }
+
+
+def write_transfer(
+    folder: Path,
+    matrix: TransferMatrix,
+    record: dict[str, Any],
+    pairs: Sequence[TunedPair],
+    trained: Sequence[Trained],
+) -> None:
+    """Write matrices, record, figures and tuned prompts into a folder."""
+    from prompttransfer.artifacts import save_prompt
+    from prompttransfer.files import write_json, write_text
+
+    relative = matrix.relative()
+    write_text(folder / "transfer.csv", matrix.to_csv())
+    if bool((~relative.values.isnan()).any()):
+        write_text(folder / "transfer_relative.csv", relative.to_csv())
+    write_json(folder / MARKER, record)
+    if pairs:
+        write_text(folder / "tuned.csv", pairs_csv(pairs))
+    for run in trained:
+        save_prompt(run.prompt, folder / "prompts" / run.prompt.name)
+
+
+def pairs_csv(pairs: Sequence[TunedPair]) -> str:
+    """One line a pair of source and target."""
+    stream = io.StringIO()
+    rows = [pair.as_dict() for pair in pairs]
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def print_matrix(matrix: TransferMatrix) -> None:
+    """The matrix in per cent, with the reference rows beneath."""
+    from prompttransfer.cli.common import say, table
+
+    shared = "microworld-" if all(name.startswith("microworld-") for name in matrix.targets) else ""
+    rows = [
+        [
+            name.removeprefix(shared),
+            *("-" if value != value else f"{100 * value:.1f}" for value in row),
+        ]
+        for name, row in zip(matrix.sources, matrix.values.tolist(), strict=True)
+    ]
+    table(
+        "zero-shot transfer, per cent (rows: source prompts, columns: target tasks"
+        + (f"; {shared!r} left out of the names)" if shared else ")"),
+        ["", *(name.removeprefix(shared) for name in matrix.targets)],
+        rows,
+    )
+    for target, reason in matrix.impossible.items():
+        say(f"{target}: {reason}")
+
+
+def _times(speedup: float | None, steps: int | None) -> str:
+    """A speed-up for people; a run that was there at step 0 has only a lower bound."""
+    if speedup is None:
+        return "never" if steps is None else "-"
+    return ("at least " if steps == 0 else "") + f"{speedup:.1f}x"
+
+
+def print_pairs(pairs: Sequence[TunedPair]) -> None:
+    """Transfer as initialisation beside training from scratch."""
+    from prompttransfer.cli.common import number, say, table
+
+    rows = [
+        [
+            pair.source,
+            pair.target,
+            str(pair.seed),
+            number(pair.step0),
+            number(pair.tuned),
+            number(pair.scratch),
+            number(pair.chance),
+            str(pair.tuned_steps),
+            str(pair.scratch_steps),
+            _times(pair.convergence_speedup, pair.tuned_steps),
+            _times(pair.comparable_speedup, pair.reach_steps),
+        ]
+        for pair in pairs
+    ]
+    table(
+        "\ntransfer as initialisation (TPT_task) beside training from scratch",
+        [
+            "source",
+            "target",
+            "seed",
+            "step 0 (val.)",
+            "test",
+            "scratch test",
+            "chance",
+            "steps",
+            "scratch steps",
+            "convergence",
+            "comparable",
+        ],
+        rows,
+        left=2,
+    )
+    say(
+        "convergence: scratch steps over steps, each to 99 % of the run's own best validation score. "
+        "comparable: scratch steps over the steps to the score at which scratch converged."
+    )
+    if len({pair.seed for pair in pairs}) == 1:
+        say("one seed: differences here are not evidence; give --seeds 0 1 2 for a spread")

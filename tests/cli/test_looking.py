@@ -1,0 +1,190 @@
+"""`compare`, `plot` and `correlate`: what they write, and one clear line for what cannot be."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import typer
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from prompttransfer.cli.compare import compare
+from prompttransfer.cli.correlate import correlate
+from prompttransfer.cli.plot import plot_app
+from prompttransfer.cli.tables import read_matrix, task_types
+from prompttransfer.prompt import CurvePoint, Prompt
+from tasks.errors import UserError
+
+TASKS = ["sst2", "imdb", "mnli", "snli", "qqp"]
+app = typer.Typer()
+app.command()(compare)
+app.command()(correlate)
+app.add_typer(plot_app, name="plot")
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def saved(folder, task, length=4, width=6, seed=0, **fields):
+    from prompttransfer.artifacts import save_prompt
+
+    vectors = torch.randn(length, width, generator=torch.Generator().manual_seed(seed))
+    return save_prompt(Prompt(vectors=vectors, task=task, backbone="tiny", **fields), folder / task)
+
+
+@pytest.fixture
+def matrices(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("transfer", "similarity_ON"):
+        pd.DataFrame(rng.random((5, 5)), index=TASKS, columns=TASKS).to_csv(tmp_path / f"{name}.csv")
+    return tmp_path
+
+
+def test_compare_writes_one_csv_a_metric_and_says_where(tmp_path):
+    prompts = [saved(tmp_path, task, seed=i) for i, task in enumerate(TASKS[:3])]
+    output = run("compare", *prompts, "--output", tmp_path / "out")
+    for metric in ("E_concat", "E_average", "C_concat", "C_average"):
+        path = tmp_path / "out" / f"similarity_{metric}.csv"
+        assert path.name in output.replace("\n", "")
+        assert list(read_matrix(path).index) == TASKS[:3]
+
+
+def test_compare_of_a_file_equals_compare_of_folders(tmp_path):
+    vectors = {
+        t: torch.randn(4, 6, generator=torch.Generator().manual_seed(i)) for i, t in enumerate(TASKS[:3])
+    }
+    save_file(vectors, tmp_path / "all.safetensors")
+    folders = [saved(tmp_path, task, seed=i) for i, task in enumerate(TASKS[:3])]
+    run("compare", tmp_path / "all.safetensors", "--output", tmp_path / "file")
+    run("compare", *folders, "--output", tmp_path / "folders")
+    one, two = (read_matrix(tmp_path / side / "similarity_C_concat.csv") for side in ("file", "folders"))
+    pd.testing.assert_frame_equal(one.loc[two.index, two.columns], two)
+
+
+def test_compare_speaks_json(tmp_path):
+    prompts = [saved(tmp_path, task, seed=i) for i, task in enumerate(TASKS[:2])]
+    record = json.loads(
+        run("compare", *prompts, "--metric", "C_concat", "--output", tmp_path / "out", "--json")
+    )
+    assert record["prompts"] == TASKS[:2] and record["metrics"]["C_concat"][0][0] == pytest.approx(1)
+
+
+def test_prompts_of_different_shape_are_named_with_what_can_be_compared(tmp_path):
+    prompts = [saved(tmp_path, "sst2"), saved(tmp_path, "imdb"), saved(tmp_path, "mnli", length=5)]
+    with pytest.raises(UserError, match=r"sst2, imdb \(tiny, 4 x 6\); mnli \(tiny, 5 x 6\)"):
+        run("compare", *prompts, "--output", tmp_path / "out")
+
+
+def test_two_prompts_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    prompts = [saved(tmp_path / side, "sst2", seed=i) for i, side in enumerate(("one", "two"))]
+    record = json.loads(run("compare", *prompts, "--output", tmp_path / "out", "--json"))
+    assert record["prompts"] == ["sst2@one", "sst2@two"]
+    assert task_types(record["prompts"]) == {"sst2@one": "sentiment", "sst2@two": "sentiment"}
+
+
+def test_a_file_cut_short_is_named(tmp_path):
+    save_file({"a": torch.ones(2, 2)}, tmp_path / "p.safetensors")
+    (tmp_path / "p.safetensors").write_bytes((tmp_path / "p.safetensors").read_bytes()[:-3])
+    with pytest.raises(UserError, match=r"p\.safetensors is not a safetensors file, or it is cut short"):
+        run("compare", tmp_path / "p.safetensors")
+
+
+def test_heatmap_writes_png_and_svg_beside_each_other_and_the_same_again(matrices):
+    run("plot", "heatmap", matrices / "transfer.csv", "--output", matrices / "h.png", "--title", "x")
+    first = [(matrices / f"h.{kind}").read_bytes() for kind in ("png", "svg")]
+    run("plot", "heatmap", matrices / "transfer.csv", "--output", matrices / "h.png", "--title", "x")
+    assert first == [(matrices / f"h.{kind}").read_bytes() for kind in ("png", "svg")]
+
+
+def test_heatmap_takes_types_for_unknown_names_and_leaves_tasks_out(matrices):
+    run(
+        "plot", "heatmap", matrices / "transfer.csv", "--types", "qqp=own", "--leave-out", "imdb", "--cluster"
+    )
+    assert (matrices / "transfer.svg").exists()
+
+
+def test_a_picture_of_another_format_is_refused(matrices):
+    with pytest.raises(UserError, match="png, svg, pdf"):
+        run("plot", "heatmap", matrices / "transfer.csv", "--output", matrices / "h.gif")
+
+
+def test_map_scatter_and_curves_are_drawn_from_files(matrices):
+    points = (CurvePoint(0, None, 0.5), CurvePoint(10, 1.0, 0.8))
+    folders = [
+        saved(matrices, t, seed=i, curve=points, initialiser="prompt:a/imdb" if i else "random")
+        for i, t in enumerate(TASKS)
+    ]
+    run("plot", "map", *folders, "--output", matrices / "map.png")
+    run(
+        "plot",
+        "scatter",
+        "--transfer",
+        matrices / "transfer.csv",
+        "--indicator",
+        matrices / "similarity_ON.csv",
+    )
+    run("plot", "curves", *folders, "--output", matrices / "curves.png")
+    for name in ("map", "scatter_ON", "curves"):
+        assert (matrices / f"{name}.png").stat().st_size > 1000
+
+
+def test_masking_and_projector_figures_are_drawn_from_files(matrices):
+    (matrices / "mask.csv").write_text(
+        "share,kind,draw,score\n0,specific,0,1\n0.5,specific,0,0.4\n0,random,0,1\n0.5,random,0,0.9\n"
+    )
+    (matrices / "proj.csv").write_text(",a,b\nlinear,1,2\nrandom prompt,0.5,\n")
+    run("plot", "masking", matrices / "mask.csv")
+    run("plot", "projectors", matrices / "proj.csv")
+    assert (matrices / "mask.svg").exists() and (matrices / "proj.png").exists()
+
+
+def test_correlate_writes_tables_and_prints_every_indicator(matrices):
+    output = run("correlate", "--transfer", matrices / "transfer.csv", "--indicator", matrices / "similarity_ON.csv",
+                 "--draws", 50, "--output", matrices / "out")  # fmt: skip
+    assert "ON" in output and "same-type" in output and "regret" in output
+    assert list(read_matrix(matrices / "out" / "summary.csv").index)
+    assert list(read_matrix(matrices / "out" / "per_target.csv").columns) == TASKS
+
+
+def test_correlate_says_why_a_number_is_missing(matrices):
+    (matrices / "flat.csv").write_text(",sst2,imdb,mnli\nsst2,1,1,1\nimdb,1,1,1\nmnli,1,1,1\n")
+    arguments = [
+        "correlate",
+        "--transfer",
+        matrices / "transfer.csv",
+        "--indicator",
+        matrices / "flat.csv",
+        "--common",
+    ]
+    record = json.loads(run(*arguments, "--json"))
+    flat = next(a for a in record["indicators"] if a["indicator"] == "flat")
+    assert flat["mean_spearman"] is None and "3 tasks" in flat["interval"]["reason"]
+
+
+def test_correlate_names_the_labels_that_do_not_match(matrices):
+    (matrices / "other.csv").write_text(",sst2,x\nsst2,1,1\nx,1,1\n")
+    with pytest.raises(
+        UserError, match=r"only in the transfer table: imdb, mnli, snli, qqp; only in the indicator: x"
+    ):
+        run("correlate", "--transfer", matrices / "transfer.csv", "--indicator", matrices / "other.csv")
+
+
+def test_types_come_from_the_longest_task_name_that_a_label_begins_with():
+    types = task_types(["sst2-seed1", "microworld-imdb", "IMDB", "nothing known"], ["own=mine"])
+    assert types == {
+        "sst2-seed1": "sentiment",
+        "microworld-imdb": "sentiment",
+        "IMDB": "sentiment",
+        "own": "mine",
+    }
+
+
+def test_a_types_line_that_is_no_pair_is_named(tmp_path):
+    (tmp_path / "types.txt").write_text("a=b\nbad line\n")
+    with pytest.raises(UserError, match="line 2"):
+        task_types(["a"], [str(tmp_path / "types.txt")])
