@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -186,3 +188,16 @@ def test_articles_and_alternatives():
     assert a("apple") == "an apple"
     assert a("pear") == "a pear"
     assert other(random.Random(0), ("one", "two"), "one") == "two"
+
+
+def test_no_row_of_a_task_is_drawn_for_the_pretraining_text(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts"))
+    import microworld_text
+
+    rng, name = random.Random(0), "microworld-justice"
+    forbidden = {texts(row) for row in generate(name, "train")} | {
+        texts(row) for row in generate(name, "test")
+    }
+    drawn = [texts(microworld_text.draw(rng, name, forbidden)) for _ in range(2000)]
+    assert not forbidden & set(drawn)
+    sys.modules.pop("microworld_text")
