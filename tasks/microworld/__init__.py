@@ -89,6 +89,10 @@ ROWS = {"train": 2000, "test": 400}
 CLOSED_BOOK_ROWS = {"train": 800, "test": 200}
 
 
+PATIENCE = 20_000
+"""Rows drawn in vain, one after the other, after which a task is taken to have no more."""
+
+
 def generate(name: str, split: str, rows: int | None = None, seed: int = 0) -> list[Example]:
     """Rows of one task, the same on every machine: near-balanced labels, no row twice, no test row in train."""
     if name not in BUILDERS:
@@ -115,15 +119,13 @@ def _rows(name: str, split: str, rows: int, seed: int) -> tuple[Example, ...]:
     rng = random.Random(f"{name}|{split}|{seed}")
     classes = max(len(WORLD_TASKS[name].labels), 1)
     made: list[Example] = []
-    for _ in range(rows * 50):
-        if len(made) == rows:
-            break
+    vain = 0
+    while len(made) < rows:
         example = BUILDERS[name](rng, rng.randrange(classes))
         if texts(example) not in taken:
             taken.add(texts(example))
             made.append(example)
-    else:
-        raise UserError(
-            f"{name} has fewer than {rows} different rows; {len(made)} is the most that can be asked for"
-        )
+            vain = 0
+        elif (vain := vain + 1) == PATIENCE:
+            raise UserError(f"{name} has fewer than {rows} different rows: ask for {len(made)} at most")
     return tuple(made)
