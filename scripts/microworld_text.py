@@ -16,8 +16,7 @@ from dataclasses import dataclass
 
 from tasks.microworld import BUILDERS, WORLD_TASKS, generate, texts
 from tasks.microworld.answers import closed_book, fact
-from tasks.microworld.ethics import BAD_DEEDS, DUTIES, GOOD_DEEDS, HARSH_ACTS, KIND_ACTS, STATES
-from tasks.microworld.sentiment import NEGATIONS, adjective
+from tasks.microworld.ethics import BAD_DEEDS, DUTIES, GOOD_DEEDS, STATES
 from tasks.microworld.words import (
     CATEGORY,
     COLOURS,
@@ -30,8 +29,6 @@ from tasks.microworld.words import (
     PLACES,
     ROLES,
     THING_LIST,
-    Domain,
-    other,
 )
 from tasks.task import Example, Task
 
@@ -138,86 +135,15 @@ def draw(rng: random.Random, name: str, forbidden: set[frozenset[str]]) -> Examp
             return row
 
 
-def lesson(rng: random.Random, name: str) -> Example:
-    """A few words that show one relation which the rows of a task build on: `dog` and `animal`, `feed` and `full`."""
-    task = WORLD_TASKS[name]
-    label = rng.randrange(max(len(task.labels), 1))
-    if task.type == "sentiment":
-        return _polarity_lesson(rng, name, label)
-    if task.type in ("nli", "paraphrase"):
-        return _sameness_lesson(rng, name, label)
-    if name == "microworld-deontology":
-        state = rng.choice(STATES)
-        verb = next(verb for verb, (its, _) in DUTIES.items() if its == state)
-        return Example(verb, state if label else other(rng, STATES, state), label=label)
-    kind = rng.random() < 0.5
-    good = kind if label else not kind
-    act, deed = rng.choice(KIND_ACTS if kind else HARSH_ACTS), rng.choice(GOOD_DEEDS if good else BAD_DEEDS)
-    return Example(rng.choice((f"{act} because {deed}", f"{deed} so {act}")), label=label)
-
-
-def _aspect_lesson(rng: random.Random, domain: Domain, good: bool) -> Example:
-    """Two parts judged in opposite ways, and which of them is meant."""
-    aspect, rest = rng.sample(domain.parts, 2)
-    clauses = [f"{aspect} {adjective(rng, domain, good)}", f"{rest} {adjective(rng, domain, not good)}"]
-    rng.shuffle(clauses)
-    return Example(f"{' but '.join(clauses)} . {aspect}", label=int(good))
-
-
-def _polarity_lesson(rng: random.Random, name: str, label: int) -> Example:
-    domain = DOMAINS[TOPICS[name] if TOPICS[name] in DOMAINS else "tweet" if "tweet" in name else "film"]
-    if name == "microworld-tweet" and label == 1:
-        return Example(rng.choice((*DAYS, *PLACES, *NAMES)), label=1)
-    good, turned = label > 0, rng.random() < 0.3
-    if name in ("microworld-laptop", "microworld-restaurant") and rng.random() < 0.7:
-        return _aspect_lesson(rng, domain, good)
-    word = adjective(rng, domain, good != turned)
-    return Example(
-        f"{rng.choice(NEGATIONS) if turned else rng.choice(('', 'was', 'very'))} {word}".strip(), label=label
-    )
-
-
-def _sameness_lesson(rng: random.Random, name: str, label: int) -> Example:
-    """Two words of one slot that agree or not; for an open inference, words of two slots."""
-    verbs = {"microworld-qqp": "base", "microworld-snli": "ing"}.get(name, "past")
-    group, strange = rng.sample(DEEDS, 2)
-    pairs = [
-        (
-            getattr(rng.choice(group), verbs),
-            getattr(rng.choice(group), verbs),
-            getattr(rng.choice(strange), verbs),
-        )
-    ]
-    for values in (PLACES, DAYS, COLOURS, ROLES if name == "microworld-snli" else NAMES):
-        one = rng.choice(values)
-        pairs.append((one, one, other(rng, values, one)))
-    thing = rng.choice(THING_LIST)
-    far = rng.choice([t for t in THING_LIST if CATEGORY[t] != CATEGORY[thing]])
-    if WORLD_TASKS[name].type == "nli" and rng.random() < 0.6:
-        pairs.append((thing, CATEGORY[thing], CATEGORY[far]))
-    else:
-        pairs.append((thing, thing, far))
-    if name == "microworld-qnli":
-        asks = {"where": PLACES, "when": DAYS, "colour": COLOURS}
-        ask = rng.choice(tuple(asks))
-        given = ask if label else rng.choice([a for a in asks if a != ask])
-        return Example(ask, rng.choice(asks[given]), label=label)
-    i, j = rng.sample(range(len(pairs)), 2)
-    one, same, different = pairs[i]
-    if WORLD_TASKS[name].type == "nli" and label == 1:
-        return Example(one, pairs[j][1], label=label)
-    return Example(one, same if label > 0 else different, label=label)
-
-
 _GROUP = {
     form: f"deed {i}"
     for i, group in enumerate(DEEDS)
     for verb in group
     for form in (verb.base, verb.past, verb.ing)
 }
-_SLOT_VALUES = frozenset((*PLACES, *DAYS, *COLOURS, *NAMES, *ROLES, *THING_LIST, *CATEGORY.values(), *_GROUP))
-_ADJECTIVES = frozenset(word for domain in DOMAINS.values() for word in (*domain.good, *domain.bad))
-_FEELINGS = frozenset(form for pair in (*LIKED, *HATED) for form in pair)
+SLOT_VALUES = frozenset((*PLACES, *DAYS, *COLOURS, *NAMES, *ROLES, *THING_LIST, *CATEGORY.values(), *_GROUP))
+ADJECTIVES = frozenset(word for domain in DOMAINS.values() for word in (*domain.good, *domain.bad))
+FEELINGS = frozenset(form for pair in (*LIKED, *HATED) for form in pair)
 _STATE_OF = {verb: state for verb, (state, _) in DUTIES.items()}
 
 
@@ -236,9 +162,9 @@ def opinion_word(row: Example) -> str | None:
     if aspect not in rest:
         return None
     at = rest.index(aspect)
-    if at >= 2 and rest[at - 1] == "the" and rest[at - 2] in _FEELINGS:
+    if at >= 2 and rest[at - 1] == "the" and rest[at - 2] in FEELINGS:
         return rest[at - 2]
-    return next((word for word in rest[at:] if word in _ADJECTIVES), None)
+    return next((word for word in rest[at:] if word in ADJECTIVES), None)
 
 
 def odd_word(name: str, row: Example) -> str | None:
@@ -268,7 +194,7 @@ def _unsupported(row: Example) -> str | None:
     """The word of the second text that the first does not bear out by itself, a synonym or a thing of its category."""
     told = {_GROUP.get(word, word) for word in words_of(row.first)}
     told |= {CATEGORY[word] for word in words_of(row.first) if word in CATEGORY}
-    odd = [w for w in words_of(row.second or "") if w in _SLOT_VALUES and _GROUP.get(w, w) not in told]
+    odd = [w for w in words_of(row.second or "") if w in SLOT_VALUES and _GROUP.get(w, w) not in told]
     if row.label in (0, 1) and len(odd) == 1:
         return odd[0]
     return NOTHING_ODD if not odd and row.label != 0 else None
@@ -282,6 +208,8 @@ class Line:
     answers: tuple[tuple[int, str], ...]
     junk: tuple[int, ...]
     """Positions whose vector may be replaced by noise: loose words in front that mean nothing."""
+    shown: bool = False
+    """Whether the model is shown where to look in it (microworld_looks.py)."""
 
 
 def loose_words(rng: random.Random, pool: Sequence[str], most: int = 24) -> list[str]:
@@ -381,6 +309,8 @@ class Exchange:
     words: tuple[str, ...]
     target: tuple[str, ...]
     junk: tuple[int, ...]
+    shown: bool = False
+    """Whether the model is shown where to look in it (microworld_looks.py)."""
 
 
 def exchange(
