@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.catalog import find_task
-from tasks.errors import unknown
+from tasks.errors import UserError, unknown
 from tasks.task import Task, parse_label_words, with_words
 
 if TYPE_CHECKING:
@@ -42,6 +42,10 @@ def _resolve(name: str) -> Task:
         from tasks.custom import read_task_file
 
         return read_task_file(Path(name))
+    if "/" in name and Path(name).is_dir():
+        raise UserError(
+            f"{name} is a folder and no task: folders of prompts stand before the options of several values"
+        )
     return find_task(name)
 
 

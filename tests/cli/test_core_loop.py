@@ -1,0 +1,130 @@
+"""`train`, `evaluate` and `transfer` from the command line on a tiny backbone: what they leave, and one line for a mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from prompttransfer.artifacts import load_prompt
+from prompttransfer.cli import main
+
+ROWS = {
+    "toy-film": ("dull film", "cold plot", "rude actor", "fresh film", "warm plot", "kind actor"),
+    "toy-room": ("grim room", "slow song", "sour book", "bright room", "quick song", "sweet book"),
+}
+SHORT = ("--steps", "4", "--batch", "4", "--length", "3", "--evaluate-every", "2", "--precision", "fp32")
+
+
+@pytest.fixture
+def world(tmp_path: Path, backbone_folder, monkeypatch):
+    """A data folder, two tasks in YAML files and a backbone; the current folder is empty."""
+    for name, texts in ROWS.items():
+        folder = tmp_path / "data" / name
+        folder.mkdir(parents=True)
+        (tmp_path / f"{name}.yaml").write_text(
+            f"name: {name}\ntype: sentiment\nkind: sentence\nwords:\n  negative: terrible\n  positive: great\n"
+        )
+        lines = [
+            json.dumps({"text": f"the {text} was {word}", "label": "negative" if i < 3 else "positive"})
+            for i, text in enumerate(texts)
+            for word in ("bad" if i < 3 else "good", "it", "so", "that")
+        ]
+        for split in ("train", "validation"):
+            (folder / f"{split}.jsonl").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").symlink_to(backbone_folder("roberta"))
+    return tmp_path
+
+
+def run(*arguments: str) -> int:
+    """Exit code of one command."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
+
+
+def train(*more: str) -> int:
+    return run("train", "--task", "toy-film.yaml", "--backbone", "model", "--data", "data", *SHORT, *more)
+
+
+def test_a_prompt_is_trained_evaluated_and_moved_to_another_task(world: Path, capsys) -> None:
+    assert train("--output", "prompts", "--seeds", "0", "1") == 0
+    assert {path.name for path in (world / "prompts").iterdir() if path.is_dir()} >= {
+        "toy-film-s0",
+        "toy-film-s1",
+    }
+    assert "written to prompts" in capsys.readouterr().out
+    assert run("evaluate", "prompts", "--task", "toy-room.yaml", "--data", "data", "--precision", "fp32") == 0
+    assert "toy-room" in capsys.readouterr().out
+    moved = ("transfer", "prompts", "--to", "toy-room.yaml", "toy-film.yaml", "--data", "data")
+    assert run(*moved, "--precision", "fp32", "--output", "moved") == 0
+    matrix = pd.read_csv(world / "moved" / "transfer.csv", index_col=0)
+    assert list(matrix.columns) == ["toy-room", "toy-film"]
+    assert {"toy-film-s0", "toy-film-s1", "no prompt", "random prompt", "majority"} == set(matrix.index)
+
+
+def test_the_label_words_of_a_run_are_stored_with_the_prompt(world: Path) -> None:
+    assert train("--output", "prompts", "--label-words", "negative=bad", "positive=good") == 0
+    assert load_prompt(world / "prompts" / "toy-film").words == {"negative": "bad", "positive": "good"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--task", "sst3"), "did you mean 'sst2'"),
+        (("--layout", "prompt-frist"), "did you mean 'prompt-first'"),
+        (("--init", "radnom"), "did you mean 'random'"),
+        (("--optimizer", "adam"), "did you mean 'adamw'"),
+        (("--backbone", "microworld-robert"), "did you mean 'microworld-roberta'"),
+        (("--label-words", "postive=good"), "did you mean 'positive'"),
+        (("--task", "data"), "unknown task"),
+        (("--task", "data/toy-film"), "is a folder and no task"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(world: Path, capsys, arguments, line) -> None:
+    assert train("--output", "prompts", *arguments) == 2
+    said = capsys.readouterr().err
+    assert line in said.replace("\n", " ") and "Traceback" not in said
+    assert not (world / "prompts").exists() or not any((world / "prompts").iterdir())
+
+
+def test_a_bad_data_line_is_named_with_file_and_number(world: Path, capsys) -> None:
+    with (world / "data" / "toy-film" / "train.jsonl").open("a") as file:
+        file.write('\n{"text": "the film", "label": "good"}')
+    assert train("--output", "prompts") == 2
+    said = capsys.readouterr().err.replace("\n", "")
+    assert "train.jsonl" in said and "25" in said and "good" in said
+
+
+def test_an_output_folder_that_holds_something_else_is_left_alone(world: Path, capsys) -> None:
+    held = world / "prompts" / "toy-film"
+    held.mkdir(parents=True)
+    (held / "diary.txt").write_text("mine")
+    assert train("--output", "prompts") == 2
+    assert (held / "diary.txt").read_text() == "mine" and list(held.iterdir()) == [held / "diary.txt"]
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_prompt(world: Path) -> None:
+    command = [sys.executable, "-m", "prompttransfer", "train", "--task", "toy-film.yaml", "--backbone", "model"]
+    command += ["--data", "data", *SHORT, "--steps", "400", "--output"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    killed = subprocess.Popen([*command, "killed"], env=environment, cwd=world)
+    deadline = time.monotonic() + 60
+    while not list(world.glob("killed/.training-*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (world / "killed" / "toy-film" / "prompt.json").exists()
+    for output in ("killed", "whole"):
+        subprocess.run([*command, output], env=environment, cwd=world, check=True, capture_output=True)
+    one, other = (load_prompt(world / output / "toy-film") for output in ("killed", "whole"))
+    assert (one.vectors == other.vectors).all() and one.curve == other.curve
+    assert not list(world.glob("killed/.training-*"))
