@@ -7,9 +7,9 @@ sorted by length and run in a few micro-batches, so that little is padded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -49,8 +49,13 @@ class RowOrder:
         per_epoch = max(1, len(self.sizes) // self.batch)
         return list(self._epoch(step // per_epoch)[step % per_epoch])
 
-    @lru_cache(maxsize=2)  # noqa: B019 (two epochs per prompt, freed with the run)
-    def _epoch(self, epoch: int) -> list[list[int]]:
+    @cached_property
+    def _epoch(self) -> Callable[[int], list[list[int]]]:
+        # A cache of its own for every prompt: with a shared one, the prompts of a bank would push each other out.
+        return lru_cache(maxsize=1)(self._arrange)
+
+    def _arrange(self, epoch: int) -> list[list[int]]:
+        """The batches of one pass over the rows."""
         count = len(self.sizes)
         if count <= self.batch:
             return [list(range(count))]
@@ -60,7 +65,7 @@ class RowOrder:
         window = self.batch * WINDOW
         ordered: list[int] = []
         for start in range(0, len(whole), window):
-            ordered += sorted(whole[start : start + window], key=lambda index: self.sizes[index])
+            ordered += sorted(whole[start : start + window], key=self.sizes.__getitem__)
         cut = [ordered[start : start + self.batch] for start in range(0, len(ordered), self.batch)]
         return [cut[i] for i in torch.randperm(len(cut), generator=generator).tolist()]
 
@@ -115,14 +120,18 @@ class BankData(LightningDataModule):
     def step(self, step: int) -> list[MicroBatch]:
         """The micro-batches of one step for the prompts that still train."""
         assert self.bank is not None
+        return [self._micro(part) for part in self.plan(step, self.bank.active)]
+
+    def plan(self, step: int, active: Sequence[int]) -> list[list[tuple[int, Row, float]]]:
+        """Owner, row and weight of everything that runs in one step, a list a micro-batch."""
         picked = [
             (owner, self.rows[owner][index], 1 / len(indices))
-            for owner in self.bank.active
+            for owner in active
             for indices in [self.orders[owner].step(step)]
             for index in indices
         ]
         picked.sort(key=lambda item: item[1].size)
-        return [self._micro(part) for part in self._split(picked)]
+        return list(self._split(picked))
 
     def _split(self, picked: list[tuple[int, Row, float]]) -> Iterator[list[tuple[int, Row, float]]]:
         """Cut rows in order of length where the padded tokens would pass the budget, or the kind of target changes."""

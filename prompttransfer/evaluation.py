@@ -156,7 +156,7 @@ def batches(backbone: Backbone, encoded: EncodedTask, *, prompts: int) -> Iterat
 
 def token_budget(backbone: Backbone) -> int:
     """Tokens, padding included, that run through the backbone at one time."""
-    return 262_144 if backbone.device.type == "cuda" else 8_192
+    return backbone.tokens_at_once
 
 
 def repeat(batch: Batch, times: int) -> Batch:

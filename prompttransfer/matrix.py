@@ -56,10 +56,14 @@ class TransferMatrix:
         return torch.stack([column.double() for column in columns])
 
     def relative(self) -> TransferMatrix:
-        """Each cell over the target's own prompt (Su et al. 2022, section 4); NaN where there is no own prompt."""
+        """Each cell over the target's own prompt (Su et al. 2022, section 4).
+
+        NaN where there is no own prompt, or one that scores 0, of which nothing is a share.
+        """
         from dataclasses import replace
 
-        return replace(self, values=self.values / self.own(), meaning="relative")
+        own = self.own()
+        return replace(self, values=self.values / own.where(own > 0, float("nan")), meaning="relative")
 
     def summary(self, types: Mapping[str, str]) -> dict[str, float]:
         """Mean cell by kind of pair (self left out), `types` being task -> type; NaN where there is no such pair."""

@@ -8,7 +8,8 @@ given, for the input of the prompt alone (Su et al. 2022, arXiv 2111.06719, sect
     T5 v1.0           output of the decoder's `wi`, before ReLU (the sign is the same); first decoding step
     T5 v1.1, LM       act(wi_0) of the decoder's gated layer, before it multiplies wi_1; first decoding step
 
-Overlap and statistics of states are in analysis/neurons.py; files of states are in neuron_states.py.
+Overlap and statistics of states are in analysis/neurons.py; files of states are in neuron_states.py; switching neurons
+off by steps is in masking.py.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from analysis.neurons import RULES, NeuronStates, most_specific, pack
+from analysis.neurons import RULES, pack
 from prompttransfer.backbones.base import Backbone, Batch
-from prompttransfer.evaluation import EncodedTask, batches, evaluate_bank, repeat, token_budget
+from prompttransfer.evaluation import EncodedTask, batches, repeat, token_budget
 from prompttransfer.layouts import Layout, find_layout
 from prompttransfer.neuron_states import Captured, backbone_label
 from prompttransfer.prompt import Prompt, bank
@@ -192,6 +193,58 @@ def mean_activations(backbone: Backbone, vectors: Tensor, encoded: EncodedTask) 
     return total / len(encoded.rows)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """Activations of prompts on one backbone, and the input they were read on, in words."""
+
+    backbone: str
+    names: tuple[str, ...]
+    tasks: tuple[str, ...]
+    values: NDArray[np.float32]
+    """[prompts, layers, neurons]."""
+    tensor: str
+    shown: str
+
+    def states(self, rule: str = "positive", share: float = 0.1) -> Captured:
+        """Which of them are active: `positive` (the paper's: active iff > 0) or `top` (the largest `share` of each layer)."""
+        if rule not in RULES:
+            raise unknown("rule for active neurons", rule, RULES)
+        active = RULES[rule](self.values, *((share,) if rule == "top" else ()))
+        words = "above 0" if rule == "positive" else f"largest {100 * share:g} % of a layer"
+        packed = pack(active, self.names, self.backbone, f"{words}; {self.shown}")
+        return Captured(packed, self.tasks, self.tensor)
+
+
+def read_activations(
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    *,
+    encoded: EncodedTask | None = None,
+    other_layout: bool = False,
+) -> Reading:
+    """What every prompt stimulates, in all layers.
+
+    `encoded` are rows of a task to average over; without them the input is the prompt alone. Raises UserError for
+    prompts that do not belong to this backbone or to one another.
+    """
+    _check_origin(backbone, prompts)
+    layout = find_layout(common_layout(backbone, prompts, other_layout=other_layout), backbone.family)
+    vectors = bank(prompts)
+    if encoded is None:
+        values, shown = activations(backbone, vectors, layout), input_in_words(backbone, layout)
+    else:
+        values = mean_activations(backbone, vectors, encoded)
+        shown = f"mean over {len(encoded.rows)} rows of {encoded.task.name}"
+    return Reading(
+        backbone_label(backbone.name, backbone.revision),
+        tuple(prompt.name for prompt in prompts),
+        tuple(prompt.task for prompt in prompts),
+        values.numpy(),
+        find_site(backbone).tensor,
+        shown,
+    )
+
+
 def capture(
     backbone: Backbone,
     prompts: Sequence[Prompt],
@@ -201,30 +254,10 @@ def capture(
     encoded: EncodedTask | None = None,
     other_layout: bool = False,
 ) -> Captured:
-    """Which neurons each prompt activates, in all layers.
-
-    rule: `positive` (the paper's: active iff > 0) or `top` (the largest `share` of each layer). `encoded` are rows of
-    a task to average over; without them the input is the prompt alone. Raises UserError for prompts that do not
-    belong to this backbone or to one another.
-    """
+    """Which neurons each prompt activates, in all layers: `read_activations` under a rule of RULES."""
     if rule not in RULES:
         raise unknown("rule for active neurons", rule, RULES)
-    _check_origin(backbone, prompts)
-    layout = find_layout(common_layout(backbone, prompts, other_layout=other_layout), backbone.family)
-    vectors = bank(prompts)
-    if encoded is None:
-        values, shown = activations(backbone, vectors, layout), input_in_words(backbone, layout)
-    else:
-        values = mean_activations(backbone, vectors, encoded)
-        shown = f"mean over {len(encoded.rows)} rows of {encoded.task.name}"
-    active = RULES[rule](values.numpy(), *((share,) if rule == "top" else ()))
-    words = "above 0" if rule == "positive" else f"largest {100 * share:g} % of a layer"
-    names = [prompt.name for prompt in prompts]
-    return Captured(
-        pack(active, names, backbone_label(backbone.name, backbone.revision), f"{words}; {shown}"),
-        tasks=tuple(prompt.task for prompt in prompts),
-        tensor=find_site(backbone).tensor,
-    )
+    return read_activations(backbone, prompts, encoded=encoded, other_layout=other_layout).states(rule, share)
 
 
 def _check_origin(backbone: Backbone, prompts: Sequence[Prompt]) -> None:
@@ -236,86 +269,3 @@ def _check_origin(backbone: Backbone, prompts: Sequence[Prompt]) -> None:
             f"prompt {foreign[0].name!r} was trained on {backbone.name} at {foreign[0].revision}, here it is at "
             f"{backbone.revision}: its neurons are of another model; train it again"
         )
-
-
-# Masking ---------------------------------------------------------------------------------------------------------
-
-SPECIFIC, RANDOM, RANDOM_ACTIVE = "specific", "random", "random active"
-SHARES = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
-DRAWS = 5
-
-
-@dataclass(frozen=True)
-class Masked:
-    """The score of a prompt with a share of all neurons switched off."""
-
-    share: float
-    kind: str
-    """`specific` to the prompt, `random`, or `random active` (drawn among those that the prompt activates)."""
-    draw: int
-    neurons: int
-    """How many were switched off."""
-    score: float
-
-
-def masking_curve(
-    backbone: Backbone,
-    prompt: Prompt,
-    encoded: EncodedTask,
-    states: NeuronStates,
-    *,
-    shares: Sequence[float] = SHARES,
-    draws: int = DRAWS,
-    seed: int = 0,
-    advance: Callable[[], None] | None = None,
-) -> list[Masked]:
-    """Scores of `prompt` on `encoded` while its most specific neurons are switched off, a larger share each step.
-
-    `states` holds the prompt and those that it must differ from. Beside it stand `draws` draws of random neurons
-    and of random active ones, both with as many neurons in every layer as the specific ones have, so that only the
-    choice within a layer differs.
-    """
-    if len(states.names) < 2:
-        raise UserError(
-            "which neurons are specific to a prompt shows only against others: name more with --others"
-        )
-    own = states.names.index(prompt.name)
-    active = np.stack([states.active(layer)[own] for layer in range(states.layers)])
-    orders = {
-        kind: [_order(active, kind, seed + draw) for draw in range(draws)] for kind in (RANDOM, RANDOM_ACTIVE)
-    }
-    found = []
-    for share in sorted(dict.fromkeys(shares)):
-        chosen = most_specific(states, prompt.name, share)
-        counts = chosen.sum(axis=1)
-        trials = [(SPECIFIC, 0, chosen)]
-        trials += [
-            (k, d, _first(order, counts)) for k, drawn in orders.items() for d, order in enumerate(drawn)
-        ]
-        untouched = None
-        for kind, draw, neurons in trials:
-            if untouched is None or counts.sum():
-                untouched = score_without(backbone, prompt, encoded, neurons)
-            found.append(Masked(share, kind, draw, int(counts.sum()), untouched))
-            if advance is not None:
-                advance()
-    return found
-
-
-def score_without(backbone: Backbone, prompt: Prompt, encoded: EncodedTask, neurons: Bits) -> float:
-    """The score of a prompt on a task with `neurons` [layers, neurons] switched off."""
-    with switched_off(backbone, neurons):
-        return evaluate_bank(backbone, prompt.vectors[None], encoded)[0].value
-
-
-def _order(active: Bits, kind: str, seed: int) -> NDArray[np.intp]:
-    """A random order of the neurons of each layer, [layers, neurons]; for `random active` active ones come first."""
-    values = np.random.default_rng(seed).random(active.shape)
-    return np.argsort(values - (active if kind == RANDOM_ACTIVE else 0), axis=1)
-
-
-def _first(order: NDArray[np.intp], counts: NDArray[np.intp]) -> Bits:
-    """The first `counts` [layers] neurons of each layer's order."""
-    ranks = np.argsort(order, axis=1)
-    chosen: Bits = ranks < counts[:, None]
-    return chosen

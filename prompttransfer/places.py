@@ -29,22 +29,32 @@ def locate(name: str) -> tuple[str, str]:
     The revision is the commit of a hub model, the digest of the weights of a folder. Raises UserError for a name that
     is nothing, MachineError when the hub cannot be reached.
     """
-    if name in EMBEDDED:
-        folder = EMBEDDED_FOLDER / name
+    folder = local_folder(name)
+    if folder is not None:
         return str(folder), _weights_digest(folder)
+    return _hub_snapshot(name)
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder of an embedded backbone or one on this disk; None for a name that only the hub can know.
+
+    Raises UserError for a name that is nothing, as far as that can be said without asking the hub.
+    """
+    if name in EMBEDDED:
+        return EMBEDDED_FOLDER / name
     path = Path(name)
     if path.is_dir():
         if not (path / "config.json").exists():
             raise UserError(
                 f"backbone folder {name} has no config.json: give a folder saved by save_pretrained"
             )
-        return str(path), _weights_digest(path)
+        return path
     if path.is_absolute() or name.startswith((".", "~")):
         raise UserError(f"backbone folder {name} does not exist: give a folder saved by save_pretrained")
     close = difflib.get_close_matches(name, [*EMBEDDED, *HUB_NAMES], n=1, cutoff=0.8)
     if close and close[0] != name and "/" not in name:
         raise unknown("backbone", name, [*EMBEDDED, *HUB_NAMES])
-    return _hub_snapshot(name)
+    return None
 
 
 def _hub_snapshot(name: str) -> tuple[str, str]:

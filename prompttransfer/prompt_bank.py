@@ -36,6 +36,7 @@ class PromptBank(LightningModule):
         recipe: Recipe,
         state_file: Path | None = None,
         progress: TrainingProgress | None = None,
+        rates: Sequence[float] | None = None,
     ):
         super().__init__()
         self.automatic_optimization = False
@@ -43,6 +44,7 @@ class PromptBank(LightningModule):
         self.prompts = nn.ParameterList([nn.Parameter(vectors.clone()) for vectors in initial])
         self.validation = validation
         self.recipe = recipe
+        self.rates = rates or [recipe.lr] * len(initial)
         self.state_file = state_file
         self.progress = progress
         self.last_losses = torch.zeros(len(initial))
@@ -63,7 +65,7 @@ class PromptBank(LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         """One optimizer with a group of its own for each prompt."""
-        optimizer = make_optimizer(self.recipe, self.prompts)
+        optimizer = make_optimizer(self.recipe, self.prompts, self.rates)
         if self._optimizer_state is not None:
             optimizer.load_state_dict(self._optimizer_state)
         return optimizer
@@ -165,7 +167,7 @@ class PromptBank(LightningModule):
         if self.state_file is None or not self.state_file.exists():
             return False
         self.states, vectors, self._optimizer_state, self.steps_done = read_state(
-            self.state_file, make_optimizer(self.recipe, self.prompts)
+            self.state_file, make_optimizer(self.recipe, self.prompts, self.rates)
         )
         with torch.no_grad():
             for parameter, values in zip(self.prompts, vectors, strict=True):

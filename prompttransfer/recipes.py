@@ -14,7 +14,7 @@ configuration; 0.3 is never handed to AdamW silently.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -81,13 +81,18 @@ def recipe_for(backbone: Backbone, **overrides: Any) -> Recipe:
 
     Another optimizer than the family's own brings that optimizer's own tested rate with it.
     """
+    return recipe_for_size(backbone.family, backbone.width, **overrides)
+
+
+def recipe_for_size(family: str, width: int, **overrides: Any) -> Recipe:
+    """The same for a backbone of which only family and width are known."""
     given = {key: value for key, value in overrides.items() if value is not None}
-    return replace(_base(backbone, given.get("optimizer")), **given)
+    return replace(_base(family, width, given.get("optimizer")), **given)
 
 
-def _base(backbone: Backbone, optimizer: str | None) -> Recipe:
-    small = backbone.width < SMALL_WIDTH
-    recipe = _t5(optimizer) if backbone.family == "t5" else _masked_lm(backbone.width, optimizer)
+def _base(family: str, width: int, optimizer: str | None) -> Recipe:
+    small = width < SMALL_WIDTH
+    recipe = _t5(optimizer) if family == "t5" else _masked_lm(width, optimizer)
     if small:
         return replace(recipe, steps=300, batch=32, length=20, evaluate_every=25)
     return recipe
@@ -109,9 +114,14 @@ def _t5(optimizer: str | None) -> Recipe:
     return Recipe("adafactor", 0.3, "Lester et al. 2021", weight_decay=1e-5, batch=32)
 
 
-def make_optimizer(recipe: Recipe, parameters: Iterable[Tensor]) -> Optimizer:
-    """The optimizer of a recipe, every parameter with a state of its own."""
-    groups = [{"params": [parameter]} for parameter in parameters]
+def make_optimizer(
+    recipe: Recipe, parameters: Iterable[Tensor], rates: Sequence[float] | None = None
+) -> Optimizer:
+    """The optimizer of a recipe, every parameter with a state of its own and, if given, a learning rate of its own."""
+    groups: list[dict[str, Any]] = [{"params": [parameter]} for parameter in parameters]
+    if rates is not None:
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
     if recipe.optimizer == "adamw":
         return AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
     from transformers.optimization import Adafactor

@@ -47,6 +47,8 @@ class Job:
     name: str = ""
     vectors: Tensor | None = None
     """Initial vectors that are at hand already; `initialiser` then only says what they are."""
+    lr: float | None = None
+    """A learning rate of its own; None takes the recipe's."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def train_prompts(
     """
     options = options or TrainingOptions()
     place = find_layout(layout, backbone.family)
-    encode = _Encoder(backbone, recipe.length, place, max_length, aggregation)
+    encode = RowEncoder(backbone, recipe.length, place, max_length, aggregation)
     train_rows = [encode.train(job) for job in jobs]
     validation = [encode.validation(job) for job in jobs]
     initial = [_initial(backbone, job, recipe) for job in jobs]
@@ -112,19 +114,19 @@ def train_prompts(
     if options.state_folder is not None:
         key = _fingerprint(backbone, jobs, recipe, layout, train_rows, initial)
         state_file = options.state_folder / f".training-{key}.safetensors"
-    module = PromptBank(backbone, initial, validation, recipe, state_file, options.progress)
+    recipes = [recipe if job.lr is None else replace(recipe, lr=job.lr) for job in jobs]
+    module = PromptBank(
+        backbone,
+        initial,
+        validation,
+        recipe,
+        state_file,
+        options.progress,
+        rates=[own.lr for own in recipes],
+    )
     if module.resume() and options.progress is not None:
         options.progress.resumed(module.steps_done)
-    data = BankData(
-        backbone,
-        train_rows,
-        [job.seed for job in jobs],
-        batch=recipe.batch,
-        length=recipe.length,
-        layout=place,
-        steps=recipe.steps,
-        evaluate_every=recipe.evaluate_every,
-    )
+    data = bank_data(backbone, train_rows, jobs, recipe, place)
     data.bank = module
     data.first_epoch = math.ceil(module.steps_done / recipe.evaluate_every)
     frozen = backbone.digest()
@@ -132,18 +134,33 @@ def train_prompts(
     if backbone.digest() != frozen:
         raise MachineError("the frozen backbone changed during training: this is a bug, please report it")
     settings = {
-        **recipe.as_dict(),
         "precision": str(backbone.dtype).removeprefix("torch."),
         "max_length": max_length,
         "bank": len(jobs),
     }
     results = [
-        _finish(backbone, job, state, start, layout, settings, aggregation)
-        for job, state, start in zip(jobs, module.states, initial, strict=True)
+        _finish(backbone, job, state, start, layout, {**own.as_dict(), **settings}, aggregation)
+        for job, state, start, own in zip(jobs, module.states, initial, recipes, strict=True)
     ]
     if state_file is not None:
         options.state_files.append(state_file)
     return results
+
+
+def bank_data(
+    backbone: Backbone, rows: Sequence[Sequence[Row]], jobs: Sequence[Job], recipe: Recipe, layout: Layout
+) -> BankData:
+    """The training rows of jobs, cut into steps."""
+    return BankData(
+        backbone,
+        rows,
+        [job.seed for job in jobs],
+        batch=recipe.batch,
+        length=recipe.length,
+        layout=layout,
+        steps=recipe.steps,
+        evaluate_every=recipe.evaluate_every,
+    )
 
 
 def convergence_step(curve: Sequence[CurvePoint], share: float = 0.99) -> int:
@@ -160,7 +177,7 @@ def first_step_at(curve: Sequence[CurvePoint], score: float) -> int | None:
     return next((point.step for point in curve if point.score >= score), None)
 
 
-class _Encoder:
+class RowEncoder:
     """Encodes each task's rows once, however many jobs share them."""
 
     def __init__(
@@ -229,7 +246,7 @@ def _fingerprint(
         if id(own) not in seen:
             seen[id(own)] = hashlib.sha256(repr(own).encode()).digest()
         sha.update(seen[id(own)])
-        sha.update(repr((job.name, job.task.name, job.seed, digest_vectors(vectors))).encode())
+        sha.update(repr((job.name, job.task.name, job.seed, job.lr, digest_vectors(vectors))).encode())
         sha.update(repr([(e.first, e.label) for e in job.splits.validation]).encode())
     return sha.hexdigest()[:16]
 

@@ -236,7 +236,14 @@ def tune(
         group = with_test_score(backbone, group, target, max_length=max_length, aggregation=aggregation)
         finished += group
         pairs += [
-            _pair(source.name, target, seed, group[0], run, recipe)
+            tuned_pair(
+                source.name,
+                target.task.metric,
+                seed,
+                group[0].prompt,
+                run.prompt,
+                recipe.evaluate_every,
+            )
             for source, run in zip(prompts, group[1:], strict=True)
         ]
     return TunedTransfer(tuple(pairs), tuple(finished))
@@ -294,23 +301,23 @@ def with_test_score(
     return tested
 
 
-def _pair(
-    source: str, target: Target, seed: int, scratch: Trained, tuned: Trained, recipe: Recipe
+def tuned_pair(
+    source: str, metric: str, seed: int, scratch: Prompt, tuned: Prompt, evaluate_every: int
 ) -> TunedPair:
-    metric = target.task.metric
-    curve, other = scratch.prompt.curve, tuned.prompt.curve
+    """A run from a source beside the run from scratch of the same task and seed; both have their test scores."""
+    curve, other = scratch.curve, tuned.curve
     converged = convergence_step(curve)
     wanted = next(point.score for point in curve if point.step == converged)
     return TunedPair(
         source=source,
-        target=target.task.name,
+        target=tuned.task,
         seed=seed,
         step0=other[0].score,
-        tuned=tuned.prompt.scores["test"][metric],
-        scratch=scratch.prompt.scores["test"][metric],
-        chance=scratch.prompt.scores["test"]["chance"],
+        tuned=tuned.scores["test"][metric],
+        scratch=scratch.scores["test"][metric],
+        chance=scratch.scores["test"]["chance"],
         tuned_steps=convergence_step(other),
         scratch_steps=converged,
         reach_steps=first_step_at(other, wanted),
-        evaluate_every=recipe.evaluate_every,
+        evaluate_every=evaluate_every,
     )

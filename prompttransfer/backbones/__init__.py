@@ -19,7 +19,7 @@ from tasks.errors import UserError, unknown
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-__all__ = ["EMBEDDED", "FAMILIES", "Backbone", "Batch", "Row", "load_backbone"]
+__all__ = ["EMBEDDED", "FAMILIES", "Backbone", "Batch", "Row", "load_backbone", "outline_backbone"]
 
 FAMILIES: dict[str, type[Backbone]] = {"roberta": MaskedLM, "bert": MaskedLM, "t5": T5}
 """`model_type` of a Hugging Face configuration -> the class that runs it."""
@@ -38,13 +38,33 @@ def load_backbone(name: str, *, precision: str = "auto", device: str = "auto") -
     dtype = choose_dtype(precision, place)
     folder, revision = locate(name)
     config = _read(name, lambda: _auto().AutoConfig.from_pretrained(folder))
+    _check_family(name, config)
+    model = _load_model(name, folder, config, dtype, place)
+    tokenizer = _read(name, lambda: _auto().AutoTokenizer.from_pretrained(folder))
+    return FAMILIES[config.model_type](model, tokenizer, name=name, revision=revision, device=place)
+
+
+def outline_backbone(name: str) -> Backbone:
+    """A backbone without its weights (on torch's `meta` device): enough for label words, lengths and sizes.
+
+    Raises what `load_backbone` raises for a name that is nothing or cannot be reached.
+    """
+    folder, revision = locate(name)
+    config = _read(name, lambda: _auto().AutoConfig.from_pretrained(folder))
+    _check_family(name, config)
+    auto = _auto().AutoModelForSeq2SeqLM if config.model_type == "t5" else _auto().AutoModelForMaskedLM
+    meta = torch.device("meta")
+    with meta:
+        model = auto.from_config(config)
+    tokenizer = _read(name, lambda: _auto().AutoTokenizer.from_pretrained(folder))
+    return FAMILIES[config.model_type](model, tokenizer, name=name, revision=revision, device=meta)
+
+
+def _check_family(name: str, config: PretrainedConfig) -> None:
     if config.model_type not in FAMILIES:
         raise UserError(
             f"backbone {name!r} is a {config.model_type} model: prompttransfer runs {', '.join(FAMILIES)}"
         )
-    model = _load_model(name, folder, config, dtype, place)
-    tokenizer = _read(name, lambda: _auto().AutoTokenizer.from_pretrained(folder))
-    return FAMILIES[config.model_type](model, tokenizer, name=name, revision=revision, device=place)
 
 
 def choose_device(device: str) -> torch.device:

@@ -80,6 +80,9 @@ class Backbone(ABC):
         self.device = device
         self.model = model.to(device).eval().requires_grad_(False)
         self.dtype: torch.dtype = next(model.parameters()).dtype
+        self.checkpoints = False
+        """Whether the inner values of layers are computed again in the backward pass instead of kept."""
+        self.tokens_at_once = tokens_at_once(device)
         self.width = int(self.word_embeddings.embedding_dim)
 
     @property
@@ -87,6 +90,20 @@ class Backbone(ABC):
         """The table of token embeddings, [vocabulary, width]."""
         table: nn.Embedding = self.model.get_input_embeddings()
         return table
+
+    @property
+    def undisturbed(self) -> bool:
+        """Whether nobody watches the model's modules or trains its weights, so that they need not run themselves."""
+        return not any(
+            module._forward_hooks
+            or module._forward_pre_hooks
+            or any(p.requires_grad for p in module._parameters.values() if p is not None)
+            for module in self._modules
+        )
+
+    @cached_property
+    def _modules(self) -> tuple[nn.Module, ...]:
+        return tuple(self.model.modules())
 
     def embedding_table(self) -> Tensor:
         """The token embeddings as a float32 copy on the CPU, [vocabulary, width]."""
@@ -197,9 +214,14 @@ class Backbone(ABC):
             return []
         spaced = [" " + text.strip() for text in texts]
         # The tokenizer's own limit would only make it warn: texts are cut by `cut_texts`.
-        encoded = self.tokenizer(spaced, add_special_tokens=False, truncation=False, verbose=False)[
-            "input_ids"
-        ]
+        encoded = self.tokenizer(
+            spaced,
+            add_special_tokens=False,
+            truncation=False,
+            verbose=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
         return [tuple(ids) for ids in encoded]
 
     def batch(self, rows: Sequence[Row], *, layout: Layout) -> Batch:
@@ -223,6 +245,21 @@ class Backbone(ABC):
         if layout.mask_is_first_row and self.family == "masked-lm":
             prompt[:1] = [self.tokenizer.mask_token]
         return [*tokens[: layout.start], *prompt, *tokens[layout.start :]]
+
+    @property
+    def layers(self) -> int:
+        """Number of layers that the prompt goes through."""
+        return int(self.model.config.num_hidden_layers)
+
+    @property
+    def heads(self) -> int:
+        """Attention heads a layer."""
+        return int(self.model.config.num_attention_heads)
+
+    @property
+    @abstractmethod
+    def feed_forward(self) -> int:
+        """Neurons of a feed-forward layer."""
 
     # What a family adds --------------------------------------------------------------------------------------
 
@@ -265,10 +302,18 @@ class Backbone(ABC):
         return (*ids[:63], self.tokenizer.eos_token_id)
 
 
+def tokens_at_once(device: torch.device) -> int:
+    """Tokens, padding included, that run through a backbone at one time: enough to keep the device busy."""
+    return 262_144 if device.type == "cuda" else 8_192
+
+
 def cut_texts(
     first: tuple[int, ...], second: tuple[int, ...] | None, budget: int, *, keep_first: bool
 ) -> tuple[tuple[int, ...], tuple[int, ...] | None, bool]:
-    """Cut one or two texts to `budget` tokens, from the end of the longer one (`keep_first`: of the second one)."""
+    """Cut one or two texts to `budget` tokens, from the end of the longer one.
+
+    With `keep_first` the second is cut, and the first only where it takes more than half of the budget.
+    """
     total = len(first) + len(second or ())
     if total <= budget:
         return first, second, False

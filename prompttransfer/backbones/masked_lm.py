@@ -1,11 +1,13 @@
 """RoBERTa and BERT as masked language models: the answer is the label word that fits the `<mask>` slot best.
 
-Only what is needed is computed: the head runs on the answer slot alone and only for the label words' rows of the
-decoder. Position ids are explicit, so neither padding nor the prompt moves a token.
+Only what is needed is computed: the last layer and the head run on the answer slot alone, and only for the label
+words' rows of the decoder. Position ids are explicit, so neither padding nor the prompt moves a token.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -14,7 +16,43 @@ from torch.nn import functional as F
 from transformers.masking_utils import create_bidirectional_mask
 
 from prompttransfer.backbones.base import Backbone, Batch, Row
+from prompttransfer.backbones.frozen import Fused, attend_once, mask_bias, run, self_attention
 from prompttransfer.layouts import Layout
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """One layer on its frozen weights; the same numbers as `module`'s own forward pass."""
+
+    module: Any
+    projections: Fused
+    heads: int
+    scale: float
+
+    @classmethod
+    def of(cls, module: Any) -> _Layer:
+        own = module.attention.self
+        return cls(module, Fused((own.query, own.key, own.value)), own.num_attention_heads, own.scaling)
+
+    def everywhere(self, states: Tensor, bias: Tensor | None) -> Tensor:
+        """[batch, time, width] to the same."""
+        attended = self_attention(self.projections(states), bias, heads=self.heads, scale=self.scale)
+        return self._rest(attended, states)
+
+    def at(self, slot: int, states: Tensor, bias: Tensor | None) -> Tensor:
+        """The output at one position, [batch, width]."""
+        own = self.module.attention.self
+        asking = states[:, slot]
+        attended = attend_once(
+            own.query(asking), states, own.key, own.value, bias, heads=self.heads, scale=self.scale
+        )
+        return self._rest(attended, asking)
+
+    def _rest(self, attended: Tensor, states: Tensor) -> Tensor:
+        first, second = self.module.attention.output, self.module.output
+        middle = first.LayerNorm(first.dense(attended) + states)
+        output: Tensor = second.LayerNorm(second.dense(self.module.intermediate(middle)) + middle)
+        return output
 
 
 class MaskedLM(Backbone):
@@ -30,6 +68,10 @@ class MaskedLM(Backbone):
     @property
     def special_tokens(self) -> int:
         return 3 + self._separators
+
+    @property
+    def feed_forward(self) -> int:
+        return int(self.model.config.intermediate_size)
 
     @property
     def _embeddings(self) -> Any:
@@ -61,8 +103,8 @@ class MaskedLM(Backbone):
         # The mask is the second token of the text part, behind the prompt wherever that stands.
         return 0 if layout.mask_is_first_row else length + 1
 
-    def hidden(self, prompts: Tensor, batch: Batch) -> Tensor:
-        """Last hidden states, [batch, length + time, width]; `prompts` is [batch, length, width]."""
+    def _inputs(self, prompts: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the first layer gets, [batch, length + time, width], and its mask; `prompts` is [batch, length, width]."""
         table = self._embeddings
         words = table.word_embeddings(batch.ids)
         vectors = prompts.to(device=self.device, dtype=self.dtype)
@@ -78,14 +120,31 @@ class MaskedLM(Backbone):
         ]
         if batch.layout.zero_positions:
             positions = torch.cat([torch.zeros_like(positions[:length]), positions[length:]])
-        inputs = table.LayerNorm(inputs + table.token_type_embeddings.weight[0] + positions)
-        attention = create_bidirectional_mask(self.model.config, inputs, present)
-        output: Tensor = self.model.base_model.encoder(inputs, attention_mask=attention).last_hidden_state
-        return output
+        return table.LayerNorm(inputs + table.token_type_embeddings.weight[0] + positions), present
+
+    def answer_state(self, prompts: Tensor, batch: Batch) -> Tensor:
+        """Last hidden state at the answer slot, [batch, width]; `prompts` is [batch, length, width]."""
+        slot = self.answer_slot(prompts.shape[1], batch.layout)
+        states, present = self._inputs(prompts, batch)
+        if not self.undisturbed:
+            attention = create_bidirectional_mask(self.model.config, states, present)
+            hidden: Tensor = self.model.base_model.encoder(states, attention_mask=attention).last_hidden_state
+            return hidden[:, slot]
+        *lower, last = self._layers
+        bias = mask_bias(present, states.dtype)
+        spread = None if bias is None else bias.repeat_interleave(last.heads, dim=0)
+        states = run(
+            [partial(layer.everywhere, bias=spread) for layer in lower], states, keep=not self.checkpoints
+        )
+        return last.at(slot, states, bias)
+
+    @cached_property
+    def _layers(self) -> list[_Layer]:
+        return [_Layer.of(module) for module in self.model.base_model.encoder.layer]
 
     def label_scores(self, prompts: Tensor, batch: Batch) -> Tensor:
         assert batch.candidates is not None and batch.averaged is not None
-        slot = self.hidden(prompts, batch)[:, self.answer_slot(prompts.shape[1], batch.layout)]
+        slot = self.answer_state(prompts, batch)
         features, decoder, bias = self._head(slot)
         ids = batch.candidates.clamp(min=0)
         logits = torch.einsum("bd,bcmd->bcm", features.float(), decoder[ids].float()) + bias[ids].float()

@@ -7,14 +7,48 @@ greedily. Padding is masked in training and in evaluation alike (the original co
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers.modeling_outputs import BaseModelOutput
 
 from prompttransfer.backbones.base import Backbone, Batch, Row
+from prompttransfer.backbones.frozen import (
+    Fused,
+    attend_once,
+    mask_bias,
+    root_mean_square,
+    run,
+    self_attention,
+)
 from prompttransfer.backbones.masked_lm import combine_pieces
 from prompttransfer.layouts import Layout
+
+
+@dataclass(frozen=True, eq=False)
+class _EncoderBlock:
+    """One block of the encoder on its frozen weights; the same numbers as `module`'s own forward pass."""
+
+    module: Any
+    projections: Fused
+
+    @classmethod
+    def of(cls, module: Any) -> _EncoderBlock:
+        own = module.layer[0].SelfAttention
+        return cls(module, Fused((own.q, own.k, own.v)))
+
+    def __call__(self, states: Tensor, bias: Tensor) -> Tensor:
+        """[batch, time, width] to the same."""
+        attention, forward = self.module.layer
+        own = attention.SelfAttention
+        projected = self.projections(root_mean_square(states, attention.layer_norm))
+        states = states + own.o(self_attention(projected, bias, heads=own.n_heads, scale=1.0))
+        output: Tensor = states + forward.DenseReluDense(root_mean_square(states, forward.layer_norm))
+        return output
 
 
 class T5(Backbone):
@@ -31,6 +65,10 @@ class T5(Backbone):
     def special_tokens(self) -> int:
         return 2
 
+    @property
+    def feed_forward(self) -> int:
+        return int(self.model.config.d_ff) * (2 if self.model.config.is_gated_act else 1)
+
     def _assemble(self, row: Row, layout: Layout) -> list[int]:
         eos = self.tokenizer.eos_token_id
         return [*row.first, eos] if row.second is None else [*row.first, eos, *row.second, eos]
@@ -43,7 +81,24 @@ class T5(Backbone):
         vectors = prompts.to(device=self.device, dtype=self.dtype)
         inputs = torch.cat([vectors, self.word_embeddings(batch.ids)], dim=1)
         mask = F.pad(batch.mask, (vectors.shape[1], 0), value=1)
-        return self.model.encoder(inputs_embeds=inputs, attention_mask=mask).last_hidden_state, mask
+        encoder = self.model.encoder
+        if not self.undisturbed:
+            return encoder(inputs_embeds=inputs, attention_mask=mask).last_hidden_state, mask
+        bias = self._encoder_bias(mask)
+        states = run([partial(block, bias=bias) for block in self._blocks], inputs, keep=not self.checkpoints)
+        return root_mean_square(states, encoder.final_layer_norm), mask
+
+    @cached_property
+    def _blocks(self) -> list[_EncoderBlock]:
+        return [_EncoderBlock.of(module) for module in self.model.encoder.block]
+
+    def _encoder_bias(self, mask: Tensor) -> Tensor:
+        """Relative positions and padding in one, [batch x heads, time, time]."""
+        first = self.model.encoder.block[0].layer[0].SelfAttention
+        positions = first.compute_bias(mask.shape[1], mask.shape[1], device=mask.device)
+        padding = mask_bias(mask, positions.dtype)
+        rows = positions.expand(len(mask), -1, -1, -1) if padding is None else positions + padding[:, None]
+        return rows.flatten(0, 1)
 
     def _decoder(self, states: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
         """Decoder outputs [batch, time, width], ready for the output embedding."""
@@ -69,9 +124,29 @@ class T5(Backbone):
 
     def _first_step(self, states: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
         """Logits of one-token labels after one decoder step, [batch, classes, 1]."""
-        output = self._decoder(states, mask, self._starts(len(states)))[:, 0]
+        output = self._one_step(states, mask)
         weight = self.model.lm_head.weight[candidates.clamp(min=0)]
         return torch.einsum("bd,bcmd->bcm", output.float(), weight.float())
+
+    def _one_step(self, states: Tensor, mask: Tensor) -> Tensor:
+        """What `_decoder` gives for the start token alone, [batch, width], with no key or value made of `states`."""
+        starts = self._starts(len(states))
+        if not self.undisturbed:
+            return self._decoder(states, mask, starts)[:, 0]
+        bias = mask_bias(mask, states.dtype)
+        output = self.model.decoder.embed_tokens(starts[:, 0])
+        for block in self.model.decoder.block:
+            itself, cross, forward = block.layer
+            own = itself.SelfAttention  # over one token, attention is the value itself
+            output = output + own.o(own.v(itself.layer_norm(output)))
+            other = cross.EncDecAttention
+            query = other.q(cross.layer_norm(output))
+            output = output + other.o(
+                attend_once(query, states, other.k, other.v, bias, heads=other.n_heads, scale=1.0)
+            )
+            output = forward(output)
+        output = self.model.decoder.final_layer_norm(output)
+        return output * self.width**-0.5 if self._scales_output else output
 
     def _sequences(self, states: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
         """Log-probability of each piece of each label given the pieces before it, [batch, classes, pieces]."""

@@ -61,6 +61,17 @@ def train(
     limit_test: LimitTest = None,
     precision: Precision = "auto",
     device: Device = "auto",
+    checkpoint_activations: Annotated[
+        bool,
+        typer.Option(
+            "--checkpoint-activations",
+            help="Compute inner values again in the backward pass: less memory, more time, the same prompts.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be trained and its expected memory; train nothing."),
+    ] = False,
     logger: Annotated[str, typer.Option(help="csv, tensorboard or none.")] = "csv",
     as_json: AsJson = False,
 ) -> list[Prompt]:
@@ -73,7 +84,7 @@ def train(
 
     locate(backbone)  # before the heavy imports: a name that is nothing is said at once
     from prompttransfer.artifacts import MARKER, save_prompt
-    from prompttransfer.backbones import load_backbone
+    from prompttransfer.backbones import load_backbone, outline_backbone
     from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say, words_line
     from prompttransfer.files import check_free, safe_name
     from prompttransfer.recipes import recipe_for
@@ -89,7 +100,10 @@ def train(
     for name in names.values():
         check_free(output / name, marker=MARKER)
     targets = load_targets(tasks, data=data, limit_train=limit_train, limit_test=limit_test)
-    model = load_backbone(backbone, precision=precision, device=device)
+    model = (
+        outline_backbone(backbone) if dry_run else load_backbone(backbone, precision=precision, device=device)
+    )
+    model.checkpoints = checkpoint_activations
     recipe = recipe_for(
         model,
         optimizer=optimizer,
@@ -101,10 +115,11 @@ def train(
         evaluate_every=evaluate_every,
         patience=patience,
     )
-    say(
-        f"backbone {model.name}: {model.family}, width {model.width}, {model.dtype}, {model.device}",
-        quiet=as_json,
-    )
+    if not dry_run:  # an outline of a backbone has neither precision nor place
+        say(
+            f"backbone {model.name}: {model.family}, width {model.width}, {model.dtype}, {model.device}",
+            quiet=as_json,
+        )
     say(f"recipe: {recipe}", quiet=as_json)
     for target in targets:
         answers = model.answers(target.task, aggregation)
@@ -117,6 +132,12 @@ def train(
         for target in targets
         for seed in chosen
     ]
+    if dry_run:
+        _say_memory(
+            model, jobs, recipe, layout=layout, max_length=max_length, aggregation=aggregation,
+            precision=precision, device=device, quiet=as_json,
+        )  # fmt: skip
+        return []
     results, options = run_jobs(
         model,
         jobs,
@@ -233,6 +254,52 @@ def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Pa
         left=2,
     )
     say(f"written to {output}")
+
+
+def _say_memory(
+    model: Backbone,
+    jobs: Sequence[Job],
+    recipe: Recipe,
+    *,
+    layout: str,
+    max_length: int | None,
+    aggregation: str | None,
+    precision: str,
+    device: str,
+    quiet: bool,
+) -> None:
+    """Print the expected peak memory of a run, with and without activation checkpointing."""
+    from dataclasses import asdict
+
+    from prompttransfer.backbones import choose_device, choose_dtype
+    from prompttransfer.cli.common import print_json, say
+    from prompttransfer.layouts import find_layout
+    from prompttransfer.memory import expected_memory
+    from prompttransfer.training import RowEncoder, bank_data
+
+    asked = model.checkpoints
+    place = find_layout(layout, model.family)
+    encode = RowEncoder(model, recipe.length, place, max_length, aggregation)
+    data = bank_data(model, [encode.train(job) for job in jobs], jobs, recipe, place)
+    where = choose_device(device)
+    dtype = choose_dtype(precision, where)
+    with_, without = (
+        expected_memory(model, data, dtype=dtype, device=where, checkpoints=choice)
+        for choice in (True, False)
+    )
+    if quiet:
+        print_json(
+            {
+                "precision": str(dtype).removeprefix("torch."),
+                "expected": {**asdict(without), "total": without.total},
+                "expected_with_checkpoints": {**asdict(with_), "total": with_.total},
+            }
+        )
+        return
+    chosen, other = (with_, without) if asked else (without, with_)
+    say(f"{dtype} on {where}; {chosen}")
+    flag = "without --checkpoint-activations" if asked else "with --checkpoint-activations"
+    say(f"{flag}: {other.total / 1e9:.2f} GB")
 
 
 def _raise_failures(results: list[Trained]) -> None:

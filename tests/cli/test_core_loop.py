@@ -113,7 +113,16 @@ def test_an_output_folder_that_holds_something_else_is_left_alone(world: Path, c
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_prompt(world: Path) -> None:
-    command = [sys.executable, "-m", "prompttransfer", "train", "--task", "toy-film.yaml", "--backbone", "model"]
+    command = [
+        sys.executable,
+        "-m",
+        "prompttransfer",
+        "train",
+        "--task",
+        "toy-film.yaml",
+        "--backbone",
+        "model",
+    ]
     command += ["--data", "data", *SHORT, "--steps", "400", "--output"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     killed = subprocess.Popen([*command, "killed"], env=environment, cwd=world)

@@ -1,4 +1,4 @@
-"""Activated neurons: what is read, where, that hooks leave no trace, and what masking switches off."""
+"""Activated neurons: what is read, where, that hooks leave no trace, and what is switched off."""
 
 import numpy as np
 import pytest
@@ -15,10 +15,9 @@ from prompttransfer.neurons import (
     capture,
     find_site,
     input_in_words,
-    masking_curve,
     mean_activations,
+    read_activations,
     reading,
-    score_without,
     switched_off,
 )
 from tasks.errors import UserError
@@ -167,7 +166,10 @@ def test_no_neuron_off_changes_no_score_and_all_off_changes_it(tiny):
     backbone, prompt = tiny("roberta"), prompt_on(tiny("roberta"))
     rows = encoded(backbone)
     plain = evaluate_bank(backbone, prompt.vectors[None], rows)[0]
-    assert score_without(backbone, prompt, rows, np.zeros((2, 32), dtype=bool)) == plain.value
+    with switched_off(backbone, np.zeros((2, 32), dtype=bool)):
+        untouched = evaluate_bank(backbone, prompt.vectors[None], rows)[0]
+    # With nobody watching, the last layer runs at the answer slot only: the same values but for float rounding.
+    assert untouched.values == plain.values and untouched.loss == pytest.approx(plain.loss, rel=1e-5)
     with switched_off(backbone, np.ones((2, 32), dtype=bool)):
         assert evaluate_bank(backbone, prompt.vectors[None], rows)[0].loss != pytest.approx(
             plain.loss, abs=1e-4
@@ -181,38 +183,6 @@ def test_neurons_of_another_depth_are_refused(tiny):
         switched_off(tiny("roberta"), np.ones((3, 32), bool)),
     ):
         pass
-
-
-def test_masking_has_random_draws_with_as_many_neurons_in_each_layer(tiny, monkeypatch):
-    backbone, tried = tiny("roberta"), []
-    prompts = [prompt_on(backbone, seed=seed) for seed in range(3)]
-    states = capture(backbone, prompts).states
-
-    def remember(model, prompt, rows, neurons):
-        tried.append(neurons)
-        return 0.5
-
-    monkeypatch.setattr("prompttransfer.neurons.score_without", remember)
-    curve = masking_curve(backbone, prompts[0], encoded(backbone), states, shares=(0.1, 0, 0.25), draws=2)
-    assert [p.share for p in curve] == [0] * 5 + [0.1] * 5 + [0.25] * 5
-    assert [p.kind for p in curve[:5]] == ["specific", "random", "random", "random active", "random active"]
-    assert [p.neurons for p in curve[::5]] == [0, 6, 16]
-    assert len(tried) == 1 + 5 + 5  # nothing off is scored once
-    for block in (tried[1:6], tried[6:]):
-        per_layer = [neurons.sum(1).tolist() for neurons in block]
-        assert per_layer == per_layer[:1] * 5
-    for small, large in zip(tried[1:6], tried[6:], strict=True):
-        assert (large | ~small).all()  # a larger share holds the smaller one
-    active = np.stack([states.active(layer)[0] for layer in range(2)])
-    assert active[tried[4]].all() and active[tried[1]].all()
-    assert not np.array_equal(tried[2], tried[3])
-
-
-def test_masking_needs_prompts_to_be_specific_against(tiny):
-    backbone = tiny("roberta")
-    prompt = prompt_on(backbone)
-    with pytest.raises(UserError, match="--others"):
-        masking_curve(backbone, prompt, encoded(backbone), capture(backbone, [prompt]).states)
 
 
 def some_states(backbone="a (1)", names=("x", "y"), rule="above 0; alone"):
@@ -273,3 +243,12 @@ def test_a_t5_without_a_sentinel_is_told_what_to_do(tiny, monkeypatch):
     monkeypatch.setattr(backbone.tokenizer, "convert_tokens_to_ids", lambda token: None)
     with pytest.raises(UserError, match=r"no token <extra_id_0>.*--task"):
         activations(backbone, noise(1, 3, 16), FIRST)
+
+
+def test_one_reading_gives_states_by_either_rule(tiny):
+    backbone = tiny("roberta")
+    prompts = [prompt_on(backbone, seed=seed, name=f"p{seed}") for seed in range(2)]
+    reading = read_activations(backbone, prompts)
+    assert reading.values.shape == (2, 2, 32) and reading.shown == "P1 .. PL <s> <mask> </s>"
+    assert (reading.states().states.active(0) == (reading.values[:, 0] > 0)).all()
+    assert (reading.states("top", 0.25).states.active(1).sum(axis=1) == 8).all()

@@ -38,7 +38,7 @@ def test_peft_gives_the_same_masked_lm_logits(tiny, backbone_folder, tmp_path, k
             logits = model(input_ids=batch.ids, attention_mask=batch.mask).logits
             ours = backbone.label_scores(prompt.vectors[None], batch)
             # All logits of the slot, not only the label words', to 1e-5.
-            hidden = backbone.hidden(prompt.vectors[None], batch)[:, 4]
+            hidden = backbone.answer_state(prompt.vectors[None], batch)
             features, decoder, bias = backbone._head(hidden)
         assert logits.shape[1] == batch.ids.shape[1] + 3
         torch.testing.assert_close(features @ decoder.T + bias, logits[:, 4], atol=1e-5, rtol=1e-5)

@@ -197,6 +197,15 @@ def test_a_bank_trains_each_prompt_as_if_it_were_alone(tiny, kind):
         assert not torch.equal(run.prompt.vectors, run.prompt.initial)
 
 
+def test_prompts_of_a_bank_may_have_learning_rates_of_their_own(tiny):
+    mixed = [replace(job, lr=lr) for job, lr in zip(jobs(0, 1), (0.01, None), strict=True)]
+    slow, fast = train_prompts(tiny("roberta"), mixed, recipe(lr=0.04))
+    assert (slow.prompt.settings["lr"], fast.prompt.settings["lr"]) == (0.01, 0.04)
+    for run, seed, lr in ((slow, 0, 0.01), (fast, 1, 0.04)):
+        alone = train_prompts(tiny("roberta"), jobs(seed), recipe(lr=lr))[0]
+        torch.testing.assert_close(run.prompt.vectors, alone.prompt.vectors, atol=1e-5, rtol=1e-5)
+
+
 def _pairs():
     rows = tuple(
         Example(f"the {noun} was dull", f"the {noun} was {word}", label=index % 3)

@@ -10,9 +10,8 @@ from prompttransfer.evaluation import encode_task, evaluate_bank
 from prompttransfer.layouts import LAYOUTS
 from prompttransfer.matrix import MAJORITY, NO_PROMPT, RANDOM_PROMPT, TransferMatrix, random_like
 from prompttransfer.prompt import CurvePoint
-from prompttransfer.recipes import Recipe
-from prompttransfer.training import Job, Trained, train_prompts
-from prompttransfer.transfer import RANDOM_DRAWS, Target, TunedPair, _pair, tune, zero_shot
+from prompttransfer.training import Job, train_prompts
+from prompttransfer.transfer import RANDOM_DRAWS, Target, TunedPair, tune, tuned_pair, zero_shot
 from tasks.errors import UserError
 from tasks.loading import Splits
 from tasks.task import Example
@@ -39,7 +38,7 @@ def test_zero_shot_uses_the_target_label_words(tiny):
     for row in rows:
         batch = backbone.batch([row], layout=FIRST)
         with torch.no_grad():
-            features, decoder, bias = backbone._head(backbone.hidden(prompt.vectors[None], batch)[:, 4])
+            features, decoder, bias = backbone._head(backbone.answer_state(prompt.vectors[None], batch))
         logits = (features @ decoder.T + bias)[0]
         ids = backbone.tokenizer.convert_tokens_to_ids(["wrong", "fine"])
         hits.append(int(logits[ids[1]] > logits[ids[0]]) == row.label)
@@ -206,14 +205,13 @@ def test_a_score_that_was_never_reached_has_no_speedup():
 def test_a_pair_compares_the_two_curves_of_one_target(tiny):
     def trained(name, scores, test):
         curve = tuple(CurvePoint(10 * index, None, score) for index, score in enumerate(scores))
-        prompt = prompt_on(
+        return prompt_on(
             tiny("roberta"), name=name, curve=curve, scores={"test": {"accuracy": test, "chance": 0.5}}
         )
-        return Trained(prompt, "steps", 40)
 
     scratch = trained("scratch", (0.5, 0.6, 0.7, 0.8, 0.8), 0.75)  # converges (>= 0.792) at step 30 with 0.8
     tuned = trained("tuned", (0.7, 0.8, 0.85, 0.9, 0.9), 0.85)  # converges at 30, has 0.8 at step 10
-    found = _pair("s", target(), 0, scratch, tuned, Recipe("adamw", 0.1, "a test", evaluate_every=10))
+    found = tuned_pair("s", "accuracy", 0, scratch, tuned, evaluate_every=10)
     assert (found.scratch_steps, found.tuned_steps, found.reach_steps) == (30, 30, 10)
     assert (found.step0, found.tuned, found.scratch) == (0.7, 0.85, 0.75)
     assert (found.convergence_speedup, found.comparable_speedup) == (1.0, 3.0)

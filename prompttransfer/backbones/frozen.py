@@ -1,0 +1,178 @@
+"""Layers whose weights never change, run with less work than layers that could be trained.
+
+The numbers are those of Hugging Face's own modules, whose weights are used in place; what is left out is work
+that a frozen model does not need: the three projections of attention are one product, heads are laid out once for
+forward and backward, and where only one position is read (the answer slot of a masked LM, the first step of a T5
+decoder) its query goes to the states instead of every state being turned into a key and a value.
+
+    q . (K x + b) = (q K) . x + const      the constant falls out of the softmax
+    sum_t p_t (V x_t + b) = V (sum_t p_t x_t) + b      since the p_t add up to 1
+
+On a CPU in bf16 the backward of scaled-dot-product attention costs more than three times that of plain products
+(scripts/benchmark.py shows both), so attention is written out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+Layer = Callable[[Tensor], Tensor]
+"""[batch, time, width] to the same."""
+
+
+class _Attention(torch.autograd.Function):
+    """Multi-head self-attention on projected states, with the fewest copies between its products."""
+
+    @staticmethod
+    def forward(ctx: Any, projected: Tensor, bias: Tensor | None, heads: int, scale: float) -> Tensor:
+        """projected [batch, time, 3 x heads x size]; bias [batch x heads, 1 or time, time]; returns [batch, time, heads x size]."""
+        query, key, value = by_head(projected, heads)
+        if bias is None:
+            weights = torch.bmm(query, key.mT)
+            weights = weights if scale == 1 else weights.mul_(scale)
+        else:
+            weights = torch.baddbmm(bias, query, key.mT, alpha=scale)
+        weights = torch.softmax(weights, dim=-1)
+        ctx.save_for_backward(query, key, value, weights)
+        ctx.scale = scale
+        return _merge(torch.bmm(weights, value), heads)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        query, key, value, weights = ctx.saved_tensors
+        rows, time, size = query.shape
+        heads = gradient.shape[-1] // size
+        gradient = by_head(gradient, heads, parts=1)[0]
+        result = torch.empty(3, rows, time, size, dtype=query.dtype, device=query.device)
+        torch.bmm(weights.mT, gradient, out=result[2])
+        scores = torch._softmax_backward_data(torch.bmm(gradient, value.mT), weights, -1, weights.dtype)
+        torch.bmm(scores, key, out=result[0])
+        torch.bmm(scores.mT, query, out=result[1])
+        if ctx.scale != 1:
+            result[:2].mul_(ctx.scale)
+        result = result.view(3, rows // heads, heads, time, size).permute(1, 3, 0, 2, 4)
+        return result.reshape(rows // heads, time, -1), None, None, None
+
+
+def by_head(projected: Tensor, heads: int, parts: int = 3) -> Tensor:
+    """[batch, time, parts x heads x size] to [parts, batch x heads, time, size], contiguous."""
+    batch, time, width = projected.shape
+    split = projected.view(batch, time, parts, heads, width // (parts * heads)).permute(2, 0, 3, 1, 4)
+    return split.reshape(parts, batch * heads, time, -1)
+
+
+def _merge(attended: Tensor, heads: int) -> Tensor:
+    """[batch x heads, time, size] to [batch, time, heads x size]."""
+    rows, time, size = attended.shape
+    return attended.view(rows // heads, heads, time, size).transpose(1, 2).reshape(rows // heads, time, -1)
+
+
+def self_attention(projected: Tensor, bias: Tensor | None, *, heads: int, scale: float) -> Tensor:
+    """Attention of every position to every other; see `_Attention` for the shapes."""
+    if projected.is_cuda:  # there the fused kernel is the fastest, backward included
+        query, key, value = by_head(projected, heads).unflatten(1, (len(projected), heads))
+        mask = None if bias is None else bias.unflatten(0, (len(projected), heads))
+        fast = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+        return fast.transpose(1, 2).flatten(2)
+    attended: Tensor = _Attention.apply(projected, bias, heads, scale)
+    return attended
+
+
+class _RootMeanSquare(torch.autograd.Function):
+    """T5's norm without its float32 copies: x / sqrt(mean(x^2) + eps) times a frozen weight."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, eps: float) -> Tensor:
+        norm = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
+        scale = torch.rsqrt(norm.square().div_(states.shape[-1]).add_(eps))
+        normed = (states * scale).to(states.dtype)
+        ctx.save_for_backward(normed, scale, weight)
+        return normed * weight
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        normed, scale, weight = ctx.saved_tensors
+        weighted = gradient * weight
+        mean = (weighted * normed).mean(dim=-1, keepdim=True, dtype=torch.float32).to(normed.dtype)
+        return torch.addcmul(weighted, normed, mean, value=-1).mul_(scale.to(normed.dtype)), None, None
+
+
+def root_mean_square(states: Tensor, norm: nn.Module) -> Tensor:
+    """What a `T5LayerNorm` gives."""
+    normed: Tensor = _RootMeanSquare.apply(states, norm.weight, norm.variance_epsilon)
+    return normed
+
+
+def attend_once(
+    query: Tensor,
+    states: Tensor,
+    key: nn.Linear,
+    value: nn.Linear,
+    bias: Tensor | None,
+    *,
+    heads: int,
+    scale: float,
+) -> Tensor:
+    """Attention of one query a row over `states`, with neither keys nor values made.
+
+    query [batch, heads x size], states [batch, time, width], bias [batch, 1, time]; returns [batch, heads x size].
+    """
+    width = states.shape[-1]
+    by_heads = query.view(len(query), heads, -1).transpose(0, 1)
+    asked = torch.bmm(by_heads, key.weight.view(heads, -1, width)).transpose(0, 1)
+    scores = torch.bmm(asked * scale, states.mT)
+    if bias is not None:
+        scores = scores + bias
+    mixed = torch.bmm(torch.softmax(scores, dim=-1), states).transpose(0, 1)
+    attended = torch.bmm(mixed, value.weight.view(heads, -1, width).mT).transpose(0, 1).flatten(1)
+    return attended if value.bias is None else attended + value.bias
+
+
+class Fused:
+    """Several projections of the same input as one product; their modules then hold views of its weight and bias."""
+
+    def __init__(self, linears: Sequence[nn.Linear]):
+        self.linears = linears
+        self._join()
+
+    def _join(self) -> None:
+        self.weight = torch.cat([linear.weight.detach() for linear in self.linears])
+        biased = self.linears[0].bias is not None
+        self.bias = torch.cat([linear.bias.detach() for linear in self.linears]) if biased else None
+        start = 0
+        for linear in self.linears:
+            stop = start + linear.out_features
+            linear.weight = nn.Parameter(self.weight[start:stop], requires_grad=False)
+            if self.bias is not None:
+                linear.bias = nn.Parameter(self.bias[start:stop], requires_grad=False)
+            start = stop
+
+    def __call__(self, states: Tensor) -> Tensor:
+        if self.linears[0].weight.data_ptr() != self.weight.data_ptr():
+            self._join()  # the model was moved or given other weights
+        return F.linear(states, self.weight, self.bias)
+
+
+def mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """What is added to scores so that padding is not read, [batch, 1, time]; None where nothing is padded."""
+    if mask.device.type == "cpu" and bool(mask.all()):  # elsewhere the look would cost more than the mask
+        return None
+    hidden = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    hidden.masked_fill_(mask == 0, torch.finfo(dtype).min)
+    return hidden[:, None]
+
+
+def run(layers: Sequence[Layer], states: Tensor, *, keep: bool = True) -> Tensor:
+    """Run layers one after another; without `keep` their inner values are computed again in the backward pass."""
+    for layer in layers:
+        if keep or not torch.is_grad_enabled():
+            states = layer(states)
+        else:
+            states = checkpoint(layer, states, use_reentrant=False, preserve_rng_state=False)
+    return states

@@ -1,0 +1,146 @@
+"""How much memory a training run needs, said before it is run.
+
+What autograd keeps is not estimated by a formula: the heaviest batch goes through the backbone's own loss on torch's
+`meta` device, where tensors have shapes but no values, and the bytes kept for the backward pass are added up. To
+them come the weights, the largest values that live beside them for a moment, and on a CPU the process itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from prompttransfer.backbones.base import tokens_at_once
+
+if TYPE_CHECKING:
+    from prompttransfer.backbones import Backbone, Row
+    from prompttransfer.data import BankData
+    from prompttransfer.layouts import Layout
+
+LIBRARIES = 80_000_000
+"""Bytes that matrix products, optimizer and Lightning take when they first run, measured on a CPU."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes at the peak of a run, by what they are for."""
+
+    process: int
+    """The interpreter with its libraries and the rows; 0 on a GPU, where only tensors count."""
+    weights: int
+    kept: int
+    """Values that the backward pass needs."""
+    working: int
+    """Values that live for a moment: the gradients of the widest layer, or an evaluation without gradients."""
+    rows: int
+    """Rows of the heaviest batch."""
+    tokens: int
+    """Its tokens, prompt and padding included."""
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return self.process + self.weights + self.kept + self.working
+
+    def __str__(self) -> str:
+        parts = {
+            "process": self.process,
+            "weights": self.weights,
+            "kept for the backward pass": self.kept,
+            "working": self.working,
+        }
+        listed = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in parts.items() if size)
+        return (
+            f"expected peak memory: {self.total / 1e9:.2f} GB ({listed}); the heaviest batch runs {self.rows} rows "
+            f"and {self.tokens} tokens at a time"
+        )
+
+
+def expected_memory(
+    backbone: Backbone, data: BankData, *, dtype: torch.dtype, device: torch.device, checkpoints: bool = False
+) -> Memory:
+    """The peak of training the rows of `data`; `backbone` is an outline without weights (`outline_backbone`)."""
+    backbone.tokens_at_once = tokens_at_once(device)
+    rows = _heaviest(data)
+    backbone.model.to(dtype)
+    backbone.dtype, backbone.checkpoints = dtype, checkpoints
+    kept, tokens = kept_bytes(backbone, rows, length=data.length, layout=data.layout)
+    return Memory(
+        process=_process(device),
+        weights=sum(t.nbytes for t in {id(p): p for p in backbone.model.parameters()}.values()),
+        kept=kept,
+        working=_working(backbone, tokens, backbone.tokens_at_once, checkpoints, len(rows)),
+        rows=len(rows),
+        tokens=tokens,
+    )
+
+
+def kept_bytes(backbone: Backbone, rows: Sequence[Row], *, length: int, layout: Layout) -> tuple[int, int]:
+    """Bytes that autograd keeps for one batch, weights left out, and the batch's tokens with padding and prompt."""
+    batch = backbone.batch(rows, layout=layout)
+    prompts = torch.empty(
+        len(rows), length, backbone.width, device=backbone.device, dtype=torch.float32, requires_grad=True
+    )
+    seen: dict[int, Any] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        seen[storage._cdata] = storage  # held, so that no other storage takes its address
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = backbone.loss(prompts, batch)
+    tokens = len(rows) * (batch.ids.shape[1] + length)
+    weights = {parameter.untyped_storage()._cdata for parameter in backbone.model.parameters()}
+    total = sum(storage.nbytes() for address, storage in seen.items() if address not in weights)
+    if (
+        backbone.checkpoints
+    ):  # the inputs of layers are then held by the layers' calls, where the hook sees nothing
+        total += tokens * backbone.width * backbone.dtype.itemsize * backbone.layers
+    del loss
+    return total, tokens
+
+
+def _heaviest(data: BankData) -> list[Row]:
+    """The rows of the batch with most tokens, of all that will run."""
+    everybody = range(len(data.rows))
+    fixed = data.length + data.backbone.special_tokens
+    heaviest: list[Row] = []
+    most = 0
+    for step in range(data.steps):
+        for part in data.plan(step, everybody):
+            size = len(part) * (part[-1][1].size + fixed)
+            if size > most:
+                most, heaviest = size, [row for _, row, _ in part]
+    return heaviest
+
+
+def _working(backbone: Backbone, tokens: int, budget: int, checkpoints: bool, rows: int) -> int:
+    """Bytes of what lives for a moment: gradients of the feed-forward layer, or the largest batch of an evaluation."""
+    wide = 2 * backbone.feed_forward + 4 * backbone.width
+    size = backbone.dtype.itemsize
+    training = tokens * wide * size
+    if checkpoints:  # one layer's inner values live again while its backward pass runs
+        attention = backbone.heads * (tokens // rows)
+        training += tokens * (5 * backbone.width + backbone.feed_forward + attention) * size
+    return max(training, budget * wide * size)
+
+
+def _process(device: torch.device) -> int:
+    """Bytes that this process holds now, and what the libraries will take on top; 0 on a GPU."""
+    if device.type != "cpu":
+        return 0
+    status = Path("/proc/self/statm")
+    if status.exists():
+        import resource
+
+        return int(status.read_text().split()[1]) * resource.getpagesize() + LIBRARIES
+    import psutil
+
+    return int(psutil.Process().memory_info().rss) + LIBRARIES

@@ -1,0 +1,306 @@
+"""The ways of training a prompt that the benchmark compares; each runs in a process of its own (benchmark_worker.py).
+
+ours            what `prompttransfer train` runs: PromptBank and BankData under Lightning
+peft            PEFT prompt tuning with transformers.Trainer as the prompt-tuning guides of PEFT's documentation show
+                it: float32, rows padded to one fixed length (128), the model's own loss over all logits
+peft-fair       the same with bf16 autocast and rows padded to the longest of their batch
+peft-weights    the same again with the weights themselves in bf16, which the documentation does not show
+plain           a loop in the manner of the code of Su et al. 2022: float32, padded to 128, all logits
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from benchmark_models import SHAPES, WORDS, Shape, clock, make_model, synchronize
+from benchmark_rows import LONGEST, Sample
+
+LR = 1e-3
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a contestant is asked to do."""
+
+    contestant: str
+    model: str = "roberta-base"
+    precision: str = "bf16"
+    """Of ours; the others have their own."""
+    length: int = 100
+    batch: int = 16
+    device: str = "cpu"
+    lever: str = ""
+    """What is taken away from ours (see `LEVERS` in benchmark.py)."""
+
+    @property
+    def shape(self) -> Shape:
+        return SHAPES[self.model]
+
+    @property
+    def place(self) -> torch.device:
+        return torch.device(self.device)
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a few steps took."""
+
+    seconds: float
+    rows: int
+    tokens: int
+    """Text, special and prompt tokens, padding not counted."""
+    waited: float = 0.0
+    """Seconds in which the model waited for data (ours only)."""
+
+
+Contestant = Callable[[int], Round]
+"""Runs that many steps, after one that is not counted."""
+
+
+def make(setup: Setup, samples: Sequence[Sample]) -> tuple[Contestant, Any]:
+    """A contestant ready to run, and its model."""
+    return CONTESTANTS[setup.contestant](setup, samples)
+
+
+# Ours ------------------------------------------------------------------------------------------------------------
+
+
+def ours(setup: Setup, samples: Sequence[Sample]) -> tuple[Contestant, Any]:
+    """Our own training loop, with one lever taken away if the setup says so."""
+    from benchmark_levers import backbone_for
+
+    import prompttransfer.data
+    from prompttransfer.answers import Answers
+    from prompttransfer.backbones import Row
+    from prompttransfer.data import BankData
+    from prompttransfer.evaluation import EncodedTask
+    from prompttransfer.layouts import find_layout
+    from prompttransfer.prompt_bank import PromptBank
+    from prompttransfer.recipes import Recipe
+    from prompttransfer.training import TrainingOptions, _fit
+    from tasks.task import Example, Task
+
+    backbone = backbone_for(setup)
+    if setup.lever == "no length grouping":
+        prompttransfer.data.WINDOW = 1
+    words = {"no": ("no",), "yes": ("yes",)}
+    task = Task(
+        name="speed",
+        type="sentiment",
+        kind="sentence",
+        labels=("no", "yes"),
+        words={"masked-lm": words, "t5": words},
+    )
+    answers = Answers(("no", "yes"), ("no", "yes"), WORDS, "mean")
+    rows = [Row(sample.ids, None, sample.label, answers, None, False) for sample in samples]
+    place = find_layout("prompt-first")
+    check = EncodedTask(task, (Example("", label=0),), (rows[0],), setup.length, place)
+    seeds = iter(range(1000))
+
+    def run(steps: int) -> Round:
+        seed = next(seeds)
+        recipe = Recipe(
+            "adamw", LR, "benchmark", steps=steps + 1, batch=setup.batch, length=setup.length,
+            evaluate_every=steps + 1,
+        )  # fmt: skip
+        start = 0.5 * torch.randn(setup.length, backbone.width, generator=torch.Generator().manual_seed(seed))
+        clock = _Clock(backbone.device)
+        module = PromptBank(backbone, [start], [check], recipe, None, clock)
+        data = BankData(
+            backbone, [rows], [seed], batch=setup.batch, length=setup.length, layout=place,
+            steps=recipe.steps, evaluate_every=recipe.evaluate_every,
+        )  # fmt: skip
+        data.bank = module
+        clock.watch(data)
+        _fit(module, data, TrainingOptions())
+        picked = [data.orders[0].step(step) for step in range(1, steps + 1)]
+        tokens = sum(rows[i].size + 2 + setup.length for indices in picked for i in indices)
+        return Round(clock.seconds, sum(map(len, picked)), tokens, clock.waited)
+
+    return run, backbone.model
+
+
+class _Clock:
+    """Takes the place of the progress display: the time from the end of the first step to the end of the last."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.ticks: list[float] = []
+        self.waits: list[float] = []
+
+    def step(self, bank: Any) -> None:
+        synchronize(self.device)
+        self.ticks.append(clock())
+
+    def evaluated(self, bank: Any) -> None:
+        """Nothing to show."""
+
+    def resumed(self, step: int) -> None:
+        """Nothing to show."""
+
+    def watch(self, data: Any) -> None:
+        """Time how long each step's rows take to be made."""
+        make_step = data.step
+
+        def timed(step: int) -> Any:
+            start = clock()
+            made = make_step(step)
+            self.waits.append(clock() - start)
+            return made
+
+        data.step = timed
+
+    @property
+    def seconds(self) -> float:
+        return self.ticks[-1] - self.ticks[0]
+
+    @property
+    def waited(self) -> float:
+        return sum(self.waits[1:])
+
+
+# Theirs ----------------------------------------------------------------------------------------------------------
+
+
+def collate(
+    setup: Setup, rows: Sequence[Sample], *, fixed: bool, prompt_in_labels: bool
+) -> dict[str, torch.Tensor]:
+    """Padded tokens, mask and labels, as a data collator gives them."""
+    special = setup.shape.special
+    if setup.shape.family == "t5":
+        ids = [[*row.ids, special.eos_token_id] for row in rows]
+        labels = torch.tensor([[*WORDS[row.label], special.eos_token_id] for row in rows])
+    else:
+        ids = [[special.cls_token_id, special.mask_token_id, *row.ids, special.sep_token_id] for row in rows]
+    room = LONGEST + 3 if fixed else max(map(len, ids))
+    padded = torch.tensor([row + [special.pad_token_id] * (room - len(row)) for row in ids])
+    mask = torch.tensor([[1] * len(row) + [0] * (room - len(row)) for row in ids])
+    if setup.shape.family != "t5":
+        ahead = setup.length if prompt_in_labels else 0
+        labels = torch.full((len(rows), ahead + room), -100)
+        labels[:, ahead + 1] = torch.tensor([WORDS[row.label][0] for row in rows])
+    return {"input_ids": padded, "attention_mask": mask, "labels": labels}
+
+
+def count_tokens(setup: Setup, rows: Sequence[Sample]) -> int:
+    """Tokens without padding, the prompt included."""
+    special = 1 if setup.shape.family == "t5" else 3
+    return sum(len(row.ids) + special + setup.length for row in rows)
+
+
+def peft(
+    setup: Setup,
+    samples: Sequence[Sample],
+    *,
+    fixed: bool = True,
+    autocast: bool = False,
+    weights: bool = False,
+) -> tuple[Contestant, Any]:
+    """PEFT prompt tuning under transformers.Trainer."""
+    from peft import PromptTuningConfig, get_peft_model
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    base = make_model(setup.shape, torch.bfloat16 if weights else torch.float32, setup.place)
+    kind = "SEQ_2_SEQ_LM" if setup.shape.family == "t5" else "FEATURE_EXTRACTION"
+    model = get_peft_model(base, PromptTuningConfig(task_type=kind, num_virtual_tokens=setup.length))
+    seen: list[Sequence[Sample]] = []
+
+    def collator(rows: Sequence[Sample]) -> dict[str, torch.Tensor]:
+        seen.append(rows)
+        return collate(setup, rows, fixed=fixed, prompt_in_labels=True)
+
+    class Clock(TrainerCallback):
+        ticks: list[float] = []  # noqa: RUF012 (set anew for every round)
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            synchronize(setup.place)
+            self.ticks.append(clock())
+
+    def run(steps: int) -> Round:
+        seen.clear()
+        clock = Clock()
+        clock.ticks = []
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = TrainingArguments(
+                output_dir=folder, max_steps=steps + 1, per_device_train_batch_size=setup.batch, learning_rate=LR,
+                bf16=autocast, use_cpu=setup.place.type == "cpu", report_to="none", save_strategy="no",
+                logging_strategy="no", remove_unused_columns=False, disable_tqdm=True, label_names=["labels"],
+            )  # fmt: skip
+            Trainer(
+                model, arguments, train_dataset=list(samples), data_collator=collator, callbacks=[clock]
+            ).train()
+        rows = [row for batch in seen[1 : steps + 1] for row in batch]
+        return Round(clock.ticks[-1] - clock.ticks[0], len(rows), count_tokens(setup, rows))
+
+    return run, base
+
+
+def plain(setup: Setup, samples: Sequence[Sample]) -> tuple[Contestant, Any]:
+    """A loop in the manner of the original code: float32, padded to 128, all logits of all positions."""
+    model = make_model(setup.shape, torch.float32, setup.place)
+    embed = model.get_input_embeddings()
+    prompt = torch.nn.Parameter(0.5 * torch.randn(setup.length, embed.embedding_dim, device=setup.place))
+    optimizer = torch.optim.AdamW([prompt], lr=LR)
+
+    def step(rows: Sequence[Sample]) -> None:
+        batch = {
+            k: v.to(setup.place) for k, v in collate(setup, rows, fixed=True, prompt_in_labels=True).items()
+        }
+        ahead = prompt.expand(len(rows), -1, -1)
+        mask = torch.cat(
+            [
+                torch.ones(len(rows), setup.length, dtype=torch.long, device=setup.place),
+                batch["attention_mask"],
+            ],
+            1,
+        )
+        inputs = torch.cat([ahead, embed(batch["input_ids"])], dim=1)
+        loss = model(inputs_embeds=inputs, attention_mask=mask, labels=batch["labels"]).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    stream = _batches(samples, setup.batch)
+
+    def run(steps: int) -> Round:
+        step(next(stream))
+        picked = [next(stream) for _ in range(steps)]
+        synchronize(setup.place)
+        start = clock()
+        for rows in picked:
+            step(rows)
+        synchronize(setup.place)
+        flat = [row for rows in picked for row in rows]
+        return Round(clock() - start, len(flat), count_tokens(setup, flat))
+
+    return run, model
+
+
+def _batches(samples: Sequence[Sample], batch: int) -> Iterator[list[Sample]]:
+    chance = random.Random(0)
+    while True:
+        yield chance.sample(list(samples), batch)
+
+
+def peft_fair(setup: Setup, samples: Sequence[Sample]) -> tuple[Contestant, Any]:
+    """PEFT with bf16 autocast and rows padded to the longest of their batch."""
+    return peft(setup, samples, fixed=False, autocast=setup.precision == "bf16")
+
+
+def peft_weights(setup: Setup, samples: Sequence[Sample]) -> tuple[Contestant, Any]:
+    """PEFT on weights in bf16, with rows padded to the longest of their batch."""
+    return peft(setup, samples, fixed=False, weights=setup.precision == "bf16")
+
+
+CONTESTANTS: dict[str, Callable[[Setup, Sequence[Sample]], tuple[Contestant, Any]]] = {
+    "ours": ours,
+    "peft": peft,
+    "peft-fair": peft_fair,
+    "peft-weights": peft_weights,
+    "plain": plain,
+}

@@ -1,0 +1,189 @@
+"""Models of real shapes with random weights for the benchmark, and what their work is worth in operations."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+clock = time.process_time if os.environ.get("BENCHMARK_CLOCK") == "cpu" else time.perf_counter
+"""Seconds of wall time, or of processor time where the machine is busy with other things."""
+
+SPECIAL = SimpleNamespace(
+    roberta=dict(cls_token_id=0, pad_token_id=1, sep_token_id=2, eos_token_id=2, mask_token_id=50264),
+    t5=dict(pad_token_id=0, eos_token_id=1),
+)
+"""Ids of special tokens in the real tokenizers; the benchmark needs nothing else of them."""
+
+WORDS = ((5,), (6,))
+"""One label word a label, as token ids."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A public checkpoint's shape."""
+
+    name: str
+    family: str
+    settings: dict[str, Any]
+
+    @property
+    def special(self) -> SimpleNamespace:
+        """Stands in for the tokenizer."""
+        return SimpleNamespace(**getattr(SPECIAL, self.family))
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens."""
+        return int(self.settings["vocab_size"])
+
+
+def _roberta(name: str, width: int, layers: int, heads: int) -> Shape:
+    settings = dict(
+        vocab_size=50265,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        layer_norm_eps=1e-5,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+    )
+    return Shape(name, "roberta", settings)
+
+
+def _t5(name: str, width: int, layers: int, heads: int) -> Shape:
+    settings = dict(
+        vocab_size=32128,
+        d_model=width,
+        d_kv=64,
+        d_ff=4 * width,
+        num_layers=layers,
+        num_heads=heads,
+        decoder_start_token_id=0,
+        pad_token_id=0,
+    )
+    return Shape(name, "t5", settings)
+
+
+SHAPES = {
+    shape.name: shape
+    for shape in (
+        _roberta("roberta-base", 768, 12, 12),
+        _roberta("roberta-large", 1024, 24, 16),
+        _t5("t5-base", 768, 12, 12),
+        _t5("t5-large", 1024, 24, 16),
+        _roberta("roberta-tiny", 128, 2, 2),  # to try the script
+        _t5("t5-tiny", 128, 2, 2),
+    )
+}
+
+
+def make_model(shape: Shape, dtype: torch.dtype, device: torch.device, attention: str | None = None) -> Any:
+    """A Hugging Face model of this shape with small random weights, in eval mode and frozen.
+
+    `attention` None leaves the choice to transformers, as one who types `from_pretrained` does.
+    """
+    import transformers
+
+    torch.manual_seed(0)
+    chosen = {} if attention is None else {"attn_implementation": attention}
+    if shape.family == "t5":
+        config, kind = (
+            transformers.T5Config(**shape.settings, **chosen),
+            transformers.T5ForConditionalGeneration,
+        )
+    else:
+        config, kind = transformers.RobertaConfig(**shape.settings, **chosen), transformers.RobertaForMaskedLM
+    with torch.device("meta"):
+        model = kind(config)
+    model = model.to(dtype).to_empty(device="cpu")
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            is_norm = "norm" in name.lower() and name.endswith("weight")
+            tensor.fill_(1.0) if is_norm else tensor.normal_(std=0.02)
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if (
+                not buffer.is_floating_point()
+            ):  # position ids and token types, which `to_empty` left undefined
+                ids = (
+                    torch.arange(buffer.shape[-1])
+                    if "position" in name
+                    else torch.zeros(1, dtype=buffer.dtype)
+                )
+                buffer.copy_(ids.expand_as(buffer))
+    model.tie_weights()
+    return model.to(device).eval().requires_grad_(False)
+
+
+def make_backbone(
+    shape: Shape, dtype: torch.dtype, device: torch.device, kind: Any = None, attention: str | None = "eager"
+) -> Any:
+    """Ours, around such a model; `kind` is the class of backbone if it is not the family's own."""
+    from prompttransfer.backbones import FAMILIES
+
+    model = make_model(shape, dtype, device, attention)
+    family = kind or FAMILIES[model.config.model_type]
+    return family(model, shape.special, name=shape.name, revision="random", device=device)
+
+
+def operations(model: Any, tokens: float, rows: float) -> float:
+    """Floating-point operations of forward and activation-backward passes: 4 x parameters x tokens.
+
+    Parameters are the weight matrices of the layers: the encoder's, and the decoder's keys and values of the encoder,
+    for every token (no padding counted); the rest of a decoder for one token a row. Embeddings count nothing.
+    """
+    everywhere = once = 0
+    for name, parameter in model.named_parameters():
+        if parameter.ndim != 2 or "embed" in name or (".block." not in name and ".layer." not in name):
+            continue
+        if "relative_attention_bias" in name:
+            continue
+        if name.startswith("decoder.") and not name.endswith(
+            ("EncDecAttention.k.weight", "EncDecAttention.v.weight")
+        ):
+            once += parameter.numel()
+        else:
+            everywhere += parameter.numel()
+    return 4.0 * (everywhere * tokens + once * rows)
+
+
+def peak_memory(device: torch.device) -> float:
+    """Most memory held so far, in GB: of the process on a CPU, of tensors on a GPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def matmul_rate(dtype: torch.dtype, device: torch.device, seconds: float = 1.0) -> float:
+    """Operations a second of this machine's own matrix product at the sizes of a feed-forward layer."""
+    best = 0.0
+    for rows, inner, outer in ((2048, 768, 3072), (2048, 3072, 768), (2048, 1024, 4096)):
+        left = torch.randn(rows, inner, device=device).to(dtype)
+        right = torch.randn(inner, outer, device=device).to(dtype)
+        for _ in range(3):
+            left @ right
+        synchronize(device)
+        start, count = clock(), 0
+        while clock() - start < seconds / 3:
+            for _ in range(4):
+                left @ right
+            synchronize(device)
+            count += 4
+        best = max(best, 2 * rows * inner * outer * count / (clock() - start))
+    return best
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

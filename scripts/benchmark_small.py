@@ -1,0 +1,202 @@
+"""Sections of the benchmark on the embedded world: banks of prompts, whole matrices, start-up and memory."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmark_models import clock
+from benchmark_print import markdown, say
+
+BACKBONE = "microworld-roberta"
+BANK_TASKS = ("microworld-sst2", "microworld-imdb", "microworld-mnli", "microworld-qqp")
+
+
+def bank(options: argparse.Namespace) -> None:
+    """Whole runs (rows encoded, prompts trained and evaluated) of a bank, and of its prompts one after another."""
+    from prompttransfer.backbones import load_backbone
+    from prompttransfer.recipes import recipe_for
+    from prompttransfer.training import Job, train_prompts
+    from tasks.catalog import find_task
+    from tasks.loading import load_splits
+
+    backbone = load_backbone(BACKBONE, device=options.device)
+    seeds, steps = (1, 50) if options.quick else (4, 100)
+    tasks = [find_task(name) for name in BANK_TASKS]
+    loaded = [load_splits(task, limit_train=2000, limit_test=200) for task in tasks]
+    jobs = [
+        Job(task, own, seed, name=f"{task.name}-s{seed}")
+        for task, own in zip(tasks, loaded, strict=True)
+        for seed in range(seeds)
+    ]
+    say(f"\n## bank: {len(jobs)} prompts of {len(tasks)} tasks on {BACKBONE}, {steps} steps, whole runs")
+    rows = []
+    for batch in (4, 8, 32):
+        recipe = recipe_for(backbone, steps=steps, batch=batch, evaluate_every=25)
+        ways: dict[str, Callable[[], Any]] = {
+            "bank": lambda recipe=recipe: train_prompts(backbone, jobs, recipe),
+            "one by one": lambda recipe=recipe: [train_prompts(backbone, [job], recipe) for job in jobs],
+        }
+        taken = alternate(ways, options.rounds)
+        rows.append(
+            [
+                str(batch),
+                f"{taken['one by one'] / taken['bank']:.2f}",
+                f"{taken['bank']:.1f}",
+                f"{taken['one by one']:.1f}",
+                f"{1000 * taken['bank'] / steps / len(jobs):.2f}",
+            ]
+        )
+    markdown(["batch", "bank is faster by", "bank s", "one by one s", "ms a step and prompt"], rows)
+
+
+def alternate(
+    ways: dict[str, Callable[[], Any]], rounds: int, timer: Callable[[], float] = clock
+) -> dict[str, float]:
+    """Median seconds of each way; they take turns."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            start = timer()
+            way()
+            taken[name].append(timer() - start)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def matrix(options: argparse.Namespace) -> None:
+    """Zero-shot evaluation of a matrix of random prompts: targets encoded once, all sources in one pass."""
+    import torch
+
+    from prompttransfer.backbones import load_backbone
+    from prompttransfer.prompt import Prompt
+    from prompttransfer.transfer import Target, zero_shot
+    from tasks.catalog import all_tasks, find_task
+    from tasks.loading import load_splits
+
+    backbone = load_backbone(BACKBONE, device=options.device)
+    size, count = (5, 200) if options.quick else (17, 1000)
+    names = [name for name in all_tasks() if name.startswith("microworld-") and not find_task(name).generates]
+    targets = []
+    for index in range(size):  # the embedded world has fewer tasks: some come twice
+        task = find_task(names[index % len(names)])
+        targets.append(Target(task, load_splits(task, limit_train=100, limit_test=count)))
+    prompts = [
+        Prompt(
+            vectors=torch.randn(20, backbone.width, generator=torch.Generator().manual_seed(seed)),
+            task=names[seed % len(names)], name=f"p{seed}", backbone=backbone.name, revision=backbone.revision,
+            family=backbone.family, seed=seed,
+        )
+        for seed in range(size)
+    ]  # fmt: skip
+    start = clock()
+    zero_shot(backbone, prompts, targets)
+    taken = clock() - start
+    tested = sum(len(target.splits.test) for target in targets)
+    say(
+        f"\n## matrix: {size} sources x {size} targets, {tested / size:.0f} rows a target, on {BACKBONE}: {taken:.0f} s "
+        f"({tested * size / taken:.0f} rows and prompts a second, reference rows not counted)"
+    )
+
+
+def start(options: argparse.Namespace) -> None:
+    """Seconds from the command to `--help`, and to the end of the first training step."""
+    say("\n## start-up, seconds from the command")
+    first_step = (
+        "import os, prompttransfer.progress as p; p.TrainingProgress.step = lambda *a: os._exit(0);"
+        "from prompttransfer.cli import main; main({arguments!r})"
+    )
+    rounds = max(3, options.rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = ["train", "--task", "microworld-sst2", "--output", folder, "--device", options.device]
+        commands = {
+            "prompttransfer --help": [sys.executable, "-m", "prompttransfer", "--help"],
+            "prompttransfer train, first step done": [
+                sys.executable,
+                "-c",
+                first_step.format(arguments=arguments),
+            ],
+        }
+        taken = alternate(
+            {name: lambda command=command: _quietly(command) for name, command in commands.items()},
+            rounds,
+            time.perf_counter,
+        )
+    markdown(["command", "s"], [[name, f"{seconds:.2f}"] for name, seconds in taken.items()])
+
+
+def memory(options: argparse.Namespace) -> None:
+    """What `train --dry-run` expects beside the peak of the same run, as the operating system counted it."""
+    say("\n## memory: expected by --dry-run, and measured")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        real = _save_backbone(Path(folder) / "roberta-base", options.quick)
+        cases = [(BACKBONE, 20, 32), (real, 100, 16)]
+        for backbone, length, batch in cases:
+            for precision in ("fp32", "bf16"):
+                for flag in ([], ["--checkpoint-activations"]):
+                    command = [
+                        *(sys.executable, "-m", "prompttransfer", "train", "--task", "microworld-sst2"),
+                        *("--backbone", str(backbone), "--length", str(length), "--batch", str(batch)),
+                        *(
+                            "--precision",
+                            precision,
+                            "--steps",
+                            "3",
+                            "--limit-train",
+                            "200",
+                            "--limit-test",
+                            "100",
+                        ),
+                        *("--output", str(Path(folder) / "out" / str(len(rows))), *flag),
+                    ]
+                    said = _quietly([*command, "--dry-run"])[0]
+                    found = re.search(r"expected peak memory: ([\d.]+) GB", said)
+                    if found is None:
+                        raise SystemExit(f"the dry run said no memory: {said}")
+                    expected, measured = float(found[1]), _quietly(command)[1]
+                    rows.append(
+                        [
+                            Path(backbone).name, precision, "yes" if flag else "no", f"{expected:.2f}",
+                            f"{measured:.2f}", f"{100 * (expected / measured - 1):+.0f} %",
+                        ]
+                    )  # fmt: skip
+    markdown(["backbone", "precision", "checkpoints", "expected GB", "measured GB", "difference"], rows)
+
+
+def _quietly(command: Sequence[str]) -> tuple[str, float]:
+    """Run a command; its output and its peak memory in GB."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "400"}
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        said = output.read()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{said[-2000:]}")
+    return said, usage.ru_maxrss * 1024 / 1e9
+
+
+def _save_backbone(folder: Path, quick: bool) -> Path:
+    """A folder of roberta-base with random weights and the embedded world's tokenizer."""
+    import torch
+    from benchmark_models import SHAPES, make_model
+    from transformers import AutoTokenizer
+
+    from prompttransfer.places import EMBEDDED_FOLDER
+
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_FOLDER / BACKBONE)
+    model = make_model(SHAPES["roberta-base"], torch.float32, torch.device("cpu"))
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,139 @@
+"""Does bf16 cost quality? The same prompts trained in bf16 and in float32 on the embedded world, several seeds a task.
+
+    python scripts/measure_precision.py --output runs/precision
+
+Prints, a task and over all tasks, the mean test accuracy of both and their difference over seeds with its standard
+error; writes precision.csv and a figure with the learning curves of both laid over each other (precision.png).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prompttransfer.backbones import load_backbone
+from prompttransfer.prompt import CurvePoint
+from prompttransfer.recipes import recipe_for
+from prompttransfer.training import Job, train_prompts
+from prompttransfer.transfer import Target, with_test_score
+from tasks.catalog import find_task
+from tasks.loading import load_splits
+
+TASKS = ("sst2", "imdb", "mnli", "snli", "deontology", "qqp")
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One prompt's test score and learning curve."""
+
+    task: str
+    seed: int
+    precision: str
+    test: float
+    curve: tuple[CurvePoint, ...]
+
+
+def train(precision: str, options: argparse.Namespace) -> list[Run]:
+    """All tasks and seeds in one bank."""
+    backbone = load_backbone(options.backbone, precision=precision)
+    recipe = recipe_for(backbone, steps=options.steps)
+    targets = [
+        Target(task, load_splits(task, limit_test=options.test_rows))
+        for name in options.tasks
+        for task in [find_task(f"microworld-{name}")]
+    ]
+    jobs = [
+        Job(target.task, target.splits, seed, name=f"{target.task.name}-s{seed}")
+        for target in targets
+        for seed in range(options.seeds)
+    ]
+    trained = train_prompts(backbone, jobs, recipe)
+    runs = []
+    for index, target in enumerate(targets):
+        own = trained[index * options.seeds : (index + 1) * options.seeds]
+        for seed, run in enumerate(with_test_score(backbone, own, target)):
+            score = run.prompt.scores["test"][target.task.metric]
+            runs.append(Run(target.task.name, seed, precision, score, run.prompt.curve))
+    return runs
+
+
+def compare(runs: Sequence[Run], tasks: Sequence[str]) -> list[tuple[str, float, float, float, float]]:
+    """A line a task and one for all: name, float32, bf16, mean difference, its standard error over runs."""
+    scores = {(run.task, run.seed, run.precision): run.test for run in runs}
+
+    def line(name: str, members: set[str]) -> tuple[str, float, float, float, float]:
+        keys = sorted({(run.task, run.seed) for run in runs if run.task in members})
+        full = [scores[(*key, "fp32")] for key in keys]
+        half = [scores[(*key, "bf16")] for key in keys]
+        differences = [b - a for a, b in zip(full, half, strict=True)]
+        error = (
+            statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.nan
+        )
+        return name, statistics.mean(full), statistics.mean(half), statistics.mean(differences), error
+
+    names = [f"microworld-{task}" for task in tasks]
+    return [*(line(name, {name}) for name in names), line("all", set(names))]
+
+
+def draw(runs: Sequence[Run], tasks: Sequence[str], path: Path) -> None:
+    """Validation loss by step, float32 drawn through, bf16 dashed, a panel a task."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    columns = min(3, len(tasks))
+    figure, panels = pyplot.subplots(
+        math.ceil(len(tasks) / columns),
+        columns,
+        figsize=(4 * columns, 3 * math.ceil(len(tasks) / columns)),
+        squeeze=False,
+    )
+    styles = {"fp32": ("#4477aa", "-"), "bf16": ("#ee6677", "--")}
+    for task, panel in zip(tasks, panels.flat, strict=False):
+        for run in (run for run in runs if run.task == f"microworld-{task}"):
+            colour, style = styles[run.precision]
+            points = [(p.step, p.validation_loss) for p in run.curve if p.validation_loss is not None]
+            label = run.precision if run.seed == 0 else None
+            panel.plot(*zip(*points, strict=True), color=colour, linestyle=style, linewidth=1, label=label)
+        panel.set_title(task)
+        panel.set_xlabel("step")
+        panel.set_ylabel("validation loss (nats)")
+    panels[0, 0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--backbone", default="microworld-roberta")
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), help="names without microworld-")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--test-rows", type=int, default=1000)
+    parser.add_argument("--output", type=Path, default=Path("runs/precision"))
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    runs = [run for precision in PRECISIONS for run in train(precision, options)]
+    lines = compare(runs, options.tasks)
+    print(f"{'task':26} fp32    bf16    difference (standard error over {options.seeds} seeds)")
+    for name, full, half, difference, error in lines:
+        print(f"{name:26} {full:.4f}  {half:.4f}  {difference:+.4f} ({error:.4f})")
+    with (options.output / "precision.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["task", "seed", "precision", "test"])
+        writer.writerows((run.task, run.seed, run.precision, f"{run.test:.6f}") for run in runs)
+    draw(runs, options.tasks, options.output / "precision.png")
+    print(f"written to {options.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Memory: what is expected is what autograd keeps, and computing inner values again changes no prompt."""
+
+import pytest
+import torch
+from toys import label_task, noise, recipe, sentences, splits
+
+from prompttransfer.backbones import outline_backbone
+from prompttransfer.layouts import LAYOUTS
+from prompttransfer.memory import expected_memory, kept_bytes
+from prompttransfer.training import Job, RowEncoder, bank_data, train_prompts
+
+FIRST = LAYOUTS["prompt-first"]
+CPU = torch.device("cpu")
+KINDS = ("roberta", "bert", "t5", "t5-v1.1")
+
+
+def rows(backbone):
+    return backbone.encode(label_task(), sentences(), length=3, layout=FIRST)
+
+
+def outlined_data(folder, plan):
+    backbone = outline_backbone(str(folder))
+    jobs = [Job(label_task(), splits())]
+    encode = RowEncoder(backbone, plan.length, FIRST, None, None)
+    return backbone, bank_data(backbone, [encode.train(job) for job in jobs], jobs, plan, FIRST)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_outline_keeps_as_many_bytes_as_the_backbone_itself(tiny, backbone_folder, kind, precision):
+    real, outline = tiny(kind, precision), outline_backbone(str(backbone_folder(kind)))
+    outline.model.to(real.dtype)
+    outline.dtype = real.dtype
+    expected, tokens = kept_bytes(outline, rows(outline), length=3, layout=FIRST)
+    measured, same_tokens = kept_bytes(real, rows(real), length=3, layout=FIRST)
+    assert tokens == same_tokens
+    # The two differ by what is only known with values: whether anything is padded.
+    assert expected == pytest.approx(measured, rel=0.1)
+
+
+def test_more_rows_longer_prompts_and_float32_need_more_memory(backbone_folder):
+    def total(dtype=torch.bfloat16, **values):
+        backbone, data = outlined_data(backbone_folder("roberta"), recipe(**values))
+        return expected_memory(backbone, data, dtype=dtype, device=CPU).kept
+
+    base = total(batch=4, length=3)
+    assert total(batch=8, length=3) > 1.8 * base
+    assert total(batch=4, length=20) > 1.8 * base
+    assert total(torch.float32, batch=4, length=3) > 1.5 * base
+
+
+@pytest.mark.parametrize("kind", ["roberta", "t5"])
+def test_computing_inner_values_again_keeps_less(backbone_folder, kind):
+    backbone, data = outlined_data(backbone_folder(kind), recipe(batch=8, length=20))
+    kept = [
+        expected_memory(backbone, data, dtype=torch.float32, device=CPU, checkpoints=choice).kept
+        for choice in (False, True)
+    ]
+    assert kept[1] < 0.7 * kept[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_computing_inner_values_again_changes_no_prompt(tiny, kind, precision):
+    backbone, jobs = tiny(kind, precision), [Job(label_task(), splits())]
+    plain = train_prompts(backbone, jobs, recipe())[0].prompt
+    backbone.checkpoints = True
+    try:
+        again = train_prompts(backbone, jobs, recipe())[0].prompt
+    finally:
+        backbone.checkpoints = False
+    assert torch.equal(plain.vectors, again.vectors) and plain.curve == again.curve
+
+
+def test_the_line_says_what_the_memory_is_for(backbone_folder):
+    backbone, data = outlined_data(backbone_folder("roberta"), recipe(batch=4))
+    line = str(expected_memory(backbone, data, dtype=torch.float32, device=CPU))
+    for word in ("expected peak memory", "process", "weights", "kept for the backward pass", "4 rows"):
+        assert word in line
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_those_of_the_modules_themselves(tiny, kind):
+    backbone = tiny(kind)
+    batch = backbone.batch(rows(backbone), layout=FIRST)
+    found = []
+    for watched in (False, True):
+        prompt = noise(3, 16).requires_grad_()
+        handle = backbone.model.register_forward_hook(lambda *_: None) if watched else None
+        backbone.loss(prompt.expand(batch.rows, -1, -1), batch).sum().backward()
+        if handle is not None:
+            handle.remove()
+        found.append(prompt.grad)
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)
+
+
+def test_a_model_that_was_given_other_weights_runs_on_those(backbone_folder):
+    from prompttransfer.backbones import load_backbone
+
+    backbone = load_backbone(str(backbone_folder("roberta")), precision="fp32", device="cpu")
+    batch = backbone.batch(rows(backbone), layout=FIRST)
+    prompts = noise(3, 16).expand(batch.rows, -1, -1)
+    with torch.no_grad():
+        before = backbone.label_scores(prompts, batch)
+        query = backbone.model.roberta.encoder.layer[0].attention.self.query
+        query.weight = torch.nn.Parameter(2 * query.weight, requires_grad=False)
+        assert not torch.allclose(before, backbone.label_scores(prompts, batch))
