@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import csv
 import io
+import os.path
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -36,6 +38,16 @@ PUBLISHED_TYPES: dict[str, str] = {
 def is_reference(label: str) -> bool:
     """Whether a row of this name stands for reference: `no prompt`, `random-prompt`, `Majority` ..."""
     return label.lower().replace("_", " ").replace("-", " ") in {r.replace("-", " ") for r in REFERENCE_ROWS}
+
+
+def shared_prefix(labels: Sequence[str]) -> str:
+    """What all names begin with, up to a dash, underscore or slash (`microworld-`); empty for fewer than two names.
+
+    A page or a table leaves it out, says so, and has room for what tells the names apart.
+    """
+    names = list(labels) if len(set(labels)) > 1 else [""]
+    common = os.path.commonprefix(names)  # noqa: RUF071  (characters are what is wanted)
+    return re.sub(r"[^-_/]*$", "", common)
 
 
 def parse_matrix(text: str, name: str) -> pd.DataFrame:

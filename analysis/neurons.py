@@ -166,21 +166,30 @@ def active_share(states: NeuronStates) -> pd.DataFrame:
     return pd.DataFrame(shares, index=list(states.names), columns=[str(i) for i in range(states.layers)])
 
 
-def most_specific(states: NeuronStates, name: str, share: float) -> NDArray[np.bool_]:
-    """The `share` of all neurons most specific to a prompt, [layers, neurons]: its active ones, rarest elsewhere first.
+def specificity(states: NeuronStates, name: str) -> Floats:
+    """How specific every neuron is to a prompt, [layers, neurons]: active here and seldom for the other prompts.
 
-    Specific means active here and seldom for the other prompts. Ties go to the earlier layer and neuron, so that a
-    larger share always holds a smaller one.
+    1 for a neuron that this prompt alone activates, 0 for one that all do; those that it does not activate lie below
+    zero, at -1 less the share of others that do.
     """
     if name not in states.names:
         raise unknown("prompt", name, states.names)
-    if not 0 <= share <= 1:
-        raise UserError(f"the share of neurons to switch off must lie between 0 and 1; given {share}")
     own = states.names.index(name)
     active = np.stack([states.active(layer) for layer in range(states.layers)], axis=1)
     others = np.delete(active, own, axis=0)
     elsewhere = others.mean(0) if len(others) else np.zeros(active.shape[1:])
-    score = np.where(active[own], 1 - elsewhere, -1 - elsewhere).ravel()
-    chosen = np.zeros(score.size, dtype=bool)
-    chosen[np.argsort(-score, kind="stable")[: round(share * score.size)]] = True
-    return chosen.reshape(active.shape[1:])
+    return np.where(active[own], 1 - elsewhere, -1 - elsewhere)
+
+
+def highest(scores: Floats, share: float, seed: int = 0) -> NDArray[np.bool_]:
+    """The `share` of all neurons with the highest `scores` [layers, neurons].
+
+    Ties, of which bits make many, go by a seeded draw and not by place, or the first layers would be emptied first;
+    the draw is the same for every share, so that a larger one always holds a smaller one.
+    """
+    if not 0 <= share <= 1:
+        raise UserError(f"the share of neurons to switch off must lie between 0 and 1; given {share}")
+    drawn = np.random.default_rng(seed).random(scores.size)
+    chosen = np.zeros(scores.size, dtype=bool)
+    chosen[np.lexsort((drawn, -scores.ravel()))[: round(share * scores.size)]] = True
+    return chosen.reshape(scores.shape)

@@ -2,8 +2,10 @@
 
 Two kinds of evidence. The direct one is expensive: every source is tried on the rows with nothing trained (few-shot).
 The indirect one trains a short probe prompt on the same rows and asks which source looks like it, by vectors and by
-activated neurons. The order is that of the direct evidence, which wins wherever it was measured
-(scripts/measure_recommend.py); the rest is shown beside it with its cost, so that its worth can be seen.
+activated neurons. The order is that of the rows answered right, where being of the target's type counts as PRIOR_ROWS
+more of them (few rows cannot tell good sources from lucky ones); sources that are still equal go by the overlap of
+their neurons with the probe's, or by their loss where there is no probe. Each part is worth something where it was
+measured (scripts/measure_recommend.py); the rest is shown beside it with its cost, so that its worth can be seen.
 
 Only training rows are ever used. `leave_one_out` measures the advice against a transfer matrix.
 """
@@ -21,13 +23,12 @@ import torch
 
 from analysis.choice import ChoiceSummary, choose_sources, summarise
 from analysis.matrices import align
-from analysis.neurons import overlap
 from analysis.prediction import BASELINE
-from analysis.similarity import PAPER_METRICS, similarity
+from analysis.similarity import PAPER_METRICS
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.evaluation import Score, encode_task, evaluate_bank
+from prompttransfer.indicators import FEW_SHOT, INDICATORS, Group
 from prompttransfer.layouts import find_layout
-from prompttransfer.neurons import capture
 from prompttransfer.prompt import Prompt, bank
 from prompttransfer.recipes import recipe_for
 from prompttransfer.training import Job, TrainingOptions, train_prompts
@@ -35,8 +36,10 @@ from prompttransfer.transfer import Target, common_layout
 from tasks.errors import UserError
 from tasks.loading import Splits
 
-FEW_SHOT, FEW_SHOT_LOSS, ADVICE = "few-shot", "few-shot-loss", "recommend"
+FEW_SHOT_LOSS, ADVICE = "few-shot-loss", "recommend"
 KNOWN_WITHOUT_PROBE = (FEW_SHOT, FEW_SHOT_LOSS, BASELINE)
+PRIOR_ROWS = 2
+"""Rows that being of the target's type is worth; 1.5 to 100 chose the same sources where it was measured."""
 PROBE_METRICS = (*PAPER_METRICS, "C_concat-minus-initial")
 
 
@@ -62,6 +65,8 @@ class Candidate:
     """Mean loss on the rows, which decides between equal scores; None where text is written."""
     same_type: bool | None
     """Whether its task is of the target's type; None where its type is not known."""
+    overlap: float | None = None
+    """ON of its neurons with the probe's; None without a probe."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,8 @@ class Recommendation:
         said = [f"{self.metric} {candidate.score:.2f} on {self.rows} rows"]
         if candidate.loss is not None:
             said.append(f"loss {candidate.loss:.2f}")
+        if candidate.overlap is not None:
+            said.append(f"ON {candidate.overlap:.2f}")
         if candidate.task == self.task:
             said.append("trained on this very task")
         elif candidate.same_type is not None:
@@ -136,7 +143,7 @@ def recommend(
     aggregation: str | None = None,
     options: TrainingOptions | None = None,
 ) -> list[Recommendation]:
-    """Rank the source prompts for every target by their score on its first `rows` training rows.
+    """Rank the source prompts for every target from its first `rows` training rows (`in_order`).
 
     `types` is task -> type for the flag that costs nothing. `probe_steps` 0 leaves the probe and all that needs it
     out; the default is a twentieth of the recipe, at least 30. `leave_own_out` drops a target's own prompts from its
@@ -207,7 +214,7 @@ def _few_shot(
         task=task.name,
         metric=task.metric,
         rows=bare.rows,
-        candidates=tuple(sorted(candidates, key=_merit, reverse=True)),
+        candidates=in_order(candidates, bare.rows),
         bare=bare.value,
         chance=bare.chance,
         evidence=(*_direct(sources, scores, cost, seconds), *_flag(candidates)),
@@ -215,8 +222,15 @@ def _few_shot(
     )
 
 
-def _merit(candidate: Candidate) -> tuple[float, float]:
-    return candidate.score, -math.inf if candidate.loss is None else -candidate.loss
+def in_order(candidates: Sequence[Candidate], rows: int) -> tuple[Candidate, ...]:
+    """Best first: rows answered right with PRIOR_ROWS for the type, then overlap with the probe, then loss."""
+
+    def merit(candidate: Candidate) -> tuple[float, float, float]:
+        right = candidate.score * rows + (PRIOR_ROWS if candidate.same_type else 0)
+        loss = -math.inf if candidate.loss is None else -candidate.loss
+        return round(right, 6), candidate.overlap or 0.0, loss
+
+    return tuple(sorted(candidates, key=merit, reverse=True))
 
 
 def _direct(sources: Sequence[Prompt], scores: Sequence[Score], cost: str, seconds: float) -> list[Evidence]:
@@ -276,22 +290,25 @@ def _with_probe(
         note = f"the probe learned nothing in {steps} steps, so indicators that need it are left out: raise --probe-steps"
         return replace(found, notes=(*found.notes, note))
     name = "probe of " + found.task  # no prompt has a blank in its name
-    group = [replace(probe, name=name), *sources]
-    labels = [p.name for p in group]
-    initials = [p.initial for p in group if p.initial is not None]
-    initial = torch.stack(initials) if len(initials) == len(group) else None
+    group = Group((replace(probe, name=name), *sources), backbone=lambda: backbone)
+    known = all(prompt.initial is not None for prompt in group.prompts)
     evidence, cost = [], f"a probe of {steps} steps on {found.rows} rows"
-    for metric in PROBE_METRICS:
-        if initial is None and metric.endswith("-minus-initial"):
+    for indicator in (*PROBE_METRICS, "ON"):
+        if not known and indicator.endswith("-minus-initial"):
             continue
-        row = similarity(metric, bank(group), labels, initial).loc[name].drop(name)
-        evidence.append(Evidence(metric, _floats(row), cost, seconds))
+        started = time.monotonic()
+        row = INDICATORS[indicator](group).loc[name].drop(name)
+        if indicator == "ON":
+            cost, seconds = f"the same probe, and {len(group.prompts)} prompts forward once", 0.0
+        evidence.append(Evidence(indicator, _floats(row), cost, seconds + time.monotonic() - started))
         cost, seconds = "the same probe", 0.0
-    started = time.monotonic()
-    shared = overlap(capture(backbone, group).states).loc[name].drop(name)
-    passes = f"the same probe, and {len(group)} prompts forward once"
-    evidence.append(Evidence("ON", _floats(shared), passes, time.monotonic() - started))
-    return replace(found, evidence=(*found.evidence, *evidence))
+    shared = evidence[-1].values
+    candidates = [replace(c, overlap=shared[c.source]) for c in found.candidates]
+    return replace(
+        found,
+        candidates=in_order(candidates, found.rows),
+        evidence=(*found.evidence, *evidence),
+    )
 
 
 def _floats(row: pd.Series) -> dict[str, float]:

@@ -7,53 +7,37 @@ is analysis/report.
 
 from __future__ import annotations
 
-import io
 import re
-import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from matplotlib.figure import Figure
 
-from analysis.figures import (
-    coordinates,
-    figure_bytes,
-    layer_curves,
-    learning_curves,
-    masking_curves,
-    neuron_map,
-    overlap_by_layer,
-    prompt_map,
-    scatter,
-)
-from analysis.figures.curves import SCRATCH
-from analysis.matrices import is_reference
-from analysis.prediction import BASELINE, Prediction, predict
-from analysis.report import Picture, ReportData, View, render_report
+from analysis.matrices import is_reference, shared_prefix
+from analysis.prediction import Prediction, predict
+from analysis.report import ReportData, View, render_report
 from projectors.artifacts import read_record as read_projector
 from prompttransfer.artifacts import load_prompt
 from prompttransfer.files import write_text
-from prompttransfer.neuron_states import load_all
 from prompttransfer.prompt import Prompt
+from prompttransfer.report_commands import commands
+from prompttransfer.report_pictures import draw_all
 from prompttransfer.run_folder import (
+    MatrixRecord,
     RunFolder,
     TransferRecord,
     find_run,
     read_square,
-    read_text,
     read_transfer,
 )
 from tasks.catalog import all_tasks
-from tasks.errors import UserError
 
 PAGE = "report.html"
 CONTROLS = ("own prompt", "projected", "projected, validated step")
 """Rows of a projector's table that are no controls."""
-MANY_STARTS = 5
 
 
 def write_report(run: Path, output: Path | None = None, *, title: str = "") -> Path:
@@ -67,14 +51,16 @@ def write_report(run: Path, output: Path | None = None, *, title: str = "") -> P
 def collect(run: Path, *, title: str = "") -> ReportData:
     """Everything of a run that the page shows; UserError where the folder has no matrix, or a file is damaged."""
     folder = find_run(run)
-    record = read_transfer(folder.matrix)
-    prompts = [load_prompt(path) for path in folder.prompts]
+    full = read_transfer(folder.matrix)
+    folder, prompts = of_the_matrix(folder, full)
+    prefix = shared_prefix(full.raw.targets)
+    record, shown = without_prefix(full, prefix), [_short_prompt(prompt, prefix) for prompt in prompts]
     labels = row_labels(record)
     raw, seeds, spread = merge_seeds(record, labels)
-    types = types_of(record, labels)
+    types = types_of(full, prefix) | record.types
     views = make_views(record, raw, labels)
-    notes: list[str] = []
-    tables = read_indicators(folder, labels, notes)
+    notes: list[str] = [f"{prefix!r} is left out of all names on this page."] if prefix else []
+    tables = read_indicators(folder, labels, prefix, notes)
     predictions = answer(views[0].table, tables, types, notes)
     cross, controls = cross_model(folder, notes)
     if seeds is None and len({p.seed for p in prompts}) <= 1 and not record.tuned:
@@ -87,14 +73,41 @@ def collect(run: Path, *, title: str = "") -> ReportData:
         spread=spread,
         impossible=record.raw.impossible,
         predictions=predictions,
-        pictures=draw_all(folder, prompts, views[0], tables, predictions, types, notes),
+        pictures=draw_all(folder, shown, views[0], tables, predictions, types, prefix, notes),
         cross_model=cross,
         cross_model_controls=controls,
-        facts=facts(folder, record, prompts),
+        facts=facts(folder, record, shown),
         environment=record.versions,
-        commands=commands(folder, record, prompts),
+        commands=commands(folder, full, prompts),
         notes=tuple(notes),
     )
+
+
+def without_prefix(record: TransferRecord, prefix: str) -> TransferRecord:
+    """The record with names that are short enough for a page; the files keep the whole ones."""
+    if not prefix:
+        return record
+    raw, data = record.raw, record.model_dump()
+    cut = {name: name.removeprefix(prefix) for name in [*raw.sources, *raw.source_tasks, *raw.targets]}
+    data["types"] = {task.removeprefix(prefix): kind for task, kind in record.types.items()}
+    data["data"] = {task.removeprefix(prefix): entry for task, entry in record.data.items()}
+    for key in ("sources", "source_tasks", "targets"):
+        data["raw"][key] = [cut[name] for name in data["raw"][key]]
+    data["raw"]["impossible"] = {task.removeprefix(prefix): why for task, why in raw.impossible.items()}
+    for pair in data["tuned"]:
+        pair.update(source=pair["source"].removeprefix(prefix), target=pair["target"].removeprefix(prefix))
+    return TransferRecord(**data)
+
+
+def _short_prompt(prompt: Prompt, prefix: str) -> Prompt:
+    return replace(prompt, name=prompt.name.removeprefix(prefix), task=prompt.task.removeprefix(prefix))
+
+
+def of_the_matrix(folder: RunFolder, record: TransferRecord) -> tuple[RunFolder, list[Prompt]]:
+    """The run with the prompts of the matrix's backbone alone: those of a projector's other side are not its sources."""
+    prompts = {path: load_prompt(path) for path in folder.prompts}
+    kept = {path: prompt for path, prompt in prompts.items() if prompt.backbone == record.backbone} or prompts
+    return replace(folder, prompts=tuple(kept)), list(kept.values())
 
 
 # The matrix ------------------------------------------------------------------------------------------------------
@@ -144,26 +157,31 @@ def make_views(record: TransferRecord, raw: pd.DataFrame, labels: Mapping[str, s
     return tuple(views)
 
 
-def types_of(record: TransferRecord, labels: Mapping[str, str]) -> dict[str, str]:
-    """Row and column labels -> type, as far as it is known."""
+def types_of(record: TransferRecord, prefix: str) -> dict[str, str]:
+    """Row and column labels, less the prefix -> type, as far as it is known."""
     known = {**{name: task.type for name, task in all_tasks().items()}, **record.types}
     tasks = dict(zip(record.raw.sources, record.raw.source_tasks, strict=True))
+    labels = row_labels(record)
     found = {label: known[tasks[name]] for name, label in labels.items() if tasks[name] in known}
-    return found | {target: known[target] for target in record.raw.targets if target in known}
+    found |= {target: known[target] for target in record.raw.targets if target in known}
+    return {label.removeprefix(prefix): kind for label, kind in found.items()}
 
 
 # Indicators ------------------------------------------------------------------------------------------------------
 
 
 def read_indicators(
-    folder: RunFolder, labels: Mapping[str, str], notes: list[str]
+    folder: RunFolder, labels: Mapping[str, str], prefix: str, notes: list[str]
 ) -> dict[str, pd.DataFrame]:
     """The indicators of the run over the matrix's labels, seeds of a task averaged."""
+
+    def label(name: object) -> str:
+        short = str(name).removeprefix(prefix)
+        return labels.get(short, short)
+
     tables = {}
     for name, path in folder.indicators.items():
-        table = read_square(path)
-        table.index = pd.Index([labels.get(str(label), str(label)) for label in table.index])
-        table.columns = pd.Index([labels.get(str(label), str(label)) for label in table.columns])
+        table = read_square(path).rename(index=label, columns=label)
         tables[name] = table.groupby(level=0, sort=False).mean().T.groupby(level=0, sort=False).mean().T
     if folder.layer_indicators:
         notes.append(
@@ -190,104 +208,6 @@ def answer(
         return ()
     typed = all(column in types for column in transfer.columns)
     return predict(transfer, usable, types if typed else None, common=True)
-
-
-# Pictures --------------------------------------------------------------------------------------------------------
-
-
-def draw_all(
-    folder: RunFolder,
-    prompts: Sequence[Prompt],
-    view: View,
-    tables: Mapping[str, pd.DataFrame],
-    predictions: Sequence[Prediction],
-    types: Mapping[str, str],
-    notes: list[str],
-) -> tuple[Picture, ...]:
-    """Every figure that the run has the files for; one that cannot be drawn is named with its reason."""
-    drawn: list[Picture] = []
-
-    def draw(title: str, caption: str, make: Callable[[], Figure | None]) -> None:
-        try:
-            figure = make()
-        except UserError as error:
-            notes.append(f"{title} is not drawn: {error}.")
-            return
-        if figure is not None:
-            drawn.append(Picture(title, caption, figure_bytes(figure, "svg")))
-
-    best = next((p for p in predictions if p.indicator != BASELINE and p.mean is not None), None)
-    if best is not None:
-        draw(
-            f"{best.indicator} against transfer",
-            "The indicator that ranks sources best; filled points are pairs of one type.",
-            lambda: scatter(view.table, tables[best.indicator], types, name=best.indicator, transfer_label=view.name, common=True),
-        )  # fmt: skip
-    draw(
-        "Map of prompts",
-        "Each point is a prompt, by the main directions of its vectors (PCA).",
-        lambda: _map(prompts, types),
-    )
-    draw(
-        "Learning curves",
-        "Validation score by training step; the ring marks the first step at the best score from scratch.",
-        lambda: _curves([load_prompt(path) for path in folder.tuned_prompts] or prompts, types),
-    )
-    if folder.states:
-        captured = load_all(folder.states)
-        by_task = dict(zip(captured.states.names, captured.tasks, strict=True))
-        kinds = {name: types[task] for name, task in by_task.items() if task in types}
-        draw(
-            "Activated neurons",
-            f"Black is active ({captured.states.rule}).",
-            lambda: neuron_map(captured.states, kinds),
-        )
-        if len(by_task) > 1:
-            draw(
-                "Overlap by layer",
-                "Mean overlap ON of pairs of prompts; bands are the middle half of the pairs.",
-                lambda: layer_curves(overlap_by_layer(captured.states, kinds)),
-            )
-    for path in folder.masking:
-        table = pd.read_csv(io.StringIO(read_text(path)))
-        caption = f"Score while neurons are switched off ({path.relative_to(folder.root)})."
-        draw("Without neurons", caption, lambda table=table: masking_curves(table))  # type: ignore[misc]
-    return tuple(drawn)
-
-
-def _map(prompts: Sequence[Prompt], types: Mapping[str, str]) -> Figure | None:
-    if len(prompts) < 3 or len({(p.backbone, tuple(p.vectors.shape)) for p in prompts}) > 1:
-        return None
-    vectors = torch.stack([p.vectors for p in prompts]).flatten(1).double().numpy()
-    points = pd.DataFrame(coordinates(vectors, "pca", 0), columns=["x", "y"])
-    points["task"] = [p.task for p in prompts]
-    points["type"] = [types.get(p.task, "") for p in prompts]
-    return prompt_map(points, method="PCA")
-
-
-def curve_table(prompts: Sequence[Prompt]) -> pd.DataFrame:
-    """The stored learning curves of prompts as one long table; a prompt started from another names it."""
-    rows = []
-    for prompt in prompts:
-        transferred = prompt.initialiser.startswith("prompt:")
-        start = Path(prompt.initialiser.removeprefix("prompt:")).name if transferred else SCRATCH
-        rows += [(prompt.task, start, prompt.seed or 0, point.step, point.score) for point in prompt.curve]
-    return pd.DataFrame(rows, columns=["task", "start", "seed", "step", "score"])
-
-
-def _curves(prompts: Sequence[Prompt], types: Mapping[str, str]) -> Figure | None:
-    """The curves; where there are too many sources to tell apart, by whether the source is of the target's type."""
-    table = curve_table(prompts)
-    if table.empty:
-        return None
-    starts = [start for start in dict.fromkeys(table["start"]) if start != SCRATCH]
-    if len(starts) > MANY_STARTS:
-        kinds = {s: types.get(s) or types.get(re.sub(r"-s\d+$", "", s)) for s in starts}
-        table["start"] = [
-            start if start == SCRATCH else "same type" if kinds[start] == types.get(task) else "another type"
-            for start, task in zip(table["start"], table["task"], strict=True)
-        ]
-    return learning_curves(table)
 
 
 # The rest --------------------------------------------------------------------------------------------------------
@@ -323,7 +243,7 @@ def facts(folder: RunFolder, record: TransferRecord, prompts: Sequence[Prompt]) 
         "backbone": " ".join(filter(None, (record.backbone, record.revision and f"({record.revision})"))),
         "matrix": f"{len(sources)} source prompts x {len(raw.targets)} target tasks, {day}",
         "scored on": record.split,
-        "test rows": ", ".join(f"{t} {n}" for t, n in zip(raw.targets, raw.rows, strict=False)),
+        "test rows": _rows(raw),
         "metrics": ", ".join(dict.fromkeys(raw.metrics)),
         "data": "; ".join(data),
         "seeds of tuned runs": ", ".join(str(s) for s in sorted({pair.seed for pair in record.tuned})),
@@ -339,6 +259,12 @@ def facts(folder: RunFolder, record: TransferRecord, prompts: Sequence[Prompt]) 
     return {name: text for name, text in found.items() if text}
 
 
+def _rows(raw: MatrixRecord) -> str:
+    if len(set(raw.rows)) == 1 and len(raw.rows) > 1:
+        return f"{raw.rows[0]} of each target"
+    return ", ".join(f"{target} {count}" for target, count in zip(raw.targets, raw.rows, strict=False))
+
+
 def _recipe(prompt: Prompt) -> str:
     s = prompt.settings
     if "steps" not in s:
@@ -347,43 +273,3 @@ def _recipe(prompt: Prompt) -> str:
         f"{s['optimizer']} lr {s['lr']:g}, {s['steps']} steps of {s['batch']} rows, {prompt.length} vectors started "
         f"from {prompt.initialiser}, {s.get('precision', '')}"
     )
-
-
-def commands(folder: RunFolder, record: TransferRecord, prompts: Sequence[Prompt]) -> tuple[str, ...]:
-    """The commands that run it again, from what the prompts and the matrix say of themselves."""
-    root = folder.root
-    trained: dict[tuple[str, ...], list[Prompt]] = {}
-    for path, prompt in zip(folder.prompts, prompts, strict=True):
-        trained.setdefault(_train_options(prompt, path.parent), []).append(prompt)
-    lines = [
-        ["prompttransfer", "train", "--task", *_unique(p.task for p in group), *options,
-         "--seeds", *_unique(str(p.seed or 0) for p in group)]
-        for options, group in trained.items()
-        if "steps" in group[0].settings
-    ]  # fmt: skip
-    places = _unique(str(path.parent) for path in folder.prompts) or ["PROMPTS"]
-    tune = ["--tune"] if record.tuned else []
-    lines.append(["prompttransfer", "transfer", *places, "--to", *record.raw.targets, *tune, "--output", str(folder.matrix.parent)])  # fmt: skip
-    if any(path.name.startswith("similarity_E") for path in folder.indicators.values()):
-        lines.append(["prompttransfer", "compare", *places, "--output", str(root / "compare")])
-    for path in folder.states:
-        lines.append(["prompttransfer", "neurons", *places, "--output", str(path)])
-        lines.append(["prompttransfer", "neurons", "overlap", str(path), "--output", str(path.parent)])
-    lines.append(["prompttransfer", "report", str(root)])
-    return tuple(shlex.join(line) for line in lines)
-
-
-def _train_options(prompt: Prompt, output: Path) -> tuple[str, ...]:
-    names = ("optimizer", "lr", "weight_decay", "steps", "batch", "length", "evaluate_every", "patience")
-    given = [
-        text
-        for name in names
-        if name in prompt.settings
-        for text in (f"--{name.replace('_', '-')}", f"{prompt.settings[name]}")
-    ]
-    start = ["--init", prompt.initialiser, "--layout", prompt.layout]
-    return ("--backbone", prompt.backbone, *start, *given, "--output", str(output))
-
-
-def _unique(values: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(values))

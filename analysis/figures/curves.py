@@ -109,8 +109,8 @@ def masking_curves(table: pd.DataFrame, *, title: str = "", score_label: str = "
     table = _checked(table, ("share", "kind", "draw", "score"), "masking curves")
     kinds = sorted(dict.fromkeys(table["kind"]), key=lambda k: k == "random")
     with figure_style():
-        figure = Figure(figsize=(4.2, 3.1))
-        axes = figure.add_axes((0.13, 0.15, 0.84, 0.74))
+        figure = Figure(figsize=(4.2, 3.0 + 0.17 * len(kinds)), layout="constrained")
+        axes = figure.subplots()
         for place, kind in enumerate(kinds):
             steps = table[table["kind"] == kind].groupby("share")["score"].agg(["mean", "min", "max"])
             random = kind == "random"
@@ -125,7 +125,8 @@ def masking_curves(table: pd.DataFrame, *, title: str = "", score_label: str = "
                 label=f"{kind} neurons" + (f" (mean and range of {draws} draws)" if draws > 1 else ""),
             )  # fmt: skip
         axes.set(xlabel="neurons switched off, %", ylabel=score_label)
-        axes.legend(loc="best")
+        axes.margins(x=0.03)
+        figure.legend(loc="outside lower left")  # below: lines that fall leave no corner free
         if title:
             axes.set_title(title)
     return figure

@@ -62,8 +62,9 @@ def coordinates(vectors: Floats, method: str = "umap", seed: int = 0) -> Floats:
     if method not in METHODS:
         raise unknown("map method", method, METHODS)
     if len(vectors) < _FEWEST[method]:
+        hint = "give more" if method == "pca" else "give more, or use pca"
         raise UserError(
-            f"a {method} map needs at least {_FEWEST[method]} prompts; given {len(vectors)}: give more, or use pca"
+            f"a {method} map needs at least {_FEWEST[method]} prompts; given {len(vectors)}: {hint}"
         )
     return np.asarray(METHODS[method](np.asarray(vectors, dtype=float), seed), dtype=float)
 

@@ -62,9 +62,19 @@ def _sentence(data: ReportData) -> str:
     best, flag = found[0], next((p for p in ranked if p.indicator == BASELINE), None)
     text = f"Of the indicators, {escape(best.indicator)} ranks sources best: mean Spearman {_rho(best)}"
     if flag is not None and flag.mean is not None:
-        verdict = "more" if (best.mean or 0) > flag.mean else "no more"
-        text += f"; a plain same-type flag reaches {_rho(flag)}, so it tells {verdict} than the names of the types do"
+        text += f"; a plain same-type flag reaches {_rho(flag)}, {_against_flag(best)}"
     return f"<p>{text}.</p>"
+
+
+def _against_flag(best: Prediction) -> str:
+    """Whether the indicator tells more than the names of the types: only where the difference is more than chance."""
+    other, p_value = best.against_baseline, best.p_corrected
+    if other is None or other.mean is None or other.mean <= 0:
+        return "so it tells no more than the names of the types do"
+    if p_value is not None and p_value < 0.05:
+        return f"so it tells more than the names of the types do (p {p_value:.3f})"
+    doubt = f"p {p_value:.3f}" if p_value is not None else "too few tasks for a test"
+    return f"and whether it tells more than the names of the types do is not sure ({doubt})"
 
 
 def _rho(prediction: Prediction) -> str:

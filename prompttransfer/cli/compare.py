@@ -1,4 +1,4 @@
-"""`compare`: how alike prompts are, from their vectors alone; one CSV a metric."""
+"""`compare`: how alike prompts are, from their vectors and from the neurons that they activate; one CSV an indicator."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prompttransfer.cli.options import AsJson, DataFolder, Device, Precision
+
 if TYPE_CHECKING:
     import pandas as pd
+
+    from prompttransfer.indicators import Group
 
 _PRINTED_WHOLE = 6  # matrices of up to this many prompts are printed, larger ones only written
 
@@ -22,65 +26,95 @@ def compare(
     metric: Annotated[
         list[str] | None,
         typer.Option(
-            "--metric", help="Metric, may be repeated; 'all' for every one. Default: the paper's four."
+            "--metric",
+            help="Indicator, may be repeated; 'all' for every one of the vectors. Default: the paper's four. "
+            "ON and jaccard run the backbone, few-shot also needs labelled rows.",
         ),
     ] = None,
-    output: Annotated[Path, typer.Option(help="Folder for the CSV files.")] = Path("runs/compare"),
-    json_: Annotated[bool, typer.Option("--json", help="Print the matrices as JSON.")] = False,
-) -> None:
-    """Compare prompts by their vectors: E_concat, E_average, C_concat, C_average of Su et al. 2022, and controls."""
-    from prompttransfer.cli.tables import check_comparable, read_prompts, say_written, write_table
+    rows: Annotated[
+        int, typer.Option("--rows", min=1, help="Labelled training rows a task, for few-shot.")
+    ] = 32,
+    data: DataFolder = None,
+    types: Annotated[
+        list[str] | None,
+        typer.Option("--types", help="task=type for same-type, for names that are not known."),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the CSV files.")] = Path(
+        "runs/compare"
+    ),
+    precision: Precision = "auto",
+    device: Device = "auto",
+    json_: AsJson = False,
+) -> dict[str, pd.DataFrame]:
+    """Compare prompts: E_concat, E_average, C_concat, C_average of Su et al. 2022, controls, neurons, few-shot; a CSV each."""
+    from functools import cache
+
+    from prompttransfer.cli.common import load_targets, resolve_tasks
+    from prompttransfer.cli.evaluate import backbone_of
+    from prompttransfer.cli.tables import check_comparable, read_prompts, say_written, task_types, write_table
+    from prompttransfer.indicators import Group
 
     found = read_prompts(prompts)
     check_comparable(found)
-    tables = similarities(found, metric or [])
+    group = Group(
+        tuple(found),
+        task_types([prompt.task for prompt in found], types or []),
+        backbone=cache(lambda: backbone_of(found, None, precision, device)),
+        rows=lambda names: load_targets(resolve_tasks(names), data=data, limit_train=rows),
+    )
+    tables = indicators_of(group, metric or [])
     paths = [write_table(output / f"similarity_{name}.csv", table) for name, table in tables.items()]
     if not json_:
         _print(tables)
     matrices = {name: table.to_numpy().tolist() for name, table in tables.items()}
     say_written(paths, json_, {"prompts": [p.name for p in found], "metrics": matrices})
+    return tables
 
 
-def similarities(prompts: Sequence, metrics: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
-    """Metric -> table over the prompts' names; the paper's four if none is named, every possible one for `all`."""
-    import torch
+def indicators_of(group: Group, names: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
+    """Indicator -> table; the paper's four if none is named, every one of the vectors for `all`."""
+    from analysis.similarity import PAPER_METRICS
+    from prompttransfer.indicators import indicator_table, of_vectors
 
-    from analysis.similarity import INDICATORS, PAPER_METRICS, similarity
-    from tasks.errors import UserError
-
-    if len(prompts) < 2:
-        raise UserError(f"comparing needs at least two prompts; given {len(prompts)}")
-    vectors = torch.stack([p.vectors for p in prompts])
-    initials = [p.initial for p in prompts if p.initial is not None]
-    initial = torch.stack(initials) if len(initials) == len(prompts) else None
-    names = list(metrics) or list(PAPER_METRICS)
-    if "all" in names:
-        names = [n for n in INDICATORS if initial is not None or not n.endswith("-minus-initial")]
-        names = [n for n in names if len(prompts) > 2 or not n.endswith("-minus-mean")]
-    return {
-        name: similarity(name, vectors, [p.name for p in prompts], initial) for name in dict.fromkeys(names)
-    }
+    chosen: list[str] = []
+    for name in names or PAPER_METRICS:
+        chosen += of_vectors(group.prompts) if name == "all" else [name]
+    return {name: indicator_table(name, group) for name in dict.fromkeys(chosen)}
 
 
 def _print(tables: dict[str, pd.DataFrame]) -> None:
-    """For every prompt the other prompt nearest to it, by each metric; small matrices whole."""
+    """For every prompt the other prompt nearest to it, by each indicator; small matrices whole."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    from analysis.matrices import shared_prefix
+
     console = Console()
     first = next(iter(tables.values()))
+    shared = shared_prefix(list(map(str, first.index)))
+
+    def short(name: object) -> str:
+        return escape(str(name).removeprefix(shared))
+
     if len(first) <= _PRINTED_WHOLE:
         for metric, table in tables.items():
-            whole = Table(metric, *map(escape, table.columns), box=SIMPLE_HEAD)
+            whole = Table(metric, *map(short, table.columns), box=SIMPLE_HEAD)
             for name, row in table.iterrows():
-                whole.add_row(escape(str(name)), *(f"{value:.4f}" for value in row))
+                whole.add_row(short(name), *(f"{value:.4f}" for value in row))
             console.print(whole)
-    nearest = Table(title="nearest other prompt", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    said = f" ({shared!r} left out of the names)" if shared else ""
+    nearest = Table(title=f"nearest other prompt{said}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("prompt", *tables):
         nearest.add_column(heading, overflow="fold")
     for name in first.index:
-        others = [str(table.loc[name].drop(name).idxmax()) for table in tables.values()]
-        nearest.add_row(*map(escape, (name, *others)))
+        nearest.add_row(short(name), *(short(nearest_of(table, str(name))) for table in tables.values()))
     console.print(nearest)
+
+
+def nearest_of(table: pd.DataFrame, target: str) -> str:
+    """The source that an indicator puts first for a target; - where it cannot tell the first from another."""
+    column = table[target].drop(target)
+    first = column[column == column.max()]
+    return str(first.index[0]) if len(first) == 1 else "-"

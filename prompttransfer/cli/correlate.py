@@ -26,7 +26,9 @@ def correlate(
     types: Annotated[
         list[str] | None, typer.Option("--types", help="task=type, for names that are not known.")
     ] = None,
-    draws: Annotated[int, typer.Option(help="Draws of the bootstrap and shuffles of the test.")] = 2000,
+    draws: Annotated[
+        int, typer.Option(min=1, help="Draws of the bootstrap and shuffles of the test.")
+    ] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of both.")] = 0,
     output: Annotated[Path | None, typer.Option(help="Folder for summary.csv and per_target.csv.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

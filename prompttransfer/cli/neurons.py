@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
+from prompttransfer.cli.mask import mask
 from prompttransfer.cli.options import (
     AsJson,
     DataFolder,
     Device,
-    LimitTest,
     MaxLength,
     OtherLayout,
     Precision,
@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from prompttransfer.backbones import Backbone
-    from prompttransfer.evaluation import EncodedTask
     from prompttransfer.neuron_states import Captured
-    from prompttransfer.prompt import Prompt
 
 DEFAULT = "capture"
 _PRINTED_WHOLE = 6  # larger matrices are only written
@@ -79,13 +76,14 @@ def capture(
     over real rows.
     """
     from prompttransfer.cli.evaluate import backbone_of
+    from prompttransfer.cli.mask import training_rows
     from prompttransfer.cli.tables import read_prompts, say_written
     from prompttransfer.neuron_states import save_states
     from prompttransfer.neurons import capture as capture_states
 
     found = read_prompts(prompts)
     model = backbone_of(found, backbone, precision, device)
-    encoded = _training_rows(model, found, task, rows, data, max_length) if task is not None else None
+    encoded = training_rows(model, found, task, rows, data, max_length) if task is not None else None
     captured = capture_states(
         model, found, rule=rule, share=share, encoded=encoded, other_layout=other_layout
     )
@@ -95,30 +93,6 @@ def capture(
     else:
         _print_states(captured)
         say_written([path])
-
-
-def _training_rows(
-    model: Backbone,
-    prompts: Sequence[Prompt],
-    name: str,
-    rows: int,
-    data: Path | None,
-    max_length: int | None,
-) -> EncodedTask:
-    from prompttransfer.cli.common import load_targets, resolve_tasks
-    from prompttransfer.evaluation import encode_task
-    from prompttransfer.layouts import find_layout
-
-    target = load_targets(resolve_tasks([name]), data=data, limit_train=rows)[0]
-    layout = find_layout(prompts[0].layout, model.family)
-    return encode_task(
-        model,
-        target.task,
-        target.splits.train,
-        length=prompts[0].length,
-        layout=layout,
-        max_length=max_length,
-    )
 
 
 def _record(captured: Captured) -> dict[str, object]:
@@ -238,104 +212,4 @@ def _print_overlaps(tables: dict[str, dict[str, pd.DataFrame]]) -> None:
             table(f"{measure} of pairs", ["layers", "mean", "lowest", "highest"], spread)
 
 
-@neurons_app.command("mask")
-def mask(
-    prompt: Annotated[Path, typer.Argument(help="The prompt whose neurons are switched off.")],
-    others: Annotated[
-        list[Path],
-        typer.Option("--others", help="Prompts to be specific against: folders, or folders of them."),
-    ],
-    task: Annotated[
-        str | None, typer.Option("--task", "-t", help="Task to score on; the prompt's own if not given.")
-    ] = None,
-    shares: Annotated[
-        list[float] | None,
-        typer.Option("--shares", help="Shares of all neurons, 0 to 1, several are allowed."),
-    ] = None,
-    draws: Annotated[int, typer.Option(min=1, help="Draws of random neurons.")] = 5,
-    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
-    rule: Annotated[str, typer.Option(help="positive or top, as for capturing.")] = "positive",
-    share: Annotated[float, typer.Option(help="Share of a layer that is active under --rule top.")] = 0.1,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Name of the CSV and figure.")] = Path(
-        "runs/neurons/masking.csv"
-    ),
-    data: DataFolder = None,
-    limit_test: LimitTest = 500,
-    max_length: MaxLength = None,
-    precision: Precision = "auto",
-    device: Device = "auto",
-    as_json: AsJson = False,
-) -> None:
-    """Switch off the neurons most specific to a prompt, by steps, and score it; random neurons in equal number beside.
-
-    Specific are neurons that the prompt activates and the others seldom do. The model is proved unchanged afterwards.
-    """
-    from prompttransfer.artifacts import load_prompt
-    from prompttransfer.cli.common import load_targets, resolve_tasks, say
-    from prompttransfer.cli.evaluate import backbone_of
-    from prompttransfer.evaluation import encode_task
-    from prompttransfer.layouts import find_layout
-    from prompttransfer.neurons import SHARES, masking_curve
-    from prompttransfer.neurons import capture as capture_states
-    from tasks.errors import MachineError
-
-    own = load_prompt(prompt)
-    group = [own, *_others(own, others)]
-    target = load_targets(resolve_tasks([task or own.task]), data=data, limit_test=limit_test)[0]
-    model = backbone_of(group, None, precision, device)
-    before = model.digest()
-    states = capture_states(model, group, rule=rule, share=share).states
-    layout = find_layout(own.layout, model.family)
-    encoded = encode_task(
-        model, target.task, target.splits.test, length=own.length, layout=layout, max_length=max_length
-    )
-    chosen = sorted(dict.fromkeys(shares or SHARES))
-    count = len(chosen) * (1 + 2 * draws)
-    say(
-        f"{own.name} on {target.task.name}: {count} evaluations of {len(encoded.rows)} test rows",
-        quiet=as_json,
-    )
-    curve = masking_curve(model, own, encoded, states, shares=chosen, draws=draws, seed=seed)
-    if model.digest() != before:
-        raise MachineError(
-            "the backbone changed while neurons were switched off: this is a bug, please report it"
-        )
-    _finish(curve, own, target.task.metric, output, as_json)
-
-
-def _others(own: Prompt, folders: Sequence[Path]) -> list[Prompt]:
-    """The other prompts, less the one that is masked."""
-    from dataclasses import replace
-
-    from prompttransfer.cli.tables import read_prompts
-
-    found = [other for other in read_prompts(folders) if other.digest != own.digest]
-    return [replace(o, name=f"{o.name}@other") if o.name == own.name else o for o in found]
-
-
-def _finish(curve: Sequence, own: Prompt, metric: str, output: Path, as_json: bool) -> None:
-    """Write the CSV and the figure, and print the means."""
-    from dataclasses import asdict
-
-    import pandas as pd
-
-    from analysis.figures import masking_curves
-    from prompttransfer.cli.common import number, table
-    from prompttransfer.cli.tables import say_written, write_figure
-    from prompttransfer.files import write_text
-
-    long = pd.DataFrame([asdict(point) for point in curve])
-    path = output.with_suffix(".csv")
-    write_text(path, long.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
-    figure = masking_curves(long, title=f"{own.name}: neurons switched off", score_label=metric)
-    written = [path, *write_figure(figure, output.with_suffix(".png"))]
-    if as_json:
-        say_written(written, True, {"curve": [asdict(point) for point in curve]})
-        return
-    means = long.groupby(["share", "kind"])["score"].mean().unstack("kind")
-    rows = [
-        [f"{100 * value:g} %", *map(number, row)]
-        for value, row in zip(means.index, means.to_numpy(), strict=True)
-    ]
-    table(f"{metric} without neurons, mean over draws", ["switched off", *map(str, means.columns)], rows)
-    say_written(written)
+neurons_app.command("mask")(mask)

@@ -235,6 +235,6 @@ def without(table, names):
 def curve_table(paths: list[Path]):
     """The stored learning curves of prompts as one long table; a prompt started from another names it."""
     from prompttransfer.cli.tables import read_prompts
-    from prompttransfer.reporting import curve_table as table_of
+    from prompttransfer.report_pictures import curve_table as table_of
 
     return table_of(read_prompts(paths))

@@ -4,7 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.matrices import align, is_reference, order_by_type, parse_matrix, same_type, split_references
+from analysis.matrices import (
+    align,
+    is_reference,
+    order_by_type,
+    parse_matrix,
+    same_type,
+    shared_prefix,
+    split_references,
+)
 from tasks.errors import UserError
 
 TEXT = ",a,b\na,1,0.5\nb,,2\nno prompt,0.1,0.2\n"
@@ -86,3 +94,17 @@ def test_the_same_type_flag_is_one_within_a_type():
 def test_a_task_without_type_cannot_be_flagged():
     with pytest.raises(UserError, match="no type is known for m"):
         same_type(["s", "m"], {"s": "x"})
+
+
+@pytest.mark.parametrize(
+    ("labels", "prefix"),
+    [
+        (["microworld-imdb", "microworld-mnli"], "microworld-"),
+        (["sst2", "squad"], ""),  # a letter in common is no prefix
+        (["org/one-a", "org/one-b"], "org/one-"),
+        (["microworld-imdb"], ""),
+        ([], ""),
+    ],
+)
+def test_names_lose_what_all_of_them_begin_with(labels, prefix):
+    assert shared_prefix(labels) == prefix

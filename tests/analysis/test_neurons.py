@@ -6,12 +6,13 @@ import pytest
 from analysis.neurons import (
     NeuronStates,
     active_share,
+    highest,
     merge,
-    most_specific,
     overlap,
     overlaps,
     pack,
     positive,
+    specificity,
     top_share,
     windows,
 )
@@ -94,15 +95,29 @@ def test_states_that_do_not_fit_their_names_cannot_be_built():
         NeuronStates(np.zeros((2, 3, 1), np.uint8), 8, ("only one",), "tiny")
 
 
-def test_the_most_specific_neurons_are_active_here_and_rare_elsewhere():
+def test_the_highest_neurons_are_active_here_and_rare_elsewhere():
     one = states([[1, 1, 0, 0]], [[1, 0, 1, 0]], [[1, 0, 0, 0]])
-    assert most_specific(one, "p0", 0.25).tolist() == [[False, True, False, False]]
+    assert specificity(one, "p0").tolist() == [[0, 1, -1.5, -1]]
+    assert highest(specificity(one, "p0"), 0.25).tolist() == [[False, True, False, False]]
 
 
 def test_a_larger_share_of_specific_neurons_holds_a_smaller_one():
     many = pack(np.random.default_rng(1).random((4, 3, 20)) > 0.5, list("abcd"), "tiny")
-    small, large = most_specific(many, "b", 0.1), most_specific(many, "b", 0.3)
+    small, large = (highest(specificity(many, "b"), share) for share in (0.1, 0.3))
     assert small.sum() == 6 and large.sum() == 18 and (large | small).sum() == 18
+
+
+def test_ties_are_drawn_over_all_layers_and_again_the_same():
+    alike = np.zeros((4, 100))
+    first, again, other = highest(alike, 0.25), highest(alike, 0.25), highest(alike, 0.25, seed=1)
+    assert first.sum() == 100 and (first.sum(axis=1) > 10).all()
+    assert (first == again).all() and (first != other).any()
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_outside_0_to_1_is_refused(share):
+    with pytest.raises(UserError, match="between 0 and 1"):
+        highest(np.zeros((1, 4)), share)
 
 
 def test_a_wide_layer_is_counted_exactly():

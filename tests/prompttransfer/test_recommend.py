@@ -15,6 +15,7 @@ from prompttransfer.recommend import (
     Candidate,
     Evidence,
     Recommendation,
+    in_order,
     indicator_tables,
     leave_one_out,
     recommend,
@@ -42,17 +43,33 @@ def made(*candidates, task="new", rows=16, evidence=(), bare=0.5):
     return Recommendation(task, "accuracy", rows, candidates, bare, 0.5, evidence)
 
 
-def test_sources_stand_in_the_order_of_their_score_on_the_rows_and_then_their_loss(tiny):
+def test_sources_stand_by_rows_right_with_two_more_for_the_type_and_then_their_loss(tiny):
     backbone = tiny("roberta")
     found = recommend(backbone, sources(backbone), [target()], TYPES, rows=8, probe_steps=0)[0]
     rows = encode_task(
         backbone, label_task("new"), splits().train[:8], length=3, layout=find_layout("prompt-first")
     )
-    scores = evaluate_bank(backbone, bank(sources(backbone)), rows)
-    by_hand = sorted(zip(scores, TYPES, strict=True), key=lambda pair: (-pair[0].value, pair[0].loss))
-    assert [c.source for c in found.candidates] == [name for _, name in by_hand]
-    assert [c.score for c in found.candidates] == [score.value for score, _ in by_hand]
+    scores = dict(zip(TYPES, evaluate_bank(backbone, bank(sources(backbone)), rows), strict=True))
+    by_hand = sorted(
+        TYPES,
+        key=lambda n: (round(8 * scores[n].value, 6) + (0 if n == "three" else 2), -scores[n].loss),
+        reverse=True,
+    )
+    assert [c.source for c in found.candidates] == by_hand
+    assert {c.source: c.score for c in found.candidates} == {n: s.value for n, s in scores.items()}
     assert found.rows == 8 and {c.source: c.same_type for c in found.candidates}["three"] is False
+
+
+def test_two_rows_of_evidence_outweigh_no_type_three_do_and_equals_go_by_overlap():
+    def order(*given, rows=10):
+        return [c.source for c in in_order(given, rows)]
+
+    assert order(candidate("a", 0.9, same_type=False), candidate("b", 0.8)) == ["b", "a"]
+    assert order(candidate("a", 1.0, same_type=False), candidate("b", 0.7)) == ["a", "b"]
+    equal = candidate("a", 0.9, loss=0.1), candidate("b", 0.9, loss=0.2)
+    assert order(*equal) == ["a", "b"]
+    assert order(replace(equal[0], overlap=0.5), replace(equal[1], overlap=0.6)) == ["b", "a"]
+    assert order(candidate("a", 0.8, same_type=None), candidate("b", 0.9, same_type=None)) == ["b", "a"]
 
 
 def test_only_the_first_training_rows_are_looked_at(tiny):
@@ -79,6 +96,8 @@ def test_the_probe_brings_similarity_and_overlap_with_their_cost(tiny):
     assert evidence["few-shot"].cost == "3 prompts x 12 rows forward"
     assert evidence["E_concat"].cost == "a probe of 5 steps on 12 rows" and evidence["E_concat"].seconds > 0
     assert evidence["ON"].cost == "the same probe, and 4 prompts forward once"
+    assert {c.source: c.overlap for c in found.candidates} == evidence["ON"].values
+    assert f"ON {found.best.overlap:.2f}" in found.reason(found.best)
 
 
 def test_a_probe_of_no_use_is_said_and_left_out(tiny, monkeypatch):

@@ -90,6 +90,15 @@ def test_the_page_has_the_matrix_indicators_pictures_facts_and_commands(run):
     assert any(note.startswith("1 overlaps over some layers") for note in data.notes)
 
 
+def test_prompts_of_the_model_that_a_projector_goes_to_are_left_out(run):
+    before = collect(run)
+    vectors = torch.zeros(3, 9)
+    save_prompt(Prompt(vectors=vectors, task="sst2", name="sst2", backbone="wide"), run / "other" / "sst2")
+    after = collect(run)
+    assert after.facts == before.facts and after.commands == before.commands
+    assert [p.title for p in after.pictures] == [p.title for p in before.pictures]
+
+
 def test_the_commands_run_it_again(run):
     train, transfer, compare, *_, last = collect(run).commands
     assert train.startswith("prompttransfer train --task imdb mnli sst2 --backbone tiny --init random")
@@ -247,3 +256,25 @@ def test_two_matrices_need_a_choice(tmp_path):
         write_matrix(tmp_path / name, matrix(TASKS, TASKS, VALUES))
     with pytest.raises(UserError, match="holds 2 transfer matrices"):
         find_run(tmp_path)
+
+
+def test_a_prefix_of_all_names_is_left_out_of_the_page_but_not_of_the_commands(tmp_path):
+    long = tuple(f"microworld-{name}" for name in ("imdb", "sst2", "mnli"))
+    made = TransferMatrix(
+        sources=(*long, "no prompt"),
+        source_tasks=(*long, "no prompt"),
+        targets=long,
+        values=torch.tensor([*VALUES, [0.5, 0.5, 0.33]], dtype=torch.float64),
+        metrics=("accuracy",) * 3,
+        rows=(100,) * 3,
+    )
+    write_matrix(tmp_path / "transfer", made, types={}, data={})
+    alike = pd.DataFrame(np.eye(3), index=long, columns=long)
+    alike.to_csv(tmp_path / "similarity_ON.csv")
+    data = collect(tmp_path)
+    assert list(data.views[0].table.index) == ["imdb", "sst2", "mnli", "no prompt"]
+    assert data.types == {"imdb": "sentiment", "sst2": "sentiment", "mnli": "nli"}
+    assert {p.indicator for p in data.predictions} == {"ON", "same-type"}
+    assert data.notes[0] == "'microworld-' is left out of all names on this page."
+    assert data.facts["test rows"] == "100 of each target"
+    assert "--to microworld-imdb microworld-sst2 microworld-mnli" in data.commands[0]

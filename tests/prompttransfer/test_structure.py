@@ -12,7 +12,20 @@ import pytest
 HOME = Path(__file__).resolve().parents[2]
 ORDER = ("tasks", "prompttransfer", "projectors", "analysis")
 """Each package may import itself and those before it."""
-LOOKERS = ("cli", "study", "recommend", "reporting", "run_folder", "neurons", "neuron_states", "__main__")
+LOOKERS = (
+    "cli",
+    "study",
+    "indicators",
+    "recommend",
+    "reporting",
+    "report_commands",
+    "report_pictures",
+    "run_folder",
+    "masking",
+    "neurons",
+    "neuron_states",
+    "__main__",
+)
 """Parts of prompttransfer that may look at everything; nothing in the rest of it imports them."""
 
 

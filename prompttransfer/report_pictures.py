@@ -1,0 +1,141 @@
+"""The pictures of the report page: every figure that a run has the files for, and a reason for one that it cannot have."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from analysis.figures import (
+    coordinates,
+    figure_bytes,
+    layer_curves,
+    learning_curves,
+    masking_curves,
+    neuron_map,
+    overlap_by_layer,
+    prompt_map,
+    scatter,
+)
+from analysis.figures.curves import SCRATCH
+from analysis.prediction import BASELINE, Prediction
+from analysis.report import Picture, View
+from prompttransfer.artifacts import load_prompt
+from prompttransfer.neuron_states import load_all
+from prompttransfer.prompt import Prompt
+from prompttransfer.run_folder import RunFolder, read_text
+from tasks.errors import UserError
+
+Draw = Callable[[str, str, Callable[[], "Figure | None"]], None]
+"""Title, caption, and what makes the figure."""
+MANY_STARTS = 5
+
+
+def draw_all(
+    folder: RunFolder,
+    prompts: Sequence[Prompt],
+    view: View,
+    tables: Mapping[str, pd.DataFrame],
+    predictions: Sequence[Prediction],
+    types: Mapping[str, str],
+    prefix: str,
+    notes: list[str],
+) -> tuple[Picture, ...]:
+    """Every figure that the run has the files for; one that cannot be drawn is named with its reason.
+
+    `prefix` is what the names in files have and those of `prompts`, `tables` and `types` have not.
+    """
+    drawn: list[Picture] = []
+
+    def draw(title: str, caption: str, make: Callable[[], Figure | None]) -> None:
+        try:
+            figure = make()
+        except UserError as error:
+            notes.append(f"{title} is not drawn: {error}.")
+            return
+        if figure is not None:
+            drawn.append(Picture(title, caption, figure_bytes(figure, "svg")))
+
+    best = next((p for p in predictions if p.indicator != BASELINE and p.mean is not None), None)
+    if best is not None:
+        draw(
+            f"{best.indicator} against transfer",
+            "The indicator that ranks sources best; filled points are pairs of one type.",
+            lambda: scatter(view.table, tables[best.indicator], types, name=best.indicator, transfer_label=view.name, common=True),
+        )  # fmt: skip
+    draw(
+        "Map of prompts",
+        "Each point is a prompt, by the main directions of its vectors (PCA).",
+        lambda: _map(prompts, types),
+    )
+    draw(
+        "Learning curves",
+        "Validation score by training step; the ring marks the first step at the best score from scratch.",
+        lambda: _curves([load_prompt(path) for path in folder.tuned_prompts] or prompts, types, prefix),
+    )
+    if folder.states:
+        draw_neurons(folder, types, prefix, draw)
+    for path in folder.masking:
+        table = pd.read_csv(io.StringIO(read_text(path)))
+        caption = f"Score while neurons are switched off ({path.relative_to(folder.root)})."
+        draw("Without neurons", caption, lambda table=table: masking_curves(table))  # type: ignore[misc]
+    return tuple(drawn)
+
+
+def draw_neurons(folder: RunFolder, types: Mapping[str, str], prefix: str, draw: Draw) -> None:
+    """The neuron map, and overlap by layer where there are pairs."""
+    captured = load_all(folder.states)
+    names = tuple(name.removeprefix(prefix) for name in captured.states.names)
+    states = replace(captured.states, names=names)
+    tasks = {name: task.removeprefix(prefix) for name, task in zip(names, captured.tasks, strict=True)}
+    kinds = {name: types[task] for name, task in tasks.items() if task in types}
+    draw("Activated neurons", f"Black is active ({states.rule}).", lambda: neuron_map(states, kinds))
+    if len(names) > 1:
+        draw(
+            "Overlap by layer",
+            "Mean overlap ON of pairs of prompts; bands are the middle half of the pairs.",
+            lambda: layer_curves(overlap_by_layer(states, kinds)),
+        )
+
+
+def _map(prompts: Sequence[Prompt], types: Mapping[str, str]) -> Figure | None:
+    if len(prompts) < 3 or len({(p.backbone, tuple(p.vectors.shape)) for p in prompts}) > 1:
+        return None
+    vectors = torch.stack([p.vectors for p in prompts]).flatten(1).double().numpy()
+    points = pd.DataFrame(coordinates(vectors, "pca", 0), columns=["x", "y"])
+    points["task"] = [p.task for p in prompts]
+    points["type"] = [types.get(p.task, "") for p in prompts]
+    return prompt_map(points, method="PCA")
+
+
+def curve_table(prompts: Sequence[Prompt]) -> pd.DataFrame:
+    """The stored learning curves of prompts as one long table; a prompt started from another names it."""
+    rows = []
+    for prompt in prompts:
+        transferred = prompt.initialiser.startswith("prompt:")
+        start = Path(prompt.initialiser.removeprefix("prompt:")).name if transferred else SCRATCH
+        rows += [(prompt.task, start, prompt.seed or 0, point.step, point.score) for point in prompt.curve]
+    return pd.DataFrame(rows, columns=["task", "start", "seed", "step", "score"])
+
+
+def _curves(prompts: Sequence[Prompt], types: Mapping[str, str], prefix: str) -> Figure | None:
+    """The curves; where there are too many sources to tell apart, by whether the source is of the target's type."""
+    table = curve_table(prompts)
+    if table.empty:
+        return None
+    for column in ("task", "start"):
+        table[column] = table[column].str.removeprefix(prefix)
+    starts = [start for start in dict.fromkeys(table["start"]) if start != SCRATCH]
+    if len(starts) > MANY_STARTS:
+        kinds = {s: types.get(s) or types.get(re.sub(r"-s\d+$", "", s)) for s in starts}
+        table["start"] = [
+            start if start == SCRATCH else "same type" if kinds[start] == types.get(task) else "another type"
+            for start, task in zip(table["start"], table["task"], strict=True)
+        ]
+    return learning_curves(table)

@@ -1,0 +1,66 @@
+"""Indicators in one dict: each a square table over the same prompts, and what one lacks is said by name."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from toys import label_task, noise, prompt_on, splits
+
+from prompttransfer.evaluation import encode_task, evaluate_bank
+from prompttransfer.indicators import INDICATORS, Group, indicator_table, of_vectors
+from prompttransfer.layouts import find_layout
+from prompttransfer.prompt import bank
+from prompttransfer.transfer import Target
+from tasks.errors import UserError
+
+TYPES = {"one": "sentiment", "two": "sentiment", "three": "nli"}
+
+
+@pytest.fixture
+def group(tiny):
+    backbone = tiny("roberta")
+    start = noise(3, 16, seed=9)
+    prompts = [replace(prompt_on(backbone, task=t, seed=i, name=f"{t}-p"), initial=start) for i, t in enumerate(TYPES)]  # fmt: skip
+    rows = [Target(label_task(name), splits()) for name in TYPES]
+    return Group(
+        tuple(prompts), TYPES, lambda: backbone, lambda names: [rows[list(TYPES).index(n)] for n in names]
+    )
+
+
+@pytest.mark.parametrize("name", INDICATORS)
+def test_every_indicator_is_a_finite_table_over_the_prompts(name, group):
+    table = indicator_table(name, group)
+    assert list(table.index) == list(table.columns) == ["one-p", "two-p", "three-p"]
+    assert np.isfinite(table.to_numpy()).all()
+
+
+def test_the_flag_is_one_within_a_type(group):
+    assert indicator_table("same-type", group).to_numpy().tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+
+
+def test_few_shot_is_the_score_of_each_source_on_the_targets_rows(group):
+    backbone = group.model("few-shot")
+    rows = encode_task(
+        backbone, label_task("two"), splits().train, length=3, layout=find_layout("prompt-first")
+    )
+    by_hand = [score.value for score in evaluate_bank(backbone, bank(group.prompts), rows)]
+    assert indicator_table("few-shot", group)["two-p"].tolist() == by_hand
+
+
+def test_what_is_missing_is_named(group):
+    bare = Group(group.prompts)
+    for name, words in (("ON", "ON runs the backbone"), ("few-shot", "labelled rows"), ("same-type", "no type is known for one-p")):  # fmt: skip
+        with pytest.raises(UserError, match=words):
+            indicator_table(name, bare)
+    with pytest.raises(UserError, match="unknown indicator 'on'"):
+        indicator_table("on", bare)
+    with pytest.raises(UserError, match="at least two prompts; given 1"):
+        indicator_table("ON", Group(group.prompts[:1]))
+
+
+def test_without_initial_vectors_or_a_mean_their_indicators_are_not_offered(group):
+    names = of_vectors(group.prompts)
+    assert "C_concat-minus-initial" in names and "C_concat-minus-mean" in names
+    plain = [replace(prompt, initial=None) for prompt in group.prompts]
+    assert not any(name.endswith("-minus-initial") for name in of_vectors(plain))
+    assert not any(name.endswith("-minus-mean") for name in of_vectors(plain[:2]))
