@@ -23,6 +23,7 @@ from prompttransfer.cli.plot import plot_app
 from prompttransfer.cli.project import project_app
 from prompttransfer.cli.recommend import recommend
 from prompttransfer.cli.report import report
+from prompttransfer.cli.study import study_app
 from prompttransfer.cli.tasks import tasks_app
 from prompttransfer.cli.train import train
 from prompttransfer.cli.transfer import transfer
@@ -56,6 +57,7 @@ app.add_typer(tasks_app, name="tasks")
 app.add_typer(project_app, name="project")
 app.add_typer(neurons_app, name="neurons")
 app.add_typer(plot_app, name="plot")
+app.add_typer(study_app, name="study")
 
 
 def spread(arguments: list[str]) -> list[str]:
@@ -95,22 +97,24 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(spread(given), standalone_mode=True)
     except UserError as error:
-        _stop(str(error), 2)
+        _stop(*getattr(error, "lines", [str(error)]), code=2)
     except MachineError as error:
-        _stop(str(error), 3)
+        _stop(str(error), code=3)
     except KeyboardInterrupt:
-        _stop("interrupted: run the same command again to go on from the last evaluation", 130)
+        _stop("interrupted: run the same command again to go on from the last evaluation", code=130)
     except OSError as error:
         _stop(
             f"the machine says: {error.strerror or error}{f' ({error.filename})' if error.filename else ''}",
-            3,
+            code=3,
         )
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "out of memory" not in str(error):
             raise
-        _stop("out of memory: use a smaller --batch, a shorter --length or --max-length", 3)
+        _stop("out of memory: use a smaller --batch, a shorter --length or --max-length", code=3)
 
 
-def _stop(line: str, code: int) -> None:
-    print(f"error: {' '.join(line.split())}", file=sys.stderr)
+def _stop(*lines: str, code: int) -> None:
+    """One line, or one for each mistake of a file."""
+    for line in lines:
+        print(f"error: {' '.join(line.split())}", file=sys.stderr)
     raise SystemExit(code)

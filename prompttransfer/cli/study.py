@@ -1,0 +1,219 @@
+"""`study`: whole experiments from one file. `plan` and `report` are here, what runs one is in study_run.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prompttransfer.cli.options import AsJson
+from prompttransfer.cli.study_run import explain, run, status
+
+if TYPE_CHECKING:
+    from prompttransfer.study.estimate import Estimate
+    from prompttransfer.study.plan import Plan
+
+study_app = typer.Typer(
+    help="Whole experiments from one file: planned, run, resumed, reported. FILE may be the name of a shipped study: "
+    "demo, su2022, su2022-small.",
+    no_args_is_help=True,
+)
+study_app.command("run")(run)
+study_app.command("status")(status)
+study_app.command("explain")(explain)
+
+
+@study_app.command("plan")
+def plan(
+    file: Annotated[str, typer.Argument(help="Study file, or the name of a shipped one.")],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Folder of the study; runs/<its name> if not given.")
+    ] = None,
+    cells: Annotated[bool, typer.Option("--cells", help="Also list every cell with its id.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a study file and print what would run: cells, steps, memory and disk, and what is done already.
+
+    Nothing is run or written. All mistakes of the file are reported together.
+    """
+    from prompttransfer.cli.common import print_json
+    from prompttransfer.study.estimate import estimate
+    from prompttransfer.study.plan import make_plan
+    from prompttransfer.study.shipping import find_study
+
+    made = make_plan(find_study(file), guess=True)
+    folder = output or f"runs/{made.spec.study}"
+    done = finished(made, folder)
+    costs = estimate(made)
+    if as_json:
+        print_json(as_record(made, costs, folder, done))
+    else:
+        print_plan(made, costs, folder, done)
+        if cells:
+            print_cells(made, done)
+
+
+def finished(made: Plan, folder: str) -> set[str]:
+    """Ids of the plan's cells that are in the folder already."""
+    from prompttransfer.study.store import open_store
+
+    if "://" not in folder and not Path(folder).is_dir():
+        return set()
+    return set(open_store(folder, new=True).ids()) & set(made.graph.cells)
+
+
+def as_record(made: Plan, costs: Estimate, folder: str, done: set[str]) -> dict[str, Any]:
+    """The plan for machines."""
+    return {
+        "study": made.spec.study,
+        "output": folder,
+        "certain": made.facts.certain,
+        "notes": list(made.facts.notes),
+        "estimate": costs.as_dict(),
+        "cells": [
+            {"id": cell.id, "kind": cell.kind, "label": cell.label, "done": cell.id in done}
+            for cell in made.graph.cells.values()
+        ],
+    }
+
+
+def print_plan(made: Plan, costs: Estimate, folder: str, done: set[str]) -> None:
+    """Models and tasks, the table of kinds, and what it comes to."""
+    from prompttransfer.cli.common import say, table
+    from prompttransfer.study.estimate import in_words
+
+    spec = made.spec
+    say(f"study {spec.study}: {len(spec.backbones)} backbones, {len(spec.seeds)} seeds, {spec.precision}")
+    for side in made.facts.backbones.values():
+        say(
+            f"{side.label} ({side.family}, {in_words(side.parameters)}): {len(side.tasks)} tasks; {side.recipe}"
+        )
+    rows = []
+    for kind, cost in [*costs.kinds.items(), ("all", costs.total)]:
+        cells = [c for c in made.graph.cells.values() if kind in (c.kind, "all")]
+        there = sum(cell.id in done for cell in cells)
+        rows.append(
+            [
+                kind,
+                str(cost.cells),
+                str(there),
+                str(cost.units),
+                in_words(cost.steps) if cost.steps else "-",
+                in_words(cost.tokens) if cost.tokens else "-",
+                in_words(cost.operations, "FLOP") if cost.operations else "-",
+                in_words(cost.memory, "B") if cost.memory else "-",
+                in_words(cost.disk, "B"),
+            ]
+        )
+    columns = ["kind", "cells", "done", "units", "steps", "tokens", "arithmetic", "memory", "disk"]
+    table(
+        "what would run (a unit is what one process does in one go; memory is that of the largest unit)",
+        columns,
+        rows,
+    )
+    chain = in_words(costs.chain, "FLOP")
+    say(
+        f"longest chain of units that wait for one another: {chain}; {costs.workers:.0f} equal workers are all it keeps busy"
+    )
+    left = len(made.graph.cells) - len(done)
+    say(f"{left} of {len(made.graph.cells)} cells are left to make in {folder}")
+    for note in made.facts.notes:
+        say(f"note: {note}")
+    if not made.facts.certain:
+        say("this is an estimate: the study cannot be run, nor its cells be named, before these are at hand")
+
+
+def print_cells(made: Plan, done: set[str]) -> None:
+    """Every cell, in an order in which inputs come first."""
+    from prompttransfer.cli.common import table
+
+    rows = [
+        [cell.id, cell.kind, cell.label, "done" if cell.id in done else ""]
+        for cell in made.graph.cells.values()
+    ]
+    table("cells", ["id", "kind", "what it is", ""], rows, left=4)
+
+
+@study_app.command("report")
+def report(
+    folder: Annotated[str, typer.Argument(help="Folder of a study, or its fsspec URL.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write; the study's folder if not given.")
+    ] = None,
+    title: Annotated[str, typer.Option(help="Title of the pages; that of the study file if not given.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Write the tables of all results with their statistics, and the pages of the study, from what is finished."""
+    from prompttransfer.cli.tables import say_written
+    from prompttransfer.study.reports import write_study_report
+    from prompttransfer.study.store import open_store, read_graph
+    from tasks.errors import UserError
+
+    store = open_store(folder)
+    if output is None and "://" in folder:
+        raise UserError(f"the report of {folder} needs a folder on this machine: give one with --output")
+    written = write_study_report(
+        read_graph(store),
+        store,
+        output or Path(folder),
+        title=title or title_of(store.read_text("study.yaml")),
+    )
+    say_written(
+        written.files,
+        as_json,
+        {"missing": written.missing, "notes": list(written.notes)} if as_json else None,
+    )
+    if not as_json:
+        print_comparisons(written.tables["comparisons"])
+        for note in written.notes:
+            typer.echo(f"note: {note}")
+
+
+def title_of(text: str | None) -> str:
+    """The title, else the name, of the study file that was kept with the results."""
+    from prompttransfer.study.spec import parse_study
+    from tasks.errors import UserError
+
+    try:
+        spec = parse_study(text or "", "study.yaml").spec
+    except UserError:  # its data folder or task files may be on another machine
+        return ""
+    return spec.report.title or spec.study
+
+
+def print_comparisons(found: Any) -> None:
+    """The comparisons over tasks, or over seeds where these have an interval."""
+    from prompttransfer.cli.common import number, table
+
+    rows = [
+        [
+            str(row.family),
+            str(row.backbone),
+            str(row.comparison),
+            str(row.over),
+            number(row.value),
+            f"{number(row.low)} to {number(row.high)}" if row.low == row.low and row.low is not None else "-",
+            number(row.p_holm),
+            str(row.significant) or "not claimed",
+            f"{row.tasks} x {row.seeds}",
+        ]
+        for row in found.itertuples(index=False)
+    ]
+    columns = [
+        "family",
+        "model",
+        "comparison",
+        "over",
+        "mean",
+        "95 % interval",
+        "p (Holm)",
+        "significant",
+        "tasks x seeds",
+    ]
+    table("comparisons: differences of scores, ratios of steps for speed-ups", columns, rows, left=4)
+
+
+study_app.command("run")(run)
+study_app.command("status")(status)
+study_app.command("explain")(explain)

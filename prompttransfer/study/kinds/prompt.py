@@ -1,0 +1,91 @@
+"""Kind `prompt`: soft prompts trained together in one bank, from scratch or from the prompt of an input.
+
+Its files: `prompt/`, the folder that every command reads. Test rows play no part in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from prompttransfer.study.cell import Cell, CellsFailed, Context, Json, Unit
+from prompttransfer.study.kinds.loading import (
+    PROMPT,
+    load_backbone_of,
+    mean_tokens,
+    prompt_of,
+    rows_to_learn,
+    setting,
+    task_of,
+)
+from prompttransfer.study.kinds.versions import VERSIONS
+
+if TYPE_CHECKING:
+    from prompttransfer.backbones import Backbone
+    from prompttransfer.training import Job, Trained
+
+SOURCE = "source"
+
+
+class TrainedPrompt:
+    """Cells that differ in task, seed or source, and share backbone, recipe, layout and length of texts."""
+
+    version = VERSIONS["prompt"]
+
+    def run(self, unit: Unit, context: Context) -> Mapping[str, Mapping[str, Json]]:
+        """Train the bank; a prompt whose loss left the finite numbers fails alone."""
+        from prompttransfer.artifacts import save_prompt
+        from prompttransfer.recipes import Recipe
+        from prompttransfer.study.tracking import track
+        from prompttransfer.training import TrainingOptions, train_prompts
+
+        first = unit.cells[0].settings
+        backbone = load_backbone_of(setting(first, "backbone"), context)
+        recipe = Recipe(**setting(first, "recipe"), source="the study's file")
+        jobs = [job_of(cell, context) for cell in unit.cells]
+        context.tell(f"{len(jobs)} prompts in one bank, {recipe}")
+        runs = train_prompts(
+            backbone,
+            jobs,
+            recipe,
+            layout=setting(first, "layout"),
+            max_length=setting(first, "max_length"),
+            aggregation=setting(first, "aggregation"),
+            options=TrainingOptions(state_folder=context.scratch(unit)),
+        )
+        for cell, run in zip(unit.cells, runs, strict=True):
+            save_prompt(run.prompt, context.output(cell) / PROMPT)
+            track(cell, run.prompt, context.local)
+        return costs(unit.cells, jobs, runs, backbone)
+
+
+def job_of(cell: Cell, context: Context) -> Job:
+    """What `train_prompts` is to do for a cell."""
+    from prompttransfer.training import Job
+
+    task = task_of(setting(cell.settings, "task"), setting(cell.settings, "words"), context)
+    splits = rows_to_learn(task, cell, context)
+    seed = setting(cell.settings, "seed")
+    if SOURCE not in cell.inputs:
+        return Job(task, splits, seed, setting(cell.settings, "initialiser"), name=f"{task.name}-s{seed}")
+    source = prompt_of(cell, SOURCE, context)
+    name = f"{source.name}-to-{task.name}-s{seed}"
+    return Job(task, splits, seed, f"prompt:{source.name}", name=name, vectors=source.vectors)
+
+
+def costs(
+    cells: Sequence[Cell], jobs: Sequence[Job], runs: Sequence[Trained], backbone: Backbone
+) -> dict[str, dict[str, Json]]:
+    """Steps, rows and tokens of each prompt; CellsFailed where one did not stay finite."""
+    found: dict[str, dict[str, Json]] = {}
+    failed: dict[str, str] = {}
+    for cell, job, run in zip(cells, jobs, runs, strict=True):
+        rows = run.steps * setting(cell.settings, "recipe", "batch")
+        tokens = mean_tokens(backbone, job.task, job.splits, cell, run.prompt.length)
+        if run.failure is not None:
+            failed[cell.id] = run.failure
+        else:
+            found[cell.id] = {"steps": run.steps, "rows": rows, "tokens": round(rows * tokens)}
+    if failed:
+        raise CellsFailed(failed, found)
+    return found

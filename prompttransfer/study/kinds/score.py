@@ -1,0 +1,106 @@
+"""Kind `score`: prompts on the test rows of one target, all of a unit in one pass, with the reference rows beside.
+
+Its files: `score.json`, one value, or for the references (no prompt, random prompts, majority) one each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from prompttransfer.files import write_json
+from prompttransfer.study.cell import Cell, Context, Json, Unit
+from prompttransfer.study.kinds.loading import load_backbone_of, prompt_of, rows_to_test, setting, task_of
+from prompttransfer.study.kinds.versions import VERSIONS
+
+if TYPE_CHECKING:
+    from prompttransfer.backbones import Backbone
+    from prompttransfer.prompt import Prompt
+    from prompttransfer.transfer import Target
+
+SCORE = "score.json"
+REFERENCES = "references"
+
+
+class Scored:
+    """Cells of one target; at most one of them holds the references."""
+
+    version = VERSIONS["score"]
+
+    def run(self, unit: Unit, context: Context) -> Mapping[str, Mapping[str, Json]]:
+        """Score every prompt of the unit at once."""
+        from prompttransfer.transfer import Target
+
+        first = unit.cells[0]
+        backbone = load_backbone_of(setting(first.settings, "backbone"), context)
+        task = task_of(setting(first.settings, "task"), setting(first.settings, "words"), context)
+        target = Target(task, rows_to_test(task, first, context))
+        prompts: dict[str, Prompt] = {}
+        for cell in unit.cells:
+            for role, name in cell.inputs.items():
+                if name not in prompts:
+                    prompts[name] = prompt_of(cell, role, context)
+        reference = next((cell for cell in unit.cells if REFERENCES in cell.settings), None)
+        context.tell(f"{len(prompts)} prompts on {len(target.splits.test)} rows of {task.name}")
+        if reference is not None:
+            values = with_references(backbone, prompts, target, reference)
+        else:
+            values = alone(backbone, prompts, target, first)
+        rows = len(target.splits.test)
+        for cell in unit.cells:
+            key = REFERENCES if cell is reference else cell.inputs["prompt"]
+            record = {"task": task.name, "metric": task.metric, "rows": rows, **values[key]}
+            if cell is not reference:
+                prompt = prompts[key]
+                record |= {"prompt": prompt.name, "prompt_task": prompt.task, "seed": prompt.seed}
+            write_json(context.output(cell) / SCORE, record)
+        return {cell.id: {"rows": rows * (len(prompts) if cell is reference else 1)} for cell in unit.cells}
+
+
+def with_references(
+    backbone: Backbone, prompts: Mapping[str, Prompt], target: Target, reference: Cell
+) -> dict[str, dict[str, Json]]:
+    """Cell id of a prompt (or `references`) -> values, by `zero_shot`."""
+    from prompttransfer.matrix import MAJORITY, REFERENCE_ROWS
+    from prompttransfer.transfer import zero_shot
+
+    matrix = zero_shot(
+        backbone,
+        list(prompts.values()),
+        [target],
+        max_length=setting(reference.settings, "max_length"),
+        aggregation=setting(reference.settings, "aggregation"),
+        seed=setting(reference.settings, REFERENCES),
+    )
+    column = dict(zip([*prompts, *REFERENCE_ROWS], matrix.values[:, 0].tolist(), strict=True))
+    chance = column[MAJORITY]
+    found: dict[str, dict[str, Json]] = {name: {"value": column[name], "chance": chance} for name in prompts}
+    found[REFERENCES] = {"references": {row: column[row] for row in REFERENCE_ROWS}}
+    return found
+
+
+def alone(
+    backbone: Backbone, prompts: Mapping[str, Prompt], target: Target, cell: Cell
+) -> dict[str, dict[str, Json]]:
+    """The same without references."""
+    from prompttransfer.evaluation import encode_task, evaluate_bank
+    from prompttransfer.layouts import find_layout
+    from prompttransfer.prompt import bank
+    from prompttransfer.transfer import common_layout
+
+    layout = find_layout(common_layout(backbone, list(prompts.values())), backbone.family)
+    vectors = bank(list(prompts.values()))
+    encoded = encode_task(
+        backbone,
+        target.task,
+        target.splits.test,
+        length=vectors.shape[1],
+        layout=layout,
+        max_length=setting(cell.settings, "max_length"),
+        aggregation=setting(cell.settings, "aggregation"),
+    )
+    scores = evaluate_bank(backbone, vectors, encoded)
+    return {
+        name: {"value": score.value, "chance": score.chance}
+        for name, score in zip(prompts, scores, strict=True)
+    }

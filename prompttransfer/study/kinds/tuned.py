@@ -1,0 +1,56 @@
+"""Kind `tuned`: a run that started from a prompt beside the run from scratch, with both speed-ups.
+
+Its files: `tuned.json`, the values of `TunedPair` (transfer.py). Nothing is trained or scored here: curves and test
+scores are inputs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from prompttransfer.files import write_json
+from prompttransfer.study.cell import Cell, Context, Json, Unit
+from prompttransfer.study.kinds.loading import prompt_of, setting
+from prompttransfer.study.kinds.score import SCORE
+from prompttransfer.study.kinds.versions import VERSIONS
+
+if TYPE_CHECKING:
+    from prompttransfer.prompt import Prompt
+
+TUNED = "tuned.json"
+
+
+class Tuned:
+    """Arithmetic on curves."""
+
+    version = VERSIONS["tuned"]
+
+    def run(self, unit: Unit, context: Context) -> Mapping[str, Mapping[str, Json]]:
+        """Compare every run of the unit with the run from scratch."""
+        from prompttransfer.transfer import tuned_pair
+
+        for cell in unit.cells:
+            source = prompt_of(cell, "source", context)
+            scratch, run = with_score(cell, "scratch", context), with_score(cell, "run", context)
+            pair = tuned_pair(
+                source.name,
+                setting(cell.settings, "metric"),
+                run.seed or 0,
+                scratch,
+                run,
+                setting(cell.settings, "evaluate_every"),
+            )
+            record = pair.as_dict() | {"source_task": source.task, "metric": setting(cell.settings, "metric")}
+            write_json(context.output(cell) / TUNED, record)
+        return {cell.id: {} for cell in unit.cells}
+
+
+def with_score(cell: Cell, role: str, context: Context) -> Prompt:
+    """The prompt of an input with its test score, which is another input."""
+    prompt = prompt_of(cell, role, context)
+    score = json.loads((context.input(cell, f"{role} score") / SCORE).read_text(encoding="utf-8"))
+    test = {score["metric"]: score["value"], "chance": score["chance"], "rows": score["rows"]}
+    return replace(prompt, scores={**prompt.scores, "test": test})

@@ -1,0 +1,202 @@
+"""`study report`: tables of all results with their statistics, a page a backbone, and one page over all of them.
+
+results.csv, results.parquet      every number, one a row (results.COLUMNS)
+report/summary.csv                mean and spread over seeds
+report/comparisons.csv            paired differences and speed-ups (tables.COMPARISON_COLUMNS)
+report/indicators.csv             whether indicators predict transfer
+report/columns.csv                what each column is
+report/<backbone>/report.html     the page of a run
+report/report.html                the study: what was found, with links to the pages
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prompttransfer.files import atomic_path, write_text
+from prompttransfer.reporting import write_report
+from prompttransfer.study.assembly import backbones_scored, slug, write_run_folder
+from prompttransfer.study.cell import Graph
+from prompttransfer.study.results import COLUMNS, Results, long_table, open_results
+from prompttransfer.study.store import Store, read_failures
+from prompttransfer.study.tables import COMPARISON_COLUMNS, comparisons, predictions, summary
+from tasks.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DIGITS = "%.10g"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `write_study_report` made, and what it could be made from."""
+
+    page: Path
+    files: tuple[Path, ...]
+    tables: Mapping[str, pd.DataFrame]
+    missing: int
+    """Cells that are not finished."""
+    notes: tuple[str, ...]
+
+
+def write_study_report(graph: Graph, store: Store, output: Path, *, title: str = "") -> Written:
+    """Write tables and pages under `output` from what is finished; UserError where no score is."""
+    results = open_results(graph, store)
+    backbones = backbones_scored(results)
+    if not backbones:
+        raise UserError(f"no score of this study is finished in {store.place}: run it first with `study run`")
+    tables = make_tables(results)
+    files = _write_tables(tables, output)
+    notes = _notes(results, tables)
+    report = output / "report"
+    pages = {}
+    for backbone in backbones:
+        folder = write_run_folder(results, backbone, report / slug(backbone))
+        pages[backbone] = write_report(folder, title=f"{title}: {backbone}" if title else "")
+    page = report / "report.html"
+    write_text(page, render_page(title or "Study", tables, pages, notes, report))
+    missing = len(graph.cells) - len(results.finished)
+    return Written(page, (*files, *pages.values(), page), tables, missing, notes)
+
+
+def make_tables(results: Results) -> dict[str, pd.DataFrame]:
+    """Name -> table: results, summary, comparisons, indicators."""
+    table = long_table(results)
+    return {
+        "results": table,
+        "summary": summary(table),
+        "comparisons": comparisons(table),
+        "indicators": predictions(table, dict(results.types)),
+    }
+
+
+def _write_tables(tables: Mapping[str, pd.DataFrame], output: Path) -> list[Path]:
+    import pandas as pd
+
+    files = []
+    for name, table in tables.items():
+        path = output / "results.csv" if name == "results" else output / "report" / f"{name}.csv"
+        write_text(path, table.to_csv(index=False, float_format=DIGITS, lineterminator="\n"))
+        files.append(path)
+    with atomic_path(output / "results.parquet") as temporary:
+        tables["results"].to_parquet(temporary, index=False)
+    described = [("results", *item) for item in COLUMNS.items()]
+    described += [("comparisons", *item) for item in COMPARISON_COLUMNS.items()]
+    columns = pd.DataFrame(described, columns=["table", "column", "meaning"])
+    write_text(output / "report" / "columns.csv", columns.to_csv(index=False, lineterminator="\n"))
+    return [*files, output / "results.parquet", output / "report" / "columns.csv"]
+
+
+def _notes(results: Results, tables: Mapping[str, pd.DataFrame]) -> tuple[str, ...]:
+    notes = []
+    if missing := len(results.graph.cells) - len(results.finished):
+        failed = len(set(read_failures(results.store)) & set(results.graph.cells))
+        said = f", {failed} of them failed" if failed else ""
+        notes.append(
+            f"{missing} of {len(results.graph.cells)} cells are not finished{said}: `study run` makes them."
+        )
+    if tables["results"]["seed"].nunique() < 2:
+        notes.append("One seed: differences here are not evidence, and no significance is claimed.")
+    return tuple(notes)
+
+
+# The page over all backbones -------------------------------------------------------------------------------------
+
+
+def render_page(
+    title: str,
+    tables: Mapping[str, pd.DataFrame],
+    pages: Mapping[str, Path],
+    notes: Sequence[str],
+    folder: Path,
+) -> str:
+    """A page with the comparisons and links to the pages of the backbones; it fetches nothing."""
+    from analysis.report.style import STYLE
+
+    links = "".join(
+        f'<li><a href="{escape(path.relative_to(folder).as_posix())}">{escape(name)}</a></li>'
+        for name, path in pages.items()
+    )
+    sections = [
+        ("Models", f"<p>Matrices, figures and curves of each model:</p><ul>{links}</ul>"),
+        (
+            "To know",
+            "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>" if notes else "",
+        ),
+        ("Comparisons", _comparisons(tables["comparisons"])),
+        ("Do indicators predict transfer?", _table(tables["indicators"])),
+        ("Scores, mean over sources and seeds", _table(overview(tables["results"]))),
+    ]
+    body = "".join(
+        f"<section><h2>{escape(name)}</h2>{content}</section>" for name, content in sections if content
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>{escape(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<header><h1>{escape(title)}</h1></header>
+<main>{body}</main>
+</body>
+</html>
+"""
+
+
+def overview(table: pd.DataFrame) -> pd.DataFrame:
+    """Test scores by backbone and condition: mean over sources, targets and seeds, and the number of values."""
+    scores = table[table["kind"] == "score"].copy()
+    scores["condition"] = scores["condition"] + scores["relation"].map(
+        lambda relation: f", {relation}" if relation in ("same type", "different type") else ""
+    )
+    groups = scores.groupby(["backbone", "condition"], sort=False)["value"]
+    seeds = (
+        scores.groupby(["backbone", "condition", "seed"], sort=False)["value"]
+        .mean()
+        .groupby(level=[0, 1], sort=False)
+    )
+    return (
+        groups.mean()
+        .to_frame("mean")
+        .assign(**{"spread over seeds": seeds.std(), "values": groups.count()})
+        .reset_index()
+    )
+
+
+def _comparisons(table: pd.DataFrame) -> str:
+    words = (
+        "<p>Differences of scores, and ratios of steps for speed-ups, with 95 % bootstrap intervals over the unit named. "
+        "p values by flips of signs, corrected by Holm within each family; from one seed none is claimed.</p>"
+    )
+    return words + _table(table) if len(table) else ""
+
+
+def _table(table: pd.DataFrame) -> str:
+    """A table with numbers to three decimals and nothing where there is none."""
+    if not len(table):
+        return ""
+    head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in table.columns)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell_text(v))}</td>" for v in row) + "</tr>"
+        for row in table.itertuples(index=False)
+    )
+    return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def cell_text(value: object) -> str:
+    """A value for people."""
+    import pandas as pd
+
+    if value is None or value is pd.NA or (isinstance(value, float) and value != value):
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

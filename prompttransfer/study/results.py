@@ -1,0 +1,290 @@
+"""All results of a study in one long table: one number a row, each with the cell that it comes from.
+
+COLUMNS documents the table column by column. Rows stand in the order of the plan and hold nothing that differs from run
+to run (no times), so that two ways to the same results give the same file, bit for bit.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prompttransfer.study.cell import Cell, Graph
+from prompttransfer.study.store import Store
+from tasks.catalog import all_tasks
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = {
+    "cell": "id of the cell that the value comes from; `study explain` tells all about it",
+    "kind": "kind of that cell: prompt, score, tuned, projector or indicator",
+    "backbone": "the model that was run",
+    "source_backbone": "the model that the prompt was first trained on; another one where it came through a projector",
+    "source": "task of the source prompt; empty for references, and for runs from scratch",
+    "target": "task whose rows were scored",
+    "relation": "of source and target: own, same type, different type; empty without a source. For a projector its group of tasks",
+    "seed": "seed of the prompts",
+    "condition": "what was scored: own prompt, zero-shot, no prompt, random prompt, majority, scratch, from source (TPT_task), "
+    "from projected (TPT_model), trained; for a projector the rows of its report",
+    "by": "the indicator, or the projector that a prompt came through; empty elsewhere",
+    "measure": "what the value is: a metric on test rows, `validation <metric>`, steps, a speed-up, similarity",
+    "value": "the number; empty where there is none (a speed-up over a run that learned nothing)",
+    "bound": "`at least` where the value is a lower bound, as the run had converged before its first step",
+    "rows": "number of test rows behind the value; empty where it is not from test rows",
+}
+"""Column of results.csv and results.parquet -> what it is."""
+
+OWN, ZERO_SHOT, SCRATCH = "own prompt", "zero-shot", "scratch"
+FROM_SOURCE, FROM_PROJECTED = "from source", "from projected"
+SAME, DIFFERENT = "same type", "different type"
+STEPS = {
+    "steps_to_converge_from_source": "steps to converge",
+    "steps_to_converge_from_scratch": "steps to converge from scratch",
+    "steps_to_scratch_score": "steps to the score of scratch",
+    "convergence_speedup": "convergence speed-up",
+    "comparable_speedup": "comparable speed-up",
+    "step0_validation": "validation at step 0",
+    "test_from_source": "test",
+    "test_from_scratch": "test from scratch",
+}
+"""Field of `tuned.json` -> measure."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Results:
+    """A finished study, or what there is of it, as one looks things up in it."""
+
+    graph: Graph
+    store: Store
+    types: Mapping[str, str]
+    """Task -> type."""
+    own: frozenset[str]
+    """Ids of the prompts that are sources: trained from scratch with the study's recipe."""
+    finished: frozenset[str]
+
+    def folder(self, cell: Cell) -> Path:
+        """Where the files of a finished cell are."""
+        return self.store.folder(cell.id)
+
+    def input(self, cell: Cell, role: str) -> Cell:
+        """The cell that plays a role."""
+        return self.graph.cells[cell.inputs[role]]
+
+    def of_kind(self, kind: str) -> list[Cell]:
+        """Finished cells of a kind, in the plan's order."""
+        return [cell for cell in self.graph.cells.values() if cell.kind == kind and cell.id in self.finished]
+
+    def relation(self, source: str, target: str) -> str:
+        """own, same type or different type."""
+        if source == target:
+            return "own"
+        return SAME if self.types[source] == self.types[target] else DIFFERENT
+
+    def origin(self, prompt: Cell) -> Cell:
+        """The prompt that was trained from scratch at the root of one that was carried."""
+        return self.origin(self.input(prompt, "prompt")) if prompt.kind == "carried" else prompt
+
+
+def open_results(graph: Graph, store: Store) -> Results:
+    """The results of a graph in a store."""
+    own = {
+        name
+        for cell in graph.cells.values()
+        if "references" in cell.settings
+        for name in cell.inputs.values()
+    }
+    return Results(graph, store, types_in(graph), frozenset(own), frozenset(store.ids() & set(graph.cells)))
+
+
+def types_in(graph: Graph) -> dict[str, str]:
+    """Types of tasks: of the catalogue, and of own tasks as the plan says."""
+    types = {name: task.type for name, task in all_tasks().items()}
+    for cell in graph.cells.values():
+        if "references" in cell.settings:
+            types[str(cell.settings["task"])] = str(cell.settings["type"])
+    return types
+
+
+def long_table(results: Results) -> pd.DataFrame:
+    """Every number of the study, one a row, with the columns of COLUMNS."""
+    import pandas as pd
+
+    rows = [
+        {"cell": cell.id, "kind": cell.kind, **row}
+        for kind, read in READERS.items()
+        for cell in results.of_kind(kind)
+        for row in read(results, cell)
+    ]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    texts = [column for column in COLUMNS if column not in ("value", "rows", "seed")]
+    table[texts] = table[texts].fillna("").astype("string")
+    table["value"] = table["value"].astype("float64")
+    for column in ("rows", "seed"):
+        table[column] = table[column].astype("Int64")
+    return table
+
+
+def _json(folder: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+    return found
+
+
+def _name(cell: Cell, key: str = "backbone") -> str:
+    named: Any = cell.settings[key]
+    return str(named["name"])
+
+
+def _through(results: Results, prompt: Cell) -> dict[str, str]:
+    """Where the prompt that a run started from is from, and the projector that it came through."""
+    origin = results.origin(prompt)
+    by = projector_name(results.input(prompt, "projector")) if prompt.kind == "carried" else ""
+    return {"source_backbone": _name(origin), "source": str(origin.settings["task"]), "by": by}
+
+
+def projector_name(cell: Cell) -> str:
+    """Short, the same for all seeds."""
+    settings: Any = cell.settings
+    return f"{_name(cell, 'source')} to {_name(cell, 'target')}, {settings['method']} on {'+'.join(settings['fitting'])}"
+
+
+def _prompt_rows(results: Results, cell: Cell) -> Iterator[Row]:
+    record = _json(results.folder(cell) / "prompt", "prompt.json")
+    best = record["scores"]["validation"]
+    metric = str(cell.settings["metric"])
+    row: Row = {
+        "backbone": _name(cell),
+        "source_backbone": _name(cell),
+        "target": cell.settings["task"],
+        "seed": cell.settings["seed"],
+    }
+    row |= _condition(results, cell)
+    yield {**row, "measure": f"validation {metric}", "value": best[metric]}
+    yield {**row, "measure": "best step", "value": best["step"]}
+
+
+def _condition(results: Results, prompt: Cell) -> Row:
+    """What a prompt is: trained from scratch for the study or beside a run, or from another prompt."""
+    target = str(prompt.settings["task"])
+    if "source" not in prompt.inputs:
+        return {"condition": OWN if prompt.id in results.own else SCRATCH}
+    start = results.input(prompt, "source")
+    through = _through(results, start)
+    condition = FROM_PROJECTED if start.kind == "carried" else FROM_SOURCE
+    return {"condition": condition, "relation": results.relation(through["source"], target), **through}
+
+
+def _score_rows(results: Results, cell: Cell) -> Iterator[Row]:
+    record = _json(results.folder(cell), "score.json")
+    target = record["task"]
+    row = {
+        "backbone": _name(cell),
+        "source_backbone": _name(cell),
+        "target": target,
+        "measure": record["metric"],
+        "rows": record["rows"],
+    }
+    if "references" in record:
+        for condition, value in record["references"].items():
+            yield {**row, "seed": cell.settings["references"], "condition": condition, "value": value}
+        return
+    prompt = results.input(cell, "prompt")
+    row |= {"seed": prompt.settings["seed"], "value": record["value"]}
+    if prompt.id in results.own:
+        source = record["prompt_task"]
+        condition = OWN if source == target else ZERO_SHOT
+        yield {**row, "source": source, "condition": condition, "relation": results.relation(source, target)}
+    else:
+        yield {**row, **_condition(results, prompt)}
+
+
+def _tuned_rows(results: Results, cell: Cell) -> Iterator[Row]:
+    record = _json(results.folder(cell), "tuned.json")
+    run = results.input(cell, "run")
+    row = {
+        "backbone": _name(run),
+        "target": record["target"],
+        "seed": record["seed"],
+        **_condition(results, run),
+    }
+    bounds = {
+        "convergence_speedup": record["steps_to_converge_from_source"] == 0,
+        "comparable_speedup": record["steps_to_scratch_score"] == 0,
+    }
+    for field, measure in STEPS.items():
+        bound = "at least" if bounds.get(field) and record[field] is not None else ""
+        yield {**row, "measure": measure, "value": record[field], "bound": bound}
+
+
+def _projector_rows(results: Results, cell: Cell) -> Iterator[Row]:
+    tasks: Any = cell.settings["tasks"]
+    row = {
+        "backbone": _name(cell, "target"),
+        "source_backbone": _name(cell, "source"),
+        "seed": cell.settings["seed"],
+        "by": projector_name(cell),
+    }
+    text = (results.folder(cell) / "projector" / "report.csv").read_text(encoding="utf-8")
+    for line in csv.DictReader(io.StringIO(text)):
+        yield {
+            **row,
+            "target": line["task"],
+            "relation": line["group"],
+            "condition": line["condition"],
+            "measure": tasks[line["task"]]["metric"],
+            "value": float(line["value"]),
+        }
+
+
+def _indicator_rows(results: Results, cell: Cell) -> Iterator[Row]:
+    measure = str(cell.settings.get("similarity") or cell.settings["overlap"])
+    table = indicator_table(results, cell)
+    prompts = [results.origin(_prompt_behind(results, cell, role)) for role in cell.inputs]
+    first = prompts[0]
+    for source in table.index:
+        for target in table.columns:
+            yield {
+                "backbone": _name(first),
+                "source_backbone": _name(first),
+                "source": source,
+                "target": target,
+                "relation": results.relation(source, target),
+                "seed": first.settings["seed"],
+                "by": measure,
+                "measure": "similarity",
+                "value": float(table.loc[source, target]),
+            }
+
+
+def _prompt_behind(results: Results, cell: Cell, role: str) -> Cell:
+    found = results.input(cell, role)
+    return results.input(found, "prompt") if found.kind == "states" else found
+
+
+def indicator_table(results: Results, cell: Cell) -> pd.DataFrame:
+    """The table of an indicator over all layers, by task."""
+    import pandas as pd
+
+    measure = str(cell.settings.get("similarity") or cell.settings["overlap"])
+    table = pd.read_csv(results.folder(cell) / f"similarity_{measure}.csv", index_col=0)
+    tasks = [str(_prompt_behind(results, cell, role).settings["task"]) for role in cell.inputs]
+    table.index = pd.Index(tasks)
+    table.columns = pd.Index(tasks)
+    return table
+
+
+READERS: dict[str, Callable[[Results, Cell], Iterator[Row]]] = {
+    "prompt": _prompt_rows,
+    "score": _score_rows,
+    "tuned": _tuned_rows,
+    "projector": _projector_rows,
+    "indicator": _indicator_rows,
+}
+"""Kind -> how its files become rows."""

@@ -1,0 +1,299 @@
+"""The store of a study: finished cells, each a folder that appears as a whole, with a digest of every file.
+
+    plan.json                    the graph of the last run; what `status` and `explain` read
+    cells/<2 hex>/<id>/          the files of a cell and its record, cell.json
+    failures/<id>.json           why a cell failed
+    scratch/<unit>/              what a unit in work keeps between attempts, and the cells that it fills
+    leases/<unit>.lock           held by the process that works on the unit
+
+A cell is committed by renaming the folder that was filled. What is found incomplete or changed is thrown away, said,
+and made again; nothing is ever repaired in place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from prompttransfer.files import disk_errors, write_text
+from prompttransfer.study.cell import ID, Cell, Graph, Unit
+from prompttransfer.study.records import (
+    FORMAT,
+    RECORD,
+    CellRecord,
+    FailureRecord,
+    file_record,
+    read_cell_record,
+)
+from tasks.errors import UserError
+
+PLAN = "plan.json"
+
+
+class Store(Protocol):
+    """Where a study keeps its cells: a folder, or a place behind an fsspec URL with a folder for the work."""
+
+    place: str
+    """As a person would write it."""
+
+    @property
+    def work(self) -> Path:
+        """A local folder for scratch and leases."""
+
+    def ids(self) -> set[str]:
+        """Cells that are there, unchecked."""
+
+    def has(self, cell: str) -> bool:
+        """Whether the cell is there, unchecked."""
+
+    def damage(self, cell: str, *, digests: bool = False) -> str | None:
+        """What is wrong with a cell that is there: one line, or None. Sizes are compared, with `digests` every bit."""
+
+    def record(self, cell: str) -> CellRecord:
+        """The record of a finished cell, else a UserError."""
+
+    def folder(self, cell: str) -> Path:
+        """A local folder with the files of a finished cell, every bit of it checked; UserError if it is damaged."""
+
+    def commit(self, filled: Path, record: CellRecord) -> None:
+        """Make the filled folder (inside `work`) the cell of that record."""
+
+    def discard(self, cell: str) -> None:
+        """Throw a cell away."""
+
+    def read_text(self, name: str) -> str | None:
+        """A small file of the study, None where there is none."""
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a small file of the study as a whole."""
+
+    def remove_text(self, name: str) -> None:
+        """Remove a small file of the study, if it is there."""
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the small files in a folder of the study."""
+
+
+class LocalStore:
+    """A folder, also one that several machines share."""
+
+    def __init__(self, root: Path):
+        self.root = Path(root)
+        self.place = str(root)
+        self._checked: set[str] = set()
+
+    @property
+    def work(self) -> Path:
+        """The study's folder itself."""
+        return self.root
+
+    def path(self, cell: str) -> Path:
+        """Where a cell is, or would be."""
+        return self.root / "cells" / cell[:2] / cell
+
+    def ids(self) -> set[str]:
+        """Cells that are there, unchecked."""
+        return set(self._ids())
+
+    def _ids(self) -> Iterator[str]:
+        try:
+            shelves = [entry.path for entry in os.scandir(self.root / "cells") if len(entry.name) == 2]
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for shelf in shelves:
+            with os.scandir(shelf) as entries:
+                yield from (entry.name for entry in entries if ID.fullmatch(entry.name))
+
+    def has(self, cell: str) -> bool:
+        """Whether the cell is there, unchecked."""
+        return os.path.isdir(f"{self.root}/cells/{cell[:2]}/{cell}")
+
+    def damage(self, cell: str, *, digests: bool = False) -> str | None:
+        """What is wrong with a cell that is there: one line, or None."""
+        base = f"{self.root}/cells/{cell[:2]}/{cell}"
+        try:
+            with open(f"{base}/{RECORD}", encoding="utf-8") as stream:
+                record = json.load(stream)
+            if record["id"] != cell:
+                return f"{RECORD} is that of {record['id']}"
+            for name, file in record["files"].items():
+                size = os.stat(f"{base}/{name}").st_size
+                if size != file["bytes"]:
+                    return f"{name} has {size} bytes, {file['bytes']} were written"
+                if digests and file_record(Path(base, name)).sha256 != file["sha256"]:
+                    return f"{name} was changed after it was written (its digest differs)"
+        except FileNotFoundError as error:
+            return f"{os.path.relpath(error.filename, base)} is missing"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return f"{RECORD} cannot be read ({error})"
+        return None
+
+    def record(self, cell: str) -> CellRecord:
+        """The record of a finished cell, else a UserError."""
+        path = self.path(cell) / RECORD
+        try:
+            return read_cell_record(path.read_bytes(), str(path))
+        except OSError as error:
+            raise UserError(f"cell {cell} is not finished in {self.place}: run the study first") from error
+
+    def folder(self, cell: str) -> Path:
+        """The folder of a finished cell; its digests are compared once a process."""
+        if not self.has(cell):
+            raise UserError(f"cell {cell} is not finished in {self.place}: run the study first")
+        if cell not in self._checked:
+            if wrong := self.damage(cell, digests=True):
+                raise UserError(
+                    f"cell {cell} in {self.place} is damaged: {wrong}; `study run` makes it again"
+                )
+            self._checked.add(cell)
+        return self.path(cell)
+
+    def commit(self, filled: Path, record: CellRecord) -> None:
+        """Write the record into the filled folder and rename it to its place.
+
+        Without fsync: after a loss of power the sizes and digests tell a cell that is not whole.
+        """
+        place = self.path(record.id)
+        with disk_errors(place):
+            (filled / RECORD).write_text(record.model_dump_json(indent=1), encoding="utf-8")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if place.exists():
+                self.discard(record.id)
+            filled.rename(place)
+
+    def discard(self, cell: str) -> None:
+        """Throw a cell away: out of its place by one rename, then bit by bit."""
+        self._checked.discard(cell)
+        trash = self.root / "scratch" / f"discarded-{cell}-{os.getpid()}"
+        trash.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path(cell).rename(trash)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(trash, ignore_errors=True)
+
+    def read_text(self, name: str) -> str | None:
+        """A small file of the study, None where there is none."""
+        try:
+            return (self.root / name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a small file of the study as a whole."""
+        write_text(self.root / name, text)
+
+    def remove_text(self, name: str) -> None:
+        """Remove a small file of the study, if it is there."""
+        (self.root / name).unlink(missing_ok=True)
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the small files in a folder of the study."""
+        try:
+            return sorted(name for name in os.listdir(self.root / folder) if not name.startswith("."))
+        except FileNotFoundError:
+            return []
+
+
+def open_store(place: str | Path, *, new: bool = False) -> Store:
+    """The store at a folder or an fsspec URL (`s3://bucket/study`, `file:///mnt/study`).
+
+    With `new` it may be empty still; else a UserError where no study was run.
+    """
+    if "://" in str(place):
+        from prompttransfer.study.remote import RemoteStore
+
+        store: Store = RemoteStore(str(place))
+    else:
+        store = LocalStore(Path(place))
+        if store.root.is_file():
+            raise UserError(f"{place} is a file: give the folder of a study")
+    if not new and store.read_text(PLAN) is None:
+        raise UserError(
+            f"no study was run in {place} (no {PLAN} in it): start one with `prompttransfer study run`"
+        )
+    return store
+
+
+def write_graph(store: Store, graph: Graph) -> None:
+    """Keep the graph beside its cells, one line a unit."""
+    units = ",\n".join(
+        json.dumps(
+            {"id": unit.id, "resources": dict(unit.resources), "cells": [_as_json(c) for c in unit.cells]}
+        )
+        for unit in graph
+    )
+    store.write_text(PLAN, f'{{"format": {FORMAT}, "units": [\n{units}\n]}}\n')
+
+
+def _as_json(cell: Cell) -> dict[str, Any]:
+    return {
+        "id": cell.id,
+        "kind": cell.kind,
+        "label": cell.label,
+        "version": cell.version,
+        "settings": cell.settings,
+        "inputs": cell.inputs,
+    }
+
+
+def read_units(store: Store) -> list[dict[str, Any]]:
+    """The units of the stored graph as plain JSON, for what must be quick; UserError if the file is damaged."""
+    text = store.read_text(PLAN)
+    try:
+        plan = json.loads(text or "")
+        if plan["format"] != FORMAT:
+            raise UserError(
+                f"{PLAN} of {store.place} is of format {plan['format']}, this version reads {FORMAT}"
+            )
+        units: list[dict[str, Any]] = plan["units"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{PLAN} of {store.place} is damaged ({error}): `study run` writes it anew"
+        ) from error
+    return units
+
+
+def read_graph(store: Store) -> Graph:
+    """The stored graph, checked."""
+    return Graph(
+        tuple(
+            Unit(
+                tuple(
+                    Cell(c["kind"], c["label"], c["settings"], c["inputs"], c["version"])
+                    for c in unit["cells"]
+                ),
+                unit["resources"],
+            )
+            for unit in read_units(store)
+        )
+    )
+
+
+def read_failures(store: Store) -> dict[str, FailureRecord]:
+    """Cell id -> why it failed, of all failures on record; a damaged report counts as a fault of the machine."""
+    found = {}
+    for name in store.names("failures"):
+        cell = name.removesuffix(".json")
+        text = store.read_text(f"failures/{name}")
+        if text is None or not ID.fullmatch(cell):
+            continue
+        try:
+            found[cell] = FailureRecord.model_validate_json(text)
+        except ValidationError:
+            found[cell] = FailureRecord(
+                format=FORMAT, id=cell, kind="unknown", label=cell, cause="machine", line="its report is damaged",
+                traceback="", when="",
+            )  # fmt: skip
+    return found
+
+
+def write_failure(store: Store, failure: FailureRecord) -> None:
+    """Keep the report of a failed cell."""
+    store.write_text(f"failures/{failure.id}.json", failure.model_dump_json(indent=1) + "\n")

@@ -1,0 +1,269 @@
+"""Every kind of cell, really made: a tiny study is run, reported, and run again to the same tables, bit for bit."""
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from small_study import write_rows, write_study
+
+from prompttransfer.artifacts import load_prompt
+from prompttransfer.study.cell import Graph, Unit
+from prompttransfer.study.engine import run_study
+from prompttransfer.study.facts import load_rows
+from prompttransfer.study.kinds import KINDS
+from prompttransfer.study.kinds.versions import VERSIONS
+from prompttransfer.study.plan import make_plan
+from prompttransfer.study.reports import make_tables, write_study_report
+from prompttransfer.study.results import COLUMNS, open_results
+from prompttransfer.study.spec import read_study
+from prompttransfer.study.store import open_store
+from prompttransfer.study.tables import COMPARISON_COLUMNS
+from tasks.errors import UserError
+
+
+def run(plan, folder, **local):
+    store = open_store(folder, new=True)
+    summary = run_study(
+        plan.graph, store, local={**plan.local, "device": "cpu", **local}, say=lambda line: None
+    )
+    return store, summary
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, backbone_folder):
+    """The small study, run once: its plan, its store and its folder."""
+    folder = tmp_path_factory.mktemp("study")
+    plan = make_plan(read_study(write_study(folder, backbone_folder)))
+    tracked = ["csv", str(folder / "tracked")]
+    store, summary = run(plan, folder / "run", tracking=tracked)
+    assert [failure.line for failure in summary.failed] == []
+    assert summary.complete
+    return plan, store, folder / "run"
+
+
+@pytest.fixture(scope="module")
+def tables(small):
+    plan, store, _ = small
+    return make_tables(open_results(plan.graph, store))
+
+
+def only(table, **wanted):
+    for column, value in wanted.items():
+        table = table[table[column] == value]
+    return table
+
+
+def test_every_kind_has_a_version():
+    assert KINDS.keys() == VERSIONS.keys()
+    assert all(kind.version == VERSIONS[name] for name, kind in KINDS.items())
+
+
+def test_prompts_are_artifacts_that_every_command_reads(small):
+    plan, store, _ = small
+    cell = next(cell for cell in plan.graph.cells.values() if cell.kind == "prompt")
+    prompt = load_prompt(store.folder(cell.id) / "prompt")
+    assert (prompt.name, prompt.backbone, prompt.length, prompt.seed) == ("films-s0", "near", 3, 0)
+    assert [point.step for point in prompt.curve] == [0, 2, 4]
+    assert store.record(cell.id).cost["steps"] == 4
+
+
+def test_a_prompt_from_a_source_starts_at_the_sources_vectors(small):
+    plan, store, _ = small
+    runs = [cell for cell in plan.graph.cells.values() if cell.kind == "prompt" and "source" in cell.inputs]
+    kinds = {plan.graph.cells[cell.inputs["source"]].kind for cell in runs}
+    assert kinds == {"prompt", "carried"}
+    for cell in runs:
+        start = load_prompt(store.folder(cell.inputs["source"]) / "prompt")
+        prompt = load_prompt(store.folder(cell.id) / "prompt")
+        assert prompt.initial.equal(start.vectors)
+        assert prompt.initialiser == f"prompt:{start.name}"
+
+
+def test_a_score_is_that_of_evaluating_the_prompt_alone(small):
+    from prompttransfer.backbones import load_backbone
+    from prompttransfer.evaluation import encode_task, evaluate_bank
+    from prompttransfer.layouts import find_layout
+
+    plan, store, _ = small
+    near = plan.facts.backbones["near"]
+    backbone = load_backbone(near.place, precision="fp32", device="cpu")
+    task = near.tasks["songs.yaml"].task
+    splits = load_rows(task, plan.file.folder / "data", None, 12)[0]
+    encoded = encode_task(backbone, task, splits.test, length=3, layout=find_layout("prompt-first"))
+    cell = next(
+        c for c in plan.graph.cells.values() if c.label == "score on songs of prompt films seed 1 on near"
+    )
+    prompt = load_prompt(store.folder(cell.inputs["prompt"]) / "prompt")
+    score = evaluate_bank(backbone, prompt.vectors[None], encoded)[0]
+    record = json.loads((store.folder(cell.id) / "score.json").read_text())
+    assert (record["value"], record["chance"], record["rows"]) == (score.value, score.chance, 12)
+
+
+def test_the_long_table_has_its_documented_columns_and_every_result(tables, small):
+    plan = small[0]
+    table = tables["results"]
+    assert list(table.columns) == list(COLUMNS)
+    cells = {
+        cell.id
+        for cell in plan.graph.cells.values()
+        if cell.kind in ("prompt", "score", "tuned", "projector", "indicator")
+    }
+    assert set(table["cell"]) == cells
+    assert not table[["cell", "kind", "backbone", "measure"]].eq("").any().any()
+
+
+def test_speed_ups_follow_from_the_curves(tables):
+    runs = only(tables["results"], kind="tuned", condition="from source")
+    for _, run in runs.groupby("cell"):
+        value = run.set_index("measure")["value"]
+        steps, scratch = value["steps to converge"], value["steps to converge from scratch"]
+        expected = scratch / max(steps, 1) if scratch else float("nan")
+        assert value["convergence speed-up"] == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_projected_run_names_where_its_prompt_is_from(tables):
+    runs = only(tables["results"], kind="tuned", condition="from projected")
+    assert set(zip(runs["source_backbone"], runs["backbone"], strict=True)) == {("near", "far")}
+    assert set(runs["relation"]) == {"own"}
+    assert runs["by"].str.startswith("near to far, task on films").all()
+
+
+def test_means_and_spread_over_seeds_are_those_of_the_values(tables):
+    scores = only(
+        tables["results"],
+        kind="score",
+        backbone="near",
+        source="films",
+        target="songs",
+        condition="zero-shot",
+    )
+    found = only(
+        tables["summary"],
+        kind="score",
+        backbone="near",
+        source="films",
+        target="songs",
+        condition="zero-shot",
+    ).iloc[0]
+    first, second = scores["value"]
+    assert (found["seeds"], found["rows"]) == (2, 12)
+    assert found["mean"] == pytest.approx((first + second) / 2)
+    assert found["spread"] == pytest.approx(abs(first - second) / 2**0.5)
+
+
+def test_comparisons_say_what_they_are_over(tables):
+    found = tables["comparisons"]
+    assert list(found.columns) == list(COMPARISON_COLUMNS)
+    assert set(found["family"]) == {"zero-shot", "TPT_task", "TPT_model", "projectors"}
+    assert set(found["over"]) == {"tasks", "seeds"}
+    assert (found["significant"] == "").all()  # two seeds and three tasks are too few for any interval
+    assert found["note"].str.contains("at least 4 are needed").all()
+
+
+def test_the_report_is_pages_and_tables(small, tmp_path):
+    plan, store, _ = small
+    written = write_study_report(plan.graph, store, tmp_path, title="A small study")
+    names = {path.relative_to(tmp_path).as_posix() for path in written.files}
+    assert names == {
+        *("results.csv", "results.parquet"),
+        *(
+            f"report/{name}"
+            for name in ("summary.csv", "comparisons.csv", "indicators.csv", "columns.csv", "report.html")
+        ),
+        *("report/near/report.html", "report/far/report.html"),
+    }
+    page = (tmp_path / "report/report.html").read_text()
+    assert "A small study" in page and 'href="near/report.html"' in page and "TPT_model" in page
+    assert "Across models" in (tmp_path / "report/far/report.html").read_text()
+    assert written.missing == 0
+    csv = pd.read_csv(tmp_path / "results.csv")
+    parquet = pd.read_parquet(tmp_path / "results.parquet")
+    assert len(csv) == len(parquet) and list(csv.columns) == list(parquet.columns)
+
+
+def test_running_again_makes_nothing(small):
+    plan, _, folder = small
+    summary = run(plan, folder)[1]
+    assert (summary.made, summary.there) == (0, len(plan.graph.cells))
+
+
+def test_another_folder_gives_the_same_table_bit_for_bit(small, tables, tmp_path):
+    plan, _, _ = small
+    prompts = {
+        cell.id
+        for cell in plan.graph.cells.values()
+        if cell.kind in ("prompt", "score") and "source" not in cell.inputs
+    }
+    first = [u for u in plan.graph if u.kind in ("prompt", "score", "states", "indicator")]
+    units = [u for u in first if all(name in prompts for c in u.cells for name in c.inputs.values())]
+    graph = Graph(tuple(units))
+    store, summary = run(replace(plan, graph=graph), tmp_path)
+    assert summary.complete
+    mine = make_tables(open_results(graph, store))["results"]
+    theirs = tables["results"][tables["results"]["cell"].isin(set(mine["cell"]))]
+    columns = ["cell", "measure", "value", "seed", "rows"]
+    assert mine[columns].to_csv() == theirs[columns].reset_index(drop=True).to_csv()
+
+
+def test_an_unfinished_study_is_reported_as_such(small, tmp_path):
+    plan, _, _ = small
+    name, task = "near", "films"
+    wanted = [
+        u
+        for u in plan.graph
+        if u.kind == "prompt" and "from" not in u.label and f"seed 0 on {name}" in u.label
+    ]
+    scores = [
+        u
+        for u in plan.graph
+        if u.kind == "score" and u.label.startswith(f"score on {task} of prompt {task} seed 0 on {name} and")
+    ]
+    part = Graph((wanted[0], scores[0]))
+    store = run(replace(plan, graph=part), tmp_path)[0]
+    written = write_study_report(plan.graph, store, tmp_path)
+    assert written.missing == len(plan.graph.cells) - len(part.cells)
+    assert "cells are not finished" in written.notes[0] and "One seed" in written.notes[1]
+    assert (written.tables["comparisons"]["significant"] == "").all()
+
+
+def test_a_study_without_scores_has_no_report(small, tmp_path):
+    store = open_store(tmp_path, new=True)
+    with pytest.raises(UserError, match="no score of this study is finished"):
+        write_study_report(small[0].graph, store, tmp_path)
+
+
+def test_tracking_is_one_run_a_cell(small):
+    plan, _, folder = small
+    prompts = [cell.id for cell in plan.graph.cells.values() if cell.kind == "prompt"]
+    runs = sorted(path.name for path in (folder.parent / "tracked" / "prompt").iterdir())
+    assert runs == sorted(prompts)
+    metrics = pd.read_csv(folder.parent / "tracked" / "prompt" / prompts[0] / "metrics.csv")
+    assert list(metrics["step"]) == [0, 2, 4]
+
+
+def test_rows_that_changed_since_the_plan_are_refused(tmp_path, backbone_folder):
+    path = write_study(tmp_path, backbone_folder)
+    plan = make_plan(read_study(path))
+    write_rows(tmp_path, "films", seed=3)
+    load_rows.cache_clear()
+    unit = next(unit for unit in plan.graph if unit.kind == "prompt")
+    summary = run(replace(plan, graph=Graph((Unit(unit.cells[:1]),))), tmp_path / "run")[1]
+    assert "the rows of task 'films' are not those that the study was planned with" in summary.failed[0].line
+
+
+def test_weights_that_changed_since_the_plan_are_refused(tmp_path, backbone_folder):
+    plan = make_plan(read_study(write_study(tmp_path, backbone_folder)))
+    unit = next(unit for unit in plan.graph if unit.kind == "prompt")
+    places = {**plan.local["backbones"], "near": str(backbone_folder("bert", 16))}
+    summary = run(replace(plan, graph=Graph((Unit(unit.cells[:1]),))), tmp_path / "run", backbones=places)[1]
+    assert "backbone near is at revision" in summary.failed[0].line
+
+
+def test_a_prompt_that_does_not_stay_finite_fails_alone(tmp_path, backbone_folder):
+    from small_study import TEXT
+
+    text = TEXT[: TEXT.index("transfers:")].replace("length: 3", "length: 3, lr: 1e29")
+    plan = make_plan(read_study(write_study(tmp_path, backbone_folder, text)))
+    summary = run(plan, tmp_path / "run")[1]
+    assert summary.failed and all("not finite" in failure.line for failure in summary.failed)

@@ -1,0 +1,77 @@
+"""Every shipped study, really run: a reduced copy of each on tiny models, from plan to report, with no cell failing."""
+
+import pytest
+
+from prompttransfer.study.engine import run_study
+from prompttransfer.study.plan import kinds_of, make_plan
+from prompttransfer.study.reports import write_study_report
+from prompttransfer.study.shipping import find_study, reduced, shipped_studies
+from prompttransfer.study.store import open_store
+
+OF_THE_WORLD = {
+    "movie_rationales": "rotten-tomatoes",
+    "tweeteval_sentiment": "tweet",
+    "ethics_deontology": "deontology",
+    "ethics_justice": "justice",
+}
+KEPT = {
+    "su2022": ("imdb", "movie_rationales", "laptop", "mnli", "squad"),
+    "demo": tuple(f"microworld-{name}" for name in ("imdb", "restaurant", "mnli")),
+}
+"""Tasks of the copies; `su2022-small` keeps all of its three."""
+
+
+def in_the_world(task):
+    """The embedded task that mirrors one of the paper's."""
+    if task.startswith("microworld-"):
+        return task
+    return f"microworld-{OF_THE_WORLD.get(task, task.replace('_', '-'))}"
+
+
+@pytest.fixture
+def stand_ins(backbone_folder):
+    """Backbone of a shipped study -> a tiny one."""
+    roberta, wide, t5 = (
+        str(backbone_folder(*given)) for given in (("roberta", 16), ("roberta", 24), ("t5", 16))
+    )
+    return {
+        "microworld-roberta": roberta,
+        "microworld-roberta-wide": wide,
+        "roberta-base": roberta,
+        "t5-base": t5,
+    }
+
+
+def test_all_shipped_studies_are_tested():
+    assert set(shipped_studies()) == {"demo", "su2022", "su2022-small"}
+
+
+@pytest.mark.parametrize("name", sorted(shipped_studies()))
+def test_a_reduced_copy_runs_from_plan_to_report(name, stand_ins, tmp_path):
+    study = reduced(name, backbones=stand_ins, rename_task=in_the_world, keep=KEPT.get(name))
+    plan = make_plan(study)
+    store = open_store(tmp_path, new=True)
+    summary = run_study(plan.graph, store, local={**plan.local, "device": "cpu"}, say=lambda line: None)
+    assert [failure.line for failure in summary.failed] == []
+    assert summary.complete
+    written = write_study_report(plan.graph, store, tmp_path)
+    assert written.missing == 0 and written.page.exists()
+    assert len(written.tables["results"]["cell"].unique()) > len(plan.graph.cells) / 2
+
+
+@pytest.mark.parametrize("name", sorted(shipped_studies()))
+def test_a_reduced_copy_has_the_parts_of_the_study(name, stand_ins):
+    whole = find_study(name).spec
+    copy = reduced(name, backbones=stand_ins, rename_task=in_the_world, keep=KEPT.get(name)).spec
+    assert len(copy.backbones) == len(whole.backbones)
+    assert [p.method for p in copy.projectors] == [p.method for p in whole.projectors]
+    assert (copy.transfers.initialisation is None) == (whole.transfers.initialisation is None)
+    assert copy.indicators.similarity == whole.indicators.similarity
+    assert (copy.layout, copy.precision) == (whole.layout, whole.precision)
+
+
+def test_su2022_small_has_every_kind_of_cell():
+    from prompttransfer.study.kinds import KINDS
+
+    plan = make_plan(find_study("su2022-small"))
+    assert {kind for kind, _ in kinds_of(plan.graph)} == set(KINDS)

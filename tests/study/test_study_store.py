@@ -1,0 +1,172 @@
+"""The store: cells appear whole, damage is seen, a URL holds the same cells as a folder."""
+
+import json
+
+import pytest
+from toy_kinds import NAME, cell, layers
+
+from prompttransfer.study.cell import Cell, Graph, Unit
+from prompttransfer.study.engine import run_study
+from prompttransfer.study.explain import explain_cell, find_cell
+from prompttransfer.study.records import RECORD
+from prompttransfer.study.store import LocalStore, open_store, read_graph
+from tasks.errors import UserError
+
+
+def run(graph, store, **options):
+    said = []
+    return run_study(graph, store, kinds=NAME, say=said.append, **options), said
+
+
+def contents(store):
+    """Cell id -> digest over its files."""
+    return {name: store.record(name).digest for name in store.ids()}
+
+
+@pytest.fixture
+def finished(tmp_path):
+    graph, store = layers([2, 2]), LocalStore(tmp_path)
+    assert run(graph, store)[0].complete
+    return graph, store
+
+
+def test_an_id_depends_on_what_goes_in_and_not_on_the_label():
+    one = Cell("toy", "a label", {"b": 1, "a": [1.5, None]}, {}, 1)
+    assert one.id == Cell("toy", "another", {"a": (1.5, None), "b": 1}, {}, 1).id
+    assert one == Cell("toy", "another", {"a": (1.5, None), "b": 1}, {}, 1)
+    others = [
+        Cell("toys", "a label", {"b": 1, "a": [1.5, None]}, {}, 1),
+        Cell("toy", "a label", {"b": 2, "a": [1.5, None]}, {}, 1),
+        Cell("toy", "a label", {"b": 1, "a": [1.5, None]}, {"x": one.id}, 1),
+        Cell("toy", "a label", {"b": 1, "a": [1.5, None]}, {}, 2),
+    ]
+    assert len({one.id, *(other.id for other in others)}) == 5
+
+
+def test_a_cell_refuses_what_cannot_be_named():
+    with pytest.raises(UserError, match="plain JSON"):
+        Cell("toy", "nan", {"a": float("nan")}, {}, 1)
+    with pytest.raises(UserError, match="not an id"):
+        Cell("toy", "bad input", {}, {"source": "sst2"}, 1)
+
+
+def test_a_graph_puts_inputs_first_and_refuses_unknown_ones():
+    first = cell("first")
+    second = cell("second", [first])
+    assert [unit.label for unit in Graph((Unit((second,)), Unit((first,))))] == ["first", "second"]
+    with pytest.raises(UserError, match="is not in the study"):
+        Graph((Unit((second,)),))
+    with pytest.raises(UserError, match="in two units"):
+        Graph((Unit((first,)), Unit((first, cell("third")))))
+
+
+def test_a_record_traces_a_number_and_names_no_machine(finished):
+    graph, store = finished
+    name = list(graph.cells)[-1]
+    record = store.record(name)
+    assert record.cell == graph.cells[name]
+    assert set(record.files) == {"number.json", "more/bytes.bin"}
+    assert record.cost == {"steps": 1} and "torch" in record.versions
+    text = (store.path(name) / RECORD).read_text()
+    assert str(store.root) not in text
+
+
+def test_the_graph_is_kept_beside_its_cells(finished):
+    graph, store = finished
+    assert [unit.id for unit in read_graph(store)] == [unit.id for unit in graph]
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda folder: (folder / "number.json").write_text("{"), "has 1 bytes"),
+        (lambda folder: (folder / "number.json").unlink(), "number.json is missing"),
+        (lambda folder: (folder / RECORD).write_text("{"), "cannot be read"),
+        (lambda folder: (folder / RECORD).unlink(), "cell.json is missing"),
+    ],
+)
+def test_a_damaged_cell_is_found_said_and_made_again(finished, harm, said):
+    graph, store = finished
+    before = contents(store)
+    name = next(iter(graph.cells))
+    harm(store.path(name))
+    found, lines = run(graph, store)
+    assert (found.made, found.there) == (1, 3)
+    assert any("damaged" in line and said in line for line in lines)
+    assert contents(store) == before
+
+
+def change_a_bit(store, name):
+    path = store.path(name) / "more" / "bytes.bin"
+    path.write_bytes(b"\x01" + path.read_bytes()[1:])
+
+
+def test_a_changed_bit_is_found_when_the_cell_is_used(finished):
+    graph, store = finished
+    last = list(graph.cells)[-1]
+    before = contents(store)
+    used = next(name for name in graph.cells[last].inputs.values())
+    change_a_bit(store, used)
+    LocalStore(store.root).discard(last)
+    found, lines = run(graph, LocalStore(store.root))
+    assert found.made == 2 and found.complete
+    assert any("was changed after it was written" in line for line in lines)
+    assert contents(store) == before
+
+
+def test_a_changed_bit_is_found_with_verify(finished):
+    graph, store = finished
+    change_a_bit(store, next(iter(graph.cells)))
+    assert run(graph, LocalStore(store.root))[0].made == 0
+    assert run(graph, LocalStore(store.root), verify=True)[0].made == 1
+
+
+@pytest.mark.parametrize("scheme", ["memory", "file"])
+def test_a_url_holds_the_same_cells_as_a_folder(tmp_path, monkeypatch, scheme):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    graph = layers([2, 2])
+    here = LocalStore(tmp_path / "here")
+    run(graph, here)
+    store = open_store(f"{scheme}://{tmp_path}/there", new=True)
+    assert run(graph, store)[0].made == 4
+    assert contents(store) == contents(here)
+    assert run(graph, store)[0].made == 0
+
+
+def test_a_damaged_object_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    graph, url = layers([1, 1]), f"memory://{tmp_path}/study"
+    store = open_store(url, new=True)
+    run(graph, store)
+    before = contents(store)
+    name = next(iter(graph.cells))
+    store.files.pipe_file(store._cell(name, "number.json"), b'{"number": 1}')
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
+    found, lines = run(graph, open_store(url), verify=True)
+    assert found.made == 1 and any("damaged" in line for line in lines)
+    assert contents(store) == before
+
+
+def test_a_place_without_a_study_is_said(tmp_path):
+    with pytest.raises(UserError, match="no study was run in"):
+        open_store(tmp_path)
+
+
+def test_explain_shows_inputs_to_the_bottom(finished):
+    graph, store = finished
+    name = list(graph.cells)[-1]
+    found = explain_cell(store, name[:6])
+    assert (found.id, found.state) == (name, "finished")
+    assert [line.depth for line in found.inputs] == [1, 1]
+    assert found.record.cost == {"steps": 1}
+    assert json.dumps(found.as_json())
+
+
+def test_explain_suggests_the_nearest_cell(finished):
+    graph, store = finished
+    name = next(iter(graph.cells))
+    assert find_cell(store, "0-0") == name
+    with pytest.raises(UserError, match=r"did you mean .* \(0-0\)"):
+        find_cell(store, "0-0x")
+    with pytest.raises(UserError, match="no cell"):
+        find_cell(store, "zzzz")
