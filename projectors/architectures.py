@@ -59,6 +59,8 @@ class Architecture:
     activation: str = "leaky-relu"
     words: int = 0
     standardise: bool = False
+    bias: bool = True
+    """Whether `linear` adds a vector: what a bias learns is a constant prompt, so a map without one cannot collapse."""
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
@@ -93,7 +95,7 @@ class TokenLinear(nn.Module):
     def __init__(self, shape: Shape, architecture: Architecture) -> None:
         super().__init__()
         self.shape = shape
-        self.map = nn.Linear(shape.source_width, shape.target_width)
+        self.map = nn.Linear(shape.source_width, shape.target_width, bias=architecture.bias)
 
     def forward(self, source: Tensor) -> Tensor:
         return self.map(same_place(source, self.shape.target_length))

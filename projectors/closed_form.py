@@ -33,7 +33,7 @@ class SharedWords:
         if len(self.words) < 2:
             raise UserError(
                 f"the two vocabularies share {len(self.words)} whole words and a label-free projector needs at least 2: "
-                "fit by distance or task, which need no shared words"
+                "fit by distance or task from a random start, which need no shared words"
             )
 
 
@@ -56,7 +56,7 @@ def shared_words(
     target_vocabulary: dict[str, int],
     target_table: Tensor,
 ) -> SharedWords:
-    """Match the whole words of two vocabularies (case kept; lower-cased if a side has no capital), by source id.
+    """Match the whole words of two vocabularies (case kept), by source id.
 
     The lowest ids come first: BPE and SentencePiece number tokens by merge order, which is nearly frequency.
     """
@@ -72,7 +72,7 @@ def shared_words(
 def least_squares(shared: SharedWords, shape: Shape) -> TokenLinear:
     """`vocabulary` (v2v-lin): W = argmin |E_s W - E_t|, P_t = P_s W; the least-norm W where words are few."""
     weight = torch.linalg.lstsq(shared.source.double(), shared.target.double(), driver="gelsd").solution
-    return token_linear(shape, weight, torch.zeros(shape.target_width, dtype=torch.float64))
+    return token_linear(shape, weight)
 
 
 def procrustes(shared: SharedWords, shape: Shape) -> TokenLinear:
@@ -90,12 +90,13 @@ def procrustes(shared: SharedWords, shape: Shape) -> TokenLinear:
     return token_linear(shape, weight, target_mean - source_mean @ weight)
 
 
-def token_linear(shape: Shape, weight: Tensor, bias: Tensor) -> TokenLinear:
-    """A per-token linear map with given weight [d_s, d_t] and bias [d_t]."""
-    module = TokenLinear(shape, Architecture("linear"))
+def token_linear(shape: Shape, weight: Tensor, bias: Tensor | None = None) -> TokenLinear:
+    """A per-token linear map with given weight [d_s, d_t] and bias [d_t], or none."""
+    module = TokenLinear(shape, Architecture("linear", bias=bias is not None))
     with torch.no_grad():
         module.map.weight.copy_(weight.T)
-        module.map.bias.copy_(bias)
+        if bias is not None:
+            module.map.bias.copy_(bias)
     return module
 
 
@@ -137,12 +138,17 @@ def vocabulary_mlp(
     return module
 
 
+FEW_WORDS = 2
+"""Words a vector is said in; measured with 1 to 16 on two targets of the embedded world, best on both."""
+
+
 class Combination(nn.Module):
     """`combination` (lin-comb): write each prompt vector as a combination of source words, say it in target words.
 
     With every word free, the least-norm solution x of E_s^T x = P_s^T gives P_t = x^T E_t = P_s pinv(E_s) E_t, which
     is exactly `vocabulary` once the words span the width. So `per_token` limits how many words a vector may use,
-    found greedily (orthogonal matching pursuit, Pati et al. 1993): the combination becomes a short phrase.
+    found greedily (orthogonal matching pursuit, Pati et al. 1993): the combination becomes a short phrase. The fewer
+    the better, down to two (`FEW_WORDS`): what many words cancel out in one model they do not in the other.
     """
 
     source_words: Tensor
@@ -161,7 +167,7 @@ class Combination(nn.Module):
         return carried.unflatten(0, tokens.shape[:-1])
 
 
-def combination(shared: SharedWords, shape: Shape, *, per_token: int = 16) -> Combination:
+def combination(shared: SharedWords, shape: Shape, *, per_token: int = FEW_WORDS) -> Combination:
     """The module of `combination` over these shared words."""
     if per_token < 1:
         raise UserError(f"a combination needs at least 1 word a token, given {per_token}")

@@ -115,7 +115,7 @@ def verdict(
 ) -> tuple[bool, str]:
     """Whether a projector is collapsed, and the sentence that says so in its table and card."""
     if tasks == 1:
-        return True, "collapsed: fitted on one task, so what comes out is a constant"
+        return True, "collapsed: fitted on one task, so what it learned cannot be told from a constant"
     if measured is not None and measured.collapsed:
         return True, (
             f"collapsed: outputs differ {measured.relative:.3f} times as much as inputs (below {DEAF}), pairwise cosine "

@@ -19,7 +19,8 @@ from projectors.anchors import AnchorSearch
 from projectors.architectures import size
 from projectors.controls import constant, mean_prompt
 from projectors.fitting import fit, task_objective
-from projectors.gathering import Gathered, Options, Tell, gather, material_of, rows_of
+from projectors.gathering import Gathered, Options, Tell, gather, material_of, needs_words, rows_of
+from projectors.lessons import words_between
 from projectors.methods import LABEL_FREE, Material, Plan, find_method
 from projectors.projector import Projector, Side
 from projectors.report import Bench, Cell, Draw, Judgement, judge, measure
@@ -29,6 +30,8 @@ from prompttransfer.layouts import find_layout
 from tasks.loading import Splits
 from tasks.task import Example, Task
 
+CONSTANT_RATE = 0.1
+"""Learning rate of the tuned constant in units of the prompts' rms: 0.02 to 0.03 on the embedded masked LMs."""
 WATCHED_ROWS = 100
 """Validation rows that a candidate of the anchors' search is scored on."""
 
@@ -95,9 +98,12 @@ def run_experiment(
     a fitting task without prompts, a vocabulary without shared words, a fit that diverges.
     """
     names = [task.name for task in fitting]
+    words = (
+        words_between(source, target) if needs_words(options) else None
+    )  # if there are none, say so at once
     prompts = gather(source, target, fitting, unseen, options, tell)
     splits = {name: rows_of(task, options) for name, task in prompts.tasks.items()}
-    material = material_of(source, target, names, prompts, splits, options)
+    material = material_of(target, names, prompts, splits, options, words)
     tell(f"{options.method}, {options.plan.architecture.name}, {material.shape}, {len(material.pairs)} pairs")
     projectors = fit_seeds(material, names, prompts, options, tell)
     tell("tuning a constant prompt with the budget of task-tuning")
@@ -161,9 +167,15 @@ def teller(tell: Tell, every: int = 100) -> Callable[[str, int, float], None]:
 
 
 def tuned_constant(material: Material, plan: Plan) -> Tensor:
-    """The constant control [L_t, d_t]: from the mean target prompt, task-tuned like a projector on the same lessons."""
-    module = constant(material.shape, mean_prompt(material.pairs), seed=plan.seed)
-    fit(module, task_objective(material.lessons, plan.task), plan.task)
+    """The constant control [L_t, d_t]: from the mean target prompt, tuned on the same lessons for as many steps.
+
+    Its learning rate is that of prompts and not of projectors, at which it would hardly move.
+    """
+    start = mean_prompt(material.pairs)
+    size = float(torch.stack([pair.target for pair in material.pairs]).square().mean().sqrt())
+    module = constant(material.shape, start, seed=plan.seed)
+    settings = replace(plan.task, lr=CONSTANT_RATE * size, unit=1.0)
+    fit(module, task_objective(material.lessons, settings), settings)
     return module.prompt.detach()
 
 

@@ -67,6 +67,8 @@ class Lesson:
     task: str
     sources: Tensor
     loss: TaskLoss
+    origin: str = ""
+    """Changes with anything that the loss depends on: the target's weights, its rows, their order."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ class FitSettings:
     noise: standard deviation added to source prompts, as a share of their rms. null: share of a batch that is a
     random prompt at the sources' norms, which has to come out as an untrained target prompt (what knows nothing on
     one side knows nothing on the other). contrast: weight of the term that makes an output nearest to its own
-    task's target prompt. mix: largest share of a second prompt of the same task mixed into a source.
+    task's target prompt. mix: largest share of a second prompt of the same task mixed into a source. unit: what the
+    learning rate is multiplied by, the size of the target's words over the source's for a map that starts from words.
     """
 
     distance: str = "squared-l2"
@@ -89,6 +92,7 @@ class FitSettings:
     mix: float = 0.0
     weight_decay: float = 0.0
     seed: int = 0
+    unit: float = 1.0
 
     def __post_init__(self) -> None:
         if self.distance not in DISTANCES:
@@ -242,14 +246,15 @@ def fit(
     """Minimise `objective` over `module`'s parameters with AdamW and a cosine decay to zero; returns the curve.
 
     With `checkpoint` (a safetensors file) the state is kept every `every` steps, and a fit that finds one goes on
-    from there. A loss that is not finite, or a hundred times the first, raises; the checkpoint stays.
+    from there. A fit that diverges raises (`check_course`, `check_size`); the checkpoint stays.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+    largest = MOST_GROWTH * max(1.0, size_of(parameters))
     curve = Curve() if checkpoint is None else resume(checkpoint, module, optimiser, settings)
     for step in range(len(curve.losses), settings.steps):
         for group in optimiser.param_groups:
-            group["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+            group["lr"] = settings.lr * settings.unit * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
         loss = objective(module, step)
         value = float(loss.detach())
         check_course(value, curve.losses, settings, step)
@@ -257,6 +262,8 @@ def fit(
         loss.backward()
         optimiser.step()
         curve.losses.append(value)
+        if not size_of(parameters) <= largest:
+            raise diverged(f"weights {MOST_GROWTH} times as large as they began", settings, step)
         if report is not None:
             report(step + 1, value)
         if checkpoint is not None and (step + 1) % every == 0 and step + 1 < settings.steps:
@@ -264,14 +271,34 @@ def fit(
     return curve
 
 
+MOST_GROWTH = 1000
+"""A frozen model's layer norms keep its loss bounded however large a prompt is, so the weights are watched too."""
+COURSE = 10
+"""Losses that are averaged at both ends to see where a fit is going."""
+
+
+def size_of(parameters: Sequence[Tensor]) -> float:
+    """The norm of all parameters together."""
+    return float(torch.stack([parameter.detach().norm() for parameter in parameters]).norm())
+
+
 def check_course(value: float, losses: Sequence[float], settings: FitSettings, step: int) -> None:
-    """Stop a fit that diverges with one line that says where and what to try."""
+    """Raise UserError where a loss is not finite, 100 times the first, or on average 3 times what it began with."""
     if not math.isfinite(value) or (losses and value > 100 * max(1.0, abs(losses[0]))):
         begin = f" from {losses[0]:.3g}" if losses else ""
-        raise UserError(
-            f"the fit diverged at step {step}: loss {value:.3g}{begin} with learning rate {settings.lr:g}; "
-            f"try --lr {settings.lr / 10:g}, or standardised prompts"
-        )
+        raise diverged(f"loss {value:.3g}{begin}", settings, step)
+    if len(losses) >= 2 * COURSE:
+        first, last = (sum(part) / COURSE for part in (losses[:COURSE], losses[-COURSE:]))
+        if last > 3 * max(0.5, first):
+            raise diverged(f"mean loss {last:.3g} from {first:.3g}", settings, step)
+
+
+def diverged(what: str, settings: FitSettings, step: int) -> UserError:
+    """One line that says where a fit went wrong and what to try."""
+    return UserError(
+        f"the fit diverged at step {step}: {what} with learning rate {settings.lr:g}; try --lr {settings.lr / 10:g}, or "
+        "standardised prompts"
+    )
 
 
 def prepare(module: nn.Module, pairs: Sequence[Pair]) -> None:

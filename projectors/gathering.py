@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from projectors.architectures import Shape
-from projectors.lessons import check_covered, group_by_task, lesson, pairs_of, untrained_of, words_between
-from projectors.methods import LABEL_FREE, Material, Plan
+from projectors.closed_form import SharedWords
+from projectors.lessons import check_covered, group_by_task, lesson, pairs_of, untrained_of
+from projectors.methods import LABEL_FREE, METHOD, Material, Plan, plan_for
 from projectors.projector import Side, common_side, same_backbone, side_of_backbone, side_of_prompt
 from prompttransfer.artifacts import find_prompts, load_prompt, save_prompt
 from prompttransfer.backbones.base import Backbone
@@ -35,8 +36,8 @@ class Options:
 
     work: Path
     """Folder for prompts that have to be trained and for the state of an unfinished fit."""
-    method: str = "distance+task"
-    plan: Plan = field(default_factory=Plan)
+    method: str = METHOD
+    plan: Plan = field(default_factory=plan_for)
     seeds: tuple[int, ...] = (0, 1, 2)
     layout: str = "prompt-first"
     target_length: int | None = None
@@ -69,6 +70,11 @@ def gather(
 ) -> Gathered:
     """Read the prompts of both sides, or train them, and keep the tasks that the target can do."""
     wanted = {task.name: task for task in (*fitting, *unseen)}
+    twice = sorted({task.name for task in fitting} & {task.name for task in unseen})
+    if twice:
+        raise UserError(
+            f"{', '.join(twice)}: fitted on and called unseen; take it out of --tasks or out of --unseen"
+        )
     given = prompts_of(source, options.source_prompts, wanted, options, "source", None, tell)
     if not unseen:
         wanted |= other_tasks(given, wanted, target, tell)
@@ -151,17 +157,19 @@ def trained(
                 jobs.append(Job(task, splits, seed, name=name))
     if jobs:
         tell(f"training {len(jobs)} {side} prompts on {backbone.name}: {recipe}")
+        state = TrainingOptions(state_folder=folder)
         runs = train_prompts(
             backbone,
             jobs,
             recipe,
             layout=options.layout if side == "target" else "prompt-first",
             max_length=options.max_length,
-            options=TrainingOptions(state_folder=folder),
+            options=state,
         )
         for run in runs:
             save_prompt(run.prompt, folder / run.prompt.name)
             kept.append(run.prompt)
+        state.clear()
     return kept
 
 
@@ -171,14 +179,14 @@ def needs_words(options: Options) -> bool:
 
 
 def material_of(
-    source: Backbone,
     target: Backbone,
     fitting: Sequence[str],
     prompts: Gathered,
     splits: Mapping[str, Splits],
     options: Options,
+    words: SharedWords | None,
 ) -> Material:
-    """Everything a method may ask for."""
+    """Everything a method may ask for; `words` are those of both vocabularies, where `needs_words`."""
     near, far = prompts.source_side, prompts.target_side
     lessons = [
         lesson(
@@ -197,7 +205,7 @@ def material_of(
         pairs_of(fitting, prompts.source, prompts.target),
         lessons,
         untrained_of(fitting, prompts.target),
-        words_between(source, target) if needs_words(options) else None,
+        words,
         target.embedding_table()[list(target.ordinary_tokens)],
     )
 

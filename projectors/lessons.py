@@ -6,6 +6,7 @@ the projector. Here backbones meet projectors; fitting.py knows tensors alone.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -85,7 +86,9 @@ def lesson(
     rows = backbone.encode(task, examples, length=length, layout=layout, max_length=max_length)
     order = RowOrder(tuple(row.size for row in rows), batch, seed)
     vectors = torch.stack([prompt.vectors for prompt in sources])
-    return Lesson(task.name, vectors, task_loss(backbone, rows, order, layout=layout))
+    said = repr((backbone.name, backbone.revision, backbone.dtype, layout, rows, batch, seed))
+    origin = hashlib.sha256(said.encode()).hexdigest()
+    return Lesson(task.name, vectors, task_loss(backbone, rows, order, layout=layout), origin)
 
 
 def task_loss(backbone: Backbone, rows: Sequence[Row], order: RowOrder, *, layout: Layout) -> TaskLoss:

@@ -14,11 +14,20 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from projectors.anchors import AnchorSettings, anchors
 from projectors.architectures import Architecture, Shape, build
-from projectors.closed_form import SharedWords, combination, least_squares, procrustes, vocabulary_mlp
+from projectors.closed_form import (
+    FEW_WORDS,
+    SharedWords,
+    combination,
+    least_squares,
+    procrustes,
+    token_linear,
+    vocabulary_mlp,
+)
 from projectors.fitting import (
     FitSettings,
     Lesson,
@@ -56,7 +65,7 @@ class Plan:
     architecture: Architecture = field(default_factory=Architecture)
     distance: FitSettings = field(default_factory=FitSettings)
     task: FitSettings = field(default_factory=FitSettings)
-    per_token: int = 16
+    per_token: int = FEW_WORDS
     anchors: AnchorSettings = field(default_factory=AnchorSettings)
     start: str = "random"
     """What the weights are before the fit: `random`, or `vocabulary` for a per-token map that starts from words."""
@@ -67,6 +76,28 @@ class Plan:
     @property
     def seed(self) -> int:
         return self.distance.seed
+
+
+METHOD = "task"
+NOISE = 0.5
+
+
+def plan_for(
+    architecture: Architecture | None = None,
+    settings: FitSettings | None = None,
+    *,
+    start: str | None = None,
+    **rest: Any,
+) -> Plan:
+    """A plan with what was measured to carry unseen tasks best for all that is not given.
+
+    `linear` without a bias begins as the map that carries shared words and is tuned with noise on its inputs; other
+    architectures begin at random, on standardised prompts. scripts/measure_projectors.py compares them.
+    """
+    shaped = architecture or Architecture("linear", bias=False)
+    begin = start or ("vocabulary" if shaped.name == "linear" and not shaped.standardise else "random")
+    fitting = settings or FitSettings(noise=NOISE)
+    return Plan(shaped, distance=fitting, task=fitting, start=begin, **rest)
 
 
 @dataclass(frozen=True)
@@ -110,7 +141,7 @@ def by_distance_then_task(material: Material, plan: Plan) -> Fitted:
 def by_vocabulary(material: Material, plan: Plan) -> Fitted:
     """Least squares on shared words."""
     words = shared(material)
-    return Fitted(least_squares(words, material.shape), Architecture("linear"), said(words))
+    return Fitted(least_squares(words, material.shape), Architecture("linear", bias=False), said(words))
 
 
 def by_vocabulary_mlp(material: Material, plan: Plan) -> Fitted:
@@ -185,7 +216,9 @@ def words_start(material: Material, plan: Plan) -> nn.Module:
     """The per-token map fitted on shared words, which the fit then goes on from."""
     architecture = plan.architecture
     if architecture.name == "linear" and not architecture.standardise:
-        return least_squares(shared(material), material.shape)
+        carried = least_squares(shared(material), material.shape)
+        zero = torch.zeros(material.shape.target_width) if architecture.bias else None
+        return token_linear(material.shape, carried.map.weight.detach().T, zero)
     if architecture.name == "token-mlp" and not architecture.standardise:
         return vocabulary_mlp(
             shared(material),
@@ -205,6 +238,8 @@ def run(
 ) -> tuple[float, ...]:
     """One phase of a fit, resumable where the plan keeps checkpoints."""
     settings = plan.distance if phase == "distance" else plan.task
+    if plan.start == "vocabulary":
+        settings = replace(settings, unit=unit_of(shared(material)))
     checkpoint = None
     if plan.checkpoints is not None:
         checkpoint = plan.checkpoints / f".fit-{phase}-{fingerprint(material, plan)}.safetensors"
@@ -218,6 +253,15 @@ def run(
     return tuple(fit(module, objective, settings, checkpoint=checkpoint, report=report).losses)
 
 
+def unit_of(words: SharedWords) -> float:
+    """The rms of the target's words over that of the source's, which is how much larger the map's weights are.
+
+    A T5's embeddings are ten times as large as a RoBERTa's; steps of one size would move its map a tenth as far.
+    """
+    source, target = (float(table.square().mean().sqrt()) for table in (words.source, words.target))
+    return target / max(source, 1e-12)
+
+
 def fingerprint(material: Material, plan: Plan) -> str:
     """16 digits that change with anything that a fit depends on, so that no other fit's state is taken up."""
     sha = hashlib.sha256(
@@ -226,7 +270,9 @@ def fingerprint(material: Material, plan: Plan) -> str:
     for pair in material.pairs:
         sha.update(pair.source.numpy().tobytes() + pair.target.numpy().tobytes())
     for lesson in material.lessons:
-        sha.update(lesson.task.encode() + lesson.sources.numpy().tobytes())
+        sha.update((lesson.task + lesson.origin).encode() + lesson.sources.numpy().tobytes())
+    if material.shared is not None and plan.start == "vocabulary":
+        sha.update(material.shared.source.numpy().tobytes() + material.shared.target.numpy().tobytes())
     return sha.hexdigest()[:16]
 
 

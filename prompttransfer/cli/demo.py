@@ -1,7 +1,8 @@
 """`prompttransfer demo`: the whole story on the embedded world, in minutes, with no network.
 
 Trains prompts of eight tasks of four types on a small frozen model, moves each to every other task, compares their
-vectors, draws the matrix, and writes one page. Each stage is the command that a user would type, and is said before it runs.
+vectors, draws the matrix, carries the prompts to a second model through a projector, and writes one page. Each stage
+is the command that a user would type, and is said before it runs.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ DEMO_TASKS = tuple(
     for name in ("imdb", "restaurant", "mnli", "snli", "deontology", "justice", "qqp", "mrpc")
 )
 STEPS, TEST_ROWS = 150, 200
+INDICATORS = ("E_concat", "E_average", "C_concat", "C_average", "C_concat-minus-initial", "ON", "few-shot")
+OTHER_BACKBONES = ("microworld-roberta-wide", "microworld-roberta")
+"""Where the prompts are carried to: the first that they are not from."""
+OTHER_STEPS, FIT_STEPS, MOST_UNSEEN = 60, 100, 4
 
 
 def demo(
@@ -33,7 +38,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
     tasks: Annotated[list[str] | None, typer.Option(help="Other tasks of the embedded world.")] = None,
 ) -> None:
-    """Train eight prompts on a small embedded model, transfer each to every other task, and draw the heatmap."""
+    """Train eight prompts on a small embedded model, move each to every other task and to another model, and draw it."""
     from prompttransfer.cli.common import say
     from prompttransfer.cli.compare import compare
     from prompttransfer.cli.plot import heatmap
@@ -55,19 +60,67 @@ def demo(
     _stage("2. move each prompt to every task, with nothing trained")
     say(f"$ prompttransfer transfer {prompts} --to {listed} --output {moved}\n")
     matrix = transfer(sources=folders, to=chosen, output=moved, limit_test=TEST_ROWS)
-    _stage("3. compare the prompts' vectors")
-    say(f"$ prompttransfer compare {prompts} --output {alike}\n")
-    compare(folders, output=alike)
+    _stage("3. compare the prompts: their vectors, the neurons they activate, their scores on a few rows")
+    say(f"$ prompttransfer compare {prompts} --metric {' '.join(INDICATORS)} --output {alike}\n")
+    compare(folders, metric=list(INDICATORS), output=alike)
     _stage("4. draw the matrix")
     picture = output / "heatmap.png"
     table = moved / "transfer_relative.csv"
     say(f"$ prompttransfer plot heatmap {table} --output {picture}\n")
     title = "Zero-shot transfer, relative to own prompt"
     heatmap(table, output=picture, title=title)
-    _stage("5. put it all on one page")
+    projected = _carry(output, prompts, chosen, backbone, seed)
+    _stage("6. put it all on one page")
     say(f"$ prompttransfer report {output}\n")
     report(output)
-    _explain(matrix, time.monotonic() - started)
+    _explain(matrix)
+    if projected is not None:
+        _explain_projector(projected)
+    say(f"\nOne seed: a demonstration, not evidence. Took {time.monotonic() - started:.0f} s.")
+
+
+def _carry(output: Path, prompts: Path, tasks: list[str], backbone: str, seed: int) -> Path | None:
+    """Fit a projector to another model on the first task of each type and measure it on others; its folder."""
+    from prompttransfer.cli.common import say
+    from prompttransfer.cli.project import fit
+    from prompttransfer.cli.train import train
+
+    other = next(name for name in OTHER_BACKBONES if name != backbone)
+    _stage(
+        f"5. carry the prompts to another model, {other}, through a projector that never saw some of the tasks"
+    )
+    fitting, unseen = _fitting_and_unseen(tasks)
+    if len(fitting) < 2 or not unseen:
+        say("left out: it needs tasks of two types and one more task of one of them")
+        return None
+    own, projector = output / "other-model", output / "projector"
+    listed, shown = " ".join(fitting + unseen), f"--steps {OTHER_STEPS} --limit-test {TEST_ROWS}"
+    say(f"$ prompttransfer train --backbone {other} --task {listed} {shown} --output {own}")
+    train(
+        task=fitting + unseen, backbone=other, steps=OTHER_STEPS, seeds=[seed], output=own,
+        limit_test=TEST_ROWS, evaluate_every=OTHER_STEPS,
+    )  # fmt: skip
+    say(
+        f"\n$ prompttransfer project fit --source-backbone {backbone} --target-backbone {other} --source-prompts {prompts} "
+        f"--target-prompts {own} --tasks {' '.join(fitting)} --unseen {' '.join(unseen)} --seeds {seed} --steps {FIT_STEPS} "
+        f"--limit-test {TEST_ROWS} --output {projector}\n"
+    )
+    fit(
+        tasks=fitting, source_backbone=backbone, target_backbone=other, source_prompts=prompts, target_prompts=own,
+        unseen=unseen, seeds=[seed], steps=FIT_STEPS, limit_test=TEST_ROWS, output=projector,
+    )  # fmt: skip
+    return projector
+
+
+def _fitting_and_unseen(tasks: list[str]) -> tuple[list[str], list[str]]:
+    """The first task of each type, and a few others of these types."""
+    from tasks.catalog import find_task
+
+    first: dict[str, str] = {}
+    for name in tasks:
+        first.setdefault(find_task(name).type, name)
+    fitting = list(first.values())
+    return fitting, [name for name in tasks if name not in fitting][:MOST_UNSEEN]
 
 
 def _stage(line: str) -> None:
@@ -76,9 +129,9 @@ def _stage(line: str) -> None:
     console.print(f"\n[bold]{line}[/bold]")
 
 
-def _explain(matrix: TransferMatrix, seconds: float) -> None:
+def _explain(matrix: TransferMatrix) -> None:
     """What was seen, in numbers and words."""
-    from prompttransfer.cli.common import say, table
+    from prompttransfer.cli.common import table
     from prompttransfer.matrix import MAJORITY, NO_PROMPT, RANDOM_PROMPT
     from tasks.catalog import find_task
 
@@ -99,4 +152,26 @@ def _explain(matrix: TransferMatrix, seconds: float) -> None:
         drawn,
         left=2,
     )
-    say(f"\nOne seed: a demonstration, not evidence. Took {seconds:.0f} s.")
+
+
+def _explain_projector(folder: Path) -> None:
+    """What carrying prompts to another model gave on tasks that the projector had not seen."""
+    from projectors.artifacts import load_projector
+    from projectors.report import SAME_TYPE
+    from prompttransfer.cli.common import say, table
+
+    projector = load_projector(folder)
+    rows = projector.scores.get(SAME_TYPE, {})
+    meaning = {
+        "own prompt": "trained on the second model: what there is to reach",
+        "projected": "trained on the first model and carried across",
+        "random source": "random vectors carried by the same projector: high if it ignores its input",
+        "tuned constant": "one prompt for all tasks, trained like the projector",
+        "no prompt": "the second model alone",
+    }
+    drawn = [
+        [name, text, f"{100 * rows[name]['mean']:.0f} %"] for name, text in meaning.items() if name in rows
+    ]
+    title = f"\nwhat a prompt of {projector.source.backbone} is worth on {projector.target.backbone}, tasks that the projector never saw"
+    table(title, ["prompt", "what it is", "accuracy"], drawn, left=2)
+    say(f"the projector is {projector.verdict}")

@@ -32,7 +32,7 @@ def fit(
             help="distance, task, distance+task; without labels: vocabulary, vocabulary-mlp, combination, "
             "procrustes, anchors."
         ),
-    ] = "distance+task",
+    ] = "task",
     source_prompts: Annotated[
         Path | None,
         typer.Option("--source-prompts", help="Folder of prompt folders; trained if not given."),
@@ -52,28 +52,36 @@ def fit(
     ),
     data: DataFolder = None,
     architecture: Annotated[
-        str, typer.Option(help="mlp (the paper's), linear, token-mlp or low-rank.")
-    ] = "mlp",
+        str, typer.Option(help="linear, token-mlp, low-rank or mlp (the paper's).")
+    ] = "linear",
     hidden: Annotated[int, typer.Option(help="Hidden size of the perceptrons.")] = 768,
     rank: Annotated[int, typer.Option(help="Rank of low-rank.")] = 64,
     activation: Annotated[str, typer.Option(help="leaky-relu, tanh, relu or gelu.")] = "leaky-relu",
     standardise: Annotated[
-        bool, typer.Option(help="Map deviations from the mean prompts, in units of their size.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            help="Map deviations from the mean prompts, in units of their size; as a rule, with a random start."
+        ),
+    ] = None,
+    bias: Annotated[
+        bool, typer.Option(help="Let linear add a vector, which can learn a constant prompt.")
+    ] = False,
     distance: Annotated[str, typer.Option(help="squared-l2, cosine or l1.")] = "squared-l2",
     steps: Annotated[int, typer.Option(help="Steps of each phase of the fit.")] = 300,
-    lr: Annotated[float | None, typer.Option(help="Learning rate of each phase.")] = None,
-    noise: Annotated[float, typer.Option(help="Noise on source prompts, as a share of their size.")] = 0.0,
+    lr: Annotated[float, typer.Option(help="Learning rate of each phase.")] = 1e-3,
+    noise: Annotated[float, typer.Option(help="Noise on source prompts, as a share of their size.")] = 0.5,
     null: Annotated[float, typer.Option(help="Share of random inputs that must come out untrained.")] = 0.0,
     contrast: Annotated[float, typer.Option(help="Weight of the term that tells tasks apart.")] = 0.0,
     mix: Annotated[
         float, typer.Option(help="Largest share of another seed's prompt mixed into a source.")
     ] = 0.0,
-    words: Annotated[int, typer.Option(help="Words a vector may use (combination).")] = 16,
+    words: Annotated[int, typer.Option(help="Words a vector may use (combination).")] = 2,
     start: Annotated[
-        str,
-        typer.Option(help="Weights before the fit: random, or vocabulary (a linear map of shared words)."),
-    ] = "random",
+        str | None,
+        typer.Option(
+            help="Weights before the fit: random, or vocabulary (the map that carries shared words), as a rule for linear."
+        ),
+    ] = None,
     seeds: Annotated[
         list[int] | None, typer.Option("--seeds", help="Fits, one a seed; the first is kept.")
     ] = None,
@@ -104,28 +112,24 @@ def fit(
     from projectors.experiment import run_experiment
     from projectors.fitting import FitSettings
     from projectors.gathering import Options
-    from projectors.methods import LABEL_FREE, Plan, find_method
+    from projectors.methods import LABEL_FREE, find_method, plan_for
     from prompttransfer.backbones import load_backbone
     from prompttransfer.cli.common import print_json, resolve_tasks, say
     from prompttransfer.files import check_free
     from tasks.errors import UserError
 
     find_method(method)
-    shaped = Architecture(architecture, hidden, rank, activation, standardise=standardise)
+    if standardise is None:
+        standardise = start != "vocabulary" and (architecture != "linear" or start == "random")
+    shaped = Architecture(architecture, hidden, rank, activation, standardise=standardise, bias=bias)
     if dry_run and (source_size or target_size):
         report_size(shaped, both_sizes(source_size, target_size), as_json=as_json)
         return
     if not tasks:
         raise UserError("no fitting task given: name several, best of several types, with --tasks")
     check_free(output, marker=MARKER)
-    common = {"noise": noise, "null": null, "contrast": contrast, "mix": mix, "steps": steps}
-    plan = Plan(
-        shaped,
-        FitSettings(distance=distance, lr=lr or 1e-3, **common),  # type: ignore[arg-type]
-        FitSettings(distance=distance, lr=lr or 1e-3, **common),  # type: ignore[arg-type]
-        per_token=words,
-        start=start,
-    )
+    settings = FitSettings(distance, steps, lr, noise=noise, null=null, contrast=contrast, mix=mix)
+    plan = plan_for(shaped, settings, start=start, per_token=words)
     options = Options(
         method=method,
         plan=plan,

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from prompttransfer.backbones import Backbone
     from prompttransfer.matrix import TransferMatrix
     from prompttransfer.prompt import Prompt
+    from prompttransfer.reuse import Target, TunedPair, TunedTransfer
     from prompttransfer.training import Trained, TrainingOptions
-    from prompttransfer.transfer import Target, TunedPair, TunedTransfer
     from tasks.task import Task
 
 MARKER = "transfer.json"
@@ -69,12 +69,13 @@ def transfer(
 
     Without --tune nothing is trained: the result is a matrix with the rows `no prompt`, `random prompt` and
     `majority` beneath. With --tune each source is also the start of a training run on each target (TPT_task), with
-    the target's run from scratch beside it and both speed-ups of the paper.
+    the target's run from scratch beside it and both speed-ups of the paper. Prompts that `project apply` carried from
+    another model are used in the same way (TPT_model).
     """
     from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say, words_line
     from prompttransfer.cli.evaluate import backbone_of, load_prompts
     from prompttransfer.files import atomic_folder, check_free
-    from prompttransfer.transfer import zero_shot
+    from prompttransfer.reuse import zero_shot
 
     check_free(output, marker=MARKER)
     prompts = load_prompts(sources)
@@ -128,7 +129,7 @@ def transfer(
     else:
         print_matrix(matrix)
         if pairs:
-            print_pairs(pairs)
+            print_pairs(pairs, kind_of_start(prompts))
         say(f"written to {output}: " + ", ".join(sorted(p.name for p in output.iterdir())))
     return matrix
 
@@ -148,8 +149,8 @@ def _tune(
     from prompttransfer.cli.common import console, say
     from prompttransfer.progress import TrainingProgress
     from prompttransfer.recipes import recipe_for
+    from prompttransfer.reuse import tune
     from prompttransfer.training import TrainingOptions
-    from prompttransfer.transfer import tune
 
     recipe = recipe_for(model, **overrides)
     say(f"recipe: {recipe}", quiet=quiet)
@@ -262,7 +263,13 @@ def _times(speedup: float | None, steps: int | None) -> str:
     return ("at least " if steps == 0 else "") + f"{speedup:.1f}x"
 
 
-def print_pairs(pairs: Sequence[TunedPair]) -> None:
+def kind_of_start(prompts: Sequence[Prompt]) -> str:
+    """The paper's name for the run: TPT_model where every source was carried from another model, else TPT_task."""
+    carried = [prompt.initialiser.startswith("projected:") for prompt in prompts]
+    return "TPT_model" if all(carried) else "TPT_task"
+
+
+def print_pairs(pairs: Sequence[TunedPair], kind: str = "TPT_task") -> None:
     """Transfer as initialisation beside training from scratch."""
     from prompttransfer.cli.common import number, say, table
 
@@ -283,7 +290,7 @@ def print_pairs(pairs: Sequence[TunedPair]) -> None:
         for pair in pairs
     ]
     table(
-        "\ntransfer as initialisation (TPT_task) beside training from scratch",
+        f"\ntransfer as initialisation ({kind}) beside training from scratch",
         [
             "source",
             "target",

@@ -19,6 +19,7 @@ from projectors.closed_form import (
     vocabulary_mlp,
     whole_words,
 )
+from projectors.methods import unit_of
 from tasks.errors import UserError
 
 
@@ -129,3 +130,8 @@ def test_words_are_shared_across_kinds_of_vocabulary_in_source_order() -> None:
 def test_no_shared_words_is_one_clear_line() -> None:
     with pytest.raises(UserError, match=r"share 0 whole words.*fit by distance or task"):
         shared_words({"cat": 0}, torch.eye(1), {"dog": 0}, torch.eye(1))
+
+
+def test_the_learning_rate_is_in_units_of_the_words_of_both_models() -> None:
+    source = torch.randn(8, 3)
+    assert unit_of(SharedWords(tuple("abcdefgh"), source, 5 * source)) == pytest.approx(5)

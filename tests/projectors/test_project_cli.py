@@ -99,6 +99,29 @@ def test_apply_carries_prompts_that_the_target_takes(place: Path, tmp_path: Path
     assert "fitted on" in shown.output and "film, food" in shown.output
 
 
+def test_a_projected_prompt_is_a_start_with_both_speedups(place: Path, tmp_path: Path) -> None:
+    from typer import Typer
+
+    from prompttransfer.cli.transfer import transfer
+
+    app = Typer()
+    app.command()(transfer)
+    assert fit(place, tmp_path / "p").exit_code == 0
+    assert (
+        call(
+            "apply", tmp_path / "p", place / "small-prompts" / "plot-s0", "--output", tmp_path / "carried"
+        ).exit_code
+        == 0
+    )
+    given = [tmp_path / "carried", "--to", place / "plot.yaml", "--tune", "--steps", 4, "--evaluate-every", 2]
+    given += ["--batch", 4, "--data", place / "data", "--precision", "fp32", "--output", tmp_path / "tuned"]
+    result = CliRunner().invoke(app, [str(argument) for argument in given])
+    assert result.exit_code == 0, result.output
+    assert "(TPT_model) beside training from scratch" in result.output
+    header, line = (tmp_path / "tuned" / "tuned.csv").read_text().splitlines()
+    assert header.endswith("convergence_speedup,comparable_speedup") and line.startswith("plot-s0,plot,0,")
+
+
 def test_apply_refuses_a_prompt_of_the_target(place: Path, tmp_path: Path) -> None:
     assert fit(place, tmp_path / "p").exit_code == 0
     result = call(
@@ -147,7 +170,7 @@ def test_prompts_are_trained_where_none_are_given(place: Path, tmp_path: Path, m
     models = [load_backbone(str(place / name), precision="fp32") for name in ("small", "wide")]
     options = Options(
         work=tmp_path / "work",
-        plan=Plan(Architecture("low-rank", rank=2), FitSettings(steps=2), FitSettings(steps=2)),
+        plan=Plan(Architecture("low-rank", rank=2), distance=FitSettings(steps=2), task=FitSettings(steps=2)),
         seeds=(0,),
         data=place / "data",
     )
@@ -161,10 +184,23 @@ def test_prompts_are_trained_where_none_are_given(place: Path, tmp_path: Path, m
 
 
 def test_a_dry_run_reports_memory_without_models() -> None:
-    result = call("fit", "--dry-run", "--source-size", "100x1024", "--target-size", "100x4096")
+    sizes = ("--source-size", "100x1024", "--target-size", "100x4096")
+    result = call("fit", "--dry-run", "--architecture", "mlp", *sizes)
     assert (
         result.exit_code == 0 and "393,634,560 parameters" in result.output and "GiB to fit" in result.output
     )
+
+
+def test_no_shared_words_are_said_before_anything_is_trained(place: Path, tmp_path: Path) -> None:
+    words = ["terrible", *(f"wort{letter}" for letter in "abcdefgh")]
+    stranger = tiny_backbone(24, 2, "stranger", words)
+    stranger.model.save_pretrained(place / "stranger")
+    stranger.tokenizer.save_pretrained(place / "stranger")
+    result = fit(place, tmp_path / "p", "--target-backbone", place / "stranger")
+    assert isinstance(result.exception, UserError) and "the two vocabularies share 1 whole words" in str(
+        result.exception
+    )
+    assert "training" not in result.output
 
 
 def test_mistakes_are_one_line(place: Path, tmp_path: Path) -> None:
@@ -176,7 +212,11 @@ def test_mistakes_are_one_line(place: Path, tmp_path: Path) -> None:
         "unknown projector method 'distanse': did you mean 'distance'": ["--method", "distanse"],
         "unknown architecture 'liner': did you mean 'linear'": ["--architecture", "liner"],
         "is of backbone": ["--source-prompts", place / "wide-prompts"],
-        "the fit diverged": ["--lr", "1e9", "--architecture", "linear"],
+        "the fit diverged": ["--lr", "1e9", "--method", "distance", "--start", "random"],
+        "weights 1000 times as large as they began with learning rate 1e+06": ["--lr", "1e6"],
+        "only a per-token map can start": ["--architecture", "mlp", "--start", "vocabulary"],
+        "unknown start 'words'": ["--start", "words"],
+        "film: fitted on and called unseen": ["--unseen", place / "film.yaml"],
     }
     for message, arguments in cases.items():
         result = fit(place, tmp_path / "p", *arguments)

@@ -23,8 +23,8 @@ from tasks.errors import UserError
 SOURCE, TARGET = tiny_backbone(16, 0, "small"), tiny_backbone(24, 1, "wide")
 PLAN = Plan(
     Architecture("mlp", hidden=8, standardise=True),
-    FitSettings(steps=5),
-    FitSettings(steps=5),
+    distance=FitSettings(steps=5),
+    task=FitSettings(steps=5),
     per_token=3,
     anchors=AnchorSettings(steps=5),
 )

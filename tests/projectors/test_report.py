@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import WORDS, examples, prompt, task, tiny_backbone
@@ -54,7 +56,7 @@ def bench() -> Bench:
 
 def projector(method: str = "task", steps: int = 60) -> Projector:
     settings = FitSettings(steps=steps, lr=1e-2)
-    made = METHODS[method](material(), Plan(Architecture("mlp", hidden=16), settings, settings))
+    made = METHODS[method](material(), Plan(Architecture("mlp", hidden=16), distance=settings, task=settings))
     sides = [side_of_backbone(b, length=4, layout="prompt-first") for b in (SOURCE, TARGET)]
     return Projector(made.module, *sides, method, made.architecture, made.settings, FITTING, curve=made.curve)
 
@@ -65,6 +67,19 @@ def test_task_tuning_lowers_the_targets_loss_and_leaves_the_target_alone() -> No
     assert sum(curve[-10:]) < 0.9 * sum(curve[:10])
     assert TARGET.digest() == before
     assert all(p.grad is None for p in TARGET.model.parameters())
+
+
+def test_a_linear_map_can_start_from_shared_words_without_a_bias() -> None:
+    data = replace(material(), shared=words_between(SOURCE, TARGET))
+    settings = FitSettings(steps=1, lr=1e-9)
+    plan = Plan(Architecture("linear", bias=False), settings, settings, start="vocabulary")
+    started = METHODS["task"](data, plan)
+    words = METHODS["vocabulary"](data, plan)
+    source = torch.randn(2, 4, 16)
+    assert torch.allclose(started.module(source), words.module(source), atol=1e-5)
+    assert torch.equal(started.module(torch.zeros(4, 16)), torch.zeros(4, 24))
+    with pytest.raises(UserError, match="only a per-token map can start from shared words, given mlp"):
+        METHODS["task"](data, replace(plan, architecture=Architecture("mlp")))
 
 
 def test_distance_then_task_has_the_curve_of_both() -> None:
