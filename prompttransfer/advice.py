@@ -31,8 +31,8 @@ from prompttransfer.indicators import FEW_SHOT, INDICATORS, Group
 from prompttransfer.layouts import find_layout
 from prompttransfer.prompt import Prompt, bank
 from prompttransfer.recipes import recipe_for
+from prompttransfer.reuse import Target, common_layout
 from prompttransfer.training import Job, TrainingOptions, train_prompts
-from prompttransfer.transfer import Target, common_layout
 from tasks.errors import UserError
 from tasks.loading import Splits
 

@@ -23,7 +23,7 @@ from prompttransfer.evaluation import encode_task, evaluate_bank
 from prompttransfer.layouts import find_layout
 from prompttransfer.neurons import capture
 from prompttransfer.prompt import Prompt, bank
-from prompttransfer.transfer import Target, common_layout
+from prompttransfer.reuse import Target, common_layout
 from tasks.errors import UserError, unknown
 
 FEW_SHOT = "few-shot"

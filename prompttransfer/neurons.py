@@ -30,7 +30,7 @@ from prompttransfer.evaluation import EncodedTask, batches, repeat, token_budget
 from prompttransfer.layouts import Layout, find_layout
 from prompttransfer.neuron_states import Captured, backbone_label
 from prompttransfer.prompt import Prompt, bank
-from prompttransfer.transfer import common_layout
+from prompttransfer.reuse import common_layout
 from tasks.errors import UserError, unknown
 
 Bits = NDArray[np.bool_]

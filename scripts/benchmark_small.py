@@ -78,7 +78,7 @@ def matrix(options: argparse.Namespace) -> None:
 
     from prompttransfer.backbones import load_backbone
     from prompttransfer.prompt import Prompt
-    from prompttransfer.transfer import Target, zero_shot
+    from prompttransfer.reuse import Target, zero_shot
     from tasks.catalog import all_tasks, find_task
     from tasks.loading import load_splits
 

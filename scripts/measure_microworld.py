@@ -23,8 +23,8 @@ from prompttransfer.evaluation import encode_task, evaluate_bank
 from prompttransfer.layouts import find_layout
 from prompttransfer.matrix import NO_PROMPT, RANDOM_PROMPT
 from prompttransfer.recipes import recipe_for
+from prompttransfer.reuse import Target, zero_shot
 from prompttransfer.training import Job, train_prompts
-from prompttransfer.transfer import Target, zero_shot
 from tasks.catalog import find_task
 from tasks.loading import Splits, load_splits
 from tasks.metrics import score

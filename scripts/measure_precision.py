@@ -19,8 +19,8 @@ from pathlib import Path
 from prompttransfer.backbones import load_backbone
 from prompttransfer.prompt import CurvePoint
 from prompttransfer.recipes import recipe_for
+from prompttransfer.reuse import Target, with_test_score
 from prompttransfer.training import Job, train_prompts
-from prompttransfer.transfer import Target, with_test_score
 from tasks.catalog import find_task
 from tasks.loading import load_splits
 

@@ -15,7 +15,7 @@ from tasks.errors import UserError, unknown
 from tasks.task import Task, parse_label_words, with_words
 
 if TYPE_CHECKING:
-    from prompttransfer.transfer import Target
+    from prompttransfer.reuse import Target
 
 console = Console(highlight=False)
 
@@ -57,7 +57,7 @@ def load_targets(
     limit_test: int | None = None,
 ) -> list[Target]:
     """Each task with its three splits."""
-    from prompttransfer.transfer import Target
+    from prompttransfer.reuse import Target
     from tasks.loading import load_splits
 
     return [

@@ -19,8 +19,8 @@ from prompttransfer.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from prompttransfer.advice import Recommendation
     from prompttransfer.prompt import Prompt
-    from prompttransfer.recommend import Recommendation
 
 
 def recommend(
@@ -60,10 +60,10 @@ def recommend(
     Every source is tried on a few labelled training rows with nothing trained; a probe prompt, trained briefly on the
     same rows, feeds the indicators of similarity. Test rows are never touched.
     """
+    from prompttransfer.advice import recommend as rank
     from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import check_comparable, task_types
-    from prompttransfer.recommend import recommend as rank
 
     tasks = resolve_tasks(task, label_words)
     found, places = _sources(prompts or [Path("runs/prompts")])
@@ -124,9 +124,9 @@ def start_command(task: str, source: Prompt, place: Path, data: Path | None) -> 
 
 
 def _write(answers: list[Recommendation], output: Path) -> list[Path]:
+    from prompttransfer.advice import indicator_tables
     from prompttransfer.cli.tables import write_table
     from prompttransfer.files import write_json
-    from prompttransfer.recommend import indicator_tables
 
     write_json(output / "recommend.json", [answer.as_dict() for answer in answers])
     tables = indicator_tables(answers)

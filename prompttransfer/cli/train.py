@@ -177,8 +177,8 @@ def run_jobs(
 
     from prompttransfer.cli.common import console
     from prompttransfer.progress import TrainingProgress
+    from prompttransfer.reuse import Target, with_test_score
     from prompttransfer.training import TrainingOptions, train_prompts
-    from prompttransfer.transfer import Target, with_test_score
 
     with TrainingProgress(console, [job.name for job in jobs], recipe.steps) as progress:
         options = TrainingOptions(

@@ -25,7 +25,7 @@ from prompttransfer.study.results import Results, indicator_table, projector_nam
 if TYPE_CHECKING:
     import pandas as pd
 
-    from prompttransfer.transfer import TunedPair
+    from prompttransfer.reuse import TunedPair
 
 MARKER = "transfer"
 
@@ -105,7 +105,7 @@ def _write_transfer(results: Results, backbone: str, prompts: Sequence[Cell], fo
 
 def _tuned(results: Results, backbone: str) -> tuple[list[TunedPair], list[Cell]]:
     """The pairs of TPT_task on a backbone, and the prompts behind their curves, each once."""
-    from prompttransfer.transfer import TunedPair
+    from prompttransfer.reuse import TunedPair
 
     pairs, runs = [], {}
     for cell in results.of_kind("tuned"):

@@ -73,7 +73,7 @@ def test_layout_family_and_name_are_taken_as_given(file, tmp_path, capsys):
 def test_an_imported_prompt_runs_on_its_backbone(file, tmp_path, capsys, tiny):
     from toys import label_task, splits
 
-    from prompttransfer.transfer import Target, zero_shot
+    from prompttransfer.reuse import Target, zero_shot
 
     backbone = tiny("roberta")
     code, out, _ = run(capsys, "import", file, "-b", backbone.name, "-t", "sst2", "-o", tmp_path / "p")

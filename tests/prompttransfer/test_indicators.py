@@ -10,7 +10,7 @@ from prompttransfer.evaluation import encode_task, evaluate_bank
 from prompttransfer.indicators import INDICATORS, Group, indicator_table, of_vectors
 from prompttransfer.layouts import find_layout
 from prompttransfer.prompt import bank
-from prompttransfer.transfer import Target
+from prompttransfer.reuse import Target
 from tasks.errors import UserError
 
 TYPES = {"one": "sentiment", "two": "sentiment", "three": "nli"}

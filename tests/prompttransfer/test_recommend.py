@@ -7,10 +7,7 @@ import pytest
 import torch
 from toys import label_task, noise, pair_task, prompt_on, sentences, splits
 
-from prompttransfer.evaluation import encode_task, evaluate_bank
-from prompttransfer.layouts import find_layout
-from prompttransfer.prompt import bank
-from prompttransfer.recommend import (
+from prompttransfer.advice import (
     ADVICE,
     Candidate,
     Evidence,
@@ -20,7 +17,10 @@ from prompttransfer.recommend import (
     leave_one_out,
     recommend,
 )
-from prompttransfer.transfer import Target
+from prompttransfer.evaluation import encode_task, evaluate_bank
+from prompttransfer.layouts import find_layout
+from prompttransfer.prompt import bank
+from prompttransfer.reuse import Target
 from tasks.errors import UserError
 from tasks.task import Example
 
@@ -106,7 +106,7 @@ def test_a_probe_of_no_use_is_said_and_left_out(tiny, monkeypatch):
     from prompttransfer.prompt import CurvePoint
 
     probe = replace(probe, curve=(CurvePoint(0, None, 0.5), CurvePoint(4, 1.0, 0.4)))
-    monkeypatch.setattr("prompttransfer.recommend._train_probes", lambda *given: [probe])
+    monkeypatch.setattr("prompttransfer.advice._train_probes", lambda *given: [probe])
     found = recommend(backbone, sources(backbone), [target()], TYPES, rows=8)[0]
     assert "learned nothing in 4 steps" in found.notes[-1]
     assert {e.indicator for e in found.evidence} == {"few-shot", "few-shot-loss", "same-type"}

@@ -16,7 +16,7 @@ LOOKERS = (
     "cli",
     "study",
     "indicators",
-    "recommend",
+    "advice",
     "reporting",
     "report_commands",
     "report_pictures",
@@ -133,3 +133,14 @@ def test_a_strangers_tasks_module_is_reported(tmp_path):
     assert done.returncode == 1
     assert "prompttransfer needs its own package 'tasks'" in done.stderr
     assert str(tmp_path) in done.stderr
+
+
+def test_verbs_stay_functions_when_everything_is_imported() -> None:
+    code = (
+        "import pkgutil, importlib, prompttransfer\n"
+        "for found in pkgutil.walk_packages(prompttransfer.__path__, 'prompttransfer.'):\n"
+        "    if '__main__' not in found.name and 'ray' not in found.name: importlib.import_module(found.name)\n"
+        "print([name for name in prompttransfer.__all__ if name != '__version__' and not callable(getattr(prompttransfer, name))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr

@@ -10,8 +10,8 @@ from prompttransfer.evaluation import encode_task, evaluate_bank
 from prompttransfer.layouts import LAYOUTS
 from prompttransfer.matrix import MAJORITY, NO_PROMPT, RANDOM_PROMPT, TransferMatrix, random_like
 from prompttransfer.prompt import CurvePoint
+from prompttransfer.reuse import RANDOM_DRAWS, Target, TunedPair, tune, tuned_pair, zero_shot
 from prompttransfer.training import Job, train_prompts
-from prompttransfer.transfer import RANDOM_DRAWS, Target, TunedPair, tune, tuned_pair, zero_shot
 from tasks.errors import UserError
 from tasks.loading import Splits
 from tasks.task import Example

@@ -16,7 +16,7 @@ from prompttransfer.study.kinds.versions import VERSIONS
 if TYPE_CHECKING:
     from prompttransfer.backbones import Backbone
     from prompttransfer.prompt import Prompt
-    from prompttransfer.transfer import Target
+    from prompttransfer.reuse import Target
 
 SCORE = "score.json"
 REFERENCES = "references"
@@ -29,7 +29,7 @@ class Scored:
 
     def run(self, unit: Unit, context: Context) -> Mapping[str, Mapping[str, Json]]:
         """Score every prompt of the unit at once."""
-        from prompttransfer.transfer import Target
+        from prompttransfer.reuse import Target
 
         first = unit.cells[0]
         backbone = load_backbone_of(setting(first.settings, "backbone"), context)
@@ -62,7 +62,7 @@ def with_references(
 ) -> dict[str, dict[str, Json]]:
     """Cell id of a prompt (or `references`) -> values, by `zero_shot`."""
     from prompttransfer.matrix import MAJORITY, REFERENCE_ROWS
-    from prompttransfer.transfer import zero_shot
+    from prompttransfer.reuse import zero_shot
 
     matrix = zero_shot(
         backbone,
@@ -86,7 +86,7 @@ def alone(
     from prompttransfer.evaluation import encode_task, evaluate_bank
     from prompttransfer.layouts import find_layout
     from prompttransfer.prompt import bank
-    from prompttransfer.transfer import common_layout
+    from prompttransfer.reuse import common_layout
 
     layout = find_layout(common_layout(backbone, list(prompts.values())), backbone.family)
     vectors = bank(list(prompts.values()))

@@ -1,6 +1,6 @@
 """Kind `tuned`: a run that started from a prompt beside the run from scratch, with both speed-ups.
 
-Its files: `tuned.json`, the values of `TunedPair` (transfer.py). Nothing is trained or scored here: curves and test
+Its files: `tuned.json`, the values of `TunedPair` (reuse.py). Nothing is trained or scored here: curves and test
 scores are inputs.
 """
 
@@ -30,7 +30,7 @@ class Tuned:
 
     def run(self, unit: Unit, context: Context) -> Mapping[str, Mapping[str, Json]]:
         """Compare every run of the unit with the run from scratch."""
-        from prompttransfer.transfer import tuned_pair
+        from prompttransfer.reuse import tuned_pair
 
         for cell in unit.cells:
             source = prompt_of(cell, "source", context)
