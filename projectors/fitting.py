@@ -190,7 +190,10 @@ def task_objective(
         lesson = lessons[step % len(lessons)]
         rows = torch.randint(len(lesson.sources), (prompts_per_step,), generator=generator)
         same = torch.zeros(len(lesson.sources), dtype=torch.long)
-        value = lesson.loss(module(disturbed(lesson.sources, rows, same, settings, generator)), step)
+        projected = module(disturbed(lesson.sources, rows, same, settings, generator))
+        value = lesson.loss(
+            projected, settings.seed * settings.steps + step
+        )  # each seed sees rows of its own
         if settings.null and untrained is not None:
             output = module(random_like(every, prompts_per_step, generator))
             wanted = untrained[torch.randint(len(untrained), (prompts_per_step,), generator=generator)]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DEMO_TASKS = tuple(
     f"microworld-{name}"
-    for name in ("imdb", "restaurant", "mnli", "snli", "deontology", "justice", "qqp", "mrpc")
+    for name in ("imdb", "laptop", "mnli", "snli", "deontology", "justice", "qqp", "mrpc")
 )
 STEPS, TEST_ROWS = 150, 200
 INDICATORS = ("E_concat", "E_average", "C_concat", "C_average", "C_concat-minus-initial", "ON", "few-shot")
@@ -51,14 +51,15 @@ def demo(
     listed = " ".join(chosen)
     prompts, moved, alike = output / "prompts", output / "transfer", output / "compare"
     _stage(f"1. train one soft prompt a task on the frozen {backbone}")
-    say(f"$ prompttransfer train --task {listed} --steps {steps} --output {prompts}\n")
+    given = f"--steps {steps} --evaluate-every {max(1, steps // 3)} --limit-test {TEST_ROWS}"
+    say(f"$ prompttransfer train --task {listed} {given} --output {prompts}\n")
     train(
         task=chosen, backbone=backbone, steps=steps, seeds=[seed], output=prompts,
         limit_test=TEST_ROWS, evaluate_every=max(1, steps // 3),
     )  # fmt: skip
     folders = [prompts / name for name in chosen]
     _stage("2. move each prompt to every task, with nothing trained")
-    say(f"$ prompttransfer transfer {prompts} --to {listed} --output {moved}\n")
+    say(f"$ prompttransfer transfer {prompts} --to {listed} --limit-test {TEST_ROWS} --output {moved}\n")
     matrix = transfer(sources=folders, to=chosen, output=moved, limit_test=TEST_ROWS)
     _stage("3. compare the prompts: their vectors, the neurons they activate, their scores on a few rows")
     say(f"$ prompttransfer compare {prompts} --metric {' '.join(INDICATORS)} --output {alike}\n")
@@ -94,7 +95,10 @@ def _carry(output: Path, prompts: Path, tasks: list[str], backbone: str, seed: i
         say("left out: it needs tasks of two types and one more task of one of them")
         return None
     own, projector = output / "other-model", output / "projector"
-    listed, shown = " ".join(fitting + unseen), f"--steps {OTHER_STEPS} --limit-test {TEST_ROWS}"
+    listed, shown = (
+        " ".join(fitting + unseen),
+        f"--steps {OTHER_STEPS} --evaluate-every {OTHER_STEPS} --limit-test {TEST_ROWS}",
+    )
     say(f"$ prompttransfer train --backbone {other} --task {listed} {shown} --output {own}")
     train(
         task=fitting + unseen, backbone=other, steps=OTHER_STEPS, seeds=[seed], output=own,

@@ -69,6 +69,19 @@ def test_distance_fitting_maps_each_source_to_its_target(distance: str) -> None:
     assert all(index // 2 == nearest // 2 for index, nearest in enumerate(distances.argmin(1).tolist()))
 
 
+def test_fits_of_different_seeds_see_different_rows() -> None:
+    seen = []
+
+    def loss(prompts: Tensor, step: int) -> Tensor:
+        seen.append(step)
+        return prompts.sum()
+
+    for seed in (0, 2):
+        settings = FitSettings(steps=50, seed=seed)
+        task_objective([Lesson("a", torch.zeros(1, 3, 4), loss)], settings)(nn.Identity(), 7)
+    assert seen == [7, 107]
+
+
 def test_gradient_reaches_the_projector_and_none_of_the_backbone() -> None:
     backbone = nn.Linear(5, 1).requires_grad_(False)
     module = build(Architecture("mlp", hidden=7), SHAPE)
