@@ -22,7 +22,7 @@ BANK_TASKS = ("microworld-sst2", "microworld-imdb", "microworld-mnli", "microwor
 
 
 def bank(options: argparse.Namespace) -> None:
-    """Whole runs (rows encoded, prompts trained and evaluated) of a bank, and of its prompts one after another."""
+    """Whole runs of a bank and of its prompts one after another: within one process, and as commands."""
     from prompttransfer.backbones import load_backbone
     from prompttransfer.recipes import recipe_for
     from prompttransfer.training import Job, train_prompts
@@ -42,9 +42,14 @@ def bank(options: argparse.Namespace) -> None:
     rows = []
     for batch in (4, 8, 32):
         recipe = recipe_for(backbone, steps=steps, batch=batch, evaluate_every=25)
+        given = f"--batch {batch} --steps {steps} --evaluate-every 25 --limit-train 2000 --limit-test 200 --device {options.device}"
         ways: dict[str, Callable[[], Any]] = {
             "bank": lambda recipe=recipe: train_prompts(backbone, jobs, recipe),
             "one by one": lambda recipe=recipe: [train_prompts(backbone, [job], recipe) for job in jobs],
+            "one command": lambda given=given: _commands([(BANK_TASKS, range(seeds))], given),
+            "a command each": lambda given=given: _commands(
+                [((name,), (seed,)) for name in BANK_TASKS for seed in range(seeds)], given
+            ),
         }
         taken = alternate(ways, options.rounds)
         rows.append(
@@ -53,22 +58,33 @@ def bank(options: argparse.Namespace) -> None:
                 f"{taken['one by one'] / taken['bank']:.2f}",
                 f"{taken['bank']:.1f}",
                 f"{taken['one by one']:.1f}",
-                f"{1000 * taken['bank'] / steps / len(jobs):.2f}",
+                f"{taken['a command each'] / taken['one command']:.2f}",
+                f"{taken['one command']:.1f}",
+                f"{taken['a command each']:.1f}",
             ]
         )
-    markdown(["batch", "bank is faster by", "bank s", "one by one s", "ms a step and prompt"], rows)
+    head = ["batch", "bank is faster by", "bank s", "one by one s"]
+    head += ["one command is faster by", "one command s", "a command each s"]
+    markdown(head, rows)
 
 
-def alternate(
-    ways: dict[str, Callable[[], Any]], rounds: int, timer: Callable[[], float] = clock
-) -> dict[str, float]:
-    """Median seconds of each way; they take turns."""
+def _commands(banks: Sequence[tuple[Sequence[str], Sequence[int]]], given: str) -> None:
+    """`prompttransfer train` once a bank of (tasks, seeds), one after another, from the start of the process to its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (tasks, seeds) in enumerate(banks):
+            command = [sys.executable, "-m", "prompttransfer", "train", "--task", *tasks]
+            command += ["--seeds", *map(str, seeds), "--output", f"{folder}/{number}", *given.split()]
+            _quietly(command)
+
+
+def alternate(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of wall time of each way; they take turns."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
-            start = timer()
+            start = time.perf_counter()
             way()
-            taken[name].append(timer() - start)
+            taken[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
@@ -126,9 +142,7 @@ def start(options: argparse.Namespace) -> None:
             ],
         }
         taken = alternate(
-            {name: lambda command=command: _quietly(command) for name, command in commands.items()},
-            rounds,
-            time.perf_counter,
+            {name: lambda command=command: _quietly(command) for name, command in commands.items()}, rounds
         )
     markdown(["command", "s"], [[name, f"{seconds:.2f}"] for name, seconds in taken.items()])
 
