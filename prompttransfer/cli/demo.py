@@ -22,7 +22,7 @@ DEMO_TASKS = tuple(
     f"microworld-{name}"
     for name in ("imdb", "laptop", "mnli", "snli", "deontology", "justice", "qqp", "mrpc")
 )
-STEPS, TEST_ROWS = 150, 200
+STEPS, TEST_ROWS = 100, 200
 INDICATORS = ("E_concat", "E_average", "C_concat", "C_average", "C_concat-minus-initial", "ON", "few-shot")
 OTHER_BACKBONES = ("microworld-roberta-wide", "microworld-roberta")
 """Where the prompts are carried to: the first that they are not from."""
@@ -51,11 +51,11 @@ def demo(
     listed = " ".join(chosen)
     prompts, moved, alike = output / "prompts", output / "transfer", output / "compare"
     _stage(f"1. train one soft prompt a task on the frozen {backbone}")
-    given = f"--steps {steps} --evaluate-every {max(1, steps // 3)} --limit-test {TEST_ROWS}"
+    given = f"--steps {steps} --evaluate-every {max(1, steps // 2)} --limit-test {TEST_ROWS}"
     say(f"$ prompttransfer train --task {listed} {given} --output {prompts}\n")
     train(
         task=chosen, backbone=backbone, steps=steps, seeds=[seed], output=prompts,
-        limit_test=TEST_ROWS, evaluate_every=max(1, steps // 3),
+        limit_test=TEST_ROWS, evaluate_every=max(1, steps // 2),
     )  # fmt: skip
     folders = [prompts / name for name in chosen]
     _stage("2. move each prompt to every task, with nothing trained")
