@@ -21,6 +21,8 @@ _WHERE = {
     "save_prompt": "prompttransfer.artifacts",
     "Job": "prompttransfer.training",
     "train_prompts": "prompttransfer.training",
+    "Placement": "prompttransfer.placement",
+    "run_on": "prompttransfer.launching",
     "recipe_for": "prompttransfer.recipes",
     "TransferMatrix": "prompttransfer.matrix",
     "zero_shot": "prompttransfer.reuse",

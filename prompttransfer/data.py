@@ -21,6 +21,8 @@ from prompttransfer.backbones.base import Backbone, Batch, Row
 from prompttransfer.evaluation import token_budget
 from prompttransfer.layouts import Layout
 
+Planned = tuple[int, Row, float]
+"""Owner, row and weight: one row that runs for one prompt."""
 WINDOW = 8
 """Batches within which rows are sorted by length."""
 
@@ -120,10 +122,18 @@ class BankData(LightningDataModule):
     def step(self, step: int) -> list[MicroBatch]:
         """The micro-batches of one step for the prompts that still train."""
         assert self.bank is not None
-        return [self._micro(part) for part in self.plan(step, self.bank.active)]
+        return [self._micro(self.share(part)) for part in self.plan(step, self.bank.active)]
 
-    def plan(self, step: int, active: Sequence[int]) -> list[list[tuple[int, Row, float]]]:
-        """Owner, row and weight of everything that runs in one step, a list a micro-batch."""
+    def share(self, part: Sequence[Planned]) -> list[Planned]:
+        """What this process runs of a micro-batch: its share of the rows, or where none is left one of weight 0.
+
+        So all processes run the same number of micro-batches, which the weights of a sharded backbone need.
+        """
+        owner, row, _ = part[0]
+        return self.backbone.processes.share(part) or [(owner, row, 0.0)]
+
+    def plan(self, step: int, active: Sequence[int]) -> list[list[Planned]]:
+        """Everything that runs in one step, in all processes together, a list a micro-batch."""
         picked = [
             (owner, self.rows[owner][index], 1 / len(indices))
             for owner in active
@@ -133,11 +143,11 @@ class BankData(LightningDataModule):
         picked.sort(key=lambda item: item[1].size)
         return list(self._split(picked))
 
-    def _split(self, picked: list[tuple[int, Row, float]]) -> Iterator[list[tuple[int, Row, float]]]:
+    def _split(self, picked: list[Planned]) -> Iterator[list[Planned]]:
         """Cut rows in order of length where the padded tokens would pass the budget, or the kind of target changes."""
-        budget = token_budget(self.backbone) // 2
+        budget = token_budget(self.backbone) // 2 * self.backbone.processes.count
         for with_labels in (True, False):
-            part: list[tuple[int, Row, float]] = []
+            part: list[Planned] = []
             for item in picked:
                 if (item[1].answers is not None) is not with_labels:
                     continue
@@ -149,7 +159,7 @@ class BankData(LightningDataModule):
             if part:
                 yield part
 
-    def _micro(self, part: list[tuple[int, Row, float]]) -> MicroBatch:
+    def _micro(self, part: list[Planned]) -> MicroBatch:
         owners, rows, weights = zip(*part, strict=True)
         device = self.backbone.device
         return MicroBatch(

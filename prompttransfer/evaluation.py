@@ -16,6 +16,7 @@ from torch import Tensor
 
 from prompttransfer.backbones.base import Backbone, Batch, Row
 from prompttransfer.layouts import Layout
+from prompttransfer.processes import ALONE, Processes
 from tasks.metrics import chance, score
 from tasks.task import Example, Task
 
@@ -110,11 +111,14 @@ def evaluate_bank(
 def predict(
     backbone: Backbone, bank: Tensor, encoded: EncodedTask, *, advance: Callable[[int], None] | None = None
 ) -> tuple[list[list[Any]], Tensor | None]:
-    """The answer of every prompt for every row (label index or text), and the mean loss [prompts] of label tasks."""
+    """The answer of every prompt for every row (label index or text), and the mean loss [prompts] of label tasks.
+
+    The processes of the backbone share the rows, and each has all answers in the end.
+    """
     count = len(bank)
     answers: list[list[Any]] = [[None] * len(encoded.rows) for _ in range(count)]
     losses = None if encoded.task.generates else torch.zeros(count, dtype=torch.float64)
-    for indices, batch in batches(backbone, encoded, prompts=count):
+    for indices, batch in batches(backbone, encoded, prompts=count, processes=backbone.processes):
         prompts = bank.to(backbone.device).repeat_interleave(batch.rows, dim=0)
         wide = repeat(batch, count)
         if losses is None:
@@ -125,19 +129,41 @@ def predict(
             scores = backbone.label_scores(prompts, wide)
             assert wide.labels is not None
             row_losses = -scores.gather(1, wide.labels.clamp(min=0)[:, None]).squeeze(1)
-            losses += row_losses.reshape(count, -1).double().sum(dim=1).cpu()
+            own = row_losses.reshape(count, -1)[:, : len(indices)]
+            losses += own.double().sum(dim=1).cpu()
             written = scores.argmax(dim=1).tolist()
         for position, answer in enumerate(written):
-            answers[position // batch.rows][indices[position % batch.rows]] = answer
+            prompt, row = divmod(position, batch.rows)
+            if row < len(indices):
+                answers[prompt][indices[row]] = answer
         if advance is not None:
             advance(len(indices))
+    answers, losses = _joined(backbone.processes.gather((answers, losses)))
     return answers, None if losses is None else losses / len(encoded.rows)
 
 
-def batches(backbone: Backbone, encoded: EncodedTask, *, prompts: int) -> Iterator[tuple[list[int], Batch]]:
-    """Rows in order of length, as many at a time as `prompts` copies of them fit the token budget."""
+def _joined(
+    found: Sequence[tuple[list[list[Any]], Tensor | None]],
+) -> tuple[list[list[Any]], Tensor | None]:
+    """The answers and summed losses of several processes, each of which has those of its own rows, as one."""
+    answers, losses = found[0]
+    for others, more in found[1:]:
+        for known, new in zip(answers, others, strict=True):
+            known[:] = [b if a is None else a for a, b in zip(known, new, strict=True)]
+        losses = None if losses is None or more is None else losses + more
+    return answers, losses
+
+
+def batches(
+    backbone: Backbone, encoded: EncodedTask, *, prompts: int, processes: Processes = ALONE
+) -> Iterator[tuple[list[int], Batch]]:
+    """Rows in order of length, as many at a time as `prompts` copies of them fit the token budget.
+
+    Of `processes`, each gets its share of every batch. One that is left without a row gets a row that counts for
+    nothing (there is no index for it), because all of them run the same number of batches.
+    """
     order = sorted(range(len(encoded.rows)), key=lambda index: encoded.rows[index].size)
-    budget = token_budget(backbone)
+    budget = token_budget(backbone) * processes.count
     start = 0
     while start < len(order):
         stop = start + 1
@@ -146,11 +172,9 @@ def batches(backbone: Backbone, encoded: EncodedTask, *, prompts: int) -> Iterat
             if (stop + 1 - start) * prompts * longest > budget:
                 break
             stop += 1
-        indices = order[start:stop]
-        yield (
-            indices,
-            backbone.batch([encoded.rows[i] for i in indices], layout=encoded.layout),
-        )
+        indices = processes.share(order[start:stop])
+        rows = [encoded.rows[i] for i in indices or order[start : start + 1]]
+        yield indices, backbone.batch(rows, layout=encoded.layout)
         start = stop
 
 

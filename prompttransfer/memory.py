@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from prompttransfer.backbones.base import tokens_at_once
+from prompttransfer.placement import SINGLE, Placement
+from prompttransfer.processes import Processes
+from prompttransfer.sharding import stacks
 
 if TYPE_CHECKING:
     from prompttransfer.backbones import Backbone, Row
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
 LIBRARIES = 80_000_000
 """Bytes that matrix products, optimizer and Lightning take when they first run, measured on a CPU."""
+MODULES = 1.5
+"""How much more a sharded backbone keeps, whose layers run by their own modules: up to this, measured on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,14 @@ class Memory:
     process: int
     """The interpreter with its libraries and the rows; 0 on a GPU, where only tensors count."""
     weights: int
+    """Of a sharded backbone this process's share."""
     kept: int
     """Values that the backward pass needs."""
     working: int
-    """Values that live for a moment: the gradients of the widest layer, or an evaluation without gradients."""
+    """Values that live for a moment: the gradients of the widest layer, or an evaluation without gradients; of a sharded
+    backbone also the layers that are brought together."""
     rows: int
-    """Rows of the heaviest batch."""
+    """Rows of the heaviest batch, in this process."""
     tokens: int
     """Its tokens, prompt and padding included."""
 
@@ -63,19 +70,32 @@ class Memory:
 
 
 def expected_memory(
-    backbone: Backbone, data: BankData, *, dtype: torch.dtype, device: torch.device, checkpoints: bool = False
+    backbone: Backbone,
+    data: BankData,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    checkpoints: bool = False,
+    placement: Placement = SINGLE,
 ) -> Memory:
-    """The peak of training the rows of `data`; `backbone` is an outline without weights (`outline_backbone`)."""
+    """The peak of training the rows of `data`, in each of the processes of `placement`.
+
+    `backbone` is an outline without weights (`outline_backbone`).
+    """
     backbone.tokens_at_once = tokens_at_once(device)
+    backbone.processes = Processes(placement)
     rows = _heaviest(data)
     backbone.model.to(dtype)
     backbone.dtype, backbone.checkpoints = dtype, checkpoints
     kept, tokens = kept_bytes(backbone, rows, length=data.length, layout=data.layout)
+    if placement.shards:
+        kept = int(MODULES * kept)
+    weights, together = _weights(backbone, placement)
     return Memory(
         process=_process(device),
-        weights=sum(t.nbytes for t in {id(p): p for p in backbone.model.parameters()}.values()),
+        weights=weights,
         kept=kept,
-        working=_working(backbone, tokens, backbone.tokens_at_once, checkpoints, len(rows)),
+        working=_working(backbone, tokens, backbone.tokens_at_once, checkpoints, len(rows)) + together,
         rows=len(rows),
         tokens=tokens,
     )
@@ -107,6 +127,23 @@ def kept_bytes(backbone: Backbone, rows: Sequence[Row], *, length: int, layout: 
     return total, tokens
 
 
+def _weights(backbone: Backbone, placement: Placement) -> tuple[int, int]:
+    """Bytes of weights that a process holds, and of those that it brings together for a moment if they are sharded.
+
+    That is the layer that runs and the one that is fetched meanwhile, or the table of embeddings.
+    """
+
+    def size(module: nn.Module) -> int:
+        return sum(weight.nbytes for weight in {id(w): w for w in module.parameters()}.values())
+
+    if not placement.shards:
+        return size(backbone.model), 0
+    shared = [layer for _, layers in stacks(backbone.model) for layer in layers] + [backbone.word_embeddings]
+    split = sum(size(module) for module in shared)
+    left = size(backbone.model) - split
+    return left + split // placement.count, max(2 * size(shared[0]), size(shared[-1]))
+
+
 def _heaviest(data: BankData) -> list[Row]:
     """The rows of the batch with most tokens, of all that will run."""
     everybody = range(len(data.rows))
@@ -115,7 +152,8 @@ def _heaviest(data: BankData) -> list[Row]:
     most = 0
     for step in range(data.steps):
         for part in data.plan(step, everybody):
-            size = len(part) * (part[-1][1].size + fixed)
+            part = part[:: -data.backbone.processes.count]  # of all processes, the one with the longest rows
+            size = len(part) * (part[0][1].size + fixed)
             if size > most:
                 most, heaviest = size, [row for _, row, _ in part]
     return heaviest

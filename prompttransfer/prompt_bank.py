@@ -2,12 +2,14 @@
 
 Losses of different prompts never meet: every row belongs to one prompt, so one backward pass gives each prompt its
 own gradient, and a loss that is not finite ends its own prompt only. A finished prompt leaves the batch.
+Several processes (processes.py) each take a share of the rows of every step and all take the same step.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -80,18 +82,29 @@ class PromptBank(LightningModule):
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         optimizer.zero_grad(set_to_none=True)
+        processes = self.backbone.processes
         losses = torch.zeros(len(self.prompts), device=self.backbone.device)
-        for micro in micro_batches:
+        for number, micro in enumerate(micro_batches, start=1):
             bank = torch.stack([parameter.to(self.backbone.device) for parameter in self.prompts])
             rows = self.backbone.loss(bank[micro.owners], micro.batch) * micro.weights
-            self.manual_backward(rows.sum())
+            with self._exchange(last=number == len(micro_batches)):
+                # Over processes Lightning takes the mean of gradients; the sum is what one process alone would have.
+                self.manual_backward(rows.sum() * processes.count)
             losses.index_add_(0, micro.owners, rows.detach())
+        losses = processes.sum(losses)
         self.steps_done += 1
         self._keep_finite(losses)
         optimizer.step()
         self.last_losses = losses
         if self.progress is not None:
             self.progress.step(self)
+
+    def _exchange(self, *, last: bool) -> AbstractContextManager[None]:
+        """Processes exchange gradients once a step, behind its last micro-batch."""
+        if last or self.backbone.processes.count == 1:
+            return nullcontext()
+        strategy: Any = self.trainer.strategy
+        return strategy.block_backward_sync()
 
     def _keep_finite(self, losses: Tensor) -> None:
         """Leave gradients only where a prompt trains and its loss and gradient are finite."""
@@ -120,7 +133,7 @@ class PromptBank(LightningModule):
                 state.ended = "steps"
             elif self.recipe.patience and state.since_best >= self.recipe.patience:
                 state.ended = "patience"
-        if self.state_file is not None:
+        if self.state_file is not None and self.backbone.processes.first:
             optimizer = self.optimizers(use_pl_optimizer=False)
             assert isinstance(optimizer, Optimizer)
             write_state(self.state_file, self.states, list(self.prompts), optimizer, self.steps_done)

@@ -9,16 +9,14 @@ Prompt tuning after Lester et al. 2021; recipes in recipes.py.
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from prompttransfer.backbones.base import Backbone, Row
@@ -26,6 +24,7 @@ from prompttransfer.data import BankData
 from prompttransfer.evaluation import EncodedTask, encode_task
 from prompttransfer.initialisers import initial_vectors
 from prompttransfer.layouts import Layout, find_layout
+from prompttransfer.processes import quiet_lightning
 from prompttransfer.progress import TrainingProgress
 from prompttransfer.prompt import CurvePoint, Prompt, digest_vectors
 from prompttransfer.prompt_bank import PromptBank
@@ -101,6 +100,8 @@ def train_prompts(
 ) -> list[Trained]:
     """Train one prompt a job, all of them in one bank, and return each as it was best on its validation split.
 
+    On several devices (a backbone loaded with a `Placement`, in a function given to `run_on`) this is called in each
+    process; all return the same prompts, and only the first writes state and progress.
     Deterministic: the same jobs, recipe and machine give the same prompts, bit for bit, also when the run was killed
     and started again with the same `options.state_folder`; call `options.clear()` once the prompts are saved. Raises UserError for a job that this backbone cannot do.
     """
@@ -110,9 +111,12 @@ def train_prompts(
     train_rows = [encode.train(job) for job in jobs]
     validation = [encode.validation(job) for job in jobs]
     initial = [_initial(backbone, job, recipe) for job in jobs]
-    state_file = None
-    if options.state_folder is not None:
+    processes = backbone.processes
+    progress = options.progress if processes.first else None
+    state_file, key = None, ""
+    if options.state_folder is not None or processes.count > 1:
         key = _fingerprint(backbone, jobs, recipe, layout, train_rows, initial)
+    if options.state_folder is not None:
         state_file = options.state_folder / f".training-{key}.safetensors"
     recipes = [recipe if job.lr is None else replace(recipe, lr=job.lr) for job in jobs]
     module = PromptBank(
@@ -121,11 +125,17 @@ def train_prompts(
         validation,
         recipe,
         state_file,
-        options.progress,
+        progress,
         rates=[own.lr for own in recipes],
     )
-    if module.resume() and options.progress is not None:
-        options.progress.resumed(module.steps_done)
+    resumed = module.resume()
+    processes.agree(
+        (key, module.steps_done),
+        "has other rows, settings or another state than the first: give all machines the same data and an output folder "
+        "that all of them see",
+    )
+    if resumed and progress is not None:
+        progress.resumed(module.steps_done)
     data = bank_data(backbone, train_rows, jobs, recipe, place)
     data.bank = module
     data.first_epoch = math.ceil(module.steps_done / recipe.evaluate_every)
@@ -142,7 +152,7 @@ def train_prompts(
         _finish(backbone, job, state, start, layout, {**own.as_dict(), **settings}, aggregation)
         for job, state, start, own in zip(jobs, module.states, initial, recipes, strict=True)
     ]
-    if state_file is not None:
+    if state_file is not None and processes.first:
         options.state_files.append(state_file)
     return results
 
@@ -260,10 +270,14 @@ def _fit(module: PromptBank, data: BankData, options: TrainingOptions) -> None:
             for state in module.states:
                 state.ended = "steps"
         return
-    with _quiet():
+    processes = module.backbone.processes
+    with quiet_lightning():
         trainer = Trainer(
             accelerator="cuda" if module.backbone.device.type == "cuda" else "cpu",
-            devices=1,
+            devices=processes.placement.devices,
+            num_nodes=processes.placement.nodes,
+            strategy=DDPStrategy() if processes.count > 1 else "auto",
+            use_distributed_sampler=False,  # the rows of a step are shared out by BankData
             max_epochs=left,
             reload_dataloaders_every_n_epochs=1,
             logger=list(options.loggers) or False,
@@ -275,22 +289,6 @@ def _fit(module: PromptBank, data: BankData, options: TrainingOptions) -> None:
         trainer.fit(module, datamodule=data)
     if trainer.interrupted:
         raise KeyboardInterrupt
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning's tips out of the output; what matters is said by our own progress."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
 
 
 def _finish(

@@ -13,13 +13,25 @@ import torch
 from prompttransfer.backbones.base import Backbone, Batch, Row
 from prompttransfer.backbones.masked_lm import MaskedLM
 from prompttransfer.backbones.t5 import T5
+from prompttransfer.placement import SINGLE, Placement
 from prompttransfer.places import EMBEDDED, locate
+from prompttransfer.processes import check_devices, choose_device, join, quiet_lightning
+from prompttransfer.sharding import check_shardable
 from tasks.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-__all__ = ["EMBEDDED", "FAMILIES", "Backbone", "Batch", "Row", "load_backbone", "outline_backbone"]
+__all__ = [
+    "EMBEDDED",
+    "FAMILIES",
+    "Backbone",
+    "Batch",
+    "Row",
+    "choose_device",
+    "load_backbone",
+    "outline_backbone",
+]
 
 FAMILIES: dict[str, type[Backbone]] = {"roberta": MaskedLM, "bert": MaskedLM, "t5": T5}
 """`model_type` of a Hugging Face configuration -> the class that runs it."""
@@ -27,21 +39,38 @@ FAMILIES: dict[str, type[Backbone]] = {"roberta": MaskedLM, "bert": MaskedLM, "t
 PRECISIONS = ("auto", "bf16", "fp32")
 
 
-def load_backbone(name: str, *, precision: str = "auto", device: str = "auto") -> Backbone:
+def load_backbone(
+    name: str, *, precision: str = "auto", device: str = "auto", placement: Placement = SINGLE
+) -> Backbone:
     """Load a backbone by embedded name, local folder or hub name.
 
+    With a `placement` of several devices this is called in each of their processes (`run_on`), which then share rows
+    and, sharded, weights; a process reads the whole checkpoint into its host memory before it keeps its share.
     precision: `auto` takes bf16 where the hardware computes in it (CPU: AMX or avx512_bf16), else float32. float16 is
     not offered: it overflows in T5 (transformers#5651).
     Raises UserError for a name that is nothing, MachineError when the hub cannot be reached.
     """
+    check_devices(placement, device)
     place = choose_device(device)
+    processes = join(placement, place.type)
+    if placement.several:
+        place = processes.fabric.device
     dtype = choose_dtype(precision, place)
     folder, revision = locate(name)
     config = _read(name, lambda: _auto().AutoConfig.from_pretrained(folder))
     _check_family(name, config)
     model = _load_model(name, folder, config, dtype, place)
     tokenizer = _read(name, lambda: _auto().AutoTokenizer.from_pretrained(folder))
-    return FAMILIES[config.model_type](model, tokenizer, name=name, revision=revision, device=place)
+    first = torch.device("cpu") if placement.shards else place
+    backbone = FAMILIES[config.model_type](model, tokenizer, name=name, revision=revision, device=first)
+    backbone.processes = processes
+    if placement.shards:
+        check_shardable(model, name)
+        with quiet_lightning():
+            processes.fabric.setup_module(model, move_to_device=False)
+        backbone.sharded = True
+        backbone.move(place)
+    return backbone
 
 
 def outline_backbone(name: str) -> Backbone:
@@ -65,13 +94,6 @@ def _check_family(name: str, config: PretrainedConfig) -> None:
         raise UserError(
             f"backbone {name!r} is a {config.model_type} model: prompttransfer runs {', '.join(FAMILIES)}"
         )
-
-
-def choose_device(device: str) -> torch.device:
-    """`auto` is the first GPU where there is one, else the CPU."""
-    if device != "auto":
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from prompttransfer.answers import Answers, Pieces, choose_answers
 from prompttransfer.layouts import Layout
+from prompttransfer.processes import ALONE
+from prompttransfer.sharding import held, whole
 from tasks.errors import UserError
 from tasks.task import Example, Task
 
@@ -78,12 +80,22 @@ class Backbone(ABC):
         self.revision = revision
         self.tokenizer = tokenizer
         self.device = device
+        self.processes = ALONE
+        """Those that share the rows of this backbone."""
+        self.sharded = False
+        """Whether they share its weights too, so that each holds only a part of them."""
         self.model = model.to(device).eval().requires_grad_(False)
         self.dtype: torch.dtype = next(model.parameters()).dtype
         self.checkpoints = False
         """Whether the inner values of layers are computed again in the backward pass instead of kept."""
         self.tokens_at_once = tokens_at_once(device)
         self.width = int(self.word_embeddings.embedding_dim)
+
+    def move(self, device: torch.device) -> None:
+        """Bring the weights to another device."""
+        self.model.to(device)
+        self.device = device
+        self.tokens_at_once = tokens_at_once(device)
 
     @property
     def word_embeddings(self) -> nn.Embedding:
@@ -93,13 +105,22 @@ class Backbone(ABC):
 
     @property
     def undisturbed(self) -> bool:
-        """Whether nobody watches the model's modules or trains its weights, so that they need not run themselves."""
-        return not any(
+        """Whether nobody watches the model's modules or trains its weights, so that they need not run themselves.
+
+        Those of a sharded backbone must run: each brings the rest of its weights together when it does.
+        """
+        return not self.sharded and not any(
             module._forward_hooks
             or module._forward_pre_hooks
             or any(p.requires_grad for p in module._parameters.values() if p is not None)
             for module in self._modules
         )
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of weights that this process holds."""
+        kept = {id(parameter): parameter for parameter in self.model.parameters()}
+        return sum(held(parameter).nbytes for parameter in kept.values())
 
     @cached_property
     def _modules(self) -> tuple[nn.Module, ...]:
@@ -107,7 +128,13 @@ class Backbone(ABC):
 
     def embedding_table(self) -> Tensor:
         """The token embeddings as a float32 copy on the CPU, [vocabulary, width]."""
-        return self.word_embeddings.weight.detach().float().cpu().clone()
+        return whole(self.word_embeddings.weight).detach().float().cpu().clone()
+
+    def output_rows(self, ids: Tensor) -> Tensor:
+        """Rows of the matrix that states are compared with for an answer, [..., width] for token ids [...]."""
+        output: Any = self.model.get_output_embeddings()
+        rows: Tensor = output.rows(ids) if hasattr(output, "rows") else output.weight[ids]
+        return rows
 
     @cached_property
     def ordinary_tokens(self) -> tuple[int, ...]:
@@ -127,11 +154,11 @@ class Backbone(ABC):
         )
 
     def digest(self) -> str:
-        """sha256 over the names and bytes of all weights as they are held now; equal before and after a run."""
+        """sha256 over the names and bytes of all weights as this process holds them; equal before and after a run."""
         sha = hashlib.sha256()
         for name, tensor in sorted(self.model.state_dict().items()):
             sha.update(name.encode())
-            sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            sha.update(held(tensor.detach()).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return sha.hexdigest()
 
     # Words ---------------------------------------------------------------------------------------------------

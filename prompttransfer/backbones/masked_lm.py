@@ -18,6 +18,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from prompttransfer.backbones.base import Backbone, Batch, Row
 from prompttransfer.backbones.frozen import Fused, attend_once, mask_bias, run, self_attention
 from prompttransfer.layouts import Layout
+from prompttransfer.sharding import recomputing
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,8 +110,8 @@ class MaskedLM(Backbone):
         words = table.word_embeddings(batch.ids)
         vectors = prompts.to(device=self.device, dtype=self.dtype)
         if batch.layout.mask_is_first_row:
-            mask_row = table.word_embeddings.weight[self.tokenizer.mask_token_id].expand(batch.rows, 1, -1)
-            vectors = torch.cat([mask_row, vectors[:, 1:]], dim=1)
+            mask = torch.full((batch.rows, 1), self.tokenizer.mask_token_id, device=self.device)
+            vectors = torch.cat([table.word_embeddings(mask), vectors[:, 1:]], dim=1)
         # Without a prompt, su2022 still has its mask: the row count is that of the vectors, not of the prompt.
         start, length = batch.layout.start, vectors.shape[1]
         inputs = torch.cat([words[:, :start], vectors, words[:, start:]], dim=1)
@@ -128,7 +129,9 @@ class MaskedLM(Backbone):
         states, present = self._inputs(prompts, batch)
         if not self.undisturbed:
             attention = create_bidirectional_mask(self.model.config, states, present)
-            hidden: Tensor = self.model.base_model.encoder(states, attention_mask=attention).last_hidden_state
+            encoder = self.model.base_model.encoder
+            with recomputing(encoder.layer, self.checkpoints and self.sharded):
+                hidden: Tensor = encoder(states, attention_mask=attention).last_hidden_state
             return hidden[:, slot]
         *lower, last = self._layers
         bias = mask_bias(present, states.dtype)
@@ -145,20 +148,21 @@ class MaskedLM(Backbone):
     def label_scores(self, prompts: Tensor, batch: Batch) -> Tensor:
         assert batch.candidates is not None and batch.averaged is not None
         slot = self.answer_state(prompts, batch)
-        features, decoder, bias = self._head(slot)
+        features, bias = self._head(slot)
         ids = batch.candidates.clamp(min=0)
-        logits = torch.einsum("bd,bcmd->bcm", features.float(), decoder[ids].float()) + bias[ids].float()
+        words = self.output_rows(ids).float()
+        logits = torch.einsum("bd,bcmd->bcm", features.float(), words) + bias[ids].float()
         return F.log_softmax(combine_pieces(logits, batch.candidates, batch.averaged), dim=-1)
 
-    def _head(self, slot: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The head's features [batch, width], the decoder [vocabulary, width] and its bias [vocabulary]."""
+    def _head(self, slot: Tensor) -> tuple[Tensor, Tensor]:
+        """The head's features [batch, width] and the bias of its decoder [vocabulary]."""
         if self._is_roberta:
             head = self.model.lm_head
             features = head.layer_norm(F.gelu(head.dense(slot)))
         else:
             head = self.model.cls.predictions
             features = head.transform(slot)
-        return features, head.decoder.weight, head.bias
+        return features, head.bias
 
     def loss(self, prompts: Tensor, batch: Batch) -> Tensor:
         assert batch.labels is not None

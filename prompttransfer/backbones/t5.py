@@ -27,6 +27,7 @@ from prompttransfer.backbones.frozen import (
 )
 from prompttransfer.backbones.masked_lm import combine_pieces
 from prompttransfer.layouts import Layout
+from prompttransfer.sharding import recomputing
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,8 @@ class T5(Backbone):
         mask = F.pad(batch.mask, (vectors.shape[1], 0), value=1)
         encoder = self.model.encoder
         if not self.undisturbed:
-            return encoder(inputs_embeds=inputs, attention_mask=mask).last_hidden_state, mask
+            with recomputing(encoder.block, self.checkpoints and self.sharded):
+                return encoder(inputs_embeds=inputs, attention_mask=mask).last_hidden_state, mask
         bias = self._encoder_bias(mask)
         states = run([partial(block, bias=bias) for block in self._blocks], inputs, keep=not self.checkpoints)
         return root_mean_square(states, encoder.final_layer_norm), mask
@@ -125,8 +127,8 @@ class T5(Backbone):
     def _first_step(self, states: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
         """Logits of one-token labels after one decoder step, [batch, classes, 1]."""
         output = self._one_step(states, mask)
-        weight = self.model.lm_head.weight[candidates.clamp(min=0)]
-        return torch.einsum("bd,bcmd->bcm", output.float(), weight.float())
+        words = self.output_rows(candidates.clamp(min=0)).float()
+        return torch.einsum("bd,bcmd->bcm", output.float(), words)
 
     def _one_step(self, states: Tensor, mask: Tensor) -> Tensor:
         """What `_decoder` gives for the start token alone, [batch, width], with no key or value made of `states`."""
@@ -182,6 +184,7 @@ class T5(Backbone):
             do_sample=False,
             num_beams=1,
             max_new_tokens=max_new_tokens,
+            synced_gpus=self.sharded,  # no process stops while another still needs its share of the weights
         )
         texts: list[str] = self.tokenizer.batch_decode(written, skip_special_tokens=True)
         return [text.strip() for text in texts]

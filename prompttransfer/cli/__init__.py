@@ -60,9 +60,9 @@ app.add_typer(plot_app, name="plot")
 app.add_typer(study_app, name="study")
 
 
-def spread(arguments: list[str]) -> list[str]:
+def spread(command: Any, arguments: list[str]) -> list[str]:
     """Repeat an option of several values before each of them: `--to sst2 imdb` becomes `--to sst2 --to imdb`."""
-    several = set(_repeatable(arguments))
+    several = set(_repeatable(command, arguments))
     spread_out: list[str] = []
     option, fresh = None, True
     for argument in arguments:
@@ -77,9 +77,8 @@ def spread(arguments: list[str]) -> list[str]:
     return spread_out
 
 
-def _repeatable(arguments: list[str]) -> Iterator[str]:
-    """The options that may be given more than once in the command that `arguments` begin with."""
-    command: Any = typer.main.get_command(app)
+def _repeatable(command: Any, arguments: list[str]) -> Iterator[str]:
+    """The options that may be given more than once in the command below `command` that `arguments` begin with."""
     for argument in arguments:
         if argument not in getattr(command, "commands", {}):
             break
@@ -95,7 +94,8 @@ def main(arguments: list[str] | None = None) -> None:
     if not sys.stdout.isatty():
         os.environ.setdefault("COLUMNS", "160")  # no terminal to fit: tables need not be folded
     try:
-        app(spread(given), standalone_mode=True)
+        command = typer.main.get_command(app)  # made once: it takes a tenth of a second
+        command(spread(command, given), standalone_mode=True)
     except UserError as error:
         _stop(*getattr(error, "lines", [str(error)]), code=2)
     except MachineError as error:

@@ -15,6 +15,7 @@ from tasks.errors import UserError, unknown
 from tasks.task import Task, parse_label_words, with_words
 
 if TYPE_CHECKING:
+    from prompttransfer.backbones import Backbone
     from prompttransfer.reuse import Target
 
 console = Console(highlight=False)
@@ -66,6 +67,20 @@ def load_targets(
     ]
 
 
+def only_the_first_speaks(backbone: Backbone) -> bool:
+    """Whether this process is the one that writes; the others, which do the same, are silenced."""
+    console.quiet = not backbone.processes.first
+    return backbone.processes.first
+
+
+def describe(backbone: Backbone) -> str:
+    """One line on what was loaded, and where."""
+    line = f"backbone {backbone.name}: {backbone.family}, width {backbone.width}, {backbone.dtype}, {backbone.device}"
+    if backbone.processes.count > 1:
+        line += f"; {backbone.processes.placement}, {backbone.held_bytes / 1e6:.1f} MB of weights in each"
+    return line
+
+
 def say(line: str, *, quiet: bool = False) -> None:
     """Print one line, unless the output is for a machine."""
     if not quiet:
@@ -74,7 +89,8 @@ def say(line: str, *, quiet: bool = False) -> None:
 
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    if not console.quiet:
+        print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:

@@ -18,6 +18,7 @@ from prompttransfer.cli.options import (
     OtherLayout,
     Precision,
 )
+from prompttransfer.placement import SINGLE, Placement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,7 +119,13 @@ def load_prompts(folders: list[Path]) -> list[Prompt]:
     return [load_prompt(path) for folder in folders for path in find_prompts(folder)]
 
 
-def backbone_of(prompts: Sequence[Prompt], name: str | None, precision: str, device: str) -> Backbone:
+def backbone_of(
+    prompts: Sequence[Prompt],
+    name: str | None,
+    precision: str,
+    device: str,
+    placement: Placement = SINGLE,
+) -> Backbone:
     """The named backbone, or the one that all prompts were trained on."""
     from prompttransfer.backbones import load_backbone
     from tasks.errors import UserError
@@ -128,4 +135,4 @@ def backbone_of(prompts: Sequence[Prompt], name: str | None, precision: str, dev
         raise UserError(
             f"the prompts are of several backbones ({', '.join(names)}): choose one with --backbone"
         )
-    return load_backbone(name or names[0], precision=precision, device=device)
+    return load_backbone(name or names[0], precision=precision, device=device, placement=placement)

@@ -40,5 +40,18 @@ LimitTrain = Annotated[int | None, typer.Option("--limit-train", help="Use at mo
 LimitTest = Annotated[int | None, typer.Option("--limit-test", help="Use at most this many test rows.")]
 Precision = Annotated[str, typer.Option(help="auto (bf16 where the hardware has it), bf16 or fp32.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Devices = Annotated[
+    int, typer.Option("--devices", help="GPUs (or CPU processes) of each machine that share the work.")
+]
+Strategy = Annotated[
+    str,
+    typer.Option(
+        "--strategy",
+        help="ddp: each device has the whole model and a share of the rows; fsdp: also a share of the model; auto: ddp.",
+    ),
+]
+Nodes = Annotated[
+    int, typer.Option("--nodes", help="Machines, where torchrun or srun starts the command on each.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 EMBEDDED_DEFAULT = "microworld-roberta"

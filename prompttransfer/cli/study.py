@@ -1,14 +1,16 @@
-"""`study`: whole experiments from one file. `plan` and `report` are here, what runs one is in study_run.py."""
+"""`study`: whole experiments from one file. `plan` and `report` are here, the others in study_run.py and study_look.py."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from prompttransfer.cli.options import AsJson
-from prompttransfer.cli.study_run import explain, run, status
+from prompttransfer.cli.study_look import Folder, explain, status
+from prompttransfer.cli.study_run import run
 
 if TYPE_CHECKING:
     from prompttransfer.study.estimate import Estimate
@@ -19,9 +21,6 @@ study_app = typer.Typer(
     "demo, su2022, su2022-small.",
     no_args_is_help=True,
 )
-study_app.command("run")(run)
-study_app.command("status")(status)
-study_app.command("explain")(explain)
 
 
 @study_app.command("plan")
@@ -89,28 +88,11 @@ def print_plan(made: Plan, costs: Estimate, folder: str, done: set[str]) -> None
         say(
             f"{side.label} ({side.family}, {in_words(side.parameters)}): {len(side.tasks)} tasks; {side.recipe}"
         )
-    rows = []
-    for kind, cost in [*costs.kinds.items(), ("all", costs.total)]:
-        cells = [c for c in made.graph.cells.values() if kind in (c.kind, "all")]
-        there = sum(cell.id in done for cell in cells)
-        rows.append(
-            [
-                kind,
-                str(cost.cells),
-                str(there),
-                str(cost.units),
-                in_words(cost.steps) if cost.steps else "-",
-                in_words(cost.tokens) if cost.tokens else "-",
-                in_words(cost.operations, "FLOP") if cost.operations else "-",
-                in_words(cost.memory, "B") if cost.memory else "-",
-                in_words(cost.disk, "B"),
-            ]
-        )
     columns = ["kind", "cells", "done", "units", "steps", "tokens", "arithmetic", "memory", "disk"]
     table(
         "what would run (a unit is what one process does in one go; memory is that of the largest unit)",
         columns,
-        rows,
+        list(plan_rows(made, costs, done)),
     )
     chain = in_words(costs.chain, "FLOP")
     say(
@@ -124,6 +106,17 @@ def print_plan(made: Plan, costs: Estimate, folder: str, done: set[str]) -> None
         say("this is an estimate: the study cannot be run, nor its cells be named, before these are at hand")
 
 
+def plan_rows(made: Plan, costs: Estimate, done: set[str]) -> Iterator[list[str]]:
+    """What each kind of cells costs, then all together; a dash for what costs nothing."""
+    from prompttransfer.study.estimate import in_words
+
+    for kind, cost in [*costs.kinds.items(), ("all", costs.total)]:
+        there = sum(cell.id in done for cell in made.graph.cells.values() if kind in (cell.kind, "all"))
+        amounts = [(cost.steps, ""), (cost.tokens, ""), (cost.operations, "FLOP"), (cost.memory, "B")]
+        spent = [in_words(amount, unit) if amount else "-" for amount, unit in amounts]
+        yield [kind, str(cost.cells), str(there), str(cost.units), *spent, in_words(cost.disk, "B")]
+
+
 def print_cells(made: Plan, done: set[str]) -> None:
     """Every cell, in an order in which inputs come first."""
     from prompttransfer.cli.common import table
@@ -135,9 +128,13 @@ def print_cells(made: Plan, done: set[str]) -> None:
     table("cells", ["id", "kind", "what it is", ""], rows, left=4)
 
 
+study_app.command("run")(run)
+study_app.command("status")(status)
+
+
 @study_app.command("report")
 def report(
-    folder: Annotated[str, typer.Argument(help="Folder of a study, or its fsspec URL.")],
+    folder: Folder,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write; the study's folder if not given.")
     ] = None,
@@ -214,6 +211,4 @@ def print_comparisons(found: Any) -> None:
     table("comparisons: differences of scores, ratios of steps for speed-ups", columns, rows, left=4)
 
 
-study_app.command("run")(run)
-study_app.command("status")(status)
 study_app.command("explain")(explain)

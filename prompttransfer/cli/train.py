@@ -14,12 +14,15 @@ from prompttransfer.cli.options import (
     BackboneName,
     DataFolder,
     Device,
+    Devices,
     LabelWords,
     LayoutName,
     LimitTest,
     LimitTrain,
     MaxLength,
+    Nodes,
     Precision,
+    Strategy,
     TaskNames,
 )
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from prompttransfer.backbones import Backbone
+    from prompttransfer.placement import Placement
     from prompttransfer.prompt import Prompt
     from prompttransfer.recipes import Recipe
     from prompttransfer.training import Job, Trained, TrainingOptions
@@ -61,6 +65,9 @@ def train(
     limit_test: LimitTest = None,
     precision: Precision = "auto",
     device: Device = "auto",
+    devices: Devices = 1,
+    strategy: Strategy = "auto",
+    nodes: Nodes = 1,
     checkpoint_activations: Annotated[
         bool,
         typer.Option(
@@ -79,16 +86,28 @@ def train(
 
     Prints the recipe, a live learning curve and the test scores beside chance and the backbone without a prompt. A
     killed run goes on from its last evaluation when the same command is given again.
+
+    With --devices every device takes a share of the rows, and with --strategy fsdp of the backbone; the prompts are
+    those of one device, but for the rounding of sums.
     """
+    given = dict(locals())
+    from prompttransfer.placement import Placement
     from prompttransfer.places import locate
 
+    placement = Placement(devices, strategy, nodes)
     locate(backbone)  # before the heavy imports: a name that is nothing is said at once
     from prompttransfer.artifacts import MARKER, save_prompt
-    from prompttransfer.backbones import load_backbone, outline_backbone
-    from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say, words_line
+    from prompttransfer.cli.common import (
+        describe,
+        load_targets,
+        only_the_first_speaks,
+        print_json,
+        resolve_tasks,
+        say,
+        words_line,
+    )
     from prompttransfer.files import check_free, safe_name
-    from prompttransfer.recipes import recipe_for
-    from prompttransfer.training import Job
+    from prompttransfer.launching import must_start, run_on
 
     tasks = resolve_tasks(task, label_words)
     chosen = list(dict.fromkeys(seeds or [0]))
@@ -99,10 +118,18 @@ def train(
     }
     for name in names.values():
         check_free(output / name, marker=MARKER)
+    if not dry_run and must_start(placement, device):
+        return run_on(placement, train, **given)
+    from prompttransfer.backbones import load_backbone, outline_backbone
+    from prompttransfer.recipes import recipe_for
+    from prompttransfer.training import Job
+
     targets = load_targets(tasks, data=data, limit_train=limit_train, limit_test=limit_test)
-    model = (
-        outline_backbone(backbone) if dry_run else load_backbone(backbone, precision=precision, device=device)
-    )
+    if dry_run:
+        model = outline_backbone(backbone)
+    else:
+        model = load_backbone(backbone, precision=precision, device=device, placement=placement)
+    first = only_the_first_speaks(model)
     model.checkpoints = checkpoint_activations
     recipe = recipe_for(
         model,
@@ -116,10 +143,7 @@ def train(
         patience=patience,
     )
     if not dry_run:  # an outline of a backbone has neither precision nor place
-        say(
-            f"backbone {model.name}: {model.family}, width {model.width}, {model.dtype}, {model.device}",
-            quiet=as_json,
-        )
+        say(describe(model), quiet=as_json)
     say(f"recipe: {recipe}", quiet=as_json)
     for target in targets:
         answers = model.answers(target.task, aggregation)
@@ -135,7 +159,7 @@ def train(
     if dry_run:
         _say_memory(
             model, jobs, recipe, layout=layout, max_length=max_length, aggregation=aggregation,
-            precision=precision, device=device, quiet=as_json,
+            precision=precision, device=device, placement=placement, quiet=as_json,
         )  # fmt: skip
         return []
     results, options = run_jobs(
@@ -149,9 +173,10 @@ def train(
         logger=logger,
         quiet=as_json,
     )
-    for run in results:
-        save_prompt(run.prompt, output / run.prompt.name)
-    options.clear()
+    if first:
+        for run in results:
+            save_prompt(run.prompt, output / run.prompt.name)
+        options.clear()
     if as_json:
         print_json([{"folder": str(output / r.prompt.name), "scores": r.prompt.scores} for r in results])
     else:
@@ -266,6 +291,7 @@ def _say_memory(
     aggregation: str | None,
     precision: str,
     device: str,
+    placement: Placement,
     quiet: bool,
 ) -> None:
     """Print the expected peak memory of a run, with and without activation checkpointing."""
@@ -284,7 +310,7 @@ def _say_memory(
     where = choose_device(device)
     dtype = choose_dtype(precision, where)
     with_, without = (
-        expected_memory(model, data, dtype=dtype, device=where, checkpoints=choice)
+        expected_memory(model, data, dtype=dtype, device=where, checkpoints=choice, placement=placement)
         for choice in (True, False)
     )
     if quiet:
@@ -297,7 +323,8 @@ def _say_memory(
         )
         return
     chosen, other = (with_, without) if asked else (without, with_)
-    say(f"{dtype} on {where}; {chosen}")
+    each = f" in each of {placement}" if placement.several else ""
+    say(f"{dtype} on {where}{each}; {chosen}")
     flag = "without --checkpoint-activations" if asked else "with --checkpoint-activations"
     say(f"{flag}: {other.total / 1e9:.2f} GB")
 

@@ -14,12 +14,15 @@ from prompttransfer.cli.options import (
     AsJson,
     DataFolder,
     Device,
+    Devices,
     LabelWords,
     LimitTest,
     LimitTrain,
     MaxLength,
+    Nodes,
     OtherLayout,
     Precision,
+    Strategy,
 )
 
 if TYPE_CHECKING:
@@ -63,6 +66,9 @@ def transfer(
     limit_test: LimitTest = None,
     precision: Precision = "auto",
     device: Device = "auto",
+    devices: Devices = 1,
+    strategy: Strategy = "auto",
+    nodes: Nodes = 1,
     as_json: AsJson = False,
 ) -> TransferMatrix:
     """Use source prompts on target tasks with the targets' own templates and label words.
@@ -70,18 +76,33 @@ def transfer(
     Without --tune nothing is trained: the result is a matrix with the rows `no prompt`, `random prompt` and
     `majority` beneath. With --tune each source is also the start of a training run on each target (TPT_task), with
     the target's run from scratch beside it and both speed-ups of the paper. Prompts that `project apply` carried from
-    another model are used in the same way (TPT_model).
+    another model are used in the same way (TPT_model). With --devices every device takes a share of the rows.
     """
-    from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say, words_line
+    given = dict(locals())
+    from prompttransfer.cli.common import (
+        load_targets,
+        only_the_first_speaks,
+        print_json,
+        resolve_tasks,
+        say,
+        words_line,
+    )
     from prompttransfer.cli.evaluate import backbone_of, load_prompts
     from prompttransfer.files import atomic_folder, check_free
-    from prompttransfer.reuse import zero_shot
+    from prompttransfer.launching import must_start, run_on
+    from prompttransfer.placement import Placement
 
+    placement = Placement(devices, strategy, nodes)
     check_free(output, marker=MARKER)
     prompts = load_prompts(sources)
     tasks = resolve_tasks(to, label_words)
+    if must_start(placement, device):
+        return run_on(placement, transfer, **given)
+    from prompttransfer.reuse import zero_shot
+
     targets = load_targets(tasks, data=data, limit_train=limit_train, limit_test=limit_test)
-    model = backbone_of(prompts, backbone, precision, device)
+    model = backbone_of(prompts, backbone, precision, device, placement)
+    first = only_the_first_speaks(model)
     for task in tasks:
         if not task.generates:
             answers = model.answers(task, aggregation)
@@ -119,6 +140,8 @@ def transfer(
             quiet=as_json,
         )
         pairs, trained = list(result.pairs), list(result.trained)
+    if not first:
+        return matrix
     record = _record(model, matrix, tasks, targets, pairs)
     with atomic_folder(output, marker=MARKER) as folder:
         write_transfer(folder, matrix, record, pairs, trained)

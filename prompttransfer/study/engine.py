@@ -79,6 +79,7 @@ def run_study(
     write_graph(store, graph)
     run = _Run(graph, store, say, watch)
     run.look(verify=verify)
+    run.tidy()
     run.take_failures(retry_failed)
     if run.left:
         with stopping(
@@ -128,6 +129,14 @@ class _Run:
                 self.suspects.add(name)
             else:
                 self.done.add(name)
+
+    def tidy(self) -> None:
+        """Remove what a run that was killed right after the last commit of a unit left of its work, and what was thrown away."""
+        finished = {unit.id for unit in self.graph if all(cell.id in self.done for cell in unit.cells)}
+        scratch = self.store.work / "scratch"
+        for folder in (*scratch.glob("*"), *scratch.glob("filled/*")):
+            if folder.name.split("-")[0] in (*finished, "discarded"):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def take_failures(self, retry: bool) -> None:
         """Leave failures of earlier runs alone, or forget them so that they are tried again."""
@@ -205,10 +214,10 @@ class _Run:
             executor.submit(unit)
 
     def _finished(self, unit: Unit) -> bool:
-        return all(
-            cell.id in self.done or (cell.id not in self.suspects and self.store.has(cell.id))
-            for cell in unit.cells
-        )
+        return all(self._is_there(cell) for cell in unit.cells)
+
+    def _is_there(self, cell: Cell) -> bool:
+        return cell.id in self.done or (cell.id not in self.suspects and self.store.has(cell.id))
 
     def take(self, outcome: Outcome, executor: Executor) -> None:
         """Go on from what became of a unit."""
@@ -296,10 +305,11 @@ class _Run:
             if self._finished(unit):
                 self.finish(unit)
                 continue
-            names = {f"{cell.id}.json" for cell in unit.cells}
-            if any(self.store.read_text(f"failures/{name}") is not None for name in names):
+            missing = [cell.id for cell in unit.cells if not self._is_there(cell)]
+            # Reports are written one after the other: a unit has failed when every cell is there or has one.
+            if all(self.store.read_text(f"failures/{name}.json") is not None for name in missing):
                 known = read_failures(self.store)
-                self.fail(unit, [known[cell.id] for cell in unit.cells if cell.id in known])
+                self.fail(unit, [known[name] for name in missing if name in known])
             else:
                 self.queue([unit])
 

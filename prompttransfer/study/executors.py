@@ -197,6 +197,11 @@ def _say(line: str) -> None:
 
 
 def _make_embedded(workplace: Workplace, say: Tell, store: Store, options: Mapping[str, Any]) -> Executor:
+    processes = options.get("processes")
+    if processes is not None:
+        from prompttransfer.study.together import LeadingExecutor
+
+        return LeadingExecutor(workplace, say, store, processes)
     return EmbeddedExecutor(workplace, say, store)
 
 

@@ -310,9 +310,3 @@ def _known(name: str, spec: Spec, entry: BackboneEntry, folder: Path) -> Backbon
         recipe=recipe_for_size(family, width, **spec.recipe_of(entry)),
         certain=False,
     )
-
-
-def check_certain(facts: Facts) -> None:
-    """Raise a MachineError where something was out of reach: such a plan tells a cost and cannot be run."""
-    if not facts.certain:
-        raise MachineError("; ".join(facts.notes))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from tasks.errors import MachineError, UserError
 
 QUEUED = 4
 """Units that wait at Ray for each CPU of the cluster: enough to keep it busy, few enough to stop quickly."""
+PATIENCE = 10.0
+"""Seconds to wait for an answer from the head of a cluster; Ray itself tries for minutes before it says anything."""
 
 
 class RayExecutor:
@@ -39,6 +42,7 @@ class RayExecutor:
         self._workplace, self._say = shared(workplace), say
         self._said: set[str] = set()
         if self._mine:
+            check_reachable(address or os.environ.get("RAY_ADDRESS"))
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local Ray of ours reports to nobody
             try:
                 ray.init(address=address, logging_level=logging.WARNING, log_to_driver=True, **options)
@@ -73,7 +77,12 @@ class RayExecutor:
             return outcome
         except errors.OutOfMemoryError:
             return Outcome(unit.id, "killed", line="its process was killed by Ray because memory ran out")
-        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError) as error:
+        except (
+            errors.WorkerCrashedError,
+            errors.LocalRayletDiedError,
+            errors.NodeDiedError,
+            errors.ObjectLostError,
+        ) as error:
             said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             return Outcome(unit.id, "killed", line=f"its Ray worker was lost ({said})")
 
@@ -84,6 +93,20 @@ class RayExecutor:
         self._running.clear()
         if self._mine:
             self._ray.shutdown()
+
+
+def check_reachable(address: str | None) -> None:
+    """Raise a MachineError within seconds if nothing answers at `HOST:PORT` or `ray://HOST:PORT`; leave the rest to Ray."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise MachineError(
+            f"nothing answers at {address}, where a Ray cluster should be ({error}): start one there with "
+            "`ray start --head`, or correct the address"
+        ) from error
 
 
 def resources(asked: Mapping[str, float]) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import uuid
 from pathlib import Path
 
 from prompttransfer.study.cell import ID, short_digest
 from prompttransfer.study.records import RECORD, CellRecord, read_cell_record
-from prompttransfer.study.store import LocalStore
+from prompttransfer.study.store import LocalStore, difference
 from tasks.errors import MachineError, UserError
 
 
@@ -101,23 +102,24 @@ class RemoteStore:
         (self.work / "scratch").mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="download-", dir=self.work / "scratch"))
         try:
-            for name in record.files:
+            for name, file in record.files.items():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 self.files.get_file(self._cell(record.id, name), str(folder / name))
-            self.local.commit(folder, record)
+                if wrong := difference(str(folder), name, file.bytes, file.sha256):
+                    return wrong
+            if not self._is_here(record):  # another process may have been faster, and reads it already
+                self.local.discard(record.id)
+                self.local.commit(folder, record)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        wrong = self.local.damage(record.id, digests=True)
-        if wrong:
-            self.local.discard(record.id)
-        return wrong
+        return None
 
     def commit(self, filled: Path, record: CellRecord) -> None:
         """Keep the cell here, then upload its files, its record last."""
         self.local.commit(filled, record)
-        folder = self.local.path(record.id)
+        folder, kept = self.local.path(record.id), self.local.record(record.id)
         try:
-            for name in record.files:
+            for name in kept.files:
                 self.files.makedirs(os.path.dirname(self._cell(record.id, name)), exist_ok=True)
                 self.files.put_file(str(folder / name), self._cell(record.id, name))
             self.files.makedirs(self._cell(record.id), exist_ok=True)
@@ -128,8 +130,9 @@ class RemoteStore:
     def _replace(self, path: str, content: bytes) -> None:
         """An object store shows an object when it is whole; elsewhere a rename does that."""
         if "file" in self.files.protocol or "local" in self.files.protocol:
-            self.files.pipe_file(path + ".new", content)
-            os.replace(path + ".new", path)
+            new = f"{path}.{uuid.uuid4().hex}.new"
+            self.files.pipe_file(new, content)
+            os.replace(new, path)
         else:
             self.files.pipe_file(path, content)
 

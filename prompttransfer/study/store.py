@@ -12,9 +12,12 @@ and made again; nothing is ever repaired in place.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -123,11 +126,8 @@ class LocalStore:
             if record["id"] != cell:
                 return f"{RECORD} is that of {record['id']}"
             for name, file in record["files"].items():
-                size = os.stat(f"{base}/{name}").st_size
-                if size != file["bytes"]:
-                    return f"{name} has {size} bytes, {file['bytes']} were written"
-                if digests and file_record(Path(base, name)).sha256 != file["sha256"]:
-                    return f"{name} was changed after it was written (its digest differs)"
+                if wrong := difference(base, name, file["bytes"], file["sha256"] if digests else None):
+                    return wrong
         except FileNotFoundError as error:
             return f"{os.path.relpath(error.filename, base)} is missing"
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -155,27 +155,28 @@ class LocalStore:
         return self.path(cell)
 
     def commit(self, filled: Path, record: CellRecord) -> None:
-        """Write the record into the filled folder and rename it to its place.
+        """Write the record into the filled folder and rename it to its place; a whole cell that is there stays.
 
-        Without fsync: after a loss of power the sizes and digests tell a cell that is not whole.
+        Another run may have made the cell meanwhile, in another unit, and its files may be read already. Without fsync: after a loss of power the sizes and digests tell a cell that is not whole.
         """
         place = self.path(record.id)
         with disk_errors(place):
             (filled / RECORD).write_text(record.model_dump_json(indent=1), encoding="utf-8")
             place.parent.mkdir(parents=True, exist_ok=True)
-            if place.exists():
+            while not _renamed(filled, place):
+                if self.damage(record.id, digests=True) is None:
+                    shutil.rmtree(filled, ignore_errors=True)
+                    return
                 self.discard(record.id)
-            filled.rename(place)
 
     def discard(self, cell: str) -> None:
         """Throw a cell away: out of its place by one rename, then bit by bit."""
         self._checked.discard(cell)
-        trash = self.root / "scratch" / f"discarded-{cell}-{os.getpid()}"
-        trash.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self.path(cell).rename(trash)
-        except FileNotFoundError:
-            return
+        scratch = self.root / "scratch"
+        scratch.mkdir(parents=True, exist_ok=True)
+        trash = Path(tempfile.mkdtemp(prefix=f"discarded-{cell}-", dir=scratch))
+        with contextlib.suppress(FileNotFoundError):
+            self.path(cell).rename(trash)  # over an empty folder of our own
         shutil.rmtree(trash, ignore_errors=True)
 
     def read_text(self, name: str) -> str | None:
@@ -199,6 +200,27 @@ class LocalStore:
             return sorted(name for name in os.listdir(self.root / folder) if not name.startswith("."))
         except FileNotFoundError:
             return []
+
+
+def difference(base: str, name: str, size: int, sha256: str | None) -> str | None:
+    """One line if the file `base/name` has another size or digest than was written; FileNotFoundError if it is not there."""
+    found = os.stat(f"{base}/{name}").st_size
+    if found != size:
+        return f"{name} has {found} bytes, {size} were written"
+    if sha256 is not None and file_record(Path(base, name)).sha256 != sha256:
+        return f"{name} was changed after it was written (its digest differs)"
+    return None
+
+
+def _renamed(filled: Path, place: Path) -> bool:
+    """Rename a folder to its place; False where another one is there."""
+    try:
+        filled.rename(place)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
 
 
 def open_store(place: str | Path, *, new: bool = False) -> Store:

@@ -77,9 +77,10 @@ class UnitContext:
     def filled(self, cell: Cell) -> Path:
         """Where the cell is filled, on the same file system as the cells.
 
-        Made flat: a folder that is renamed away leaves nothing to remove, and removing a folder is what costs most.
+        Of this unit alone: after a change of the study another run may make the same cell in another unit, at the same
+        time. Made flat: a folder that is renamed away leaves nothing to remove, and removing a folder is what costs most.
         """
-        return self.store.work / "scratch" / "filled" / cell.id
+        return self.store.work / "scratch" / "filled" / f"{self.unit.id}-{cell.id}"
 
     def state(self) -> Path:
         """Where the unit keeps what it needs to go on after a kill."""
@@ -106,8 +107,16 @@ class UnitContext:
         self.say(f"{self.unit.label}: {line}")
 
 
-def work_on(unit: Unit, workplace: Workplace, say: Tell, store: Store | None = None) -> Outcome:
-    """Make the cells of a unit that are not finished yet; every fault comes back in the outcome."""
+Begin = Callable[[Unit, UnitContext], None]
+
+
+def work_on(
+    unit: Unit, workplace: Workplace, say: Tell, store: Store | None = None, begin: Begin | None = None
+) -> Outcome:
+    """Make the cells of a unit that are not finished yet; every fault comes back in the outcome.
+
+    `begin` is called when there is something to make, right before the kind's code.
+    """
     started = time.monotonic()
     try:
         store = store or open_store(workplace.place, new=True)
@@ -121,7 +130,7 @@ def work_on(unit: Unit, workplace: Workplace, say: Tell, store: Store | None = N
                 return Outcome(unit.id, "done")
             if (broken := _broken_input(store, unit)) is not None:
                 return Outcome(unit.id, "damaged", damaged=broken[0], line=broken[1])
-            return _make(unit, missing, workplace, store, say, started)
+            return _make(unit, missing, workplace, store, say, started, begin)
     except (Exception, SystemExit) as error:
         if disk_is_full(error):
             line = f"no space left on a disk while {unit.label!r} was made in {workplace.place} ({error})"
@@ -153,7 +162,13 @@ def _broken_input(store: Store, unit: Unit) -> tuple[str, str] | None:
 
 
 def _make(
-    unit: Unit, missing: list[Cell], workplace: Workplace, store: Store, say: Tell, started: float
+    unit: Unit,
+    missing: list[Cell],
+    workplace: Workplace,
+    store: Store,
+    say: Tell,
+    started: float,
+    begin: Begin | None,
 ) -> Outcome:
     context = UnitContext(store, unit, workplace.local, say)
     for cell in unit.cells:
@@ -164,6 +179,8 @@ def _make(
         raise UserError(
             f"kind {unit.kind!r} of this code is version {kind.version}, the plan was made with another"
         )
+    if begin is not None:
+        begin(unit, context)
     try:
         costs: Cost = kind.run(unit, context)
     except CellsFailed as error:

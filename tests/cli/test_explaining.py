@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from prompttransfer.artifacts import load_prompt, save_prompt
@@ -15,7 +16,8 @@ TASKS = ("one", "two", "three")
 
 
 def run(*arguments):
-    result = CliRunner().invoke(app, spread([str(a) for a in arguments]), catch_exceptions=False)
+    given = spread(get_command(app), [str(a) for a in arguments])
+    result = CliRunner().invoke(app, given, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
 

@@ -39,8 +39,9 @@ def test_peft_gives_the_same_masked_lm_logits(tiny, backbone_folder, tmp_path, k
             ours = backbone.label_scores(prompt.vectors[None], batch)
             # All logits of the slot, not only the label words', to 1e-5.
             hidden = backbone.answer_state(prompt.vectors[None], batch)
-            features, decoder, bias = backbone._head(hidden)
+            features, bias = backbone._head(hidden)
         assert logits.shape[1] == batch.ids.shape[1] + 3
+        decoder = backbone.model.get_output_embeddings().weight
         torch.testing.assert_close(features @ decoder.T + bias, logits[:, 4], atol=1e-5, rtol=1e-5)
         chosen = backbone.tokenizer.convert_tokens_to_ids(["terrible", "great"])
         torch.testing.assert_close(ours, logits[:, 4, chosen].log_softmax(-1), atol=1e-5, rtol=1e-5)

@@ -119,8 +119,8 @@ def test_the_commands_are_understood_by_the_command_line(run):
     from prompttransfer.cli import app, spread
 
     for line in collect(run).commands:
-        arguments = spread(shlex.split(line)[1:])
         command = typer.main.get_command(app)
+        arguments = spread(command, shlex.split(line)[1:])
         context = command.make_context("prompttransfer", arguments[:], resilient_parsing=False)
         name, inner, rest = command.resolve_command(context, [*context._protected_args, *context.args])
         inner.make_context(name, rest, parent=context)

@@ -38,8 +38,8 @@ def test_zero_shot_uses_the_target_label_words(tiny):
     for row in rows:
         batch = backbone.batch([row], layout=FIRST)
         with torch.no_grad():
-            features, decoder, bias = backbone._head(backbone.answer_state(prompt.vectors[None], batch))
-        logits = (features @ decoder.T + bias)[0]
+            features, bias = backbone._head(backbone.answer_state(prompt.vectors[None], batch))
+        logits = (features @ backbone.model.get_output_embeddings().weight.T + bias)[0]
         ids = backbone.tokenizer.convert_tokens_to_ids(["wrong", "fine"])
         hits.append(int(logits[ids[1]] > logits[ids[0]]) == row.label)
     matrix = zero_shot(backbone, [prompt], [aim])

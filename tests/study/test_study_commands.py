@@ -95,20 +95,3 @@ def test_options_that_contradict_each_other_are_refused():
 )
 def test_times_are_spoken(seconds, words):
     assert spoken(seconds) == words
-
-
-def test_tracking_logs_the_numbers_of_a_cell_as_one_run(tmp_path):
-    from prompttransfer.study.tracking import track_record
-
-    store, where = LocalStore(tmp_path / "study"), tmp_path / "logs"
-    records = []
-    run_study(layers([1]), store, kinds=NAME, say=lambda line: None, watch=records.append)
-    (record,) = records
-    folder = store.folder(record.id)
-    track_record(record, folder, {})
-    assert not where.exists()
-    track_record(record, folder, {"tracking": ["csv", str(where)]})
-    header, values = (where / "toy" / record.id / "metrics.csv").read_text().splitlines()
-    logged = dict(zip(header.split(","), values.split(","), strict=True))
-    assert float(logged["number/number"]) == json.loads((folder / "number.json").read_text())["number"]
-    assert float(logged["cost/steps"]) == 1

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from prompttransfer.study.cell import Graph, Unit
 from prompttransfer.study.engine import run_study
 from prompttransfer.study.leases import held, lease
 from prompttransfer.study.status import read_status
-from prompttransfer.study.store import LocalStore, read_failures
+from prompttransfer.study.store import LocalStore, read_failures, write_failure
+from prompttransfer.study.work import failure
 from tasks.errors import MachineError, UserError
 
 HERE, HOME = Path(__file__).parent, Path(__file__).parents[2]
@@ -270,3 +272,47 @@ def test_a_lease_is_held_by_one(tmp_path):
         assert (first, second) == (True, False)
         assert set(held(tmp_path)) == {"0" * 16}
     assert held(tmp_path) == {} and list(tmp_path.iterdir()) == []
+
+
+def test_two_runs_of_two_versions_of_a_study_share_a_folder(tmp_path):
+    cells = [cell(f"{index}", sleep=0.05) for index in range(4)]
+    banks = [
+        Graph((Unit(tuple(cells)),)),
+        Graph(tuple(Unit(tuple(cells[i : i + 2])) for i in (0, 2))),
+        Graph((Unit(tuple(cells[:3])), Unit(tuple(cells[3:])))),
+    ]
+    with ThreadPoolExecutor(3) as pool:
+        found = [summary for summary, _ in pool.map(lambda graph: run(graph, tmp_path / "s"), banks)]
+    assert all(summary.complete and not summary.failed for summary in found)
+    run(Graph((Unit(tuple(cells)),)), tmp_path / "alone")
+    assert contents(tmp_path / "s") == contents(tmp_path / "alone")
+    assert not list((tmp_path / "s" / "scratch").glob("*/*"))
+
+
+def test_a_unit_that_another_run_is_failing_cell_by_cell_is_waited_for(tmp_path):
+    bank = Unit((cell("a"), cell("b")))
+    graph, store = Graph((bank, Unit((cell("c", bank.cells),)))), LocalStore(tmp_path)
+    (tmp_path / "leases").mkdir()
+    with ThreadPoolExecutor(1) as pool:
+        with lease(tmp_path / "leases", bank.id):
+            running = pool.submit(run, graph, tmp_path)
+            wait_for(lambda: (tmp_path / "plan.json").exists())
+            write_failure(store, failure(bank.cells[0], "error", "first of two reports", "", None))
+            time.sleep(0.3)
+            assert not running.done()
+            write_failure(store, failure(bank.cells[1], "error", "second of two reports", "", None))
+            wait_for(running.done)
+        found, _ = running.result()
+    assert [report.line for report in found.failed] == ["first of two reports", "second of two reports"]
+    assert [one.label for one in found.blocked] == ["c"]
+
+
+def test_what_a_run_killed_after_its_last_commit_left_is_removed_by_the_next(tmp_path):
+    graph = layers([1])
+    run(graph, tmp_path)
+    (unit,) = graph
+    for name in (unit.id, f"filled/{unit.id}-{unit.id}", f"discarded-{unit.id}-x", "0123456789abcdef"):
+        (tmp_path / "scratch" / name).mkdir(parents=True)
+    run(graph, tmp_path)
+    assert sorted(path.name for path in (tmp_path / "scratch").glob("*")) == ["0123456789abcdef", "filled"]
+    assert not list((tmp_path / "scratch" / "filled").iterdir())

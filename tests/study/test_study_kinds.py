@@ -35,8 +35,7 @@ def small(tmp_path_factory, backbone_folder):
     """The small study, run once: its plan, its store and its folder."""
     folder = tmp_path_factory.mktemp("study")
     plan = make_plan(read_study(write_study(folder, backbone_folder)))
-    tracked = ["csv", str(folder / "tracked")]
-    store, summary = run(plan, folder / "run", tracking=tracked)
+    store, summary = run(plan, folder / "run")
     assert [failure.line for failure in summary.failed] == []
     assert summary.complete
     return plan, store, folder / "run"
@@ -231,15 +230,6 @@ def test_a_study_without_scores_has_no_report(small, tmp_path):
     store = open_store(tmp_path, new=True)
     with pytest.raises(UserError, match="no score of this study is finished"):
         write_study_report(small[0].graph, store, tmp_path)
-
-
-def test_tracking_is_one_run_a_cell(small):
-    plan, _, folder = small
-    prompts = [cell.id for cell in plan.graph.cells.values() if cell.kind == "prompt"]
-    runs = sorted(path.name for path in (folder.parent / "tracked" / "prompt").iterdir())
-    assert runs == sorted(prompts)
-    metrics = pd.read_csv(folder.parent / "tracked" / "prompt" / prompts[0] / "metrics.csv")
-    assert list(metrics["step"]) == [0, 2, 4]
 
 
 def test_rows_that_changed_since_the_plan_are_refused(tmp_path, backbone_folder):

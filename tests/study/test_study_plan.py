@@ -7,8 +7,9 @@ from small_study import TEXT, write_rows, write_study
 
 from prompttransfer.study.estimate import estimate, in_words
 from prompttransfer.study.facts import gather_facts, load_rows
-from prompttransfer.study.plan import build_graph, make_plan, plan_study
+from prompttransfer.study.plan import make_plan, plan_study
 from prompttransfer.study.spec import read_study
+from prompttransfer.study.wiring import build_graph
 from tasks.errors import MachineError
 
 

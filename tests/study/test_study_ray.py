@@ -1,35 +1,52 @@
 """A real local Ray cluster of two CPUs: the same bits as here, also when a worker is killed in the middle."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
+from small_study import TEXT, write_study
 from toy_kinds import NAME, cell, layers
 
 from prompttransfer.study.cell import Graph, Unit
 from prompttransfer.study.engine import run_study
+from prompttransfer.study.plan import make_plan
+from prompttransfer.study.reports import make_tables
+from prompttransfer.study.results import open_results
+from prompttransfer.study.spec import read_study
 from prompttransfer.study.store import LocalStore, open_store
+from tasks.errors import MachineError
 
-ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
+ray = pytest.importorskip("ray", reason="Ray is not installed")
 HERE, HOME = Path(__file__).parent, Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """Workers of the cluster find the toy kinds as they would find an installed package."""
-    environment = {
-        "PYTHONPATH": os.pathsep.join([str(HERE), str(HOME)]),
-        "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache of the workers")),
-    }
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=80 * 2**20,
-        runtime_env={"env_vars": environment},
-    )
-    yield
-    ray.shutdown()
+    """A Ray of its own, on this machine alone, whatever its environment says; two at once do not meet.
+
+    It needs no network and no shared memory. Its workers find the toy kinds as they would find an installed package.
+    """
+    folder = tmp_path_factory.mktemp("ray")
+    (folder / "token").write_text("a token of these tests, not that of the person\n")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("RAY_")]:
+            patch.delenv(name)
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(folder / "token"))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HOME)]))
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache of the workers"))
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            object_store_memory=80 * 2**20,
+            _node_ip_address="127.0.0.1",
+            _plasma_directory=str(folder),
+        )
+        yield
+        ray.shutdown()
 
 
 def run(graph, place, **options):
@@ -43,17 +60,27 @@ def contents(place):
     return {name: store.record(name).digest for name in store.ids()}
 
 
-def test_a_ray_cluster_makes_the_same_bits_with_a_worker_killed_in_the_middle(cluster, tmp_path):
+def test_a_study_on_ray_with_a_worker_killed_in_the_middle_has_the_same_tables(
+    cluster, tmp_path, backbone_folder
+):
+    text = TEXT[: TEXT.index("transfers:")].replace("[near, far]", "[near]")
+    text = text.replace("[films.yaml, songs.yaml, pairs.yaml]", "[films.yaml]")
+    plan = make_plan(read_study(write_study(tmp_path, backbone_folder, text)))
     (tmp_path / "marks").mkdir()
-    local = {"marks": str(tmp_path / "marks")}
-    kills = cell("kills", fault="kill", once=True)
-    graph = Graph((*layers([2, 2]), Unit((kills,)), Unit((cell("below", [kills]),))))
-    found, said = run(graph, tmp_path / "ray", local=local, executor="ray")
-    assert found.complete and found.made == 6
-    assert any(line.startswith("killed: kills: its Ray worker was lost") for line in said)
-    (tmp_path / "marks" / kills.id).touch()  # the fault was ordered once
-    run(graph, tmp_path / "here", local=local)
-    assert contents(tmp_path / "ray") == contents(tmp_path / "here")
+    others = 3  # of the other seed: its prompt, the score, the references
+    local = {**plan.local, "device": "cpu", "marks": str(tmp_path / "marks"), "others": others}
+    tables, said = {}, []
+    for name, options in (("ray", {"executor": "ray", "kinds": "killed_kinds:KINDS"}), ("here", {})):
+        store = open_store(tmp_path / name, new=True)
+        found = run_study(plan.graph, store, local=local, say=said.append, **options)
+        assert found.complete and found.made == len(plan.graph.cells)
+        tables[name] = make_tables(open_results(plan.graph, store))
+    killed = plan.graph.by_id[(tmp_path / "marks" / "killed").read_text()]
+    (line,) = [line for line in said if line.startswith("killed: ")]
+    assert line.startswith(f"killed: {killed.label}: its Ray worker was lost")
+    assert len(tables["here"]["results"]) > 10
+    for name, table in tables["here"].items():
+        assert tables["ray"][name].to_csv() == table.to_csv(), name
 
 
 def test_results_reach_a_url_from_ray_workers(cluster, tmp_path, monkeypatch):
@@ -70,6 +97,19 @@ def test_a_unit_that_fails_on_ray_fails_alone(cluster, tmp_path):
     found, _ = run(graph, tmp_path, executor="ray")
     assert (found.made, found.failed[0].label) == (1, "bad")
     assert "ZeroDivisionError" in found.failed[0].traceback
+
+
+def test_an_address_where_nothing_answers_is_said_at_once():
+    from prompttransfer.study.ray_executor import check_reachable
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        check_reachable(f"127.0.0.1:{port}")
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
+        with pytest.raises(MachineError, match=f"nothing answers at {address}"):
+            check_reachable(address)
+    for left_to_ray in (None, "auto", "local"):
+        check_reachable(left_to_ray)
 
 
 def test_what_no_machine_of_the_cluster_has_is_said():

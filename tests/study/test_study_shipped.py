@@ -3,7 +3,7 @@
 import pytest
 
 from prompttransfer.study.engine import run_study
-from prompttransfer.study.plan import kinds_of, make_plan
+from prompttransfer.study.plan import make_plan
 from prompttransfer.study.reports import write_study_report
 from prompttransfer.study.shipping import find_study, reduced, shipped_studies
 from prompttransfer.study.store import open_store
@@ -74,4 +74,4 @@ def test_su2022_small_has_every_kind_of_cell():
     from prompttransfer.study.kinds import KINDS
 
     plan = make_plan(find_study("su2022-small"))
-    assert {kind for kind, _ in kinds_of(plan.graph)} == set(KINDS)
+    assert {cell.kind for cell in plan.graph.cells.values()} == set(KINDS)

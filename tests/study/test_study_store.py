@@ -1,6 +1,7 @@
 """The store: cells appear whole, damage is seen, a URL holds the same cells as a folder."""
 
 import json
+import shutil
 
 import pytest
 from toy_kinds import NAME, cell, layers
@@ -170,3 +171,33 @@ def test_explain_suggests_the_nearest_cell(finished):
         find_cell(store, "0-0x")
     with pytest.raises(UserError, match="no cell"):
         find_cell(store, "zzzz")
+
+
+def test_a_cell_that_another_run_committed_meanwhile_stays(finished, tmp_path):
+    graph, store = finished
+    name = next(iter(graph.cells))
+    record, inode = store.record(name), store.path(name).stat().st_ino
+    filled = tmp_path / "filled"
+    shutil.copytree(store.path(name), filled)
+    store.commit(filled, record)
+    assert store.path(name).stat().st_ino == inode and not filled.exists()
+    change_a_bit(store, name)
+    shutil.copytree(store.path(name), filled)
+    (filled / "more" / "bytes.bin").write_bytes(b"new")
+    store.commit(filled, record)
+    assert (store.path(name) / "more" / "bytes.bin").read_bytes() == b"new"
+    assert list((store.root / "scratch").glob("discarded-*")) == []
+
+
+def test_a_download_leaves_the_copy_that_another_process_reads(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    graph, store = layers([1]), open_store(f"memory://{tmp_path}/study", new=True)
+    run(graph, store)
+    name = next(iter(graph.cells))
+    store.local.discard(name)
+    here = store.folder(name)
+    inode = here.stat().st_ino
+    assert store._download(store.record(name)) is None  # as a second process does that saw no copy yet
+    assert here.stat().st_ino == inode
+    store.files.pipe_file(store._cell(name, "number.json"), b"{}")
+    assert "number.json has 2 bytes" in store.damage(name, digests=True)

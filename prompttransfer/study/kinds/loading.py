@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prompttransfer.placement import Placement
 from prompttransfer.study.cell import Cell, Context, Json
 from prompttransfer.study.checks import find_any_task
 from prompttransfer.study.facts import load_rows
@@ -39,7 +40,8 @@ def load_backbone_of(wanted: Mapping[str, Json], context: Context) -> Backbone:
     assert isinstance(places, dict)
     name = str(wanted["name"])
     device = str(context.local.get("device") or "auto")
-    backbone = _load(name, str(places.get(name, name)), str(wanted["precision"]), device)
+    placement = Placement(*(context.local.get("placement") or ()))  # type: ignore[misc]
+    backbone = _load(name, str(places.get(name, name)), str(wanted["precision"]), device, placement)
     if backbone.revision != wanted["revision"]:
         raise UserError(
             f"backbone {name} is at revision {backbone.revision} here, the study was planned with {wanted['revision']}: "
@@ -49,10 +51,10 @@ def load_backbone_of(wanted: Mapping[str, Json], context: Context) -> Backbone:
 
 
 @lru_cache(maxsize=2)
-def _load(name: str, place: str, precision: str, device: str) -> Backbone:
+def _load(name: str, place: str, precision: str, device: str, placement: Placement) -> Backbone:
     from prompttransfer.backbones import load_backbone
 
-    backbone = load_backbone(place, precision=precision, device=device)
+    backbone = load_backbone(place, precision=precision, device=device, placement=placement)
     backbone.name = name  # the same on every machine, wherever its folder lies
     return backbone
 

@@ -36,7 +36,6 @@ class TrainedPrompt:
         """Train the bank; a prompt whose loss left the finite numbers fails alone."""
         from prompttransfer.artifacts import save_prompt
         from prompttransfer.recipes import Recipe
-        from prompttransfer.study.tracking import track
         from prompttransfer.training import TrainingOptions, train_prompts
 
         first = unit.cells[0].settings
@@ -55,7 +54,6 @@ class TrainedPrompt:
         )
         for cell, run in zip(unit.cells, runs, strict=True):
             save_prompt(run.prompt, context.output(cell) / PROMPT)
-            track(cell, run.prompt, context.local)
         return costs(unit.cells, jobs, runs, backbone)
 
 

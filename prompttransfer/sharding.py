@@ -1,0 +1,149 @@
+"""Sharding: the weights of a frozen model shared out among processes, layer by layer (PyTorch's FSDP2).
+
+Each process keeps its share of every layer; when a layer runs, the whole of it is there for a moment. Nothing is
+trained, so no gradient of a weight is ever made or exchanged. Norms, positions and the like, which are small, stay
+whole. The same functions shard a model on CPUs (gloo) and on GPUs (NCCL).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from tasks.errors import UserError
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+
+def stacks(model: Any) -> list[tuple[nn.Module, nn.ModuleList]]:
+    """The encoder, and the decoder where there is one, each with its layers; empty where neither is found."""
+    base = model.base_model
+    found = [getattr(base, name, None) for name in ("encoder", "decoder")]
+    return [
+        (stack, child)
+        for stack in found
+        if isinstance(stack, nn.Module)
+        for child in stack.children()
+        if isinstance(child, nn.ModuleList)
+    ]
+
+
+def check_shardable(model: Any, name: str) -> None:
+    """Raise a UserError for a model whose layers are not where they are looked for."""
+    if not stacks(model):
+        raise UserError(
+            f"the weights of backbone {name} cannot be shared out: it has no encoder or decoder with a list of layers; "
+            f"use --strategy ddp"
+        )
+
+
+def shard(model: Any, mesh: DeviceMesh) -> Any:
+    """Share the weights of a Hugging Face model out over the first dimension of `mesh`, in place.
+
+    Its tables of embeddings then answer by `rows` and, where the model reads its answer off them, by `scores`.
+    """
+    try:
+        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+    except ImportError as error:
+        raise UserError(
+            f"--strategy fsdp needs torch 2.6 or newer, this is {torch.__version__}: install a newer one"
+        ) from error
+    group = partial(fully_shard, mesh=mesh["data_parallel"], reshard_after_forward=True)
+    table, output = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = output.weight is table.weight
+    for module in (table,) if tied else (table, output):
+        _share_table(model, module, group)
+        for method in ("rows", "scores"):
+            register_fsdp_forward_method(module, method)
+    for stack, layers in stacks(model):
+        for layer in layers:
+            group(layer)
+        group(stack)
+    return model
+
+
+def _share_table(model: Any, table: Any, group: Any) -> None:
+    """Shard one table; modules that share its weight ask it from then on."""
+    weight = table.weight
+    running = [stack for stack, _ in stacks(model)]  # what lies in one of these is sharded with it
+    sharers = [
+        (parent, name, child)
+        for parent in list(model.modules())
+        for name, child in parent.named_children()
+        if getattr(child, "weight", None) is weight and (child is not table or parent in running)
+    ]
+    for parent, name, child in sharers:
+        setattr(parent, name, _Asking(table, child))
+    table.rows = MethodType(_rows, table)
+    table.scores = MethodType(_scores, table)
+    group(table)
+
+
+def _rows(table: Any, ids: Tensor) -> Tensor:
+    return F.embedding(ids, table.weight)
+
+
+def _scores(table: Any, states: Tensor, bias: Tensor | None = None) -> Tensor:
+    return F.linear(states, table.weight, bias)
+
+
+class _Asking(nn.Module):
+    """Stands where a module shared its weight with a table that is sharded now."""
+
+    def __init__(self, table: Any, replaced: Any):
+        super().__init__()
+        self._table = (table,)  # in a tuple: it is sharded where it is, and once
+        self.bias = getattr(replaced, "bias", None)
+        self._looks_up = isinstance(replaced, nn.Embedding)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Rows for ids, or scores for states, as the replaced module."""
+        table = self._table[0]
+        result: Tensor = table(inputs) if self._looks_up else table.scores(inputs, self.bias)
+        return result
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Rows of the table."""
+        result: Tensor = self._table[0].rows(ids)
+        return result
+
+
+@contextmanager
+def recomputing(layers: nn.ModuleList, wanted: bool) -> Iterator[None]:
+    """Inside the block the inner values of layers are not kept for the backward pass but computed again in it.
+
+    By the layers' own switch, which they only obey in training mode; their dropouts stay off.
+    """
+    if not wanted or not torch.is_grad_enabled():
+        yield
+        return
+    again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+    for layer in layers:
+        layer.gradient_checkpointing, layer.training = True, True  # type: ignore[assignment]
+        layer._gradient_checkpointing_func = again  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.gradient_checkpointing, layer.training = False, False  # type: ignore[assignment]
+
+
+def held(tensor: Tensor) -> Tensor:
+    """The part of a weight that this process holds; the whole of one that is not sharded."""
+    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The whole of a weight; every process must ask for it."""
+    full: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return full
