@@ -121,8 +121,8 @@ class LocalStore:
         """What is wrong with a cell that is there: one line, or None."""
         base = f"{self.root}/cells/{cell[:2]}/{cell}"
         try:
-            with open(f"{base}/{RECORD}", encoding="utf-8") as stream:
-                record = json.load(stream)
+            with open(f"{base}/{RECORD}", "rb", buffering=0) as stream:  # `status` reads every record
+                record = json.loads(stream.read())
             if record["id"] != cell:
                 return f"{RECORD} is that of {record['id']}"
             for name, file in record["files"].items():
