@@ -137,9 +137,8 @@ class _Worker:
             process = self._process
             if process is not None:
                 process.join(10)
-            line = how_it_ended(process.exitcode if process else None)
-            self.close()
-            return Outcome(unit.id, "killed", line=line)
+            self.close()  # first: while the pool's own thread reaps the process, its exit code is not there to read
+            return Outcome(unit.id, "killed", line=how_it_ended(process.exitcode if process else None))
 
     def close(self) -> None:
         if self._process is not None and self._process.is_alive():
