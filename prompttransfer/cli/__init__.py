@@ -18,6 +18,7 @@ from prompttransfer.cli.correlate import correlate
 from prompttransfer.cli.demo import demo
 from prompttransfer.cli.evaluate import evaluate
 from prompttransfer.cli.exchange import export_prompt, import_prompt
+from prompttransfer.cli.lean_imports import make_imports_lean
 from prompttransfer.cli.neurons import neurons_app
 from prompttransfer.cli.plot import plot_app
 from prompttransfer.cli.project import project_app
@@ -91,6 +92,8 @@ def _repeatable(command: Any, arguments: list[str]) -> Iterator[str]:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; `arguments` are those of the process if not given."""
     given = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:  # the process is ours alone
+        make_imports_lean()
     if not sys.stdout.isatty():
         os.environ.setdefault("COLUMNS", "160")  # no terminal to fit: tables need not be folded
     try:
