@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from prompttransfer.backbones.base import Backbone, Batch, Row
-from prompttransfer.evaluation import token_budget
+from prompttransfer.batching import call_tokens, cut
 from prompttransfer.layouts import Layout
 
 Planned = tuple[int, Row, float]
@@ -143,21 +143,16 @@ class BankData(LightningDataModule):
         picked.sort(key=lambda item: item[1].size)
         return list(self._split(picked))
 
-    def _split(self, picked: list[Planned]) -> Iterator[list[Planned]]:
-        """Cut rows in order of length where the padded tokens would pass the budget, or the kind of target changes."""
-        budget = token_budget(self.backbone) // 2 * self.backbone.processes.count
+    def _split(self, picked: Sequence[Planned]) -> Iterator[list[Planned]]:
+        """Cut rows in order of length where it pays (batching.py), apart by kind of target."""
+        fixed = self.length + self.backbone.special_tokens
+        count = self.backbone.processes.count
         for with_labels in (True, False):
-            part: list[Planned] = []
-            for item in picked:
-                if (item[1].answers is not None) is not with_labels:
-                    continue
-                size = item[1].size + self.length + self.backbone.special_tokens
-                if part and (len(part) + 1) * size > budget:
-                    yield part
-                    part = []
-                part.append(item)
-            if part:
-                yield part
+            items = [item for item in picked if (item[1].answers is not None) is with_labels]
+            sizes = [row.size + fixed for _, row, _ in items]
+            most = self.backbone.tokens_at_once // 2 * count
+            for part in cut(sizes, most=most, call=call_tokens(self.backbone) * count):
+                yield items[part]
 
     def _micro(self, part: list[Planned]) -> MicroBatch:
         owners, rows, weights = zip(*part, strict=True)

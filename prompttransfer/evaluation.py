@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from prompttransfer.backbones.base import Backbone, Batch, Row
+from prompttransfer.batching import call_tokens, cut
 from prompttransfer.layouts import Layout
 from prompttransfer.processes import ALONE, Processes
 from tasks.metrics import chance, score
@@ -157,30 +158,23 @@ def _joined(
 def batches(
     backbone: Backbone, encoded: EncodedTask, *, prompts: int, processes: Processes = ALONE
 ) -> Iterator[tuple[list[int], Batch]]:
-    """Rows in order of length, as many at a time as `prompts` copies of them fit the token budget.
+    """Rows in order of length, as many at a time as `prompts` copies of them are worth running together (batching.py).
 
     Of `processes`, each gets its share of every batch. One that is left without a row gets a row that counts for
     nothing (there is no index for it), because all of them run the same number of batches.
     """
     order = sorted(range(len(encoded.rows)), key=lambda index: encoded.rows[index].size)
-    budget = token_budget(backbone) * processes.count
-    start = 0
-    while start < len(order):
-        stop = start + 1
-        while stop < len(order):
-            longest = encoded.rows[order[stop]].size + encoded.length + backbone.special_tokens
-            if (stop + 1 - start) * prompts * longest > budget:
-                break
-            stop += 1
-        indices = processes.share(order[start:stop])
-        rows = [encoded.rows[i] for i in indices or order[start : start + 1]]
+    fixed = encoded.length + backbone.special_tokens
+    parts = cut(
+        [encoded.rows[index].size + fixed for index in order],
+        most=backbone.tokens_at_once * processes.count,
+        call=call_tokens(backbone) * processes.count,
+        copies=prompts,
+    )
+    for part in parts:
+        indices = processes.share(order[part])
+        rows = [encoded.rows[i] for i in indices or order[part][:1]]
         yield indices, backbone.batch(rows, layout=encoded.layout)
-        start = stop
-
-
-def token_budget(backbone: Backbone) -> int:
-    """Tokens, padding included, that run through the backbone at one time."""
-    return backbone.tokens_at_once
 
 
 def repeat(batch: Batch, times: int) -> Batch:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from analysis.neurons import RULES, pack
 from prompttransfer.backbones.base import Backbone, Batch
-from prompttransfer.evaluation import EncodedTask, batches, repeat, token_budget
+from prompttransfer.evaluation import EncodedTask, batches, repeat
 from prompttransfer.layouts import Layout, find_layout
 from prompttransfer.neuron_states import Captured, backbone_label
 from prompttransfer.prompt import Prompt, bank
@@ -167,7 +167,7 @@ def _slot(backbone: Backbone, length: int, layout: Layout) -> int:
 def activations(backbone: Backbone, vectors: Tensor, layout: Layout) -> Tensor:
     """Activations that prompts [prompts, length, width] stimulate on their own, [prompts, layers, neurons] float32."""
     tokens = prompt_alone(backbone, layout)
-    at_once = max(1, token_budget(backbone) // (vectors.shape[1] + len(tokens)))
+    at_once = max(1, backbone.tokens_at_once // (vectors.shape[1] + len(tokens)))
     parts = []
     with reading(find_site(backbone), _slot(backbone, vectors.shape[1], layout)) as found:
         for chunk in vectors.split(at_once):

@@ -6,7 +6,6 @@ import pytest
 import torch
 from toys import label_task, noise, pair_task, question_task, sentences
 
-from prompttransfer import evaluation
 from prompttransfer.evaluation import batches, encode_task, evaluate_bank, predict
 from prompttransfer.layouts import LAYOUTS
 from tasks.task import Example
@@ -47,9 +46,7 @@ def test_answers_come_back_in_the_order_of_the_rows(tiny, monkeypatch):
     backbone, bank = tiny("bert"), 0.3 * noise(2, 3, 16, seed=2)
     task = label_task(negative="terrible", positive="true")
     whole, _ = predict(backbone, bank, encoded(backbone, task))
-    monkeypatch.setattr(
-        evaluation, "token_budget", lambda backbone: 40
-    )  # many small batches, sorted by length
+    monkeypatch.setattr(backbone, "tokens_at_once", 40)  # many small batches, sorted by length
     small, _ = predict(backbone, bank, encoded(backbone, task))
     single = [
         [predict(backbone, p[None], encoded(backbone, task, (r,)))[0][0][0] for r in ROWS] for p in bank
@@ -60,7 +57,7 @@ def test_answers_come_back_in_the_order_of_the_rows(tiny, monkeypatch):
 
 def test_batches_hold_every_row_once_within_the_budget(tiny, monkeypatch):
     backbone = tiny("roberta")
-    monkeypatch.setattr(evaluation, "token_budget", lambda backbone: 200)
+    monkeypatch.setattr(backbone, "tokens_at_once", 200)
     task = encoded(backbone)
     parts = list(batches(backbone, task, prompts=2))
     assert sorted(index for indices, _ in parts for index in indices) == list(range(len(ROWS)))

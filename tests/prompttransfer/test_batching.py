@@ -1,0 +1,45 @@
+"""Rows that run together: within what fits, and apart where padding would cost more than a call."""
+
+import math
+
+import torch
+
+from prompttransfer.batching import call_tokens, cut
+
+
+def parts(sizes, **limits):
+    return [list(sizes[part]) for part in cut(sizes, **limits)]
+
+
+def test_a_part_holds_as_many_padded_tokens_as_fit():
+    assert parts([3, 4, 5, 5, 6], most=15) == [[3, 4, 5], [5, 6]]
+    assert parts([3, 4, 5, 5, 6], most=15, copies=2) == [[3], [4], [5], [5], [6]]
+
+
+def test_a_row_that_is_too_long_runs_alone():
+    assert parts([2, 2, 90], most=10) == [[2, 2], [90]]
+
+
+def test_rows_run_apart_where_padding_would_cost_more_than_a_call():
+    # Three rows of 4 beside one of 10 would be padded by 18 tokens.
+    assert parts([4, 4, 4, 10], most=100, call=18) == [[4, 4, 4, 10]]
+    assert parts([4, 4, 4, 10], most=100, call=17) == [[4, 4, 4], [10]]
+    assert parts([4, 4, 4, 10], most=100, call=18, copies=2) == [[4, 4, 4], [10]]
+
+
+def test_every_row_is_in_one_part():
+    sizes = sorted((7 * index) % 53 + 1 for index in range(200))
+    found = parts(sizes, most=300, call=20)
+    assert [size for part in found for size in part] == sizes
+    assert all(len(part) * part[-1] <= 300 and len(part) * part[-1] - sum(part) <= 20 for part in found)
+
+
+def test_no_rows_are_no_part():
+    assert parts([], most=10) == []
+
+
+def test_a_call_costs_fewer_tokens_of_a_wide_backbone_and_is_never_worth_it_on_a_gpu(tiny, monkeypatch):
+    narrow, wide = tiny("roberta", width=16), tiny("roberta", width=32)
+    assert 100 < call_tokens(wide) < call_tokens(narrow) < math.inf
+    monkeypatch.setattr(narrow, "device", torch.device("cuda"))
+    assert call_tokens(narrow) == math.inf
