@@ -30,7 +30,7 @@ def bank(options: argparse.Namespace) -> None:
     from tasks.loading import load_splits
 
     backbone = load_backbone(BACKBONE, device=options.device)
-    seeds, steps = (1, 50) if options.quick else (4, 100)
+    seeds, steps = 1 if options.quick else 4, 50
     tasks = [find_task(name) for name in BANK_TASKS]
     loaded = [load_splits(task, limit_train=2000, limit_test=200) for task in tasks]
     jobs = [

@@ -4,6 +4,8 @@
 
 Prints, a task and over all tasks, the mean test accuracy of both and their difference over seeds with its standard
 error; writes precision.csv and a figure with the learning curves of both laid over each other (precision.png).
+Where the processor has no bf16, its matrix products are computed in float32 and rounded once, as bf16 units do, which
+is several times faster than torch's own bf16 products there; everything else runs in bf16 as it is.
 """
 
 from __future__ import annotations
@@ -13,10 +15,16 @@ import csv
 import math
 import statistics
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from prompttransfer.backbones import load_backbone
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from prompttransfer.backbones import choose_device, choose_dtype, load_backbone
 from prompttransfer.prompt import CurvePoint
 from prompttransfer.recipes import recipe_for
 from prompttransfer.reuse import Target, with_test_score
@@ -39,6 +47,33 @@ class Run:
     curve: tuple[CurvePoint, ...]
 
 
+class RoundedProducts(TorchDispatchMode):
+    """Computes products of bf16 matrices in float32 and rounds them once: bf16 units sum in float32 as well."""
+
+    products = (
+        *(torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm),
+        *(torch.ops.aten.mv, torch.ops.aten.dot),
+    )
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func.overloadpacket not in self.products or args[0].dtype is not torch.bfloat16:
+            return func(*args, **kwargs)
+        out = kwargs.pop("out", None)
+        made = func.overloadpacket(*tree_map(_widened, args), **kwargs)
+        return made.bfloat16() if out is None else out.copy_(made)
+
+
+def _widened(value: Any) -> Any:
+    return value.float() if isinstance(value, torch.Tensor) else value
+
+
+def products(precision: str) -> AbstractContextManager[Any]:
+    """How products are computed in `precision` on this machine."""
+    native = choose_dtype("auto", choose_device("auto")) is torch.bfloat16
+    return nullcontext() if native or precision == "fp32" else RoundedProducts()
+
+
 def train(precision: str, options: argparse.Namespace) -> list[Run]:
     """All tasks and seeds in one bank."""
     backbone = load_backbone(options.backbone, precision=precision)
@@ -53,13 +88,14 @@ def train(precision: str, options: argparse.Namespace) -> list[Run]:
         for target in targets
         for seed in range(options.seeds)
     ]
-    trained = train_prompts(backbone, jobs, recipe)
     runs = []
-    for index, target in enumerate(targets):
-        own = trained[index * options.seeds : (index + 1) * options.seeds]
-        for seed, run in enumerate(with_test_score(backbone, own, target)):
-            score = run.prompt.scores["test"][target.task.metric]
-            runs.append(Run(target.task.name, seed, precision, score, run.prompt.curve))
+    with products(precision):
+        trained = train_prompts(backbone, jobs, recipe)
+        for index, target in enumerate(targets):
+            own = trained[index * options.seeds : (index + 1) * options.seeds]
+            for seed, run in enumerate(with_test_score(backbone, own, target)):
+                score = run.prompt.scores["test"][target.task.metric]
+                runs.append(Run(target.task.name, seed, precision, score, run.prompt.curve))
     return runs
 
 

@@ -41,7 +41,8 @@ class _Finder:
         finally:
             sys.meta_path.insert(0, self)
         if spec is not None and spec.loader is not None:
-            spec.loader.exec_module = _within(SURROUNDINGS[name], spec.loader.exec_module)  # type: ignore[method-assign]
+            loader: Any = spec.loader
+            loader.exec_module = _within(SURROUNDINGS[name], loader.exec_module)
         return spec
 
 
@@ -89,9 +90,10 @@ def _no_object_detection(losses: ModuleType) -> Iterator[None]:
 def _models_listed_once(import_utils: ModuleType) -> Iterator[None]:
     """transformers reads the files of all its models twice to list their names, as its cache is too small for them."""
     yield
-    listing = getattr(import_utils, "create_import_structure_from_path", None)
+    listing: Any = vars(import_utils).get("create_import_structure_from_path")
     if hasattr(listing, "__wrapped__"):
-        import_utils.create_import_structure_from_path = lru_cache(maxsize=None)(listing.__wrapped__)  # type: ignore[attr-defined]
+        unlimited = lru_cache(maxsize=None)(listing.__wrapped__)
+        setattr(import_utils, listing.__name__, unlimited)
 
 
 @contextmanager
