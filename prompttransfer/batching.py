@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from prompttransfer.backbones.base import Backbone
+import torch
 
 CALL_TOKENS = 100
 """Tokens that a layer runs in the time that its weights take to be read, on a CPU."""
@@ -38,9 +38,14 @@ def cut(sizes: Sequence[int], *, most: int, call: float = math.inf, copies: int 
         yield slice(start, len(sizes))
 
 
-def call_tokens(backbone: Backbone) -> float:
-    """Tokens that cost as much as a call of `backbone`; on a GPU, whose calls wait for Python, more than any padding."""
-    if backbone.device.type != "cpu":
-        return math.inf
-    width = backbone.width
-    return CALL_TOKENS + CALL_PRODUCTS / (4 * width**2 + 2 * width * backbone.feed_forward)
+def call_tokens(device: torch.device, products: int) -> float:
+    """Tokens that cost as much as a call, for layers of `products` multiply-adds a token.
+
+    On a GPU, whose calls wait for Python, more than any padding.
+    """
+    return math.inf if device.type == "cuda" else CALL_TOKENS + CALL_PRODUCTS / products
+
+
+def tokens_at_once(device: torch.device) -> int:
+    """Tokens, padding included, that run through a backbone at one time: enough to keep the device busy."""
+    return 262_144 if device.type == "cuda" else 8_192

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from prompttransfer.backbones.base import Backbone, Batch, Row
-from prompttransfer.batching import call_tokens, cut
+from prompttransfer.batching import cut
 from prompttransfer.layouts import Layout
 
 Planned = tuple[int, Row, float]
@@ -151,7 +151,7 @@ class BankData(LightningDataModule):
             items = [item for item in picked if (item[1].answers is not None) is with_labels]
             sizes = [row.size + fixed for _, row, _ in items]
             most = self.backbone.tokens_at_once // 2 * count
-            for part in cut(sizes, most=most, call=call_tokens(self.backbone) * count):
+            for part in cut(sizes, most=most, call=self.backbone.call_tokens * count):
                 yield items[part]
 
     def _micro(self, part: list[Planned]) -> MicroBatch:

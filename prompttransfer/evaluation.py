@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from prompttransfer.backbones.base import Backbone, Batch, Row
-from prompttransfer.batching import call_tokens, cut
+from prompttransfer.batching import cut
 from prompttransfer.layouts import Layout
 from prompttransfer.processes import ALONE, Processes
 from tasks.metrics import chance, score
@@ -47,7 +47,7 @@ class Score:
         return asdict(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EncodedTask:
     """The rows of a task in the tokens of one backbone, made once and used by every prompt."""
 
@@ -168,13 +168,21 @@ def batches(
     parts = cut(
         [encoded.rows[index].size + fixed for index in order],
         most=backbone.tokens_at_once * processes.count,
-        call=call_tokens(backbone) * processes.count,
+        call=backbone.call_tokens * processes.count,
         copies=prompts,
     )
     for part in parts:
         indices = processes.share(order[part])
         rows = [encoded.rows[i] for i in indices or order[part][:1]]
         yield indices, backbone.batch(rows, layout=encoded.layout)
+
+
+def most_tokens(backbone: Backbone, encoded: EncodedTask, *, prompts: int) -> int:
+    """Tokens, padding and prompts included, of the largest batch that an evaluation of `prompts` prompts runs."""
+    return max(
+        prompts * batch.rows * (batch.ids.shape[1] + encoded.length)
+        for _, batch in batches(backbone, encoded, prompts=prompts, processes=backbone.processes)
+    )
 
 
 def repeat(batch: Batch, times: int) -> Batch:

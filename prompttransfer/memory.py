@@ -7,7 +7,7 @@ them come the weights, the largest values that live beside them for a moment, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from prompttransfer.backbones.base import tokens_at_once
+from prompttransfer.evaluation import EncodedTask, most_tokens
 from prompttransfer.placement import SINGLE, Placement
 from prompttransfer.processes import Processes
 from prompttransfer.sharding import stacks
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 LIBRARIES = 80_000_000
 """Bytes that matrix products, optimizer and Lightning take when they first run, measured on a CPU."""
+EVALUATION = 2.8
+"""How often the widest layer's values fit into what an evaluation takes on a CPU: the allocator keeps much of what was
+freed (measured on roberta-base: 2.2 to 2.8)."""
 MODULES = 1.5
 """How much more a sharded backbone keeps, whose layers run by their own modules: up to this, measured on a CPU."""
 
@@ -72,6 +75,7 @@ class Memory:
 def expected_memory(
     backbone: Backbone,
     data: BankData,
+    evaluated: Mapping[EncodedTask, int],
     *,
     dtype: torch.dtype,
     device: torch.device,
@@ -80,9 +84,10 @@ def expected_memory(
 ) -> Memory:
     """The peak of training the rows of `data`, in each of the processes of `placement`.
 
-    `backbone` is an outline without weights (`outline_backbone`).
+    `backbone` is an outline without weights (`outline_backbone`); `evaluated` says of each task how many prompts are
+    evaluated on its rows at one time.
     """
-    backbone.tokens_at_once = tokens_at_once(device)
+    backbone.batch_for(device)
     backbone.processes = Processes(placement)
     rows = _heaviest(data)
     backbone.model.to(dtype)
@@ -91,11 +96,17 @@ def expected_memory(
     if placement.shards:
         kept = int(MODULES * kept)
     weights, together = _weights(backbone, placement)
+    most = max(most_tokens(backbone, task, prompts=prompts) for task, prompts in evaluated.items())
+    working = max(
+        _training(backbone, tokens, checkpoints, len(rows)),
+        _widest(backbone, most),
+        int((EVALUATION if device.type == "cpu" else 1) * _widest(backbone, most)) - kept,
+    )
     return Memory(
         process=_process(device),
         weights=weights,
         kept=kept,
-        working=_working(backbone, tokens, backbone.tokens_at_once, checkpoints, len(rows)) + together,
+        working=working + together,
         rows=len(rows),
         tokens=tokens,
     )
@@ -159,15 +170,18 @@ def _heaviest(data: BankData) -> list[Row]:
     return heaviest
 
 
-def _working(backbone: Backbone, tokens: int, budget: int, checkpoints: bool, rows: int) -> int:
-    """Bytes of what lives for a moment: gradients of the feed-forward layer, or the largest batch of an evaluation."""
-    wide = 2 * backbone.feed_forward + 4 * backbone.width
-    size = backbone.dtype.itemsize
-    training = tokens * wide * size
+def _widest(backbone: Backbone, tokens: int) -> int:
+    """Bytes of what lives at one time in a feed-forward layer, the widest: its values, or their gradients."""
+    return tokens * (2 * backbone.feed_forward + 4 * backbone.width) * backbone.dtype.itemsize
+
+
+def _training(backbone: Backbone, tokens: int, checkpoints: bool, rows: int) -> int:
+    """Bytes of what lives for a moment in a backward pass."""
+    taken = _widest(backbone, tokens)
     if checkpoints:  # one layer's inner values live again while its backward pass runs
         attention = backbone.heads * (tokens // rows)
-        training += tokens * (5 * backbone.width + backbone.feed_forward + attention) * size
-    return max(training, budget * wide * size)
+        taken += tokens * (5 * backbone.width + backbone.feed_forward + attention) * backbone.dtype.itemsize
+    return taken
 
 
 def _process(device: torch.device) -> int:

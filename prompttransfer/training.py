@@ -215,11 +215,14 @@ class RowEncoder:
         )
 
     def validation(self, job: Job) -> EncodedTask:
-        return self._once(
-            job,
-            "validation",
-            lambda: encode_task(self.backbone, job.task, job.splits.validation, **self.arguments),
-        )
+        return self._task(job, "validation")
+
+    def test(self, job: Job) -> EncodedTask:
+        return self._task(job, "test")
+
+    def _task(self, job: Job, split: str) -> EncodedTask:
+        rows = getattr(job.splits, split)
+        return self._once(job, split, lambda: encode_task(self.backbone, job.task, rows, **self.arguments))
 
     def _once(self, job: Job, split: str, make: Any) -> Any:
         key = (id(job.task), id(job.splits), split)

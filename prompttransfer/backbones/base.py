@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from prompttransfer.answers import Answers, Pieces, choose_answers
+from prompttransfer.batching import call_tokens, tokens_at_once
 from prompttransfer.layouts import Layout
 from prompttransfer.processes import ALONE
 from prompttransfer.sharding import held, whole
@@ -88,14 +89,19 @@ class Backbone(ABC):
         self.dtype: torch.dtype = next(model.parameters()).dtype
         self.checkpoints = False
         """Whether the inner values of layers are computed again in the backward pass instead of kept."""
-        self.tokens_at_once = tokens_at_once(device)
         self.width = int(self.word_embeddings.embedding_dim)
+        self.batch_for(device)
 
     def move(self, device: torch.device) -> None:
         """Bring the weights to another device."""
         self.model.to(device)
         self.device = device
+        self.batch_for(device)
+
+    def batch_for(self, device: torch.device) -> None:
+        """Let as many rows run together as is best on `device` (batching.py)."""
         self.tokens_at_once = tokens_at_once(device)
+        self.call_tokens = call_tokens(device, 4 * self.width**2 + 2 * self.width * self.feed_forward)
 
     @property
     def word_embeddings(self) -> nn.Embedding:
@@ -327,11 +333,6 @@ class Backbone(ABC):
         """Tokens of a text to write, end of sequence included."""
         ids = tuple(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
         return (*ids[:63], self.tokenizer.eos_token_id)
-
-
-def tokens_at_once(device: torch.device) -> int:
-    """Tokens, padding included, that run through a backbone at one time: enough to keep the device busy."""
-    return 262_144 if device.type == "cuda" else 8_192
 
 
 def cut_texts(

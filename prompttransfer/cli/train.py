@@ -295,6 +295,7 @@ def _say_memory(
     quiet: bool,
 ) -> None:
     """Print the expected peak memory of a run, with and without activation checkpointing."""
+    from collections import Counter
     from dataclasses import asdict
 
     from prompttransfer.backbones import choose_device, choose_dtype
@@ -309,8 +310,12 @@ def _say_memory(
     data = bank_data(model, [encode.train(job) for job in jobs], jobs, recipe, place)
     where = choose_device(device)
     dtype = choose_dtype(precision, where)
+    evaluated = Counter(encode.validation(job) for job in jobs)
+    evaluated += Counter(encode.test(job) for job in jobs)
     with_, without = (
-        expected_memory(model, data, dtype=dtype, device=where, checkpoints=choice, placement=placement)
+        expected_memory(
+            model, data, evaluated, dtype=dtype, device=where, checkpoints=choice, placement=placement
+        )
         for choice in (True, False)
     )
     if quiet:

@@ -38,8 +38,7 @@ def test_no_rows_are_no_part():
     assert parts([], most=10) == []
 
 
-def test_a_call_costs_fewer_tokens_of_a_wide_backbone_and_is_never_worth_it_on_a_gpu(tiny, monkeypatch):
+def test_a_call_costs_fewer_tokens_of_a_wide_backbone_and_is_never_worth_it_on_a_gpu(tiny):
     narrow, wide = tiny("roberta", width=16), tiny("roberta", width=32)
-    assert 100 < call_tokens(wide) < call_tokens(narrow) < math.inf
-    monkeypatch.setattr(narrow, "device", torch.device("cuda"))
-    assert call_tokens(narrow) == math.inf
+    assert 100 < wide.call_tokens < narrow.call_tokens < math.inf
+    assert call_tokens(torch.device("cuda"), 1000) == math.inf

@@ -22,7 +22,8 @@ def outlined_data(folder, plan):
     backbone = outline_backbone(str(folder))
     jobs = [Job(label_task(), splits())]
     encode = RowEncoder(backbone, plan.length, FIRST, None, None)
-    return backbone, bank_data(backbone, [encode.train(job) for job in jobs], jobs, plan, FIRST)
+    data = bank_data(backbone, [encode.train(job) for job in jobs], jobs, plan, FIRST)
+    return backbone, data, {encode.validation(jobs[0]): 1}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -40,8 +41,8 @@ def test_an_outline_keeps_as_many_bytes_as_the_backbone_itself(tiny, backbone_fo
 
 def test_more_rows_longer_prompts_and_float32_need_more_memory(backbone_folder):
     def total(dtype=torch.bfloat16, **values):
-        backbone, data = outlined_data(backbone_folder("roberta"), recipe(**values))
-        return expected_memory(backbone, data, dtype=dtype, device=CPU).kept
+        outlined = outlined_data(backbone_folder("roberta"), recipe(**values))
+        return expected_memory(*outlined, dtype=dtype, device=CPU).kept
 
     base = total(batch=4, length=3)
     assert total(batch=8, length=3) > 1.8 * base
@@ -51,9 +52,9 @@ def test_more_rows_longer_prompts_and_float32_need_more_memory(backbone_folder):
 
 @pytest.mark.parametrize("kind", ["roberta", "t5"])
 def test_computing_inner_values_again_keeps_less(backbone_folder, kind):
-    backbone, data = outlined_data(backbone_folder(kind), recipe(batch=8, length=20))
+    outlined = outlined_data(backbone_folder(kind), recipe(batch=8, length=20))
     kept = [
-        expected_memory(backbone, data, dtype=torch.float32, device=CPU, checkpoints=choice).kept
+        expected_memory(*outlined, dtype=torch.float32, device=CPU, checkpoints=choice).kept
         for choice in (False, True)
     ]
     assert kept[1] < 0.7 * kept[0]
@@ -73,8 +74,8 @@ def test_computing_inner_values_again_changes_no_prompt(tiny, kind, precision):
 
 
 def test_the_line_says_what_the_memory_is_for(backbone_folder):
-    backbone, data = outlined_data(backbone_folder("roberta"), recipe(batch=4))
-    line = str(expected_memory(backbone, data, dtype=torch.float32, device=CPU))
+    outlined = outlined_data(backbone_folder("roberta"), recipe(batch=4))
+    line = str(expected_memory(*outlined, dtype=torch.float32, device=CPU))
     for word in ("expected peak memory", "process", "weights", "kept for the backward pass", "4 rows"):
         assert word in line
 
@@ -105,3 +106,14 @@ def test_a_model_that_was_given_other_weights_runs_on_those(backbone_folder):
         query = backbone.model.roberta.encoder.layer[0].attention.self.query
         query.weight = torch.nn.Parameter(2 * query.weight, requires_grad=False)
         assert not torch.allclose(before, backbone.label_scores(prompts, batch))
+
+
+def test_many_prompts_on_many_rows_need_more_memory_to_evaluate(backbone_folder):
+    backbone, data, evaluated = outlined_data(backbone_folder("roberta"), recipe(batch=1))
+    few, many = (
+        expected_memory(
+            backbone, data, {task: prompts for task in evaluated}, dtype=torch.float32, device=CPU
+        ).working
+        for prompts in (1, 30)
+    )
+    assert many > 5 * few

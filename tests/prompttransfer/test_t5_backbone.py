@@ -158,3 +158,17 @@ def test_a_long_context_is_cut_and_the_question_is_not(tiny, kind):
     row = backbone.encode(question_task(), [long], length=2, layout=FIRST, max_length=20)[0]
     assert row.cut and row.size == 20
     assert backbone.tokenizer.convert_ids_to_tokens(list(row.first)) == long.first.split()
+
+
+def test_bf16_scores_are_those_of_float32_to_the_precision_of_bf16(tiny, kind):
+    found = []
+    for precision in ("fp32", "bf16"):
+        backbone = tiny(kind, precision)
+        batch = encoded(backbone, label_task(), ROWS)
+        prompts = noise(LENGTH, 16).expand(batch.rows, -1, -1)
+        with torch.no_grad():
+            found.append(backbone.label_scores(prompts, batch))
+    exact, rounded = found
+    assert exact.dtype == rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(rounded, exact, atol=0.15, rtol=0.1)
