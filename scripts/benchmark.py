@@ -176,7 +176,10 @@ def levers(options: argparse.Namespace) -> None:
 
     model = options.models[0]
     say(f"\n## levers: {model}, prompt of {options.length}, lengths of {options.task}, batch {options.batch}")
-    chosen = [lever for lever in LEVERS if not (options.quick and lever == "compiled")]
+    left_out = {"compiled"} if options.quick else set()
+    if options.precision == "fp32":
+        left_out |= {"no bf16", "autocast"}  # nothing to take away
+    chosen = [lever for lever in LEVERS if lever not in left_out]
     common = {
         "contestant": "ours", "precision": options.precision, "model": model, "length": options.length,
         "batch": options.batch, "device": options.device,
