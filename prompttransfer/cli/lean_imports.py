@@ -1,6 +1,6 @@
 """A quicker start: what other packages import or read for features that are not used here is left out.
 
-It takes two and a half of the ten seconds before a first training step (scripts/benchmark.py --only start). Only the
+It takes three of the ten seconds before a first training step (scripts/benchmark.py --only start). Only the
 command line does this, in a process of its own: for whoever imports prompttransfer, the other packages are whole.
 Where another version of theirs has no such place, it just takes longer; tests/cli/test_lean_imports.py would tell.
 """
