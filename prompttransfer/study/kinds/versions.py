@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 VERSIONS = {
-    "prompt": 1,
-    "score": 1,
-    "tuned": 1,
-    "projector": 1,
+    "prompt": 2,
+    "score": 2,
+    "tuned": 2,
+    "projector": 2,
     "carried": 1,
-    "states": 1,
+    "states": 2,
     "indicator": 1,
     "figure": 1,
 }
