@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 CALL_TOKENS = 100
-"""Tokens that a layer runs in the time that its weights take to be read, on a CPU."""
+"""Tokens that a layer runs in the time that its weights take to be read, on a CPU: an estimate."""
 CALL_PRODUCTS = 15e6
 """Multiply-adds of a token and a layer that a CPU does in the time of the layer's Python calls, forward and backward.
 

@@ -50,10 +50,7 @@ class Run:
 class RoundedProducts(TorchDispatchMode):
     """Computes products of bf16 matrices in float32 and rounds them once: bf16 units sum in float32 as well."""
 
-    products = (
-        *(torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm),
-        *(torch.ops.aten.mv, torch.ops.aten.dot),
-    )
+    products = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
