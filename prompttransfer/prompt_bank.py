@@ -108,20 +108,21 @@ class PromptBank(LightningModule):
 
     def _keep_finite(self, losses: Tensor) -> None:
         """Leave gradients only where a prompt trains and its loss and gradient are finite."""
+        gradients = [parameter.grad for parameter in self.prompts]
+        found = [
+            loss if gradient is None else torch.where(torch.isfinite(gradient).all(), loss, math.nan)
+            for loss, gradient in zip(losses, gradients, strict=True)
+        ]
+        on_host = torch.stack(found).tolist()  # together: a GPU waits once, not for every prompt
         active = set(self.active)
-        for index, parameter in enumerate(self.prompts):
-            if index not in active:
-                parameter.grad = None
+        for index, loss in enumerate(on_host):
+            if index in active and math.isfinite(loss):
+                self._losses[index].append(loss)
                 continue
-            finite = torch.isfinite(losses[index]) and (
-                parameter.grad is None or torch.isfinite(parameter.grad).all()
-            )
-            if not finite:
-                parameter.grad = None
+            self.prompts[index].grad = None
+            if index in active:
                 self.states[index].ended = "not finite"
                 self.states[index].steps = self.steps_done
-            else:
-                self._losses[index].append(float(losses[index]))
 
     def on_train_epoch_end(self) -> None:
         """Evaluate, decide who goes on, and write the state."""
