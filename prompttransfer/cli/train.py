@@ -138,7 +138,7 @@ def train(
         weight_decay=weight_decay,
         steps=steps,
         batch=batch,
-        length=_source_length(init) or length if length is None else length,
+        length=_source_length(init) if length is None else length,
         evaluate_every=evaluate_every,
         patience=patience,
     )
