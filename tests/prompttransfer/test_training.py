@@ -240,6 +240,20 @@ def test_values_that_are_not_finite_end_their_own_prompt_only_and_its_best_is_ke
     assert load_prompt(save_prompt(hurt[0].prompt, tmp_path / "p")).digest == hurt[0].prompt.digest
 
 
+def test_a_gradient_that_is_not_finite_ends_its_own_prompt_only(tiny):
+    def poison(bank):  # the loss of the next step is finite, its gradient is not
+        bank.prompts[0].register_hook(lambda gradient: gradient * float("nan"))
+
+    clean = train_prompts(tiny("roberta"), jobs(0, 1), recipe())
+    hurt = train_prompts(
+        tiny("roberta"), jobs(0, 1), recipe(), options=TrainingOptions(progress=Watcher(2, poison))
+    )
+    assert hurt[0].ended == "not finite" and hurt[0].steps == 3
+    assert torch.isfinite(hurt[0].prompt.vectors).all()
+    torch.testing.assert_close(hurt[1].prompt.vectors, clean[1].prompt.vectors, atol=1e-5, rtol=1e-5)
+    assert hurt[1].failure is None and hurt[1].steps == 6
+
+
 def test_a_prompt_that_stops_early_leaves_the_bank_and_the_others_go_on(tiny):
     def freeze(bank):  # no gradient reaches it, so its score stays
         bank.prompts[0].requires_grad_(False)
