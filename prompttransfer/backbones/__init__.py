@@ -13,6 +13,7 @@ import torch
 from prompttransfer.backbones.base import Backbone, Batch, Row
 from prompttransfer.backbones.masked_lm import MaskedLM
 from prompttransfer.backbones.t5 import T5
+from prompttransfer.heap import keep_heap
 from prompttransfer.placement import SINGLE, Placement
 from prompttransfer.places import EMBEDDED, locate
 from prompttransfer.processes import check_devices, choose_device, join, quiet_lightning
@@ -48,6 +49,7 @@ def load_backbone(
     and, sharded, weights; a process reads the whole checkpoint into its host memory before it keeps its share.
     precision: `auto` takes bf16 where the hardware computes in it (CPU: AMX or avx512_bf16), else float32. float16 is
     not offered: it overflows in T5 (transformers#5651).
+    On a CPU the process keeps memory that it has used (heap.py).
     Raises UserError for a name that is nothing, MachineError when the hub cannot be reached.
     """
     check_devices(placement, device)
@@ -55,6 +57,8 @@ def load_backbone(
     processes = join(placement, place.type)
     if placement.several:
         place = processes.fabric.device
+    if place.type == "cpu":
+        keep_heap()
     dtype = choose_dtype(precision, place)
     folder, revision = locate(name)
     config = _read(name, lambda: _auto().AutoConfig.from_pretrained(folder))

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from transformers.masking_utils import create_bidirectional_mask
 
 from prompttransfer.backbones.base import Backbone, Batch, Row
-from prompttransfer.backbones.frozen import Fused, attend_once, mask_bias, run, self_attention
+from prompttransfer.backbones.frozen import Fused, attend_once, dense, mask_bias, run, self_attention
 from prompttransfer.layouts import Layout
 from prompttransfer.sharding import recomputing
 
@@ -51,8 +51,10 @@ class _Layer:
 
     def _rest(self, attended: Tensor, states: Tensor) -> Tensor:
         first, second = self.module.attention.output, self.module.output
-        middle = first.LayerNorm(first.dense(attended) + states)
-        output: Tensor = second.LayerNorm(second.dense(self.module.intermediate(middle)) + middle)
+        inner = self.module.intermediate
+        middle = first.LayerNorm(dense(attended, first.dense) + states)
+        active = inner.intermediate_act_fn(dense(middle, inner.dense))
+        output: Tensor = second.LayerNorm(dense(active, second.dense) + middle)
         return output
 
 
