@@ -87,11 +87,11 @@ def expected_memory(
     `backbone` is an outline without weights (`outline_backbone`); `evaluated` says of each task how many prompts are
     evaluated on its rows at one time.
     """
+    backbone.model.to(dtype)
+    backbone.dtype, backbone.checkpoints = dtype, checkpoints
     backbone.batch_for(device)
     backbone.processes = Processes(placement)
     rows = _heaviest(data)
-    backbone.model.to(dtype)
-    backbone.dtype, backbone.checkpoints = dtype, checkpoints
     kept, tokens = kept_bytes(backbone, rows, length=data.length, layout=data.layout)
     if placement.shards:
         kept = int(MODULES * kept)

@@ -101,7 +101,8 @@ class Backbone(ABC):
     def batch_for(self, device: torch.device) -> None:
         """Let as many rows run together as is best on `device` (batching.py)."""
         self.tokens_at_once = tokens_at_once(device)
-        self.call_tokens = call_tokens(device, 4 * self.width**2 + 2 * self.width * self.feed_forward)
+        products = 4 * self.width**2 + 2 * self.width * self.feed_forward
+        self.call_tokens = call_tokens(device, products, self.dtype)
 
     @property
     def word_embeddings(self) -> nn.Embedding:

@@ -41,4 +41,8 @@ def test_no_rows_are_no_part():
 def test_a_call_costs_fewer_tokens_of_a_wide_backbone_and_is_never_worth_it_on_a_gpu(tiny):
     narrow, wide = tiny("roberta", width=16), tiny("roberta", width=32)
     assert 100 < wide.call_tokens < narrow.call_tokens < math.inf
-    assert call_tokens(torch.device("cuda"), 1000) == math.inf
+    assert call_tokens(torch.device("cuda"), 1000, torch.bfloat16) == math.inf
+
+
+def test_a_call_costs_more_in_bf16_on_a_cpu_where_every_shape_is_compiled(tiny):
+    assert tiny("roberta", "bf16").call_tokens > 2 * tiny("roberta", "fp32").call_tokens

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 VERSIONS = {
-    "prompt": 2,
-    "score": 2,
-    "tuned": 2,
-    "projector": 2,
+    "prompt": 3,
+    "score": 3,
+    "tuned": 3,
+    "projector": 3,
     "carried": 1,
-    "states": 2,
+    "states": 3,
     "indicator": 1,
     "figure": 1,
 }
