@@ -14,7 +14,7 @@ from torch import Tensor
 
 from projectors.closed_form import SharedWords, shared_words
 from projectors.fitting import Lesson, Pair, TaskLoss
-from prompttransfer.backbones.base import Backbone, Row
+from prompttransfer.backbones.base import Backbone, Row, of_rows
 from prompttransfer.data import RowOrder
 from prompttransfer.layouts import Layout
 from prompttransfer.prompt import Prompt
@@ -97,7 +97,8 @@ def task_loss(backbone: Backbone, rows: Sequence[Row], order: RowOrder, *, layou
     def loss(prompts: Tensor, step: int) -> Tensor:
         batch = backbone.batch([rows[index] for index in order.step(step)], layout=layout)
         owners = torch.arange(batch.rows) % len(prompts)
-        return backbone.loss(prompts.to(backbone.device)[owners.to(backbone.device)], batch).mean()
+        own = of_rows(prompts.to(backbone.device), owners.to(backbone.device))
+        return backbone.loss(own, batch).mean()
 
     return loss
 

@@ -18,7 +18,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from prompttransfer.backbones.base import Backbone
+from prompttransfer.backbones.base import Backbone, of_rows
 from prompttransfer.data import MicroBatch
 from prompttransfer.evaluation import EncodedTask, Score, evaluate_bank
 from prompttransfer.progress import TrainingProgress
@@ -86,11 +86,11 @@ class PromptBank(LightningModule):
         losses = torch.zeros(len(self.prompts), device=self.backbone.device)
         for number, micro in enumerate(micro_batches, start=1):
             bank = torch.stack([parameter.to(self.backbone.device) for parameter in self.prompts])
-            rows = self.backbone.loss(bank[micro.owners], micro.batch) * micro.weights
+            rows = self.backbone.loss(of_rows(bank, micro.owners), micro.batch) * micro.weights
             with self._exchange(last=number == len(micro_batches)):
                 # Over processes Lightning takes the mean of gradients; the sum is what one process alone would have.
                 self.manual_backward(rows.sum() * processes.count)
-            losses.index_add_(0, micro.owners, rows.detach())
+            losses.index_put_((micro.owners,), rows.detach(), accumulate=True)
         losses = processes.sum(losses)
         self.steps_done += 1
         self._keep_finite(losses)

@@ -355,6 +355,15 @@ def cut_texts(
     return first[:room_first], second[: budget - room_first], True
 
 
+def of_rows(bank: Tensor, owners: Tensor) -> Tensor:
+    """Each row's own prompt, [batch, length, width], of `bank` [prompts, length, width] and `owners` [batch].
+
+    In the backward pass the rows of a prompt are added up in the same order every time; of torch's two ways to pick
+    rows, one does so on CPUs only and the other on GPUs only (torch.use_deterministic_algorithms names both).
+    """
+    return bank[owners] if bank.is_cuda else bank.index_select(0, owners)
+
+
 def pad(sequences: Sequence[Sequence[int]], value: int) -> Tensor:
     """[batch, time] int64 from lists of unequal length, padded on the right."""
     longest = max(len(sequence) for sequence in sequences)

@@ -163,7 +163,9 @@ def _adds_bias_inside() -> bool:
 
 def affine(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """What `F.linear` gives, for a weight that is not trained."""
-    if bias is not None and states.is_cpu and states.dtype is torch.bfloat16 and _adds_bias_inside():
+    in_bf16 = states.dtype is torch.bfloat16 and weight.dtype is torch.bfloat16  # one alone: under autocast
+    inside = bias is not None and states.is_cpu and in_bf16 and not torch.compiler.is_compiling()
+    if inside and _adds_bias_inside():
         output: Tensor = _Affine.apply(states, weight, bias)
         return output
     return F.linear(states, weight, bias)

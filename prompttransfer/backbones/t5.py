@@ -155,9 +155,8 @@ class T5(Backbone):
         batch, classes, pieces = candidates.shape
         tokens = candidates.clamp(min=0).reshape(batch * classes, pieces)
         inputs = torch.cat([self._starts(len(tokens)), tokens[:, :-1]], dim=1)
-        output = self._decoder(
-            states.repeat_interleave(classes, dim=0), mask.repeat_interleave(classes, dim=0), inputs
-        )
+        again = states[:, None].expand(-1, classes, -1, -1).flatten(0, 1)
+        output = self._decoder(again, mask.repeat_interleave(classes, dim=0), inputs)
         logits = self.model.lm_head(output).float()
         scores = F.log_softmax(logits, dim=-1).gather(-1, tokens[..., None]).squeeze(-1)
         return scores.reshape(batch, classes, pieces)

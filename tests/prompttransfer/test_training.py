@@ -10,6 +10,7 @@ import torch
 from toys import label_task, noise, pair_task, question_task, recipe, sentences, splits
 
 from prompttransfer.artifacts import load_prompt, save_prompt
+from prompttransfer.backbones.base import of_rows
 from prompttransfer.data import WINDOW, RowOrder
 from prompttransfer.layouts import LAYOUTS
 from prompttransfer.prompt import CurvePoint
@@ -388,3 +389,17 @@ def test_a_run_has_converged_at_the_first_step_with_99_percent_of_its_best():
 def test_the_first_step_at_a_score_or_none():
     assert first_step_at(curve(0.5, 0.7, 0.8), 0.7) == 10
     assert first_step_at(curve(0.5, 0.7), 0.9) is None
+
+
+def test_rows_of_one_prompt_are_added_up_in_the_same_order_every_time():
+    bank = torch.randn(4, 20, 128, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    owners = torch.arange(256) % 4  # so many numbers that torch shares the work out among threads
+    weights = torch.randn(256, 20, 128, generator=torch.Generator().manual_seed(1))
+
+    def gradient():
+        (found,) = torch.autograd.grad((of_rows(bank, owners) * weights).sum(), bank)
+        return found
+
+    first = gradient()
+    torch.testing.assert_close(first, torch.stack([weights[index::4].sum(dim=0) for index in range(4)]))
+    assert all(torch.equal(first, gradient()) for _ in range(20))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 VERSIONS = {
-    "prompt": 3,
+    "prompt": 4,
     "score": 3,
-    "tuned": 3,
-    "projector": 3,
+    "tuned": 4,
+    "projector": 4,
     "carried": 1,
     "states": 3,
     "indicator": 1,
