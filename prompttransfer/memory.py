@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 LIBRARIES = 80_000_000
 """Bytes that matrix products, optimizer and Lightning take when they first run, measured on a CPU."""
 EVALUATION = 2.8
-"""How often the widest layer's values fit into what an evaluation takes on a CPU: the allocator keeps much of what was
-freed (measured on roberta-base: 2.2 to 2.8)."""
+"""How often the widest layer's values fit into what an evaluation takes on a CPU. It comes on top of what training keeps:
+the heap holds on to what was freed (heap.py), and larger values do not fit into its gaps (measured on roberta-base)."""
 MODULES = 1.5
 """How much more a sharded backbone keeps, whose layers run by their own modules: up to this, measured on a CPU."""
 
@@ -99,8 +99,7 @@ def expected_memory(
     most = max(most_tokens(backbone, task, prompts=prompts) for task, prompts in evaluated.items())
     working = max(
         _training(backbone, tokens, checkpoints, len(rows)),
-        _widest(backbone, most),
-        int((EVALUATION if device.type == "cpu" else 1) * _widest(backbone, most)) - kept,
+        int((EVALUATION if device.type == "cpu" else 1) * _widest(backbone, most)),
     )
     return Memory(
         process=_process(device),

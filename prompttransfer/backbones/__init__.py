@@ -57,8 +57,6 @@ def load_backbone(
     processes = join(placement, place.type)
     if placement.several:
         place = processes.fabric.device
-    if place.type == "cpu":
-        keep_heap()
     dtype = choose_dtype(precision, place)
     folder, revision = locate(name)
     config = _read(name, lambda: _auto().AutoConfig.from_pretrained(folder))
@@ -68,6 +66,8 @@ def load_backbone(
     first = torch.device("cpu") if placement.shards else place
     backbone = FAMILIES[config.model_type](model, tokenizer, name=name, revision=revision, device=first)
     backbone.processes = processes
+    if place.type == "cpu":
+        keep_heap()  # from here on: what loading needs for a moment goes back
     if placement.shards:
         check_shardable(model, name)
         with quiet_lightning():
