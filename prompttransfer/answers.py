@@ -31,6 +31,11 @@ class Answers:
     """How the scores of a word's pieces become one score: `mean`, `sum` or `first`."""
 
     @property
+    def scored(self) -> tuple[tuple[int, ...], ...]:
+        """Token ids of each word that are scored: all of them, or the first alone."""
+        return tuple(piece[:1] for piece in self.pieces) if self.aggregation == "first" else self.pieces
+
+    @property
     def mapping(self) -> dict[str, str]:
         """label -> word."""
         return dict(zip(self.labels, self.words, strict=True))

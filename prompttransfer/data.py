@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from prompttransfer.backbones.base import Backbone, Batch, Row
-from prompttransfer.batching import cut
+from prompttransfer.batching import cut, halve
+from prompttransfer.device_copies import send
 from prompttransfer.layouts import Layout
 
 Planned = tuple[int, Row, float]
@@ -151,7 +152,11 @@ class BankData(LightningDataModule):
             items = [item for item in picked if (item[1].answers is not None) is with_labels]
             sizes = [row.size + fixed for _, row, _ in items]
             most = self.backbone.tokens_at_once // 2 * count
-            for part in cut(sizes, most=most, call=self.backbone.call_tokens * count):
+            if self.backbone.recording and self.backbone.recordable([row for _, row, _ in items]):
+                parts = halve(sizes, most=most)
+            else:
+                parts = cut(sizes, most=most, call=self.backbone.call_tokens * count)
+            for part in parts:
                 yield items[part]
 
     def _micro(self, part: list[Planned]) -> MicroBatch:
@@ -159,8 +164,8 @@ class BankData(LightningDataModule):
         device = self.backbone.device
         return MicroBatch(
             self.backbone.batch(rows, layout=self.layout),
-            torch.tensor(owners, device=device),
-            torch.tensor(weights, device=device),
+            send(torch.tensor(owners), device),
+            send(torch.tensor(weights), device),
         )
 
 

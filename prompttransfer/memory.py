@@ -97,10 +97,10 @@ def expected_memory(
         kept = int(MODULES * kept)
     weights, together = _weights(backbone, placement)
     most = max(most_tokens(backbone, task, prompts=prompts) for task, prompts in evaluated.items())
-    working = max(
-        _training(backbone, tokens, checkpoints, len(rows)),
-        int((EVALUATION if device.type == "cpu" else 1) * _widest(backbone, most)),
-    )
+    training, evaluation = _training(backbone, tokens, checkpoints, len(rows)), _widest(backbone, most)
+    # On a GPU recorded calls have memory of their own (backbones/graphs.py).
+    on_cpu = device.type == "cpu"
+    working = max(training, int(EVALUATION * evaluation)) if on_cpu else training + evaluation
     return Memory(
         process=_process(device),
         weights=weights,

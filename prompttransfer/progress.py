@@ -55,9 +55,9 @@ class TrainingProgress:
 
     def step(self, bank: PromptBank) -> None:
         """One step was taken."""
-        if self.live:
+        if self.live and bank.last_losses:
             active = bank.active or range(len(bank.states))
-            loss = sum(float(bank.last_losses[index]) for index in active) / len(active)
+            loss = sum(bank.last_losses[index] for index in active) / len(active)
             self._bar.update(self._task, completed=bank.steps_done, state=f"loss {loss:.3f}{self._scores}")
 
     def evaluated(self, bank: PromptBank) -> None:

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from prompttransfer.backbones.base import Backbone, of_rows
 from prompttransfer.data import MicroBatch
+from prompttransfer.device_copies import Reading
 from prompttransfer.evaluation import EncodedTask, Score, evaluate_bank
 from prompttransfer.progress import TrainingProgress
 from prompttransfer.prompt import CurvePoint
@@ -49,10 +50,12 @@ class PromptBank(LightningModule):
         self.rates = rates or [recipe.lr] * len(initial)
         self.state_file = state_file
         self.progress = progress
-        self.last_losses = torch.zeros(len(initial))
+        self.last_losses: list[float] = []
+        """Of every prompt in the last step whose losses have arrived."""
         self.states = [PromptState(best=vectors.clone()) for vectors in initial]
         self.steps_done = 0
         self._losses: list[list[float]] = [[] for _ in initial]
+        self._unsettled: Reading | None = None
         self._optimizer_state: dict[str, Any] | None = None
 
     @property
@@ -83,19 +86,21 @@ class PromptBank(LightningModule):
         assert not isinstance(optimizer, list)
         optimizer.zero_grad(set_to_none=True)
         processes = self.backbone.processes
-        losses = torch.zeros(len(self.prompts), device=self.backbone.device)
+        device = self.backbone.device
+        losses = torch.zeros(len(self.prompts), device=device)
         for number, micro in enumerate(micro_batches, start=1):
-            bank = torch.stack([parameter.to(self.backbone.device) for parameter in self.prompts])
+            bank = torch.stack([parameter.to(device) for parameter in self.prompts])
             rows = self.backbone.loss(of_rows(bank, micro.owners), micro.batch) * micro.weights
             with self._exchange(last=number == len(micro_batches)):
                 # Over processes Lightning takes the mean of gradients; the sum is what one process alone would have.
                 self.manual_backward(rows.sum() * processes.count)
             losses.index_put_((micro.owners,), rows.detach(), accumulate=True)
-        losses = processes.sum(losses)
+        self._settle()  # the step before this one: a GPU has been given work again
         self.steps_done += 1
-        self._keep_finite(losses)
+        self._unsettled = Reading(self._found(processes.sum(losses)))
         optimizer.step()
-        self.last_losses = losses
+        if device.type != "cuda":
+            self._settle()
         if self.progress is not None:
             self.progress.step(self)
 
@@ -106,16 +111,26 @@ class PromptBank(LightningModule):
         strategy: Any = self.trainer.strategy
         return strategy.block_backward_sync()
 
-    def _keep_finite(self, losses: Tensor) -> None:
-        """Leave gradients only where a prompt trains and its loss and gradient are finite."""
-        gradients = [parameter.grad for parameter in self.prompts]
+    def _found(self, losses: Tensor) -> Tensor:
+        """The loss of every prompt in this step, NaN where its gradient is not finite; [prompts]."""
         found = [
-            loss if gradient is None else torch.where(torch.isfinite(gradient).all(), loss, math.nan)
-            for loss, gradient in zip(losses, gradients, strict=True)
+            loss if prompt.grad is None else torch.where(torch.isfinite(prompt.grad).all(), loss, math.nan)
+            for loss, prompt in zip(losses, self.prompts, strict=True)
         ]
-        on_host = torch.stack(found).tolist()  # together: a GPU waits once, not for every prompt
+        return torch.stack(found)
+
+    def _settle(self) -> None:
+        """Take down the losses of the last step and end the prompts whose loss or gradient was not finite in it.
+
+        On a GPU that is known only after the next step has been launched. A prompt that has ended touches no other, so
+        what it does until then does not matter.
+        """
+        if self._unsettled is None:
+            return
+        found, self._unsettled = self._unsettled.read(), None
+        self.last_losses = found
         active = set(self.active)
-        for index, loss in enumerate(on_host):
+        for index, loss in enumerate(found):
             if index in active and math.isfinite(loss):
                 self._losses[index].append(loss)
                 continue
@@ -126,6 +141,7 @@ class PromptBank(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Evaluate, decide who goes on, and write the state."""
+        self._settle()
         self._evaluate()
         for index in self.active:
             state = self.states[index]

@@ -273,11 +273,13 @@ def _fit(module: PromptBank, data: BankData, options: TrainingOptions) -> None:
             for state in module.states:
                 state.ended = "steps"
         return
-    processes = module.backbone.processes
+    processes, device = module.backbone.processes, module.backbone.device
+    on_gpu = device.type == "cuda"
+    named = on_gpu and processes.count == 1 and device.index is not None
     with quiet_lightning():
         trainer = Trainer(
-            accelerator="cuda" if module.backbone.device.type == "cuda" else "cpu",
-            devices=processes.placement.devices,
+            accelerator="cuda" if on_gpu else "cpu",
+            devices=[device.index] if named else processes.placement.devices,
             num_nodes=processes.placement.nodes,
             strategy=DDPStrategy() if processes.count > 1 else "auto",
             use_distributed_sampler=False,  # the rows of a step are shared out by BankData

@@ -189,11 +189,13 @@ def table(options: argparse.Namespace) -> None:
 
 def levers(options: argparse.Namespace) -> None:
     """Ours with one lever at a time taken away."""
-    from benchmark_levers import LEVERS
+    from benchmark_levers import LEVERS, ON_GPU
 
     model = options.models[0]
     say(f"\n## levers: {model}, prompt of {options.length}, lengths of {options.task}, batch {options.batch}")
     left_out = {"compiled"} if options.quick else set()
+    if not options.device.startswith("cuda"):
+        left_out |= set(ON_GPU)
     if options.precision == "fp32":
         left_out |= {"no bf16", "autocast"}  # nothing to take away
     chosen = [lever for lever in LEVERS if lever not in left_out]

@@ -109,33 +109,51 @@ def ours(setup: Setup, samples: Sequence[Sample]) -> tuple[Contestant, Any]:
             evaluate_every=steps + 1,
         )  # fmt: skip
         start = 0.5 * torch.randn(setup.length, backbone.width, generator=torch.Generator().manual_seed(seed))
-        clock = _Clock(backbone.device)
-        module = PromptBank(backbone, [start], [check], recipe, None, clock)
+        span = Span(backbone.device, recipe.steps)
+        watch = _Watch(span)
+        module = PromptBank(backbone, [start], [check], recipe, None, watch)
         data = BankData(
             backbone, [rows], [seed], batch=setup.batch, length=setup.length, layout=place,
             steps=recipe.steps, evaluate_every=recipe.evaluate_every,
         )  # fmt: skip
         data.bank = module
-        clock.watch(data)
+        watch.watch(data)
         _fit(module, data, TrainingOptions())
         picked = [data.orders[0].step(step) for step in range(1, steps + 1)]
         tokens = sum(rows[i].size + 2 + setup.length for indices in picked for i in indices)
-        return Round(clock.seconds, sum(map(len, picked)), tokens, clock.waited)
+        return Round(span.seconds, sum(map(len, picked)), tokens, sum(watch.waits[1:]))
 
     return run, backbone.model
 
 
-class _Clock:
-    """Takes the place of the progress display: the time from the end of the first step to the end of the last."""
+class Span:
+    """The time from the end of the first step to the end of the last; between them a GPU is not waited for."""
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device, steps: int):
         self.device = device
-        self.ticks: list[float] = []
+        self.steps = steps
+        self.done = 0
+        self.start = self.seconds = 0.0
+
+    def tick(self) -> None:
+        """A step was taken."""
+        self.done += 1
+        if self.done in (1, self.steps):
+            synchronize(self.device)
+        if self.done == 1:
+            self.start = clock()
+        self.seconds = clock() - self.start
+
+
+class _Watch:
+    """Takes the place of the progress display."""
+
+    def __init__(self, span: Span):
+        self.span = span
         self.waits: list[float] = []
 
     def step(self, bank: Any) -> None:
-        synchronize(self.device)
-        self.ticks.append(clock())
+        self.span.tick()
 
     def evaluated(self, bank: Any) -> None:
         """Nothing to show."""
@@ -144,24 +162,17 @@ class _Clock:
         """Nothing to show."""
 
     def watch(self, data: Any) -> None:
-        """Time how long each step's rows take to be made."""
+        """Time how long the model waits for each step's rows: a GPU that still works when they are ready does not."""
         make_step = data.step
 
         def timed(step: int) -> Any:
             start = clock()
             made = make_step(step)
-            self.waits.append(clock() - start)
+            busy = self.span.device.type == "cuda" and not torch.cuda.current_stream().query()
+            self.waits.append(0.0 if busy else clock() - start)
             return made
 
         data.step = timed
-
-    @property
-    def seconds(self) -> float:
-        return self.ticks[-1] - self.ticks[0]
-
-    @property
-    def waited(self) -> float:
-        return sum(self.waits[1:])
 
 
 # Theirs ----------------------------------------------------------------------------------------------------------
@@ -214,17 +225,16 @@ def peft(
         seen.append(rows)
         return collate(setup, rows, fixed=fixed, prompt_in_labels=True)
 
-    class Clock(TrainerCallback):
-        ticks: list[float] = []  # noqa: RUF012 (set anew for every round)
+    class Ticker(TrainerCallback):
+        def __init__(self, span: Span):
+            self.span = span
 
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            synchronize(setup.place)
-            self.ticks.append(clock())
+            self.span.tick()
 
     def run(steps: int) -> Round:
         seen.clear()
-        clock = Clock()
-        clock.ticks = []
+        span = Span(setup.place, steps + 1)
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
                 output_dir=folder, max_steps=steps + 1, per_device_train_batch_size=setup.batch, learning_rate=LR,
@@ -232,10 +242,14 @@ def peft(
                 logging_strategy="no", remove_unused_columns=False, disable_tqdm=True, label_names=["labels"],
             )  # fmt: skip
             Trainer(
-                model, arguments, train_dataset=list(samples), data_collator=collator, callbacks=[clock]
+                model,
+                arguments,
+                train_dataset=list(samples),
+                data_collator=collator,
+                callbacks=[Ticker(span)],
             ).train()
         rows = [row for batch in seen[1 : steps + 1] for row in batch]
-        return Round(clock.ticks[-1] - clock.ticks[0], len(rows), count_tokens(setup, rows))
+        return Round(span.seconds, len(rows), count_tokens(setup, rows))
 
     return run, base
 

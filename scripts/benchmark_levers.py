@@ -29,7 +29,10 @@ LEVERS = {
     "weights not frozen": "gradients of all weights computed as well",
     "activation checkpoints": "inner values computed again in the backward pass (saves memory)",
     "compiled": "our layers through torch.compile",
+    "no recorded calls": "a GPU's calls launched one by one by Python",
 }
+ON_GPU = ("no recorded calls",)
+"""Levers that only a GPU has."""
 
 
 class _Disturbed:
@@ -114,6 +117,8 @@ def backbone_for(setup: Setup) -> Any:
         _drop_gradients(backbone)
     if setup.lever == "activation checkpoints":
         backbone.checkpoints = True
+    if setup.lever in ("no recorded calls", "autocast", "compiled"):
+        backbone.records = False
     if cast:
         loss = backbone.loss
 

@@ -162,9 +162,9 @@ def operations(model: Any, tokens: float, rows: float) -> float:
 
 
 def peak_memory(device: torch.device) -> float:
-    """Most memory held so far, in GB: of the process on a CPU, of tensors on a GPU."""
+    """Most memory held so far, in GB: of the process on a CPU, for tensors on a GPU (what torch has set aside for them)."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
+        return torch.cuda.max_memory_reserved(device) / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from prompttransfer.answers import Answers, Pieces, choose_answers
+from prompttransfer.backbones.graphs import PRODUCTS, Graphs, padded
 from prompttransfer.batching import call_tokens, tokens_at_once
+from prompttransfer.device_copies import send
 from prompttransfer.layouts import Layout
 from prompttransfer.processes import ALONE
 from prompttransfer.sharding import held, whole
@@ -62,6 +64,8 @@ class Batch:
     """[batch] index of the right label."""
     targets: Tensor | None
     """[batch, target time] token ids to write, -100 behind the end."""
+    recordable: bool = False
+    """Whether a call for training on it can be recorded (graphs.py)."""
 
     @property
     def rows(self) -> int:
@@ -89,6 +93,9 @@ class Backbone(ABC):
         self.dtype: torch.dtype = next(model.parameters()).dtype
         self.checkpoints = False
         """Whether the inner values of layers are computed again in the backward pass instead of kept."""
+        self.records = True
+        """Whether calls for training may be recorded and replayed, which only a GPU can (graphs.py)."""
+        self._graphs: Graphs | None = None
         self.width = int(self.word_embeddings.embedding_dim)
         self.batch_for(device)
 
@@ -96,13 +103,18 @@ class Backbone(ABC):
         """Bring the weights to another device."""
         self.model.to(device)
         self.device = device
+        self._graphs = None
         self.batch_for(device)
 
     def batch_for(self, device: torch.device) -> None:
         """Let as many rows run together as is best on `device` (batching.py)."""
         self.tokens_at_once = tokens_at_once(device)
-        products = 4 * self.width**2 + 2 * self.width * self.feed_forward
-        self.call_tokens = call_tokens(device, products, self.dtype)
+        self.call_tokens = call_tokens(device, self.layer_products, self.dtype)
+
+    @property
+    def layer_products(self) -> int:
+        """Multiply-adds of a layer with its weights, for one token."""
+        return 4 * self.width**2 + 2 * self.width * self.feed_forward
 
     @property
     def word_embeddings(self) -> nn.Embedding:
@@ -116,12 +128,14 @@ class Backbone(ABC):
 
         Those of a sharded backbone must run: each brings the rest of its weights together when it does.
         """
-        return not self.sharded and not any(
-            module._forward_hooks
-            or module._forward_pre_hooks
-            or any(p.requires_grad for p in module._parameters.values() if p is not None)
-            for module in self._modules
-        )
+        hooks, weights = self._watched
+        trained = (w.requires_grad for table in weights for w in table.values() if w is not None)
+        return not (self.sharded or any(hooks) or any(trained))
+
+    @property
+    def recording(self) -> bool:
+        """Whether calls for training are recorded (graphs.py)."""
+        return self.records and self.device.type == "cuda" and self.undisturbed
 
     @property
     def held_bytes(self) -> int:
@@ -130,8 +144,12 @@ class Backbone(ABC):
         return sum(held(parameter).nbytes for parameter in kept.values())
 
     @cached_property
-    def _modules(self) -> tuple[nn.Module, ...]:
-        return tuple(self.model.modules())
+    def _watched(self) -> tuple[list[dict[int, Any]], list[dict[str, Any]]]:
+        """The tables of hooks and of weights of all modules, which these keep up to date themselves."""
+        modules: list[nn.Module] = list(self.model.modules())
+        hooks: list[dict[int, Any]] = [m._forward_hooks for m in modules]
+        hooks += [m._forward_pre_hooks for m in modules]
+        return hooks, [m._parameters for m in modules if m._parameters]
 
     def embedding_table(self) -> Tensor:
         """The token embeddings as a float32 copy on the CPU, [vocabulary, width]."""
@@ -269,8 +287,14 @@ class Backbone(ABC):
             labels = torch.tensor([-1 if row.label is None else row.label for row in rows])
         else:
             targets = pad([list(row.target or ()) for row in rows], -100)
-        move = [None if t is None else t.to(self.device) for t in (candidates, averaged, labels, targets)]
-        return Batch(ids.to(self.device), mask.to(self.device), layout, *move)
+        values = {"candidates": candidates, "averaged": averaged, "labels": labels, "targets": targets}
+        return Batch(
+            ids=send(ids, self.device),
+            mask=send(mask, self.device),
+            layout=layout,
+            recordable=self.recordable(rows),
+            **{name: None if value is None else send(value, self.device) for name, value in values.items()},
+        )
 
     def describe(self, row: Row, *, length: int, layout: Layout) -> list[str]:
         """The assembled input of a row, one string a position; the prompt's vectors are `[P1]`, `[P2]`, ..."""
@@ -322,9 +346,27 @@ class Backbone(ABC):
         `prompts` is [batch, length, width]: each row brings its own prompt. Differentiable in `prompts`.
         """
 
-    @abstractmethod
     def loss(self, prompts: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy of each row, [batch] float32: over the label words, or over the tokens to write."""
+        """Cross-entropy of each row, [batch] float32: over the label words, or over the tokens to write.
+
+        `prompts` is [batch, length, width]: each row brings its own prompt. Differentiable in `prompts`.
+        """
+        tokens = batch.rows * (batch.ids.shape[1] + prompts.shape[1])
+        fits = batch.recordable and tokens * self.layer_products <= PRODUCTS
+        if not (fits and self.recording and prompts.requires_grad and torch.is_grad_enabled()):
+            return self.row_losses(prompts, batch)
+        self._graphs = self._graphs or Graphs(self.device)
+        pad_id = self.tokenizer.pad_token_id
+        same = padded(batch, length=prompts.shape[1], most=self.max_positions, pad_id=pad_id)
+        return self._graphs.loss(self.row_losses, prompts, same, kind=self.checkpoints)
+
+    def recordable(self, rows: Sequence[Row]) -> bool:
+        """Whether a call for training on these rows can be recorded: all of it runs on the device."""
+        return True
+
+    @abstractmethod
+    def row_losses(self, prompts: Tensor, batch: Batch) -> Tensor:
+        """What `loss` gives, computed now."""
 
     def generate(self, prompts: Tensor, batch: Batch, *, max_new_tokens: int) -> list[str]:
         """Write one text a row by greedy decoding."""
@@ -372,7 +414,7 @@ def pad(sequences: Sequence[Sequence[int]], value: int) -> Tensor:
 
 def _candidates(answers: Sequence[Answers]) -> tuple[Tensor, Tensor]:
     """[batch, classes, pieces] ids padded with -1, and [batch] 1 where pieces are averaged."""
-    used = {id(a): [piece[:1] if a.aggregation == "first" else piece for piece in a.pieces] for a in answers}
+    used = {id(a): a.scored for a in answers}
     classes = max(len(pieces) for pieces in used.values())
     width = max(len(piece) for pieces in used.values() for piece in pieces)
     tables = {

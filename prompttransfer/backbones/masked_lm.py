@@ -166,7 +166,7 @@ class MaskedLM(Backbone):
             features = head.transform(slot)
         return features, head.bias
 
-    def loss(self, prompts: Tensor, batch: Batch) -> Tensor:
+    def row_losses(self, prompts: Tensor, batch: Batch) -> Tensor:
         assert batch.labels is not None
         return F.nll_loss(self.label_scores(prompts, batch), batch.labels, reduction="none")
 

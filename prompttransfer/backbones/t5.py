@@ -7,6 +7,7 @@ greedily. Padding is masked in training and in evaluation alike (the original co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -76,6 +77,11 @@ class T5(Backbone):
 
     def answer_slot(self, length: int, layout: Layout) -> None:
         return None
+
+    def recordable(self, rows: Sequence[Row]) -> bool:
+        # Anything longer goes through the decoder of transformers, whose masks come from the host.
+        answers = {id(row.answers): row.answers for row in rows}.values()
+        return all(own is not None and max(map(len, own.scored)) == 1 for own in answers)
 
     def _encoder(self, prompts: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Encoder states [batch, length + time, width] and their mask."""
@@ -164,7 +170,7 @@ class T5(Backbone):
     def _starts(self, rows: int) -> Tensor:
         return torch.full((rows, 1), self.model.config.decoder_start_token_id, device=self.device)
 
-    def loss(self, prompts: Tensor, batch: Batch) -> Tensor:
+    def row_losses(self, prompts: Tensor, batch: Batch) -> Tensor:
         if batch.labels is not None:
             return F.nll_loss(self.label_scores(prompts, batch), batch.labels, reduction="none")
         assert batch.targets is not None

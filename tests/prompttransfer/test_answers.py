@@ -68,6 +68,9 @@ def test_an_aggregation_allows_several_tokens():
     answers = choose(aggregation="mean", negative="so-so", positive="great")
     assert answers.pieces == ((14, 15, 14), (10,))
     assert answers.aggregation == "mean"
+    assert answers.scored == answers.pieces and len(answers.scored[0]) > 1
+    first = choose(aggregation="first", negative="so-so", positive="great")
+    assert [len(piece) for piece in first.scored] == [1, 1] and first.scored[0] == first.pieces[0][:1]
 
 
 def test_an_unknown_aggregation_is_named():

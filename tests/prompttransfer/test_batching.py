@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from prompttransfer.batching import call_tokens, cut
+from prompttransfer.batching import RECORDED_CALL_TOKENS, call_tokens, cut, halve
 
 
 def parts(sizes, **limits):
@@ -36,6 +36,20 @@ def test_every_row_is_in_one_part():
 
 def test_no_rows_are_no_part():
     assert parts([], most=10) == []
+
+
+def test_recorded_calls_have_equally_many_rows_and_are_halved_while_that_saves_more_padding_than_a_call_costs():
+    cost = RECORDED_CALL_TOKENS
+    level, steep = (
+        [10] * 6,
+        [10, 10, 10, 10 + cost // 3],
+    )  # a half apart: 3 rows are padded by a third less a token
+    assert list(halve(level, most=10 * cost)) == [slice(0, 6)]
+    assert list(halve([10, 10, 10, cost], most=10 * cost)) == [slice(0, 2), slice(2, 4)]
+    assert list(halve(steep, most=10 * cost)) == [slice(0, 4)]
+    assert list(halve(level, most=20)) == [slice(0, 2), slice(2, 4), slice(4, 6)]
+    assert list(halve([2, 90], most=10)) == [slice(0, 1), slice(1, 2)]
+    assert list(halve([], most=10)) == []
 
 
 def test_a_call_costs_fewer_tokens_of_a_wide_backbone_and_is_never_worth_it_on_a_gpu(tiny):
