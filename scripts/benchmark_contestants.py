@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from benchmark_models import SHAPES, WORDS, Shape, clock, make_model, synchronize
+from benchmark_models import SHAPES, WORDS, Probe, Shape, clock, make_model, synchronize
 from benchmark_rows import LONGEST, Sample
 
 LR = 1e-3
@@ -54,6 +54,8 @@ class Round:
     rows: int
     tokens: int
     """Text, special and prompt tokens, padding not counted."""
+    possible: float = 0.0
+    """Operations that products of large matrices would have done in that time; 0 where that was not measured."""
     waited: float = 0.0
     """Seconds in which the model waited for data (ours only)."""
 
@@ -109,7 +111,7 @@ def ours(setup: Setup, samples: Sequence[Sample]) -> tuple[Contestant, Any]:
             evaluate_every=steps + 1,
         )  # fmt: skip
         start = 0.5 * torch.randn(setup.length, backbone.width, generator=torch.Generator().manual_seed(seed))
-        span = Span(backbone.device, recipe.steps)
+        span = Span(setup, recipe.steps, backbone.dtype)
         watch = _Watch(span)
         module = PromptBank(backbone, [start], [check], recipe, None, watch)
         data = BankData(
@@ -121,28 +123,37 @@ def ours(setup: Setup, samples: Sequence[Sample]) -> tuple[Contestant, Any]:
         _fit(module, data, TrainingOptions())
         picked = [data.orders[0].step(step) for step in range(1, steps + 1)]
         tokens = sum(rows[i].size + 2 + setup.length for indices in picked for i in indices)
-        return Round(span.seconds, sum(map(len, picked)), tokens, sum(watch.waits[1:]))
+        return Round(span.seconds, sum(map(len, picked)), tokens, span.possible, sum(watch.waits[1:]))
 
     return run, backbone.model
 
 
 class Span:
-    """The time from the end of the first step to the end of the last; between them a GPU is not waited for."""
+    """The time of all steps but the first.
 
-    def __init__(self, device: torch.device, steps: int):
-        self.device = device
+    On a CPU each step has products of large matrices before and behind it (`Probe`), which are not counted: what they
+    say of the machine's speed is what the step had. A GPU is waited for behind the first step and behind the last.
+    """
+
+    def __init__(self, setup: Setup, steps: int, dtype: torch.dtype):
+        self.device = setup.place
         self.steps = steps
+        self.probe = Probe(dtype) if self.device.type == "cpu" else None
         self.done = 0
-        self.start = self.seconds = 0.0
+        self.seconds = self.possible = 0.0
+        self._start = self._rate = 0.0
 
     def tick(self) -> None:
         """A step was taken."""
         self.done += 1
-        if self.done in (1, self.steps):
+        if self.probe is None and self.done in (1, self.steps):
             synchronize(self.device)
-        if self.done == 1:
-            self.start = clock()
-        self.seconds = clock() - self.start
+        taken = clock() - self._start
+        rate = self.probe.rate() if self.probe is not None else 0.0
+        if self.done > 1:
+            self.seconds += taken
+            self.possible += taken * (self._rate + rate) / 2
+        self._rate, self._start = rate, clock()
 
 
 class _Watch:
@@ -234,7 +245,7 @@ def peft(
 
     def run(steps: int) -> Round:
         seen.clear()
-        span = Span(setup.place, steps + 1)
+        span = Span(setup, steps + 1, torch.bfloat16 if autocast or weights else torch.float32)
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
                 output_dir=folder, max_steps=steps + 1, per_device_train_batch_size=setup.batch, learning_rate=LR,
@@ -249,7 +260,7 @@ def peft(
                 callbacks=[Ticker(span)],
             ).train()
         rows = [row for batch in seen[1 : steps + 1] for row in batch]
-        return Round(span.seconds, len(rows), count_tokens(setup, rows))
+        return Round(span.seconds, len(rows), count_tokens(setup, rows), span.possible)
 
     return run, base
 
@@ -282,15 +293,13 @@ def plain(setup: Setup, samples: Sequence[Sample]) -> tuple[Contestant, Any]:
     stream = _batches(samples, setup.batch)
 
     def run(steps: int) -> Round:
-        step(next(stream))
-        picked = [next(stream) for _ in range(steps)]
-        synchronize(setup.place)
-        start = clock()
+        picked = [next(stream) for _ in range(steps + 1)]
+        span = Span(setup, steps + 1, torch.float32)
         for rows in picked:
             step(rows)
-        synchronize(setup.place)
-        flat = [row for rows in picked for row in rows]
-        return Round(clock() - start, len(flat), count_tokens(setup, flat))
+            span.tick()
+        flat = [row for rows in picked[1:] for row in rows]
+        return Round(span.seconds, len(flat), count_tokens(setup, flat), span.possible)
 
     return run, model
 

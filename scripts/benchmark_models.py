@@ -133,9 +133,9 @@ def make_backbone(
     from prompttransfer.backbones import FAMILIES
     from prompttransfer.heap import keep_heap
 
+    model = make_model(shape, dtype, device, attention)
     if device.type == "cpu":
         keep_heap()
-    model = make_model(shape, dtype, device, attention)
     family = kind or FAMILIES[model.config.model_type]
     return family(model, shape.special, name=shape.name, revision="random", device=device)
 
@@ -198,6 +198,22 @@ def matmul_rate(dtype: torch.dtype, device: torch.device, seconds: float = 3.0) 
                     break
             best, sustained = max(best, *rates), max(sustained, statistics.median(rates))
     return best, sustained
+
+
+class Probe:
+    """What a CPU's matrix product does at this moment, where others share its units and its speed swings."""
+
+    def __init__(self, dtype: torch.dtype, seconds: float = 0.05):
+        self.left, self.right = torch.randn(2048, 768).to(dtype), torch.randn(3072, 768).to(dtype)
+        self.seconds = seconds
+
+    def rate(self) -> float:
+        """Operations a second."""
+        start, done = clock(), 0
+        while clock() - start < self.seconds:
+            self.left @ self.right.T
+            done += 1
+        return done * 2 * 2048 * 768 * 3072 / (clock() - start)
 
 
 def synchronize(device: torch.device) -> None:
