@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from prompttransfer.backbones.linear import has_bf16_products
 from prompttransfer.evaluation import EncodedTask, most_tokens
 from prompttransfer.placement import SINGLE, Placement
 from prompttransfer.processes import Processes
@@ -42,7 +43,7 @@ class Memory:
     process: int
     """The interpreter with its libraries and the rows; 0 on a GPU, where only tensors count."""
     weights: int
-    """Of a sharded backbone this process's share."""
+    """Of a sharded backbone this process's share; in bf16 on a CPU with the copies that products work on."""
     kept: int
     """Values that the backward pass needs."""
     working: int
@@ -96,6 +97,7 @@ def expected_memory(
     if placement.shards:
         kept = int(MODULES * kept)
     weights, together = _weights(backbone, placement)
+    weights += _laid_out(backbone, device, placement)
     most = max(most_tokens(backbone, task, prompts=prompts) for task, prompts in evaluated.items())
     training, evaluation = _training(backbone, tokens, checkpoints, len(rows)), _widest(backbone, most)
     # On a GPU recorded calls have memory of their own (backbones/graphs.py).
@@ -152,6 +154,15 @@ def _weights(backbone: Backbone, placement: Placement) -> tuple[int, int]:
     split = sum(size(module) for module in shared)
     left = size(backbone.model) - split
     return left + split // placement.count, max(2 * size(shared[0]), size(shared[-1]))
+
+
+def _laid_out(backbone: Backbone, device: torch.device, placement: Placement) -> int:
+    """Bytes of the copies of an encoder's weights that oneDNN's products in bf16 work on (backbones/linear.py)."""
+    in_bf16 = device.type == "cpu" and backbone.dtype is torch.bfloat16 and has_bf16_products()
+    if placement.shards or not in_bf16:
+        return 0
+    _, layers = stacks(backbone.model)[0]
+    return 2 * sum(weight.nbytes for weight in layers.parameters() if weight.ndim == 2)
 
 
 def _heaviest(data: BankData) -> list[Row]:

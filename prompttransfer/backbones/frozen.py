@@ -15,7 +15,6 @@ On a CPU in bf16 the backward of scaled-dot-product attention costs more than th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -135,72 +134,6 @@ def attend_once(
     mixed = torch.bmm(torch.softmax(scores, dim=-1), states).transpose(0, 1)
     attended = torch.bmm(mixed, value.weight.view(heads, -1, width).mT).transpose(0, 1).flatten(1)
     return attended if value.bias is None else attended + value.bias
-
-
-class _Affine(torch.autograd.Function):
-    """A frozen linear layer whose bias is added inside the product.
-
-    `F.linear` in bf16 on a CPU first writes the bias into every row of the result, which takes a fifth of the time of
-    the product where processors have units for bf16.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """states [..., in], weight [out, in], bias [out]; returns [..., out]."""
-        ctx.save_for_backward(weight)
-        output: Tensor = torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (weight,) = ctx.saved_tensors
-        return gradient @ weight, None, None
-
-
-@cache
-def _adds_bias_inside() -> bool:
-    """Whether this torch and this processor have oneDNN's bf16 product."""
-    return hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
-def affine(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """What `F.linear` gives, for a weight that is not trained."""
-    in_bf16 = states.dtype is torch.bfloat16 and weight.dtype is torch.bfloat16  # one alone: under autocast
-    inside = bias is not None and states.is_cpu and in_bf16 and not torch.compiler.is_compiling()
-    if inside and _adds_bias_inside():
-        output: Tensor = _Affine.apply(states, weight, bias)
-        return output
-    return F.linear(states, weight, bias)
-
-
-def dense(states: Tensor, linear: nn.Linear) -> Tensor:
-    """What the frozen layer `linear` gives."""
-    return affine(states, linear.weight, linear.bias)
-
-
-class Fused:
-    """Several projections of the same input as one product; their modules then hold views of its weight and bias."""
-
-    def __init__(self, linears: Sequence[nn.Linear]):
-        self.linears = linears
-        self._join()
-
-    def _join(self) -> None:
-        self.weight = torch.cat([linear.weight.detach() for linear in self.linears])
-        biased = self.linears[0].bias is not None
-        self.bias = torch.cat([linear.bias.detach() for linear in self.linears]) if biased else None
-        start = 0
-        for linear in self.linears:
-            stop = start + linear.out_features
-            linear.weight = nn.Parameter(self.weight[start:stop], requires_grad=False)
-            if self.bias is not None:
-                linear.bias = nn.Parameter(self.bias[start:stop], requires_grad=False)
-            start = stop
-
-    def __call__(self, states: Tensor) -> Tensor:
-        if self.linears[0].weight.data_ptr() != self.weight.data_ptr():
-            self._join()  # the model was moved or given other weights
-        return affine(states, self.weight, self.bias)
 
 
 def mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from transformers.masking_utils import create_bidirectional_mask
 
 from prompttransfer.backbones.base import Backbone, Batch, Row
-from prompttransfer.backbones.frozen import Fused, attend_once, dense, mask_bias, run, self_attention
+from prompttransfer.backbones.frozen import attend_once, mask_bias, run, self_attention
+from prompttransfer.backbones.linear import FrozenLinear
 from prompttransfer.layouts import Layout
 from prompttransfer.sharding import recomputing
 
@@ -26,14 +27,25 @@ class _Layer:
     """One layer on its frozen weights; the same numbers as `module`'s own forward pass."""
 
     module: Any
-    projections: Fused
+    projections: FrozenLinear
+    merge: FrozenLinear
+    widen: FrozenLinear
+    narrow: FrozenLinear
     heads: int
     scale: float
 
     @classmethod
     def of(cls, module: Any) -> _Layer:
         own = module.attention.self
-        return cls(module, Fused((own.query, own.key, own.value)), own.num_attention_heads, own.scaling)
+        return cls(
+            module,
+            projections=FrozenLinear(own.query, own.key, own.value),
+            merge=FrozenLinear(module.attention.output.dense),
+            widen=FrozenLinear(module.intermediate.dense),
+            narrow=FrozenLinear(module.output.dense),
+            heads=own.num_attention_heads,
+            scale=own.scaling,
+        )
 
     def everywhere(self, states: Tensor, bias: Tensor | None) -> Tensor:
         """[batch, time, width] to the same."""
@@ -50,11 +62,9 @@ class _Layer:
         return self._rest(attended, asking)
 
     def _rest(self, attended: Tensor, states: Tensor) -> Tensor:
-        first, second = self.module.attention.output, self.module.output
-        inner = self.module.intermediate
-        middle = first.LayerNorm(dense(attended, first.dense) + states)
-        active = inner.intermediate_act_fn(dense(middle, inner.dense))
-        output: Tensor = second.LayerNorm(dense(active, second.dense) + middle)
+        middle = self.module.attention.output.LayerNorm(self.merge(attended, add=states))
+        active = self.module.intermediate.intermediate_act_fn(self.widen(middle))
+        output: Tensor = self.module.output.LayerNorm(self.narrow(active, add=middle))
         return output
 
 

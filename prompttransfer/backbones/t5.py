@@ -13,19 +13,19 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_outputs import BaseModelOutput
 
 from prompttransfer.backbones.base import Backbone, Batch, Row
 from prompttransfer.backbones.frozen import (
-    Fused,
     attend_once,
     mask_bias,
     root_mean_square,
     run,
     self_attention,
 )
+from prompttransfer.backbones.linear import FrozenLinear, rectified
 from prompttransfer.backbones.masked_lm import combine_pieces
 from prompttransfer.layouts import Layout
 from prompttransfer.sharding import recomputing
@@ -36,21 +36,39 @@ class _EncoderBlock:
     """One block of the encoder on its frozen weights; the same numbers as `module`'s own forward pass."""
 
     module: Any
-    projections: Fused
+    projections: FrozenLinear
+    merge: FrozenLinear
+    widen: tuple[FrozenLinear, ...]
+    """Two where one is the other's gate (v1.1)."""
+    narrow: FrozenLinear
 
     @classmethod
     def of(cls, module: Any) -> _EncoderBlock:
-        own = module.layer[0].SelfAttention
-        return cls(module, Fused((own.q, own.k, own.v)))
+        own, forward = module.layer[0].SelfAttention, module.layer[1].DenseReluDense
+        gated = hasattr(forward, "wi_0")
+        return cls(
+            module,
+            projections=FrozenLinear(own.q, own.k, own.v),
+            merge=FrozenLinear(own.o),
+            widen=tuple(map(FrozenLinear, (forward.wi_0, forward.wi_1) if gated else (forward.wi,))),
+            narrow=FrozenLinear(forward.wo),
+        )
 
     def __call__(self, states: Tensor, bias: Tensor) -> Tensor:
         """[batch, time, width] to the same."""
         attention, forward = self.module.layer
-        own = attention.SelfAttention
         projected = self.projections(root_mean_square(states, attention.layer_norm))
-        states = states + own.o(self_attention(projected, bias, heads=own.n_heads, scale=1.0))
-        output: Tensor = states + forward.DenseReluDense(root_mean_square(states, forward.layer_norm))
-        return output
+        attended = self_attention(projected, bias, heads=attention.SelfAttention.n_heads, scale=1.0)
+        states = self.merge(attended, add=states)
+        normed = root_mean_square(states, forward.layer_norm)
+        activation = forward.DenseReluDense.act
+        if len(self.widen) == 2:
+            gate, values = self.widen
+            return self.narrow(activation(gate(normed)) * values(normed), add=states)
+        (widen,) = self.widen
+        if isinstance(activation, nn.ReLU):
+            return rectified(normed, widen, self.narrow, add=states)
+        return self.narrow(activation(widen(normed)), add=states)
 
 
 class T5(Backbone):

@@ -5,34 +5,100 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from prompttransfer.backbones import frozen
+from prompttransfer.backbones.linear import FrozenLinear, has_bf16_products, rectified
 
-UNITS = torch.cpu._is_avx512_bf16_supported()
+UNITS = has_bf16_products()
+DTYPES = [torch.float32, torch.bfloat16]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(5, 24), (3, 7, 24)])
-def test_a_frozen_linear_layer_gives_what_torch_gives_backward_included(dtype, shape):
+def layers(dtype, *, bias=True, count=1):
     torch.manual_seed(0)
-    weight, bias = torch.randn(40, 24).to(dtype), torch.randn(40).to(dtype)
+    return [nn.Linear(24, 40, bias=bias).to(dtype).requires_grad_(False) for _ in range(count)]
+
+
+def gradient_of(output, states):
+    outer = torch.linspace(-1, 1, output.numel()).view_as(output).to(output)
+    return torch.autograd.grad(output, states, outer, retain_graph=True)[0]
+
+
+def check(ours, wanted, *inputs):
+    """Values and gradients agree, to the tolerance of bf16 where they are in it."""
+    close = {"atol": 0.02, "rtol": 2**-6} if ours.dtype is torch.bfloat16 else {"atol": 1e-5, "rtol": 1e-5}
+    torch.testing.assert_close(ours, wanted, **close)
+    for given in inputs:
+        torch.testing.assert_close(gradient_of(ours, given), gradient_of(wanted, given), **close)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(5, 24), (3, 7, 24)])
+def test_a_frozen_linear_layer_gives_what_torch_gives_backward_included(dtype, bias, shape):
+    (linear,) = layers(dtype, bias=bias)
     states = torch.randn(shape).to(dtype).requires_grad_()
-    results = []
-    for layer in (frozen.affine, F.linear):
-        output = layer(states, weight, bias)
-        (gradient,) = torch.autograd.grad(output, states, torch.ones_like(output))
-        results.append((output, gradient))
-    close = {"atol": 0.02, "rtol": 2**-7} if dtype is torch.bfloat16 else {"atol": 1e-5, "rtol": 1e-6}
-    for ours, wanted in zip(*results, strict=True):
-        torch.testing.assert_close(ours, wanted, **close)
+    add = torch.randn(*shape[:-1], 40).to(dtype).requires_grad_()
+    layer = FrozenLinear(linear)
+    check(layer(states), linear(states), states)
+    check(layer(states, add=add), linear(states) + add, states, add)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_added_may_lie_anywhere_as_the_states_at_one_position_do(dtype):
+    (linear,) = layers(dtype)
+    states, everywhere = torch.randn(3, 24).to(dtype), torch.randn(3, 7, 40).to(dtype)
+    check(FrozenLinear(linear)(states, add=everywhere[:, 2]), linear(states) + everywhere[:, 2])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bias", [True, False])
+def test_several_frozen_layers_run_as_one_and_keep_their_weights(dtype, bias):
+    linears = layers(dtype, bias=bias, count=3)
+    states = torch.randn(5, 24).to(dtype).requires_grad_()
+    wanted = torch.cat([linear(states) for linear in linears], dim=-1)
+    joined = FrozenLinear(*linears)
+    check(joined(states), wanted, states)
+    check(torch.cat([linear(states) for linear in linears], dim=-1), wanted, states)
+    assert linears[2].weight.untyped_storage().data_ptr() == joined.weight.untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_two_layers_with_a_relu_between_them(dtype):
+    (first,) = layers(dtype, bias=False)
+    second = nn.Linear(40, 24, bias=False).to(dtype).requires_grad_(False)
+    states, add = (torch.randn(3, 7, 24).to(dtype).requires_grad_() for _ in range(2))
+    ours = rectified(states, FrozenLinear(first), FrozenLinear(second), add=add)
+    check(ours, second(F.relu(first(states))) + add, states, add)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("change", ["in place", "other values", "other parameter", "other type"])
+def test_a_frozen_layer_follows_its_weights_when_they_change(dtype, count, change):
+    linears = layers(dtype, count=count)
+    layer = FrozenLinear(*linears)
+    states = torch.randn(5, 24).to(dtype)
+    gradient_of(layer(states.requires_grad_()), states)  # lays the weights out both ways
+    for linear in linears:
+        with torch.no_grad():
+            if change == "in place":
+                linear.weight.mul_(-2)
+            elif change == "other values":
+                linear.load_state_dict({"weight": torch.randn(40, 24), "bias": torch.randn(40)})
+            elif change == "other parameter":
+                linear.weight = nn.Parameter(torch.randn(40, 24).to(dtype), requires_grad=False)
+            else:
+                linear.to(torch.float32 if dtype is torch.bfloat16 else torch.bfloat16)
+    states = states.detach().to(linears[0].weight.dtype).requires_grad_()
+    check(layer(states), torch.cat([linear(states) for linear in linears], dim=-1), states)
 
 
 @pytest.mark.skipif(not UNITS, reason="this processor has no units for bf16")
-def test_where_a_processor_has_units_for_bf16_the_bias_is_added_inside_the_product():
-    weight, bias = torch.randn(40, 24).bfloat16(), torch.randn(40).bfloat16()
+def test_where_a_processor_has_units_for_bf16_what_follows_a_product_is_done_inside_it():
+    (linear,) = layers(torch.bfloat16)
     states = torch.randn(5, 24).bfloat16().requires_grad_()
-    assert "_Affine" in type(frozen.affine(states, weight, bias).grad_fn).__name__
+    assert "_Product" in type(FrozenLinear(linear)(states).grad_fn).__name__
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc on Linux is told to keep memory")
