@@ -45,17 +45,18 @@ class FrozenLinear:
                 if self.bias is not None:
                     linear.bias = nn.Parameter(self.bias[start:stop], requires_grad=False)
                 start = stop
-        self._laid_out: dict[str, Tensor] = {}
         self._version = self.weight._version
+        on_cpu = self.weight.device.type == "cpu"
+        in_bf16 = on_cpu and self.weight.dtype is torch.bfloat16 and has_bf16_products()
+        # Both at once and before anything else is computed, so that no gaps are left in the heap.
+        self._laid_out = (_lay_out(self.weight), _lay_out(self.weight.T)) if in_bf16 else None
 
     def _follow(self) -> None:
         """Look whether the model was moved or given other weights."""
-        own = self.linears[0].weight
-        if own.data_ptr() != self.weight.data_ptr() or own.dtype is not self.weight.dtype:
+        own, known = self.linears[0].weight, self.weight
+        moved = own.data_ptr() != known.data_ptr() or own.dtype is not known.dtype
+        if moved or known._version != self._version:
             self._join()
-        if self._version != self.weight._version:
-            self._laid_out.clear()
-            self._version = self.weight._version
 
     def __call__(self, states: Tensor, *, add: Tensor | None = None) -> Tensor:
         """states [..., in] to [..., out], plus `add` [..., out]."""
@@ -70,13 +71,13 @@ class FrozenLinear:
         if torch.compiler.is_compiling():
             return False
         self._follow()
-        # Only one of them is in bf16 under autocast.
-        in_bf16 = states.dtype is torch.bfloat16 and self.weight.dtype is torch.bfloat16
-        return in_bf16 and states.is_cpu and has_bf16_products()
+        # Under autocast the states alone may be in bf16.
+        return self._laid_out is not None and states.dtype is torch.bfloat16
 
     def multiply(self, states: Tensor, *, add: Tensor | None = None, activation: str = "none") -> Tensor:
         """oneDNN's product, with no backward pass of its own."""
-        weight = self._for("forward", self.weight)
+        assert self._laid_out is not None
+        weight, _ = self._laid_out
         if add is None:
             output: Tensor = torch.ops.mkldnn._linear_pointwise(states, weight, self.bias, activation, [], "")
         else:
@@ -87,14 +88,16 @@ class FrozenLinear:
 
     def multiply_back(self, gradient: Tensor) -> Tensor:
         """The gradient of the states, [..., in], from that of the product, [..., out]."""
-        weight = self._for("backward", self.weight.T)
+        assert self._laid_out is not None
+        _, weight = self._laid_out
         output: Tensor = torch.ops.mkldnn._linear_pointwise(gradient, weight, None, "none", [], "")
         return output
 
-    def _for(self, way: str, weight: Tensor) -> Tensor:
-        if way not in self._laid_out:
-            self._laid_out[way] = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), USUAL_ROWS)
-        return self._laid_out[way]
+
+def _lay_out(weight: Tensor) -> Tensor:
+    """A weight [out, in] as oneDNN's kernels want it."""
+    laid_out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), USUAL_ROWS)
+    return laid_out
 
 
 class _Product(torch.autograd.Function):
