@@ -177,12 +177,12 @@ def batches(
         yield indices, backbone.batch(rows, layout=encoded.layout)
 
 
-def most_tokens(backbone: Backbone, encoded: EncodedTask, *, prompts: int) -> int:
-    """Tokens, padding and prompts included, of the largest batch that an evaluation of `prompts` prompts runs."""
-    return max(
-        prompts * batch.rows * (batch.ids.shape[1] + encoded.length)
+def batch_sizes(backbone: Backbone, encoded: EncodedTask, *, prompts: int) -> set[tuple[int, int]]:
+    """Rows and time, padding and prompts included, of the batches that an evaluation of `prompts` prompts runs."""
+    return {
+        (prompts * batch.rows, batch.ids.shape[1] + encoded.length)
         for _, batch in batches(backbone, encoded, prompts=prompts, processes=backbone.processes)
-    )
+    }
 
 
 def repeat(batch: Batch, times: int) -> Batch:

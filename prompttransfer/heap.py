@@ -1,4 +1,4 @@
-"""Memory of a process on a CPU: kept for the next step instead of given back after every tensor.
+"""Memory of a process on a CPU: kept for the next step instead of given back, unless it buys nothing.
 
 glibc gives large blocks back to the system as soon as they are freed, and the system clears every page when the next
 step asks for them: 5 to 10 % of a step of `roberta-base` in bf16.
@@ -7,6 +7,7 @@ step asks for them: 5 to 10 % of a step of `roberta-base` in bf16.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from functools import cache
 
@@ -25,3 +26,26 @@ def keep_heap() -> bool:
     if not hasattr(library, "gnu_get_libc_version"):
         return False
     return bool(library.mallopt(MMAP_MAX, 0) and library.mallopt(TRIM_THRESHOLD, KEPT))
+
+
+LARGE = 3_000_000
+"""Multiply-adds of a token and a layer from which products take so long that compiling them does not count."""
+CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": 32, "LRU_CACHE_CAPACITY": 16}
+"""How many compiled products oneDNN and torch's interface to it keep for a large model, instead of `USUAL` each.
+
+In bf16 a product is compiled anew for every number of rows, a millisecond each, and takes up to 2.5 MB: 25 batches of
+different lengths took .7 GB for `roberta-base`. A step asks for 14 of them, each once a layer.
+"""
+USUAL = 1024
+
+
+def compiled_kept(layer_products: int) -> int:
+    """How many compiled products a process with such a model keeps; see `drop_compiled`."""
+    return sum(CACHES.values()) if layer_products >= LARGE else USUAL * len(CACHES)
+
+
+def drop_compiled(layer_products: int) -> None:
+    """Let this process forget compiled products early if the model is large; to be called before its first product."""
+    if layer_products >= LARGE:
+        for name, most in CACHES.items():
+            os.environ.setdefault(name, str(most))

@@ -7,6 +7,7 @@ them come the weights, the largest values that live beside them for a moment, an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from prompttransfer.backbones.linear import has_bf16_products
-from prompttransfer.evaluation import EncodedTask, most_tokens
+from prompttransfer.evaluation import EncodedTask, batch_sizes
+from prompttransfer.heap import compiled_kept
 from prompttransfer.placement import SINGLE, Placement
 from prompttransfer.processes import Processes
 from prompttransfer.sharding import stacks
@@ -32,6 +34,10 @@ LIBRARIES = 80_000_000
 EVALUATION = 2.8
 """How often the widest layer's values fit into what an evaluation takes on a CPU. It comes on top of what training keeps:
 the heap holds on to what was freed (heap.py), and larger values do not fit into its gaps (measured on roberta-base)."""
+COMPILED = 1_100_000
+"""Bytes of a product that oneDNN has compiled for one number of rows, in bf16 on a CPU, .7 to 1.4 MB measured on the
+embedded models; of a batch for training come `TRAINED` of them and of one for evaluation `EVALUATED`."""
+TRAINED, EVALUATED = 14, 6
 MODULES = 1.5
 """How much more a sharded backbone keeps, whose layers run by their own modules: up to this, measured on a CPU."""
 
@@ -41,7 +47,7 @@ class Memory:
     """Bytes at the peak of a run, by what they are for."""
 
     process: int
-    """The interpreter with its libraries and the rows; 0 on a GPU, where only tensors count."""
+    """The interpreter with its libraries and the rows, and products compiled in bf16; 0 on a GPU, where only tensors count."""
     weights: int
     """Of a sharded backbone this process's share; in bf16 on a CPU with the copies that products work on."""
     kept: int
@@ -92,19 +98,26 @@ def expected_memory(
     backbone.dtype, backbone.checkpoints = dtype, checkpoints
     backbone.batch_for(device)
     backbone.processes = Processes(placement)
-    rows = _heaviest(data)
+    rows, shapes = _heaviest(data)
     kept, tokens = kept_bytes(backbone, rows, length=data.length, layout=data.layout)
     if placement.shards:
         kept = int(MODULES * kept)
     weights, together = _weights(backbone, placement)
-    weights += _laid_out(backbone, device, placement)
-    most = max(most_tokens(backbone, task, prompts=prompts) for task, prompts in evaluated.items())
+    process = _process(device)
+    sizes = {
+        size for task, prompts in evaluated.items() for size in batch_sizes(backbone, task, prompts=prompts)
+    }
+    if device.type == "cpu" and dtype is torch.bfloat16 and has_bf16_products():
+        weights += 0 if placement.shards else _laid_out(backbone)
+        compiled = TRAINED * shapes + EVALUATED * len(sizes)
+        process += COMPILED * min(compiled, compiled_kept(backbone.layer_products))
+    most = max(math.prod(size) for size in sizes)
     training, evaluation = _training(backbone, tokens, checkpoints, len(rows)), _widest(backbone, most)
     # On a GPU recorded calls have memory of their own (backbones/graphs.py).
     on_cpu = device.type == "cpu"
     working = max(training, int(EVALUATION * evaluation)) if on_cpu else training + evaluation
     return Memory(
-        process=_process(device),
+        process=process,
         weights=weights,
         kept=kept,
         working=working + together,
@@ -156,28 +169,27 @@ def _weights(backbone: Backbone, placement: Placement) -> tuple[int, int]:
     return left + split // placement.count, max(2 * size(shared[0]), size(shared[-1]))
 
 
-def _laid_out(backbone: Backbone, device: torch.device, placement: Placement) -> int:
+def _laid_out(backbone: Backbone) -> int:
     """Bytes of the copies of an encoder's weights that oneDNN's products in bf16 work on (backbones/linear.py)."""
-    in_bf16 = device.type == "cpu" and backbone.dtype is torch.bfloat16 and has_bf16_products()
-    if placement.shards or not in_bf16:
-        return 0
     _, layers = stacks(backbone.model)[0]
     return 2 * sum(weight.nbytes for weight in layers.parameters() if weight.ndim == 2)
 
 
-def _heaviest(data: BankData) -> list[Row]:
-    """The rows of the batch with most tokens, of all that will run."""
+def _heaviest(data: BankData) -> tuple[list[Row], int]:
+    """The rows of the batch with most tokens, of all that will run, and the number of different shapes of batches."""
     everybody = range(len(data.rows))
     fixed = data.length + data.backbone.special_tokens
     heaviest: list[Row] = []
     most = 0
+    shapes = set()
     for step in range(data.steps):
         for part in data.plan(step, everybody):
             part = part[:: -data.backbone.processes.count]  # of all processes, the one with the longest rows
-            size = len(part) * (part[0][1].size + fixed)
-            if size > most:
-                most, heaviest = size, [row for _, row, _ in part]
-    return heaviest
+            shape = len(part), part[0][1].size + fixed
+            shapes.add(shape)
+            if math.prod(shape) > most:
+                most, heaviest = math.prod(shape), [row for _, row, _ in part]
+    return heaviest, len(shapes)
 
 
 def _widest(backbone: Backbone, tokens: int) -> int:

@@ -131,13 +131,15 @@ def make_backbone(
 ) -> Any:
     """Ours, around such a model; `kind` is the class of backbone if it is not the family's own."""
     from prompttransfer.backbones import FAMILIES
-    from prompttransfer.heap import keep_heap
+    from prompttransfer.heap import drop_compiled, keep_heap
 
     model = make_model(shape, dtype, device, attention)
+    family = kind or FAMILIES[model.config.model_type]
+    backbone = family(model, shape.special, name=shape.name, revision="random", device=device)
     if device.type == "cpu":
         keep_heap()
-    family = kind or FAMILIES[model.config.model_type]
-    return family(model, shape.special, name=shape.name, revision="random", device=device)
+        drop_compiled(backbone.layer_products)
+    return backbone
 
 
 def operations(model: Any, tokens: float, rows: float) -> float:

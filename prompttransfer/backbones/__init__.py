@@ -13,7 +13,7 @@ import torch
 from prompttransfer.backbones.base import Backbone, Batch, Row
 from prompttransfer.backbones.masked_lm import MaskedLM
 from prompttransfer.backbones.t5 import T5
-from prompttransfer.heap import keep_heap
+from prompttransfer.heap import drop_compiled, keep_heap
 from prompttransfer.placement import SINGLE, Placement
 from prompttransfer.places import EMBEDDED, locate
 from prompttransfer.processes import check_devices, choose_device, join, quiet_lightning
@@ -68,6 +68,7 @@ def load_backbone(
     backbone.processes = processes
     if place.type == "cpu":
         keep_heap()  # from here on: what loading needs for a moment goes back
+        drop_compiled(backbone.layer_products)
     if placement.shards:
         check_shardable(model, name)
         with quiet_lightning():

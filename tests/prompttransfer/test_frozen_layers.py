@@ -1,5 +1,6 @@
 """What frozen layers leave out changes no number, and a process on a CPU keeps the memory of its steps."""
 
+import os
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from prompttransfer.backbones.linear import FrozenLinear, has_bf16_products, rectified
+from prompttransfer.heap import CACHES, LARGE, drop_compiled
 
 UNITS = has_bf16_products()
 DTYPES = [torch.float32, torch.bfloat16]
@@ -125,3 +127,40 @@ def test_loading_a_backbone_on_a_cpu_makes_the_process_keep_memory_that_it_has_u
     if told != "True":
         pytest.skip("the C library is not glibc")
     assert int(given_back) > 20 * int(kept)
+
+
+def test_only_a_large_model_forgets_compiled_products_early_and_a_setting_of_the_user_stands(monkeypatch):
+    for name in CACHES:
+        monkeypatch.setenv(name, "0")  # so that what is set below is taken back
+        monkeypatch.delenv(name)
+    drop_compiled(LARGE - 1)
+    assert not set(CACHES) & set(os.environ)
+    first, *others = CACHES
+    monkeypatch.setenv(first, "7")
+    drop_compiled(LARGE)
+    assert os.environ[first] == "7"
+    assert all(os.environ[name] == str(CACHES[name]) for name in others)
+
+
+@pytest.mark.skipif(not UNITS, reason="this processor has no units for bf16")
+def test_batches_of_many_lengths_do_not_fill_the_memory_of_a_large_model():
+    code = """if True:
+        import resource
+        import torch
+        from prompttransfer.heap import LARGE, drop_compiled, keep_heap
+
+        def products(lengths):
+            for rows in lengths:
+                states = torch.zeros(rows, 640, dtype=torch.bfloat16)
+                torch.ops.mkldnn._linear_pointwise(states, weight, None, "none", [], "")
+                torch.bmm(states[None, :, :64], states[None, :, :64].mT)
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+        keep_heap()
+        drop_compiled(LARGE)
+        weight = torch.zeros(640, 640, dtype=torch.bfloat16)
+        products([2000])
+        print(-products(range(1900, 1950)) + products(range(1600, 1900)))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 30_000, "KB grown over 300 lengths"
