@@ -16,10 +16,12 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,8 @@ class Worker:
     possible: list[float] = field(default_factory=list)
     """Operations a row that products would have done in its time, one value a round."""
     last: dict[str, Any] = field(default_factory=dict)
+    killed: bool = False
+    """Whether the system ended it, which it does when memory runs out."""
 
     def __post_init__(self) -> None:
         command = [sys.executable, __file__, "--worker", json.dumps(self.setup), "--task", self.options.task]
@@ -69,28 +73,45 @@ class Worker:
         )
 
     def run(self, steps: int) -> None:
-        """One round."""
+        """One round; an alternative to ours that the system killed is left out from then on."""
+        if self.killed:
+            return
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(f"{steps}\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # it may have been killed since its last round
+            self.process.stdin.write(f"{steps}\n")
+            self.process.stdin.flush()
         for line in self.process.stdout:
             if line.startswith(MARK):
                 break
         else:
-            status = self.process.wait()
-            why = "killed, most likely for want of memory" if status == -9 else "see its message above"
-            raise SystemExit(f"the process of {self.setup} ended with status {status}: {why}")
+            self._end()
+            return
         self.last = json.loads(line.removeprefix(MARK))
         self.seconds.append(self.last["seconds"] / self.last["rows"])
         self.tokens = self.last["tokens"] / self.last["rows"]
         self.waited.append(self.last["waited"] / self.last["seconds"])
         self.possible.append(self.last["possible"] / self.last["rows"])
 
+    def _end(self) -> None:
+        """What an ended process means: a killed alternative lacks memory, anything else ends the benchmark."""
+        status = self.process.wait()
+        self.killed = status == -signal.SIGKILL
+        why = "killed, most likely for want of memory" if self.killed else "see its message above"
+        if not self.killed or self.contestant not in list(NAMES)[1:]:
+            raise SystemExit(f"the process of {self.setup} ended with status {status}: {why}")
+        say(f"  {NAMES[self.contestant]}: {why}; --against {self.contestant} runs it alone beside ours")
+
     def close(self) -> None:
         """End the process."""
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
+
+    @property
+    def contestant(self) -> str:
+        """Its name."""
+        return str(self.setup["contestant"])
 
     @property
     def rate(self) -> float:
@@ -146,8 +167,7 @@ def turns(
         for name in types:
             limits.setdefault(name, []).append(limit.last[name])
         for worker in workers:
-            ours = worker.setup["contestant"] == "ours"
-            worker.run(options.steps * 3 if ours else options.steps)
+            worker.run(options.steps * 3 if worker.contestant == "ours" else options.steps)
         say(f"  round {round_number + 1} of {options.rounds} done")
     for worker in (limit, *workers):
         worker.close()
@@ -171,8 +191,11 @@ def table(options: argparse.Namespace) -> None:
         half = precision == "bf16"
         rows = []
         for worker in workers:
-            name = worker.setup["contestant"]
+            name = worker.contestant
             kind = "bfloat16" if half and name not in ("peft", "plain") else "float32"
+            if worker.killed:
+                rows.append([shown[name], "-", "-", "too little", kind, "-"])
+                continue
             rows.append(
                 [
                     shown[name], f"{ours.rate / worker.rate:.2f}", f"{worker.rate:.2f}",
