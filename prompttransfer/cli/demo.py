@@ -26,7 +26,7 @@ STEPS, TEST_ROWS = 80, 150
 INDICATORS = ("E_concat", "E_average", "C_concat", "C_average", "C_concat-minus-initial", "ON", "few-shot")
 OTHER_BACKBONES = ("microworld-roberta-wide", "microworld-roberta")
 """Where the prompts are carried to: the first that they are not from."""
-OTHER_STEPS, FIT_STEPS, MOST_UNSEEN = 60, 100, 3
+OTHER_STEPS, FIT_STEPS, MOST_UNSEEN = 100, 200, 3
 
 
 def demo(
