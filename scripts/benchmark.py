@@ -37,6 +37,7 @@ NAMES = {
     "peft-weights": "PEFT, bf16 weights, dynamic padding",
     "plain": "plain loop as the original code",
 }
+ALTERNATIVES = list(NAMES)[1:]
 IN_FLOAT32 = {**NAMES, "peft-fair": "PEFT, dynamic padding"}
 """Where ours runs in float32 the fair fight does too; bf16 weights then have no part in it."""
 del IN_FLOAT32["peft-weights"]
@@ -97,7 +98,7 @@ class Worker:
         status = self.process.wait()
         self.killed = status == -signal.SIGKILL
         why = "killed, most likely for want of memory" if self.killed else "see its message above"
-        if not self.killed or self.contestant not in list(NAMES)[1:]:
+        if not self.killed or self.contestant not in ALTERNATIVES:
             raise SystemExit(f"the process of {self.setup} ended with status {status}: {why}")
         say(f"  {NAMES[self.contestant]}: {why}; --against {self.contestant} runs it alone beside ours")
 
@@ -194,7 +195,7 @@ def table(options: argparse.Namespace) -> None:
             name = worker.contestant
             kind = "bfloat16" if half and name not in ("peft", "plain") else "float32"
             if worker.killed:
-                rows.append([shown[name], "-", "-", "too little", kind, "-"])
+                rows.append([shown[name], "-", "-", "did not fit", kind, "-"])
                 continue
             rows.append(
                 [
@@ -304,7 +305,7 @@ def main() -> None:
         "--precision", choices=("bf16", "fp32"), default=None, help="ours; default: what the hardware has"
     )
     parser.add_argument(
-        "--against", nargs="+", choices=list(NAMES)[1:], default=list(NAMES)[1:], help="in the table"
+        "--against", nargs="+", choices=ALTERNATIVES, default=ALTERNATIVES, help="in the table"
     )
     parser.add_argument(
         "--clock",

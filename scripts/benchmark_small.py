@@ -180,21 +180,39 @@ def memory(options: argparse.Namespace) -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         real = _save_backbone(Path(folder) / "roberta-base")
-        cases = [(BACKBONE, 20, 32), (real, 100, 16)]
+        short = ["--steps", "3", "--limit-train", "200", "--limit-test", "100", "--task", "microworld-sst2"]
+        long = [
+            "--steps",
+            "150",
+            "--task",
+            *(f"microworld-{name}" for name in ("imdb", "snli", "sst2", "qqp")),
+        ]
+        checkpoints = ["--checkpoint-activations"]
+        cases = [
+            ("microworld, one task, 3 steps", BACKBONE, 20, 32, short, ([], checkpoints)),
+            ("microworld, four tasks, 150 steps", BACKBONE, 20, 32, long, ([],)),
+            ("roberta-base, one task, 3 steps", real, 100, 16, short, ([], checkpoints)),
+        ]
         # Without bf16 units a step of roberta-base in bf16 takes minutes, and nobody would train so.
         precisions = ("fp32", "bf16") if options.precision == "bf16" else ("fp32",)
         if options.device.startswith(
             "cuda"
         ):  # the libraries' own memory is not counted there, and hides nothing
-            cases, precisions = cases[1:], precisions[-1:]
-        for backbone, length, batch in cases:
+            cases, precisions = cases[-1:], precisions[-1:]
+        for name, backbone, length, batch, given, flags in cases:
             for precision in precisions:
-                for flag in ([], ["--checkpoint-activations"]):
+                for flag in flags:
                     arguments = [
-                        *("train", "--task", "microworld-sst2"),
-                        *("--backbone", str(backbone), "--length", str(length), "--batch", str(batch)),
-                        *("--precision", precision, "--device", options.device, "--steps", "3"),
-                        *("--limit-train", "200", "--limit-test", "100"),
+                        *(
+                            "train",
+                            "--backbone",
+                            str(backbone),
+                            "--length",
+                            str(length),
+                            "--batch",
+                            str(batch),
+                        ),
+                        *("--precision", precision, "--device", options.device, *given),
                         *("--output", str(Path(folder) / "out" / str(len(rows))), *flag),
                     ]
                     said = _quietly([sys.executable, "-m", "prompttransfer", *arguments, "--dry-run"])
@@ -204,11 +222,11 @@ def memory(options: argparse.Namespace) -> None:
                     expected, measured = float(found[1]), _peak_memory(arguments, options.device)
                     rows.append(
                         [
-                            Path(backbone).name, precision, "yes" if flag else "no", f"{expected:.2f}",
+                            name, precision, "yes" if flag else "no", f"{expected:.2f}",
                             f"{measured:.2f}", f"{100 * (expected / measured - 1):+.0f} %",
                         ]
                     )  # fmt: skip
-    markdown(["backbone", "precision", "checkpoints", "expected GB", "measured GB", "difference"], rows)
+    markdown(["run", "precision", "checkpoints", "expected GB", "measured GB", "difference"], rows)
 
 
 def _quietly(command: Sequence[str]) -> str:
