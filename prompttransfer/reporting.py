@@ -21,6 +21,7 @@ from analysis.prediction import Prediction, predict
 from analysis.report import ReportData, View, render_report
 from projectors.artifacts import read_record as read_projector
 from prompttransfer.artifacts import load_prompt
+from prompttransfer.calls import Call
 from prompttransfer.files import write_text
 from prompttransfer.prompt import Prompt
 from prompttransfer.report_commands import commands
@@ -42,17 +43,18 @@ CONTROLS = ("own prompt", "projected", "projected, validated step")
 
 def write_report(run: Path, output: Path | None = None, *, title: str = "") -> Path:
     """Write the page of a run beside its folders (or to `output`), whole or not at all."""
-    page = render_report(collect(run, title=title))
+    page = render_report(collect(run, title=title, output=output))
     path = output or run / PAGE
     write_text(path, page)
     return path
 
 
-def collect(run: Path, *, title: str = "") -> ReportData:
+def collect(run: Path, *, title: str = "", output: Path | None = None) -> ReportData:
     """Everything of a run that the page shows; UserError where the folder has no matrix, or a file is damaged."""
-    folder = find_run(run)
-    full = read_transfer(folder.matrix)
-    folder, prompts = of_the_matrix(folder, full)
+    whole = find_run(run)
+    full = read_transfer(whole.matrix)
+    every = {path: load_prompt(path) for path in whole.prompts}
+    folder, prompts = of_the_matrix(whole, full, every)
     prefix = shared_prefix(full.raw.targets)
     record, shown = without_prefix(full, prefix), [_short_prompt(prompt, prefix) for prompt in prompts]
     labels = row_labels(record)
@@ -65,6 +67,8 @@ def collect(run: Path, *, title: str = "") -> ReportData:
     cross, controls = cross_model(folder, notes)
     if seeds is None and len({p.seed for p in prompts}) <= 1 and not record.tuned:
         notes.append("One seed: differences here are not evidence; train with several --seeds for a spread.")
+    page = Call(verb="report").with_options(run=run, output=output, title=title or None)
+    again = commands(folder, full, every, page, notes)
     return ReportData(
         title=title or f"Prompt transfer on {record.backbone or run.resolve().name}",
         views=views,
@@ -78,7 +82,7 @@ def collect(run: Path, *, title: str = "") -> ReportData:
         cross_model_controls=controls,
         facts=facts(folder, record, shown),
         environment=record.versions,
-        commands=commands(folder, full, prompts),
+        commands=again,
         notes=tuple(notes),
     )
 
@@ -103,9 +107,10 @@ def _short_prompt(prompt: Prompt, prefix: str) -> Prompt:
     return replace(prompt, name=prompt.name.removeprefix(prefix), task=prompt.task.removeprefix(prefix))
 
 
-def of_the_matrix(folder: RunFolder, record: TransferRecord) -> tuple[RunFolder, list[Prompt]]:
+def of_the_matrix(
+    folder: RunFolder, record: TransferRecord, prompts: Mapping[Path, Prompt]
+) -> tuple[RunFolder, list[Prompt]]:
     """The run with the prompts of the matrix's backbone alone: those of a projector's other side are not its sources."""
-    prompts = {path: load_prompt(path) for path in folder.prompts}
     kept = {path: prompt for path, prompt in prompts.items() if prompt.backbone == record.backbone} or prompts
     return replace(folder, prompts=tuple(kept)), list(kept.values())
 
@@ -183,9 +188,9 @@ def read_indicators(
     for name, path in folder.indicators.items():
         table = read_square(path).rename(index=label, columns=label)
         tables[name] = table.groupby(level=0, sort=False).mean().T.groupby(level=0, sort=False).mean().T
-    if folder.layer_indicators:
+    if folder.layer_files:
         notes.append(
-            f"{folder.layer_indicators} overlaps over some layers only are not in the table: compare them with correlate."
+            f"{len(folder.layer_files)} overlaps over some layers only are not in the table: compare them with correlate."
         )
     return tables
 

@@ -60,7 +60,9 @@ def mask(
     Specific are neurons that the prompt activates and the others seldom do; `--by largest` takes those with the largest
     activations (v2.0 of the authors' code, which switches off 20 %). The model is proved unchanged afterwards.
     """
+    given = dict(locals())
     from prompttransfer.artifacts import load_prompt
+    from prompttransfer.calls import note_call, precision_name, remember
     from prompttransfer.cli.common import load_targets, resolve_tasks, say
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.evaluation import encode_task
@@ -95,6 +97,8 @@ def mask(
             "the backbone changed while neurons were switched off: this is a bug, please report it"
         )
     _finish(curve, own, target.task.metric, output, as_json)
+    call = remember("neurons mask", mask, given, precision=precision_name(model.dtype))
+    note_call([output.with_suffix(".csv")], call)
 
 
 def check_shares(shares: Sequence[float]) -> list[float]:

@@ -75,6 +75,8 @@ def capture(
     The input is the prompt alone, read where the answer is given (Su et al. 2022, section 6), or with --task the mean
     over real rows.
     """
+    given = dict(locals())
+    from prompttransfer.calls import note_call, precision_name, remember
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.mask import training_rows
     from prompttransfer.cli.tables import read_prompts, say_written
@@ -88,6 +90,7 @@ def capture(
         model, found, rule=rule, share=share, encoded=encoded, other_layout=other_layout
     )
     path = save_states(captured, output)
+    note_call([path], remember("neurons capture", capture, given, precision=precision_name(model.dtype)))
     if as_json:
         say_written([path], True, _record(captured))
     else:
@@ -149,7 +152,9 @@ def overlap(
     as_json: AsJson = False,
 ) -> None:
     """Overlap of every two prompts, over all layers and by windows, without the model; one CSV each, for `correlate`."""
+    given = dict(locals())
     from analysis.neurons import OVERLAPS, overlaps
+    from prompttransfer.calls import note_call, remember
     from prompttransfer.cli.tables import say_written, write_table
     from prompttransfer.neuron_states import load_all
 
@@ -162,6 +167,7 @@ def overlap(
         for name, found in tables.items()
         for span, table in found.items()
     ]
+    note_call(paths, remember("neurons overlap", overlap, given))
     if as_json:
         matrices = {n: {s: t.to_numpy().tolist() for s, t in found.items()} for n, found in tables.items()}
         say_written(paths, True, {"prompts": list(captured.states.names), "overlap": matrices})

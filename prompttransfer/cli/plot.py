@@ -27,7 +27,9 @@ def heatmap(
     types: Types = None,
     cluster: Annotated[bool, typer.Option(help="Order by clustering, with the tree, not by type.")] = False,
     title: Title = "",
-    label: Annotated[str, typer.Option(help="What a value is, beside the colour bar.")] = "",
+    label: Annotated[
+        str, typer.Option(help="What a value is, beside the colour bar; as the file's own record says.")
+    ] = "",
     leave_out: Annotated[list[str] | None, typer.Option(help="Task to leave out, may be repeated.")] = None,
     json_: Json = False,
 ) -> None:
@@ -37,7 +39,7 @@ def heatmap(
 
     table = without(read_matrix(file), leave_out or [])
     kinds = task_types([*map(str, table.index), *map(str, table.columns)], types or [])
-    figure = draw(table, kinds, title=title, value_label=label, cluster=cluster)
+    figure = draw(table, kinds, title=title, value_label=label or meaning_of(file), cluster=cluster)
     say_written(write_figure(figure, output or file.with_suffix(".png")), json_)
 
 
@@ -55,11 +57,11 @@ def map_(
     title: Title = "",
     json_: Json = False,
 ) -> None:
-    """Map of prompts coloured by type; several seeds or checkpoints of a task are joined."""
-    import pandas as pd
-    import torch
+    """Map of prompts coloured by type; several seeds or checkpoints of a task are joined and named once.
 
-    from analysis.figures import coordinates, prompt_map
+    Prompts of several seeds are placed by what training added to the vectors that they started from.
+    """
+    from analysis.figures import prompt_map
     from prompttransfer.cli.tables import (
         check_comparable,
         read_prompts,
@@ -67,16 +69,14 @@ def map_(
         task_types,
         write_figure,
     )
+    from prompttransfer.report_pictures import map_points
 
     found = read_prompts(prompts)
     check_comparable(found)
-    places = coordinates(torch.stack([p.vectors for p in found]).flatten(1).double().numpy(), method, seed)
+    points, what = map_points(found, method, seed)
     kinds = task_types([p.task for p in found], types or [])
-    points = pd.DataFrame(places, columns=["x", "y"])
-    points["task"] = [p.task for p in found]
     points["type"] = [kinds.get(p.task, "") for p in found]
-    figure = prompt_map(points, title=title, method={"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}[method])
-    say_written(write_figure(figure, output), json_)
+    say_written(write_figure(prompt_map(points, title=title, method=what), output), json_)
 
 
 @plot_app.command("scatter")
@@ -108,13 +108,18 @@ def scatter(
 def curves(
     sources: Annotated[
         list[Path],
-        typer.Argument(help="Prompt folders, or one CSV with columns task, start, seed, step, score."),
+        typer.Argument(
+            help="Prompt folders, or one CSV with columns task, start, seed, step, score, and recipe."
+        ),
     ],
     output: Annotated[Path, typer.Option(help="Name of the picture.")] = Path("runs/curves.png"),
     title: Title = "",
     json_: Json = False,
 ) -> None:
-    """Learning curves from scratch against from a transferred prompt, a panel a task."""
+    """Learning curves from scratch against from a transferred prompt, a panel a task.
+
+    Seeds of one recipe are averaged; runs of other recipes have lines of their own.
+    """
     from analysis.figures import learning_curves
     from prompttransfer.cli.tables import read_long_table, say_written, write_figure
 
@@ -141,24 +146,30 @@ def masking(
 
 @plot_app.command("projectors")
 def projectors(
-    file: Annotated[
-        Path, typer.Argument(help="A matrix as CSV: rows projectors and controls, columns tasks.")
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folders or report.csv of projectors as `project fit` writes them, or one matrix as CSV: rows projectors "
+            "and controls, columns tasks."
+        ),
     ],
     control: Annotated[list[str] | None, typer.Option(help="Row that is a control, may be repeated.")] = None,
     output: Output = None,
     title: Title = "",
-    decimals: Annotated[int, typer.Option(help="Places after the point.")] = 1,
+    decimals: Annotated[
+        int | None, typer.Option(help="Places after the point; 3 for scores up to 1, else 1.")
+    ] = None,
     json_: Json = False,
 ) -> None:
-    """The projector table, controls below the rule."""
+    """The table of projectors, controls below the rule."""
     from analysis.figures import projector_table
-    from analysis.matrices import is_reference
-    from prompttransfer.cli.tables import read_matrix, say_written, write_figure
+    from prompttransfer.cli.tables import say_written, write_figure
 
-    table = read_matrix(file)
-    controls = control if control is not None else [str(r) for r in table.index if is_reference(str(r))]
-    figure = projector_table(table, controls, title=title, decimals=decimals)
-    say_written(write_figure(figure, output or file.with_suffix(".png")), json_)
+    table, controls = projector_scores(files)
+    places = decimals if decimals is not None else 3 if table.abs().max().max() <= 1 else 1
+    figure = projector_table(table, controls if control is None else control, title=title, decimals=places)
+    beside = files[0] / "projectors.png" if files[0].is_dir() else files[0].with_suffix(".png")
+    say_written(write_figure(figure, output or beside), json_)
 
 
 @plot_app.command("neurons")
@@ -206,6 +217,90 @@ def layers(
     table = overlap_by_layer(captured.states, prompt_types(captured, types or []), measure=measure)
     figure = layer_curves(table, title=title, value_label=f"mean overlap {measure}")
     say_written(write_figure(figure, output or files[0].with_name("layers.png")), json_)
+
+
+def projector_scores(files: list[Path]):
+    """The table of projectors (rows conditions, columns groups of tasks) or of a matrix, and its rows that are controls."""
+    import pandas as pd
+
+    from analysis.matrices import is_reference
+    from prompttransfer.cli.tables import read_matrix
+    from prompttransfer.reporting import CONTROLS
+
+    if len(files) == 1 and files[0].is_file() and not _is_projector_report(files[0]):
+        table = read_matrix(files[0])
+        return table, [str(row) for row in table.index if is_reference(str(row))]
+    columns: dict[str, dict[str, float]] = {}
+    folders = [file if file.is_dir() else file.parent for file in files]
+    alike = len({folder.resolve().name for folder in folders}) < len(files)
+    for file, folder in zip(files, folders, strict=True):
+        prefix = f"{folder if alike else folder.resolve().name}: " if len(files) > 1 else ""
+        for group, means in _projector_means(file).items():
+            columns[prefix + group] = means
+    table = pd.DataFrame(columns)
+    return table, [str(row) for row in table.index if row not in CONTROLS]
+
+
+REPORT_COLUMNS = ("task", "group", "condition", "seed", "value")
+
+
+def _is_projector_report(file: Path) -> bool:
+    from prompttransfer.cli.tables import read_text
+
+    return file.suffix.lower() == ".csv" and read_text(file).partition("\n")[0].strip() == ",".join(
+        REPORT_COLUMNS
+    )
+
+
+def _projector_means(file: Path) -> dict[str, dict[str, float]]:
+    """Group of tasks -> condition -> mean, of a projector's folder or of the cells in its report.csv."""
+    from dataclasses import asdict
+
+    from projectors.artifacts import read_record
+    from projectors.report import Cell, summarise
+    from prompttransfer.cli.tables import read_long_table
+    from tasks.errors import UserError
+
+    if file.is_dir() or file.name == "projector.json":
+        scores = read_record(file if file.is_dir() else file.parent).scores
+        return {
+            group: {name: entry["mean"] for name, entry in rows.items()} for group, rows in scores.items()
+        }
+    table = read_long_table(file)
+    missing = [name for name in REPORT_COLUMNS if name not in table.columns]
+    if missing or table.empty:
+        raise UserError(
+            f"{file} is no table of a projector: it needs columns {', '.join(REPORT_COLUMNS)} and a row; missing: "
+            f"{', '.join(missing) or 'rows'}"
+        )
+    try:
+        cells = [
+            Cell(str(t), str(g), str(c), int(s), float(v))
+            for t, g, c, s, v in table[list(REPORT_COLUMNS)].to_numpy()
+        ]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{file}: seed and value are numbers: {error}") from error
+    return {
+        group: {name: asdict(entry)["mean"] for name, entry in rows.items()}
+        for group, rows in summarise(cells).items()
+    }
+
+
+def meaning_of(file: Path) -> str:
+    """What the values of a matrix are, by the record beside it (transfer.json) or by the name of its file."""
+    from prompttransfer.run_folder import MATRIX, read_transfer
+    from tasks.errors import UserError
+
+    relative = file.stem == "transfer_relative"
+    if file.stem.startswith("similarity_"):
+        return file.stem.removeprefix("similarity_")
+    if not (relative or file.stem == "transfer"):
+        return file.stem
+    try:
+        metrics = list(dict.fromkeys(read_transfer(file.with_name(MATRIX)).raw.metrics))
+    except UserError:
+        metrics = []
+    return f"{', '.join(metrics) or 'score'}, {'relative to own prompt' if relative else 'raw'}"
 
 
 def prompt_types(captured, given):

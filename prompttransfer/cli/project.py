@@ -107,6 +107,7 @@ def fit(
     prompts, random prompts and no prompt, on fitted tasks, unseen tasks of a fitted type and unseen tasks of others.
     A killed fit goes on when the same command is given again.
     """
+    given = dict(locals())
     from projectors.architectures import Architecture
     from projectors.artifacts import MARKER
     from projectors.experiment import run_experiment
@@ -114,6 +115,7 @@ def fit(
     from projectors.gathering import Options
     from projectors.methods import LABEL_FREE, find_method, plan_for
     from prompttransfer.backbones import load_backbone
+    from prompttransfer.calls import note_call, precision_name, remember
     from prompttransfer.cli.common import print_json, resolve_tasks, say
     from prompttransfer.files import check_free
     from tasks.errors import UserError
@@ -163,6 +165,8 @@ def fit(
         return
     outcome = run_experiment(source, target, fitting, others, options, tell=tell)
     save(outcome, output)
+    call = remember("project fit", fit, given, precision=precision_name(source.dtype))
+    note_call([output / MARKER], call)
     if as_json:
         print_json(outcome.as_dict() | {"folder": str(output)})
     else:
@@ -180,9 +184,11 @@ def apply(
     as_json: AsJson = False,
 ) -> None:
     """Carry prompts across; what comes out are ordinary prompts of the target, for evaluate and transfer."""
+    given = dict(locals())
     from projectors.artifacts import load_projector
     from projectors.projector import check_source, project
     from prompttransfer.artifacts import MARKER, find_prompts, load_prompt, save_prompt
+    from prompttransfer.calls import note_call, remember
     from prompttransfer.cli.common import print_json, say
     from prompttransfer.files import check_free, safe_name
     from tasks.errors import UserError
@@ -207,6 +213,7 @@ def apply(
             f"{prompt.name}: now a prompt of {prompt.backbone} ({prompt.length} x {prompt.width})",
             quiet=as_json,
         )
+    note_call([output / prompt.name for prompt in made], remember("project apply", apply, given))
     if as_json:
         print_json([{"name": prompt.name, "folder": str(output / prompt.name)} for prompt in made])
     else:

@@ -121,6 +121,7 @@ def train(
     if not dry_run and must_start(placement, device):
         return run_on(placement, train, **given)
     from prompttransfer.backbones import load_backbone, outline_backbone
+    from prompttransfer.calls import note_call, precision_name, remember
     from prompttransfer.recipes import recipe_for
     from prompttransfer.training import Job
 
@@ -176,6 +177,8 @@ def train(
     if first:
         for run in results:
             save_prompt(run.prompt, output / run.prompt.name)
+        call = remember("train", train, given, **recipe.as_dict(), precision=precision_name(model.dtype))
+        note_call([output / run.prompt.name for run in results], call)
         options.clear()
     if as_json:
         print_json([{"folder": str(output / r.prompt.name), "scores": r.prompt.scores} for r in results])

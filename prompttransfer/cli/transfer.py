@@ -98,6 +98,7 @@ def transfer(
     tasks = resolve_tasks(to, label_words)
     if must_start(placement, device):
         return run_on(placement, transfer, **given)
+    from prompttransfer.calls import note_call, precision_name, recipe_options, remember
     from prompttransfer.reuse import zero_shot
 
     targets = load_targets(tasks, data=data, limit_train=limit_train, limit_test=limit_test)
@@ -145,6 +146,9 @@ def transfer(
     record = _record(model, matrix, tasks, targets, pairs)
     with atomic_folder(output, marker=MARKER) as folder:
         write_transfer(folder, matrix, record, pairs, trained)
+        recipe = recipe_options(trained[0].prompt.settings) if trained else {}
+        call = remember("transfer", transfer, given, **recipe, precision=precision_name(model.dtype))
+        note_call([folder / MARKER], call)
     if options is not None:
         options.clear()
     if as_json:
