@@ -100,8 +100,8 @@ def remember(
     asked.update((name, value) for name, value in known.items() if name in defaults)
     options = {
         name: plain
-        for name, value in asked.items()
-        if name not in _NOT_KEPT and (plain := _plain(name, value)) is not None and plain != []
+        for name in defaults  # in the order of the command's own options
+        if name in asked and name not in _NOT_KEPT and (plain := _plain(name, asked[name])) not in (None, [])
     }
     return Call(verb=verb, options=options).model_dump()
 
