@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from analysis.figures import (
     coordinates,
     figure_bytes,
+    heatmap,
     layer_curves,
     learned,
     learning_curves,
@@ -28,6 +29,7 @@ from analysis.figures import (
 from analysis.figures.curves import SCRATCH
 from analysis.prediction import BASELINE, Prediction
 from analysis.report import Picture, View
+from analysis.report.matrix import MOST_SHOWN
 from prompttransfer.artifacts import load_prompt
 from prompttransfer.neuron_states import load_all
 from prompttransfer.prompt import Prompt
@@ -71,9 +73,15 @@ def draw_all(
             "The indicator that ranks sources best; filled points are pairs of one type.",
             lambda: scatter(view.table, tables[best.indicator], types, name=best.indicator, transfer_label=view.name, common=True),
         )  # fmt: skip
+    if max(view.table.shape) > MOST_SHOWN:
+        draw(
+            "Transfer matrix",
+            f"All of it, {view.meaning or view.name}.",
+            lambda: heatmap(view.table, types, value_label=view.name),
+        )
     draw(
         "Map of prompts",
-        "Each point is a prompt, by the main directions of its vectors (PCA).",
+        "Each point is a prompt, by the main directions (PCA) of what the axes name.",
         lambda: _map(prompts, types),
     )
     draw(
@@ -199,6 +207,9 @@ def _curves(prompts: Sequence[Prompt], types: Mapping[str, str], prefix: str) ->
         table[column] = table[column].str.removeprefix(prefix)
     starts = [start for start in dict.fromkeys(table["start"]) if start != SCRATCH]
     if len(starts) > MANY_STARTS:
+        table["seed"] = (
+            table["start"] + " " + table["seed"].astype(str)
+        )  # what is averaged is no longer seeds alone
         kinds = {s: types.get(s) or types.get(re.sub(r"-s\d+$", "", s)) for s in starts}
         table["start"] = [
             start if start == SCRATCH else "same type" if kinds[start] == types.get(task) else "another type"

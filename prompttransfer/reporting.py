@@ -8,7 +8,7 @@ is analysis/report.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -37,6 +37,8 @@ from prompttransfer.run_folder import (
 from tasks.catalog import all_tasks
 
 PAGE = "report.html"
+MOST_PREDICTED = 200
+"""Tasks over which indicators are judged on the page; the draws of more take minutes."""
 CONTROLS = ("own prompt", "projected", "projected, validated step")
 """Rows of a projector's table that are no controls."""
 
@@ -208,8 +210,14 @@ def answer(
         else:
             others.append(name)
     if others:
-        notes.append(f"Left out, as they name no two tasks of the matrix on both sides: {', '.join(others)}.")
+        notes.append(f"Left out, as they name no two tasks of the matrix on both sides: {few(others, ', ')}.")
     if not rows or not usable:
+        return ()
+    if len(rows) > MOST_PREDICTED:
+        notes.append(
+            f"Whether indicators predict transfer is not on this page for {len(rows):,} tasks (at most {MOST_PREDICTED}): "
+            "ask `prompttransfer correlate`."
+        )
         return ()
     typed = all(column in types for column in transfer.columns)
     return predict(transfer, usable, types if typed else None, common=True)
@@ -250,24 +258,31 @@ def facts(folder: RunFolder, record: TransferRecord, prompts: Sequence[Prompt]) 
         "scored on": record.split,
         "test rows": _rows(raw),
         "metrics": ", ".join(dict.fromkeys(raw.metrics)),
-        "data": "; ".join(data),
+        "data": few(data),
         "seeds of tuned runs": ", ".join(str(s) for s in sorted({pair.seed for pair in record.tuned})),
     }
     if prompts:
-        found["recipe"] = "; ".join(dict.fromkeys(map(_recipe, prompts)))
+        found["recipe"] = few(dict.fromkeys(map(_recipe, prompts)))
         found["layout"] = ", ".join(dict.fromkeys(p.layout for p in prompts))
         found["seeds"] = ", ".join(str(s) for s in sorted({p.seed for p in prompts if p.seed is not None}))
         words = (
             f"{p.task}: " + ", ".join(f"{k} = {v}" for k, v in p.words.items()) for p in prompts if p.words
         )
-        found["label words"] = "; ".join(dict.fromkeys(words))
+        found["label words"] = few(dict.fromkeys(words))
     return {name: text for name, text in found.items() if text}
 
 
 def _rows(raw: MatrixRecord) -> str:
     if len(set(raw.rows)) == 1 and len(raw.rows) > 1:
         return f"{raw.rows[0]} of each target"
-    return ", ".join(f"{target} {count}" for target, count in zip(raw.targets, raw.rows, strict=False))
+    return few([f"{target} {count}" for target, count in zip(raw.targets, raw.rows, strict=False)], ", ")
+
+
+def few(texts: Iterable[str], between: str = "; ", most: int = 40) -> str:
+    """Texts in a row, of very many the first and how many more there are."""
+    found = list(texts)
+    more = f"{between}and {len(found) - most:,} more" if len(found) > most else ""
+    return between.join(found[:most]) + more
 
 
 def _recipe(prompt: Prompt) -> str:

@@ -96,15 +96,17 @@ def _told_apart(table: pd.DataFrame) -> pd.DataFrame:
         )
     sources = [start for start in dict.fromkeys(table["start"]) if start != SCRATCH]
     if len(sources) > MOST_LINES:
+        table["seed"] = table["start"].astype(str) + " " + table["seed"].astype(str)
         table["start"] = table["start"].where(table["start"] == SCRATCH, f"{len(sources)} other prompts")
     return table
 
 
 def _line_name(table: pd.DataFrame, start: str, recipe: str) -> str:
     """What a line is: its start, its recipe where there are several, and how many seeds it is the mean of."""
-    seeds = table[(table["start"] == start) & (table["recipe"] == recipe)]["seed"].nunique()
-    more = [recipe] if recipe else []
-    return f"from {', '.join([start, *more])}" + (f" ({seeds} seeds)" if seeds > 1 else "")
+    seeds = table[(table["start"] == start) & (table["recipe"] == recipe)]["seed"]
+    more, what = [recipe] if recipe else [], "seeds" if pd.api.types.is_numeric_dtype(seeds) else "runs"
+    count = seeds.nunique()
+    return f"from {', '.join([start, *more])}" + (f" ({count} {what})" if count > 1 else "")
 
 
 def _learning_panel(axes: Axes, table: pd.DataFrame, lines: Sequence[tuple[str, str]]) -> None:

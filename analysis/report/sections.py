@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.matrices import split_references
 from analysis.prediction import BASELINE, Prediction
@@ -18,37 +19,34 @@ def summary(data: ReportData) -> str:
     """The means that the matrix comes down to, of its first view, as a list of numbers with their names."""
     view = data.views[0]
     prompts, references = split_references(view.table)
-    groups: dict[str, list[float]] = {"own prompt": [], "same type": [], "different type": []}
-    for (row, column), value in _cells(prompts):
-        kinds = data.types.get(row, ""), data.types.get(column, "")
-        own = row == column or row.split("@")[0] == column
-        name = "own prompt" if own else "same type" if kinds[0] and kinds[0] == kinds[1] else "different type"
-        groups[name].append(value)
-    groups.update(
-        {
-            str(name): [v for v in row if np.isfinite(v)]
-            for name, row in zip(references.index, references.to_numpy(dtype=float), strict=True)
-        }
-    )
+    values = prompts.to_numpy(dtype=float)
+    known = np.isfinite(values)
+    sources, targets = _objects(prompts.index), _objects(prompts.columns)
+    stems = _objects([name.split("@")[0] for name in sources])
+    own = (sources[:, None] == targets[None, :]) | (stems[:, None] == targets[None, :])
+    kinds, theirs = (_objects([data.types.get(name, "") for name in names]) for names in (sources, targets))
+    same = (kinds[:, None] == theirs[None, :]) & (kinds != "")[:, None]
+    groups = {
+        "own prompt": values[known & own],
+        "same type": values[known & ~own & same],
+        "different type": values[known & ~own & ~same],
+    }
+    for name, row in zip(references.index, references.to_numpy(dtype=float), strict=True):
+        groups[str(name)] = row[np.isfinite(row)]
     items = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{_mean(values, view.percent)}</dd></div>"
-        for name, values in groups.items()
-        if values
+        f"<div><dt>{escape(name)}</dt><dd>{_mean(scores, view.percent)}</dd></div>"
+        for name, scores in groups.items()
+        if len(scores)
     )
     meaning = f", {escape(view.meaning)}" if view.meaning else ""
     return f'<p>Mean over cells of the matrix ({escape(view.name)}{meaning}):</p><dl class="figures">{items}</dl>{_sentence(data)}'
 
 
-def _cells(table: pd.DataFrame) -> list[tuple[tuple[str, str], float]]:
-    return [
-        ((str(row), str(column)), float(value))
-        for row, values in zip(table.index, table.to_numpy(dtype=float), strict=True)
-        for column, value in zip(table.columns, values, strict=True)
-        if np.isfinite(value)
-    ]
+def _objects(names: Iterable[object]) -> NDArray[np.object_]:
+    return np.array([str(name) for name in names], dtype=object)
 
 
-def _mean(values: list[float], percent: bool) -> str:
+def _mean(values: NDArray[np.float64], percent: bool) -> str:
     mean = float(np.mean(values))
     return f"{mean * 100:.0f} %" if percent else f"{mean:.3g}"
 

@@ -165,7 +165,10 @@ def fit(
         return
     outcome = run_experiment(source, target, fitting, others, options, tell=tell)
     save(outcome, output)
-    call = remember("project fit", fit, given, precision=precision_name(source.dtype))
+    call = remember(
+        "project fit", fit, given, precision=precision_name(source.dtype), source_backbone=source.name,
+        target_backbone=target.name,
+    )  # fmt: skip
     note_call([output / MARKER], call)
     if as_json:
         print_json(outcome.as_dict() | {"folder": str(output)})

@@ -177,7 +177,14 @@ def train(
     if first:
         for run in results:
             save_prompt(run.prompt, output / run.prompt.name)
-        call = remember("train", train, given, **recipe.as_dict(), precision=precision_name(model.dtype))
+        call = remember(
+            "train",
+            train,
+            given,
+            **recipe.as_dict(),
+            backbone=model.name,
+            precision=precision_name(model.dtype),
+        )
         note_call([output / run.prompt.name for run in results], call)
         options.clear()
     if as_json:
