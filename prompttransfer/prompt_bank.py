@@ -18,6 +18,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from prompttransfer import signals
 from prompttransfer.backbones.base import Backbone, of_rows
 from prompttransfer.data import MicroBatch
 from prompttransfer.device_copies import Reading
@@ -57,6 +58,8 @@ class PromptBank(LightningModule):
         self._losses: list[list[float]] = [[] for _ in initial]
         self._unsettled: Reading | None = None
         self._optimizer_state: dict[str, Any] | None = None
+        self._written = 0
+        """Step of the state on disk."""
 
     @property
     def backbone(self) -> Backbone:
@@ -82,6 +85,7 @@ class PromptBank(LightningModule):
 
     def training_step(self, micro_batches: list[MicroBatch], index: int) -> None:
         """One step of every active prompt; a loss that is not finite ends its own prompt only."""
+        signals.check()
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         optimizer.zero_grad(set_to_none=True)
@@ -154,6 +158,7 @@ class PromptBank(LightningModule):
             optimizer = self.optimizers(use_pl_optimizer=False)
             assert isinstance(optimizer, Optimizer)
             write_state(self.state_file, self.states, list(self.prompts), optimizer, self.steps_done)
+            self._written = self.steps_done
         if not self.active:
             self.trainer.should_stop = True
 
@@ -192,6 +197,13 @@ class PromptBank(LightningModule):
         for logger in self.loggers:
             logger.log_metrics(values, step=point.step)
 
+    def kept(self) -> str:
+        """What a stop in this moment would leave, in words."""
+        if not self._written:
+            return "no evaluation was kept yet; run the same command again"
+        place = self.state_file.parent if self.state_file is not None else ""
+        return f"step {self._written} is kept in {place}; the same command goes on from there"
+
     def resume(self) -> bool:
         """Go on from the state file if there is one."""
         if self.state_file is None or not self.state_file.exists():
@@ -202,4 +214,5 @@ class PromptBank(LightningModule):
         with torch.no_grad():
             for parameter, values in zip(self.prompts, vectors, strict=True):
                 parameter.copy_(values)
+        self._written = self.steps_done
         return True

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from prompttransfer import signals
 from prompttransfer.study.cell import Cell, Graph, Json, Unit
 from prompttransfer.study.executors import EXECUTORS, Executor, stopping
 from prompttransfer.study.records import CellRecord, FailureRecord
@@ -82,11 +83,19 @@ def run_study(
     run.tidy()
     run.take_failures(retry_failed)
     if run.left:
-        with stopping(
-            EXECUTORS[executor](workplace_for(store, kinds, local or {}), say, store, options or {})
-        ) as at:
+        with (
+            stopping(
+                EXECUTORS[executor](workplace_for(store, kinds, local or {}), say, store, options or {})
+            ) as at,
+            signals.keeping(run.kept),
+        ):
             run.work(at)
     return run.summary(time.monotonic() - started)
+
+
+def kept_words(finished: int, cells: int, place: str) -> str:
+    """What a run that is stopped leaves."""
+    return f"{finished} of {cells} cells are finished in {place}; the same command goes on with the others"
 
 
 @dataclass
@@ -185,6 +194,7 @@ class _Run:
         pause = FIRST_LOOK
         looked = time.monotonic()
         while self.ready or self.running or self.elsewhere:
+            signals.check()
             self.fill(executor)
             if self.running:
                 outcomes = executor.outcomes()
@@ -312,6 +322,10 @@ class _Run:
                 self.fail(unit, [known[name] for name in missing if name in known])
             else:
                 self.queue([unit])
+
+    def kept(self) -> str:
+        """What a stop in this moment would leave, in words."""
+        return kept_words(len(self.done), len(self.graph.cells), self.store.place)
 
     def summary(self, seconds: float) -> Summary:
         """What the run came to."""

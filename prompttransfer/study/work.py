@@ -131,7 +131,7 @@ def work_on(
             if (broken := _broken_input(store, unit)) is not None:
                 return Outcome(unit.id, "damaged", damaged=broken[0], line=broken[1])
             return _make(unit, missing, workplace, store, say, started, begin)
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         if disk_is_full(error):
             line = f"no space left on a disk while {unit.label!r} was made in {workplace.place} ({error})"
             return Outcome(unit.id, "full", line=line)
