@@ -29,6 +29,7 @@ from prompttransfer.processes import check_devices, started
 from tasks.errors import MachineError, UserError
 
 Value = TypeVar("Value")
+KEPT = "what its processes had finished is kept; run the same command again"
 KINDS: dict[str, type[Exception]] = {
     "UserError": UserError,
     "MachineError": MachineError,
@@ -52,7 +53,7 @@ def run_on(placement: Placement, function: Callable[..., Value], /, **arguments:
             f"--nodes {placement.nodes}: start the command on every machine with torchrun (--nnodes {placement.nodes} "
             f"--nproc-per-node {placement.devices}) or srun (--ntasks-per-node {placement.devices})"
         )
-    with tempfile.TemporaryDirectory(prefix="prompttransfer-") as folder:
+    with signals.keeping(lambda: KEPT), tempfile.TemporaryDirectory(prefix="prompttransfer-") as folder:
         return _launch(placement, function, arguments, Path(folder))
 
 

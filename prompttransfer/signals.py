@@ -42,6 +42,7 @@ class Interrupted(BaseException):
 _lines: list[Callable[[], str]] = []
 _listens = False
 _asked: int | None = None
+_held = False
 
 
 @contextmanager
@@ -67,6 +68,18 @@ def check() -> None:
     """Raise `Interrupted` if this process was asked to stop and a library swallowed it; for loops that run long."""
     if _asked is not None:
         raise Interrupted(_asked)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """For a block of a second or less inside a library that no exception may leave: a stop is raised behind it."""
+    global _held
+    _held = True
+    try:
+        yield
+    finally:
+        _held = False
+    check()
 
 
 def forget() -> None:
@@ -126,7 +139,8 @@ def _hear(number: int, frame: object) -> None:
     global _asked
     if _asked is None:
         _asked = number
-        raise Interrupted(number)
+        if not _held:
+            raise Interrupted(number)
 
 
 def _watch(pipe: socket.socket) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from prompttransfer import signals
 from prompttransfer.study.cell import Cell, Graph, Json, Unit
 from prompttransfer.study.executors import EXECUTORS, Executor, stopping
+from prompttransfer.study.leases import swept
 from prompttransfer.study.records import CellRecord, FailureRecord
 from prompttransfer.study.status import spoken
 from prompttransfer.study.store import Store, read_failures, write_failure, write_graph
@@ -83,11 +84,11 @@ def run_study(
     run.tidy()
     run.take_failures(retry_failed)
     if run.left:
+        where = workplace_for(store, kinds, local or {})
         with (
-            stopping(
-                EXECUTORS[executor](workplace_for(store, kinds, local or {}), say, store, options or {})
-            ) as at,
             signals.keeping(run.kept),
+            swept(store.work / "leases"),
+            stopping(EXECUTORS[executor](where, say, store, options or {})) as at,
         ):
             run.work(at)
     return run.summary(time.monotonic() - started)

@@ -23,8 +23,6 @@ QUEUED = 4
 """Units that wait at Ray for each CPU of the cluster: enough to keep it busy, few enough to stop quickly."""
 PATIENCE = 10.0
 """Seconds to wait for an answer from the head of a cluster; Ray itself tries for minutes before it says anything."""
-
-
 ROUND = 1.0
 """Seconds between looks at whether the run was asked to stop."""
 
@@ -72,9 +70,9 @@ class RayExecutor:
     def outcomes(self) -> list[Outcome]:
         """Wait for Ray to bring an outcome, or to give a unit up."""
         done: list[Any] = []
-        while not done:  # in rounds: Ray swallows the exception of a signal that comes while it waits
-            done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=ROUND)
-            signals.check()
+        while not done:  # in rounds: no exception of a signal may leave Ray's compiled code
+            with signals.held():
+                done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=ROUND)
         ready, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
         return [self._take(reference) for reference in dict.fromkeys([*done, *ready])]
 
