@@ -161,8 +161,9 @@ def check_writable(folder: Path) -> None:
     if not place.is_dir():
         raise UserError(f"{place} is a file: {folder} cannot be a folder")
     if not os.access(place, os.W_OK | os.X_OK):
-        why = "read-only" if os.access(place, os.W_OK | os.X_OK, effective_ids=True) else "not permitted"
-        raise MachineError(f"cannot write into {place} ({why}): choose another folder with --output")
+        raise MachineError(
+            f"cannot write into {place} (not permitted, or a read-only disk): choose another folder with --output"
+        )
 
 
 def behind_links(path: Path) -> Path:

@@ -27,6 +27,7 @@ from prompttransfer.progress import TrainingProgress
 from prompttransfer.prompt import CurvePoint
 from prompttransfer.recipes import Recipe, make_optimizer
 from prompttransfer.training_state import PromptState, read_state, write_state
+from tasks.errors import UserError
 
 
 class PromptBank(LightningModule):
@@ -211,6 +212,10 @@ class PromptBank(LightningModule):
         self.states, vectors, self._optimizer_state, self.steps_done = read_state(
             self.state_file, make_optimizer(self.recipe, self.prompts, self.rates)
         )
+        if [values.shape for values in vectors] != [parameter.shape for parameter in self.prompts]:
+            raise UserError(
+                f"training state {self.state_file} is of other prompts: delete it to start the run anew"
+            )
         with torch.no_grad():
             for parameter, values in zip(self.prompts, vectors, strict=True):
                 parameter.copy_(values)

@@ -28,15 +28,19 @@ def write_sealed(
     save_file(whole, path, metadata={**(metadata or {}), SEAL: digest(whole, metadata or {})})
 
 
-def read_sealed(path: Path, what: str) -> TensorFile:
+def read_sealed(path: Path, what: str, advice: str) -> TensorFile:
     """The content of a file by `write_sealed`, or by an earlier version that put no digest there.
 
-    Raises UserError if it is damaged or not what was written, UnreadableError if it cannot be read now.
+    Raises UserError, which ends with `advice`, if it is damaged or not what was written; UnreadableError if it cannot
+    be read now.
     """
-    found = read_tensors(path, what)
+    try:
+        found = read_tensors(path, what)
+    except UserError as error:
+        raise UserError(f"{error}; {advice}") from None
     rest = {name: value for name, value in found.metadata.items() if name != SEAL}
     if SEAL in found.metadata and found.metadata[SEAL] != digest(found.tensors, rest):
-        raise UserError(f"{what} {path} was changed after it was written (its digest differs): make it again")
+        raise UserError(f"{what} {path} was changed after it was written (its digest differs): {advice}")
     return TensorFile(found.tensors, rest)
 
 

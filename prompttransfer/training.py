@@ -265,7 +265,11 @@ def _fingerprint(
         if id(own) not in seen:
             seen[id(own)] = hashlib.sha256(repr(own).encode()).digest()
         sha.update(seen[id(own)])
-        sha.update(repr((job.name, job.task.name, job.task.metric, job.seed, job.lr, digest_vectors(vectors))).encode())
+        sha.update(
+            repr(
+                (job.name, job.task.name, job.task.metric, job.seed, job.lr, digest_vectors(vectors))
+            ).encode()
+        )
         # Not all of a row is in what was encoded: the second text may be cut off, answers only score.
         sha.update(_rows_digest(job, digests).encode())
     return sha.hexdigest()[:16]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prompttransfer import signals
+from prompttransfer.files import clear_leftovers
 from prompttransfer.study.cell import Cell, Graph, Json, Unit
 from prompttransfer.study.executors import EXECUTORS, Executor, stopping
 from prompttransfer.study.leases import swept
@@ -22,7 +23,7 @@ from prompttransfer.study.records import CellRecord, FailureRecord
 from prompttransfer.study.status import spoken
 from prompttransfer.study.store import Store, read_failures, write_failure, write_graph
 from prompttransfer.study.work import Outcome, Tell, failure, workplace_for
-from tasks.errors import MachineError, unknown
+from tasks.errors import MachineError, UnreadableError, unknown
 
 KINDS = "prompttransfer.study.kinds:KINDS"
 DAMAGED_AGAIN = 3
@@ -73,11 +74,13 @@ def run_study(
     unless the machine was at fault or `retry_failed` is set. With `verify` every finished cell is compared bit by bit
     first, otherwise by its sizes. `watch` gets the record of every cell that this run commits.
 
-    Raises MachineError when the disk is full: nothing more can be written, and nothing was lost.
+    Raises MachineError when the disk is full: nothing more can be written, and nothing was lost. Raises
+    UnreadableError for a file that cannot be read now: it is neither damaged nor missing, so nothing is made over it.
     """
     if executor not in EXECUTORS:
         raise unknown("executor", executor, EXECUTORS)
     started = time.monotonic()
+    store.check_writable()
     write_graph(store, graph)
     run = _Run(graph, store, say, watch)
     run.look(verify=verify)
@@ -144,6 +147,7 @@ class _Run:
         """Remove what a run that was killed right after the last commit of a unit left of its work, and what was thrown away."""
         finished = {unit.id for unit in self.graph if all(cell.id in self.done for cell in unit.cells)}
         scratch = self.store.work / "scratch"
+        clear_leftovers(scratch)
         for folder in (*scratch.glob("*"), *scratch.glob("filled/*")):
             if folder.name.split("-")[0] in (*finished, "discarded"):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -248,6 +252,8 @@ class _Run:
             self.lose(unit, outcome)
         elif outcome.state == "killed":
             self.killed(unit, outcome, executor)
+        elif outcome.state == "unreadable":
+            raise UnreadableError(outcome.line)
         else:
             raise MachineError(f"{outcome.line}: nothing was lost; free some space and run again")
 
