@@ -80,9 +80,15 @@ class PromptBank(LightningModule):
         return optimizer
 
     def on_train_start(self) -> None:
-        """Measure every prompt before its first step."""
+        """Measure every prompt before its first step; log what a run that goes on has measured already."""
         if self.steps_done == 0:
             self._evaluate()
+            return
+        for point, index in sorted(
+            ((point, index) for index, state in enumerate(self.states) for point in state.curve),
+            key=lambda pair: (pair[0].step, pair[1]),
+        ):
+            self._log(index, point)
 
     def training_step(self, micro_batches: list[MicroBatch], index: int) -> None:
         """One step of every active prompt; a loss that is not finite ends its own prompt only."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -82,7 +82,9 @@ class TrainingOptions:
 
     state_folder: Path | None = None
     progress: TrainingProgress | None = None
-    loggers: Sequence[Any] = ()
+    loggers: Sequence[Any] | Callable[[str], Sequence[Any]] = ()
+    """Lightning's; or what makes those of the run whose key it is given, anew each time that the run goes on: the curve
+    so far is logged again, so that a run has one log however often it was killed."""
     state_files: list[Path] = field(default_factory=list)
     """Filled by `train_prompts`: what `clear` removes."""
 
@@ -118,7 +120,7 @@ def train_prompts(
     processes = backbone.processes
     progress = options.progress if processes.first else None
     state_file, key = None, ""
-    if options.state_folder is not None or processes.count > 1:
+    if options.state_folder is not None or processes.count > 1 or callable(options.loggers):
         key = _fingerprint(backbone, jobs, recipe, layout, train_rows, initial)
     if options.state_folder is not None:
         state_file = options.state_folder / f".training-{key}.safetensors"
@@ -145,7 +147,7 @@ def train_prompts(
     data.first_epoch = math.ceil(module.steps_done / recipe.evaluate_every)
     frozen = backbone.digest()
     with signals.keeping(module.kept):
-        _fit(module, data, options)
+        _fit(module, data, options, key)
     if backbone.digest() != frozen:
         raise MachineError("the frozen backbone changed during training: this is a bug, please report it")
     settings = {
@@ -281,7 +283,7 @@ def _rows_digest(job: Job, known: dict[int, str]) -> str:
     return known[id(job.splits)]
 
 
-def _fit(module: PromptBank, data: BankData, options: TrainingOptions) -> None:
+def _fit(module: PromptBank, data: BankData, options: TrainingOptions, key: str) -> None:
     """Run Lightning over the stretches that are left."""
     left = math.ceil(module.recipe.steps / module.recipe.evaluate_every) - data.first_epoch
     if not module.active or left <= 0:
@@ -293,6 +295,9 @@ def _fit(module: PromptBank, data: BankData, options: TrainingOptions) -> None:
     processes, device = module.backbone.processes, module.backbone.device
     on_gpu = device.type == "cuda"
     named = on_gpu and processes.count == 1 and device.index is not None
+    loggers = options.loggers
+    if callable(loggers):
+        loggers = loggers(key) if processes.first else ()
     with quiet_lightning(), _interrupts_as_they_are():
         trainer = Trainer(
             callbacks=[_OwnSignals()],
@@ -303,7 +308,7 @@ def _fit(module: PromptBank, data: BankData, options: TrainingOptions) -> None:
             use_distributed_sampler=False,  # the rows of a step are shared out by BankData
             max_epochs=left,
             reload_dataloaders_every_n_epochs=1,
-            logger=list(options.loggers) or False,
+            logger=list(loggers) or False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
