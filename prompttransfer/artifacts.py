@@ -110,7 +110,9 @@ def find_prompts(folder: Path) -> list[Path]:
         return [folder]
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give a prompt folder, or a folder of prompt folders")
-    found = sorted(path.parent for path in folder.glob(f"*/{MARKER}"))
+    # One after the other, since a glob passes over what it may not look into; hidden ones are being written.
+    inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = [path for path in inside if (path / MARKER).exists()]
     if not found:
         raise UserError(
             f"no prompt in {folder}: a prompt folder holds {MARKER}; train one with `prompttransfer train`"

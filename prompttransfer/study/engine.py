@@ -80,10 +80,10 @@ def run_study(
     if executor not in EXECUTORS:
         raise unknown("executor", executor, EXECUTORS)
     started = time.monotonic()
-    store.check_writable()
-    write_graph(store, graph)
     run = _Run(graph, store, say, watch)
     run.look(verify=verify)
+    store.check_writable(graph.cells.keys() - run.done)
+    write_graph(store, graph)
     run.tidy()
     run.take_failures(retry_failed)
     if run.left:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,9 @@ class RemoteStore:
     def _is_local(self) -> bool:
         return "file" in self.files.protocol or "local" in self.files.protocol
 
-    def check_writable(self) -> None:
+    def check_writable(self, cells: Iterable[str]) -> None:
         """The folder for the work; whether the URL takes files is seen when the study's file is written there."""
-        self.local.check_writable()
+        self.local.check_writable(cells)
 
     def _at(self, *parts: str) -> str:
         return "/".join([self.root.rstrip("/"), *parts])

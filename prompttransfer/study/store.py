@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -80,8 +80,8 @@ class Store(Protocol):
     def remove_text(self, name: str) -> None:
         """Remove a small file of the study, if it is there."""
 
-    def check_writable(self) -> None:
-        """Raise MachineError, before any work, where something could not be written."""
+    def check_writable(self, cells: Iterable[str]) -> None:
+        """Raise MachineError, before any work, where one of these cells or a file of the study could not be written."""
 
     def names(self, folder: str) -> list[str]:
         """Names of the small files in a folder of the study."""
@@ -197,12 +197,11 @@ class LocalStore:
                 self.path(cell).rename(trash / cell)  # whatever it is: a folder, a file, a link
         shutil.rmtree(trash, ignore_errors=True)
 
-    def check_writable(self) -> None:
-        """Raise MachineError, before any work, where something could not be written."""
-        for name in ("", "failures", "leases", "report", "scratch", "scratch/filled", "cells"):
+    def check_writable(self, cells: Iterable[str]) -> None:
+        """Raise MachineError, before any work, where one of these cells or a file of the study could not be written."""
+        shelves = sorted({f"cells/{cell[:2]}" for cell in cells})
+        for name in ("", "failures", "leases", "report", "scratch", "scratch/filled", *shelves):
             check_writable(self.root / name)
-        for shelf in self._shelves():
-            check_writable(Path(shelf))
 
     def read_text(self, name: str) -> str | None:
         """A small file of the study, None where there is none."""
