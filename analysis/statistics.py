@@ -23,6 +23,8 @@ from analysis.matrices import Aligned
 Floats = NDArray[np.float64]
 
 MIN_TASKS = 4
+FLIPS = 10_000
+"""Flips of signs that are drawn where there are more than so many."""
 
 
 @dataclass(frozen=True)
@@ -207,30 +209,78 @@ class PairedDifference:
     interval: Interval
     p_value: float | None
     pairs: int
+    smallest_p: float | None = None
+    """The smallest p value that so many pairs could give, whatever they are."""
 
 
 def paired_difference(
-    first: ArrayLike, second: ArrayLike, *, draws: int = 10_000, level: float = 0.95, seed: int = 0
+    first: ArrayLike, second: ArrayLike, *, draws: int = FLIPS, level: float = 0.95, seed: int = 0
 ) -> PairedDifference:
-    """Is `first` larger than `second` over the same tasks? Bootstrap of the differences, and flips of their signs."""
+    """Is `first` larger than `second` over the same tasks? Flips of the differences' signs, and the test inverted.
+
+    The test's p value and `paired_interval` come from the same flips: 0 is outside the interval if and only if p is
+    at most 1 - level. Pairs with a missing side are not counted.
+    """
     difference = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     difference = difference[np.isfinite(difference)]
     count = len(difference)
-    mean = float(difference.mean()) if count else None
-    if mean is None or count < MIN_TASKS:
-        reason = f"no interval from {count} pairs: at least {MIN_TASKS} are needed"
-        return PairedDifference(mean, Interval(None, None, reason), None, count)
-    rng = np.random.default_rng(seed)
-    means = difference[rng.integers(0, count, size=(draws, count))].mean(1)
-    exact = 2**count <= draws
-    signs = (
-        1 - 2 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
-        if exact
-        else rng.choice([-1, 1], size=(draws, count))
-    )
-    reached = int((np.abs((signs * difference).mean(1)) >= abs(mean) - 1e-12).sum())
-    p_value = reached / len(signs) if exact else (reached + 1) / (len(signs) + 1)
-    return PairedDifference(mean, percentile_interval(means, level), p_value, count)
+    if not count:
+        return PairedDifference(None, paired_interval(difference, level=level), None, 0)
+    mean = float(difference.mean())
+    means = _flipped_means(difference, draws, seed)
+    # Flipping a part of the signs takes the sum to or beyond its own size if the part's mean is not on our side of 0.
+    beyond = means <= 0 if mean > 0 else means >= 0
+    p_value = min(1.0, 2 * (1 + int(beyond.sum())) / (len(means) + 1))
+    interval = paired_interval(difference, level=level, draws=draws, seed=seed)
+    return PairedDifference(mean, interval, p_value, count, smallest_p(count, draws=draws))
+
+
+def paired_interval(
+    differences: ArrayLike, *, level: float = 0.95, draws: int = FLIPS, seed: int = 0
+) -> Interval:
+    """Interval of the mean of paired differences: every centre that a two-sided sign-flip test does not reject.
+
+    Right for differences that are symmetric about their centre, near right for others (docs/statistics.md). The means
+    of all subsets of the differences cut the line into parts of equal probability (Hartigan 1969), so the ends are two
+    of them. Too few pairs for any centre to be rejected have no interval; the reason says how many are needed.
+    """
+    values = np.asarray(differences, dtype=float)
+    values = values[np.isfinite(values)]
+    count, alpha = len(values), 1 - level
+    if count < pairs_needed(level):
+        at_best = f"sign flips of {count} pairs cannot give a p below {smallest_p(count):.3g}"
+        return Interval(
+            None, None, f"no {level:.0%} interval: {at_best}, at least {pairs_needed(level)} pairs are needed"
+        )
+    means = np.sort(_flipped_means(values, draws, seed))
+    cut = math.floor(alpha * (len(means) + 1) / 2 + 1e-9)  # so many means may lie beyond either end
+    return Interval(float(means[cut - 1]), float(means[-cut]))
+
+
+def smallest_p(pairs: int, *, draws: int = FLIPS) -> float:
+    """The smallest two-sided p value that sign flips of so many pairs can give: .25 of 3, .125 of 4, .03125 of 6."""
+    return max(2.0 ** (1 - pairs), 2 / (draws + draws % 2)) if pairs > 0 else 1.0
+
+
+def pairs_needed(level: float = 0.95) -> int:
+    """The fewest pairs whose sign flips can reject anything at 1 - level: 6 at 95 %."""
+    return math.ceil(1 - math.log2(1 - level) - 1e-9)
+
+
+def _flipped_means(differences: Floats, draws: int, seed: int) -> Floats:
+    """Means of the subsets of n differences whose signs are flipped: all 2^n - 1, or `draws` drawn with their complements.
+
+    The whole set is always one of them, the empty one (which flips nothing) never.
+    """
+    count = len(differences)
+    if 2**count <= draws:
+        members = ((np.arange(1, 2**count)[:, None] >> np.arange(count)) & 1).astype(bool)
+    else:
+        half = np.random.default_rng(seed).integers(0, 2, size=((draws + 1) // 2 - 1, count)).astype(bool)
+        half = half[half.any(1) & ~half.all(1)]
+        members = np.concatenate([half, ~half, np.ones((1, count), dtype=bool)])
+    means: Floats = (members @ differences) / members.sum(1)
+    return np.where(np.abs(means) < 1e-12, 0.0, means)  # what cancels is 0, however it was added up
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
