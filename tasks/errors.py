@@ -18,6 +18,13 @@ class MachineError(RuntimeError):
     """A fault of the machine (disk full, memory gone, hub out of reach), not of the request."""
 
 
+class UnreadableError(MachineError):
+    """A file that is there but cannot be read now (permission, I/O, too many open files): neither damaged nor missing.
+
+    What depends on it must not be made again over it.
+    """
+
+
 def unknown(kind: str, name: str, available: Iterable[str]) -> UserError:
     """The error for a name that is not in a dict: `unknown projector 'liner': did you mean 'linear'? available: ...`."""
     names = sorted(available)

@@ -1,0 +1,308 @@
+"""Text, JSON and YAML from outside: the one place that reads them, so that what is wrong with a file is one line.
+
+Reading costs little whatever stands in the file: nesting, aliases and numbers have limits, nothing is constructed but
+plain values, and a key that stands twice is an error, not a choice. Tensors are read by prompttransfer/tensor_files.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import re
+import stat
+from collections.abc import Callable, Hashable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tasks.errors import UnreadableError, UserError
+
+DEEPEST = 100
+"""Levels of lists and mappings in each other; no file of ours or of the hub's has more than a dozen."""
+
+MOST_NODES = 200_000
+"""Values of a YAML file, those behind aliases counted each time that they are named."""
+
+_MISSING = {errno.ENOENT, errno.ENOTDIR}
+
+
+def read_bytes(path: Path, what: str) -> bytes:
+    """The content of the regular file `path`; `what` names its kind in messages, as in 'task file'.
+
+    Raises UserError if there is none or it is no regular file, UnreadableError if it cannot be read now.
+    """
+    path = Path(path)
+    try:
+        kind = path.stat().st_mode
+        if stat.S_ISDIR(kind):
+            raise UserError(f"{what} {path} is a folder: give the file")
+        if not stat.S_ISREG(kind):  # a pipe would be waited for, a device never ends
+            raise UserError(f"{what} {path} is no regular file (a pipe, socket or device): give a file")
+        return path.read_bytes()
+    except OSError as error:
+        raise cannot_read(path, what, error) from None
+    except ValueError:  # a NUL in the name
+        raise UserError(f"{what} {str(path)!r} cannot be a file's name") from None
+
+
+def cannot_read(path: Path, what: str, error: OSError) -> UserError | UnreadableError:
+    """The error for a file that is not there (UserError) or cannot be read (UnreadableError)."""
+    if error.errno in _MISSING:
+        return UserError(f"no {what} {path}")
+    if error.errno in {errno.ENAMETOOLONG, errno.ELOOP}:
+        return UserError(f"{what} {path} cannot be opened: {error.strerror}")
+    return UnreadableError(f"{what} {path} cannot be read: {error.strerror or error}; it was left as it is")
+
+
+def read_text(path: Path, what: str) -> str:
+    """The UTF-8 text of `path`, without a byte-order mark."""
+    return decode(read_bytes(path, what), f"{what} {path}")
+
+
+def decode(data: bytes, source: str) -> str:
+    """`data` as UTF-8 text; UserError with the place of the first byte that is not."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{source}:{line}: not UTF-8 text (byte {data[error.start]:#04x}): save it as UTF-8"
+        ) from None
+
+
+# JSON ------------------------------------------------------------------------------------------------------------
+
+
+def read_json(path: Path, what: str) -> Any:
+    """The value of a JSON file."""
+    return parse_json(read_bytes(path, what), f"{what} {path}")
+
+
+def read_json_object(path: Path, what: str) -> dict[str, Any]:
+    """The value of a JSON file that must be an object."""
+    value = read_json(path, what)
+    if not isinstance(value, dict):
+        raise UserError(f"{what} {path} holds a {type(value).__name__}: it must be a JSON object {{...}}")
+    return value
+
+
+def parse_json(data: bytes | str, source: str) -> Any:
+    """The value of JSON text; UserError for anything but plain JSON: NaN, a key twice, nesting beyond DEEPEST."""
+    text = decode(data, source) if isinstance(data, bytes) else data
+
+    def refuse(problem: str) -> UserError:
+        return UserError(f"{source}: not JSON that can be read ({problem})")
+
+    try:
+        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
+    except _WrongJSONError as error:
+        raise refuse(str(error)) from None
+    except json.JSONDecodeError as error:
+        raise refuse(f"{error.msg} in line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise refuse(f"nested more than {DEEPEST} deep") from None
+    except ValueError as error:  # a whole number of thousands of digits
+        raise refuse(str(error).split(";")[0]) from None
+    _check_depth(value, refuse)
+    if "\\u" in text:
+        _check_letters(value, refuse)
+    return value
+
+
+def parse_json_lines(data: bytes, source: str) -> Iterator[tuple[int, Any]]:
+    """Number and value of every line that is not empty."""
+    for number, line in enumerate(data.splitlines(), 1):
+        if line.strip():
+            yield number, parse_json(line, f"{source}:{number}")
+
+
+class _WrongJSONError(Exception):
+    pass
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _WrongJSONError(f"key {twice!r} stands twice in one object: keep one")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise _WrongJSONError(f"{name} is no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise _WrongJSONError(f"{digits[:20]} is too large a number")
+    return value
+
+
+def _check_depth(value: Any, refuse: Callable[[str], UserError]) -> None:
+    level, depth = [value], 0
+    while level := [inner for outer in level for inner in _inner(outer)]:
+        depth += 1
+        if depth > DEEPEST:
+            raise refuse(f"nested more than {DEEPEST} deep")
+
+
+def _inner(value: Any) -> list[Any]:
+    found = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [inner for inner in found if isinstance(inner, dict | list)]
+
+
+def _check_letters(value: Any, refuse: Callable[[str], UserError]) -> None:
+    """Half of a surrogate pair is no letter: nothing that holds one can be written or printed."""
+    todo = [value]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, str):
+            if any("\ud800" <= letter <= "\udfff" for letter in part):
+                raise refuse("half of a surrogate pair, which is no letter")
+        elif isinstance(part, dict):
+            todo += [*part, *part.values()]
+        elif isinstance(part, list):
+            todo += part
+
+
+# YAML ------------------------------------------------------------------------------------------------------------
+
+
+class Loader(yaml.SafeLoader):
+    """YAML as people expect it (1.2): ON, yes and no are words, only true and false are not; 1e-3 is a number."""
+
+
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?:true|false)$"), list("tf"))
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:\d+\.\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+)$"),
+    list("-+.0123456789"),
+)
+
+
+def read_yaml(path: Path, what: str, loader: type[yaml.SafeLoader] = Loader) -> Any:
+    """The value of a YAML file."""
+    return parse_yaml(read_text(path, what), str(path), loader)
+
+
+def parse_yaml(text: str, source: str, loader: type[yaml.SafeLoader] = Loader) -> Any:
+    """The value of YAML text; UserError with the line for a key given twice or a scalar that is not what it says."""
+    root = compose_yaml(text, source, loader)
+    if root is None:
+        return None
+    if twice := repeated_keys(root):
+        line, problem = twice[0]
+        raise UserError(f"{source}:{line}: {problem}")
+    return construct_yaml(root, source, loader)
+
+
+def compose_yaml(text: str, source: str, loader: type[yaml.SafeLoader] = Loader) -> yaml.Node | None:
+    """The nodes of YAML text, each with its line; None for an empty text. UserError for what is no YAML or too much."""
+    try:
+        root: yaml.Node | None = yaml.compose(text, Loader=loader)
+    except RecursionError:
+        raise UserError(f"{source}: not YAML that can be read (nested more than {DEEPEST} deep)") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
+        raise UserError(f"{source}{where}: not YAML ({problem})") from None
+    if root is not None:
+        _check_size(root, source)
+    return root
+
+
+def construct_yaml(root: yaml.Node, source: str, loader: type[yaml.SafeLoader] = Loader) -> Any:
+    """The plain values of nodes by `compose_yaml`."""
+    maker = loader("")
+    try:
+        return maker.construct_document(root)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or root.start_mark
+        problem = getattr(error, "problem", None) or "unreadable"
+        raise UserError(f"{source}:{mark.line + 1}: not YAML ({problem})") from None
+    except (ValueError, TypeError, OverflowError, KeyError, AttributeError, RecursionError):
+        line, text = _refused_scalar(root, loader)
+        raise UserError(
+            f"{source}:{line}: {text[:60]!r} cannot be read as what YAML takes it for: put it in quotes"
+        ) from None
+    finally:
+        maker.dispose()
+
+
+def repeated_keys(root: yaml.Node) -> list[tuple[int, str]]:
+    """Line and message of every key that stands twice in one mapping; YAML would keep the last one silently."""
+    found = []
+    for node in _nodes(root):
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        seen: dict[Hashable, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                first = seen[key.value]
+                found.append(
+                    (line, f"key {key.value!r} stands here a second time (first in line {first}): keep one")
+                )
+            elif isinstance(key, yaml.ScalarNode):
+                seen[key.value] = line
+    return sorted(found)
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
+def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
+    """Every node once, however many aliases name it."""
+    seen, todo = {id(root)}, [root]
+    while todo:
+        node = todo.pop()
+        yield node
+        for child in _children(node):
+            if id(child) not in seen:
+                seen.add(id(child))
+                todo.append(child)
+
+
+def _check_size(root: yaml.Node, source: str) -> None:
+    """Refuse what would unfold to too much: aliases of aliases, a node inside itself, too deep a nesting."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node, depth: int) -> int:
+        line = node.start_mark.line + 1
+        if depth > DEEPEST:
+            raise UserError(
+                f"{source}:{line}: nested more than {DEEPEST} deep, or an alias that stands inside what it names"
+            )
+        if id(node) not in sizes:
+            sizes[id(node)] = 1 + sum(size(child, depth + 1) for child in _children(node))
+        if sizes[id(node)] > MOST_NODES:
+            raise UserError(
+                f"{source}:{line}: aliases unfold to more than {MOST_NODES} values: write it without them"
+            )
+        return sizes[id(node)]
+
+    size(root, 0)
+
+
+def _refused_scalar(root: yaml.Node, loader: type[yaml.SafeLoader]) -> tuple[int, str]:
+    """Line and text of the first scalar that the loader's constructors refuse, else those of the document."""
+    maker = loader("")
+    for node in sorted(_nodes(root), key=lambda node: node.start_mark.index):
+        if isinstance(node, yaml.ScalarNode):
+            try:
+                maker.construct_object(node)
+            except Exception:
+                return node.start_mark.line + 1, node.value
+    return root.start_mark.line + 1, "this"
