@@ -22,7 +22,7 @@ def test_the_same_type_flag_is_always_answered_where_types_are_known():
     answers = predict(TRANSFER, {"noise": table(np.random.default_rng(1).random((6, 6)))}, TYPES)
     assert [a.indicator for a in answers] == [BASELINE, "noise"]
     assert answers[1].against_baseline.mean == pytest.approx(answers[1].mean - answers[0].mean)
-    assert answers[1].p_corrected is not None
+    assert answers[1].against_holm.p_value is not None
 
 
 def test_without_types_only_the_given_indicators_are_answered():
