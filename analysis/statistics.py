@@ -110,7 +110,11 @@ class PairedDifference:
     p_value: float | None
     pairs: int
     smallest_p: float | None = None
-    """The smallest p value that so many pairs could give, whatever they are."""
+    """The smallest p value that so many pairs could give, whatever they are; by their number where it is not given."""
+
+    def __post_init__(self) -> None:
+        if self.smallest_p is None and self.pairs:
+            object.__setattr__(self, "smallest_p", smallest_p(self.pairs))
 
 
 def paired_difference(
