@@ -132,8 +132,16 @@ def _learning_panel(axes: Axes, table: pd.DataFrame, lines: Sequence[tuple[str, 
             axes.axhline(goals[recipe], color=RULE, linewidth=0.8, zorder=0)
         there = steps.index[steps["mean"] >= goals.get(recipe, np.inf) - 1e-12]
         if len(there):
-            ring = {"color": colour, "markerfacecolor": "white", "markersize": 4.5, "zorder": 3}
-            axes.plot(there[0], steps["mean"][there[0]], "o", **ring)
+            first = there[0]
+            axes.plot(
+                first,
+                steps["mean"][first],
+                "o",
+                color=colour,
+                markerfacecolor="white",
+                markersize=4.5,
+                zorder=3,
+            )
     axes.margins(x=0.03)
 
 

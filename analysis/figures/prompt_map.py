@@ -141,7 +141,8 @@ def _points_by_type(axes: Axes, points: pd.DataFrame) -> None:
     """Every prompt, by the colour and mark of its type, and the legend of the types."""
     kinds = list(dict.fromkeys(points["type"]))
     colours, markers = type_colours(kinds), type_markers(kinds)
-    for kind, group in points.groupby("type", sort=False):
+    for kind in kinds:
+        group = points[points["type"] == kind]
         axes.scatter(
             group["x"], group["y"], s=34 if len(points) <= MANY_POINTS else 6, color=colours[kind], marker=markers[kind],
             linewidth=0.5, edgecolor=None if markers[kind] == "x" else "white", zorder=2,

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from analysis.statistics import Interval
 
 
+_MOST_NOTES = 20
+
+
 def correlate(
     transfer: Annotated[
         Path, typer.Option(help="The transfer matrix, CSV: rows source prompts, columns targets.")
@@ -172,8 +175,10 @@ def _print(answers: tuple[Prediction, ...], include_self: bool, notes: list[str]
     )  # fmt: skip
     for line, names in reasons(answers).items():
         notes.append(f"{line} ({', '.join(names)})" if len(names) < len(answers) else line)
-    for note in notes:
+    for note in notes[:_MOST_NOTES]:
         console.print(f"note: {escape(note)}", highlight=False)
+    if len(notes) > _MOST_NOTES:
+        console.print(f"and {len(notes) - _MOST_NOTES:,} more notes: --json has all", highlight=False)
 
 
 def _table(console: Console, title: str, headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

@@ -90,7 +90,12 @@ def recommend(
     commands = []
     for name, own, a in zip(task, tasks, answers, strict=True):
         words = [item for item in label_words or [] if item.partition("=")[0].strip() in own.labels]
-        same = {"task": [name], "backbone": model.name, "data": data, "label_words": words or None}
+        same: dict[str, Any] = {
+            "task": [name],
+            "backbone": model.name,
+            "data": data,
+            "label_words": words or None,
+        }
         same |= {"aggregation": aggregation, "max_length": max_length, "precision": chosen}
         same |= {"device": None if device == "auto" else device}
         commands.append(start_command(sources[a.best.source], places[a.best.source], same))
