@@ -239,6 +239,23 @@ def _transfer(table: pd.DataFrame) -> Iterator[Comparison]:
                 yield from compare("zero-shot", str(backbone), name, tables[first], tables[second])
 
 
+def gains_over_no_prompt(table: pd.DataFrame) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """(model, metric, relation -> mean over targets of zero-shot transfer less no prompt), each target a mean over seeds."""
+    scores = table[table["kind"] == "score"]
+    for (backbone, metric), own in scores.groupby(["backbone", "measure"], sort=False):
+        none = wide(own[own["condition"] == "no prompt"]).mean(axis=1)
+        shots = own[own["condition"] == r.ZERO_SHOT]
+        gains = {
+            relation: (wide(shots[shots["relation"] == relation]).mean(axis=1) - none).dropna()
+            for relation in (r.SAME, r.DIFFERENT)
+        }
+        yield (
+            str(backbone),
+            str(metric),
+            {relation: float(g.mean()) for relation, g in gains.items() if len(g)},
+        )
+
+
 def _tuned(table: pd.DataFrame) -> Iterator[Comparison]:
     """Training from prompts against training from scratch: test score and both speed-ups."""
     for condition, family in ((r.FROM_SOURCE, "TPT_task"), (r.FROM_PROJECTED, "TPT_model")):
