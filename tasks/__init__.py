@@ -5,6 +5,7 @@ catalog.py     the shipped records; `find_task`
 custom.py      a user's own record from a YAML file
 loading.py     three disjoint splits, from folder.py, hub.py or microworld/; rows.py checks each row
 metrics.py     how answers are scored, and what is scored without a model
+texts.py       words and sentences of texts in any script
 errors.py      the user's mistakes and the machine's faults
 """
 
