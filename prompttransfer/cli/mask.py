@@ -76,8 +76,8 @@ def mask(
     model = backbone_of(group, None, precision, device)
     before = model.digest()
     on = training_rows(model, group, task or own.task, rows, data, max_length) if rows else None
-    reading = read_activations(model, group, encoded=on)
-    states = reading.states(rule, share).states
+    reading = read_activations(model, group, encoded=on, rule=rule, share=share)
+    states = reading.states().states
     layout = find_layout(own.layout, model.family)
     encoded = encode_task(
         model, target.task, target.splits.test, length=own.length, layout=layout, max_length=max_length
