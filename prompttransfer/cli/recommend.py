@@ -68,7 +68,7 @@ def recommend(
     tasks = resolve_tasks(task, label_words)
     found, places = _sources(prompts or [Path("runs/prompts")])
     check_comparable(found)
-    targets = load_targets(tasks, data=data, limit_train=rows)
+    targets = load_targets(tasks, data=data)  # `recommend` draws the rows, here as from Python
     model = backbone_of(found, backbone, precision, device)
     say(f"{len(found)} source prompts on {model.name}, {rows} labelled rows a task", quiet=as_json)
     answers = rank(
