@@ -36,11 +36,11 @@ def correlate(
     """Rank correlation of indicators with transfer per target, with interval, permutation test, and the choice made."""
     from analysis.prediction import per_target_table, predict, prediction_table
     from prompttransfer.cli.plot import without
-    from prompttransfer.cli.tables import read_matrix, say_written, task_types, write_table
+    from prompttransfer.cli.tables import read_matrix, say_written, task_types, types_beside, write_table
 
     table = without(read_matrix(transfer), leave_out or [])
     indicators = {_name(path, indicator): read_matrix(path) for path in indicator}
-    kinds = task_types(map(str, table.columns), types or [])
+    kinds = task_types(map(str, table.columns), types or [], recorded=types_beside(transfer))
     untyped = [str(t) for t in table.columns if str(t) not in kinds]
     answers = predict(
         table, indicators, None if untyped else kinds,

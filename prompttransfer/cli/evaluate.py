@@ -63,7 +63,7 @@ def evaluate(
     from prompttransfer.prompt import check_runs_on
 
     loaded = load_prompts(prompts)
-    tasks = resolve_tasks(task or list(dict.fromkeys(p.task for p in loaded)), label_words)
+    tasks = resolve_tasks(task or list(dict.fromkeys(p.task for p in loaded)), label_words, loaded)
     targets = load_targets(tasks, data=data, limit_test=limit_test)
     model = backbone_of(loaded, backbone, precision, device)
     rows, records, scores = [], [], []

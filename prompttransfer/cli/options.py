@@ -13,7 +13,9 @@ BackboneName = Annotated[
 DataFolder = Annotated[
     Path | None,
     typer.Option(
-        "--data", help="Folder with <task>/{train,validation}.jsonl, instead of the task's own source."
+        "--data",
+        help="Folder with <task>/{train,validation}.jsonl, instead of the hub or the embedded world. A YAML task's own "
+        "folder goes before it, where there is one.",
     ),
 ]
 TaskNames = Annotated[

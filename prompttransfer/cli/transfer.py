@@ -95,7 +95,7 @@ def transfer(
     placement = Placement(devices, strategy, nodes)
     check_free(output, marker=MARKER)
     prompts = load_prompts(sources)
-    tasks = resolve_tasks(to, label_words)
+    tasks = resolve_tasks(to, label_words, prompts)
     if must_start(placement, device):
         return run_on(placement, transfer, **given)
     from prompttransfer.reuse import zero_shot
