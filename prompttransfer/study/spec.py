@@ -88,6 +88,8 @@ class Transfers(Part):
     """What the trained prompts are used for."""
 
     zero_shot: bool = True
+    calibrate: Literal["none", "content-free", "train-mean"] = "none"
+    """A second matrix of scores with the bias of the label words taken off (calibration.py)."""
     initialisation: Initialisation | None = None
 
 

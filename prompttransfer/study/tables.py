@@ -178,7 +178,7 @@ PAIRS_OF_CONDITIONS = (
 
 def _transfer(table: pd.DataFrame) -> Iterator[Comparison]:
     """Zero-shot transfer by relation of source and target, against one another and the references."""
-    scores = table[table["kind"] == "score"]
+    scores = r.raw_scores(table)
     for backbone, own in scores.groupby("backbone", sort=False):
         shots = own[own["condition"] == r.ZERO_SHOT]
         tables = {relation: wide(shots[shots["relation"] == relation]) for relation in (r.SAME, r.DIFFERENT)}
@@ -253,7 +253,7 @@ def predictions(table: pd.DataFrame, types: dict[str, str]) -> pd.DataFrame:
 
     found = []
     indicators = table[table["kind"] == "indicator"]
-    for backbone, own in table[table["kind"] == "score"].groupby("backbone", sort=False):
+    for backbone, own in r.raw_scores(table).groupby("backbone", sort=False):
         shots = own[own["condition"].isin([r.OWN, r.ZERO_SHOT])]
         transfer = shots.pivot_table(index="source", columns="target", values="value", aggfunc="mean")
         measured = indicators[indicators["backbone"] == backbone]

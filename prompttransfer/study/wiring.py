@@ -84,7 +84,11 @@ class _Wiring:
             for target, facts in side.tasks.items():
                 sources = list(side.tasks) if self.spec.transfers.zero_shot else [target]
                 prompts = {source: self.trained[name, source, seed] for source in sources}
-                cells = {source: self.naming.score(side, facts, prompt) for source, prompt in prompts.items()}
+                calibrate = self.spec.transfers.calibrate
+                cells = {
+                    source: self.naming.score(side, facts, prompt, calibrate)
+                    for source, prompt in prompts.items()
+                }
                 for source, cell in cells.items():
                     self.scored[name, source, target, seed] = cell
                 references = self.naming.references(side, facts, seed, prompts)
