@@ -136,34 +136,25 @@ def _known(prompts: Mapping[str, Prompt], matrix: TransferMatrix | None) -> dict
 def alone(
     backbone: Backbone, prompts: Mapping[str, Prompt], target: Target, cell: Cell
 ) -> dict[str, dict[str, Json]]:
-    """The same without references."""
-    from prompttransfer.calibration import encode_inputs, evaluate_both
-    from prompttransfer.evaluation import encode_task
+    """The same without references, and so without a calibration: zero-shot cells always run beside theirs."""
+    from prompttransfer.evaluation import encode_task, evaluate_bank
     from prompttransfer.layouts import find_layout
     from prompttransfer.prompt import bank
     from prompttransfer.reuse import common_layout
 
     layout = find_layout(common_layout(backbone, list(prompts.values())), backbone.family)
     vectors = bank(list(prompts.values()))
-    max_length, aggregation = (setting(cell.settings, key) for key in ("max_length", "aggregation"))
     encoded = encode_task(
         backbone,
         target.task,
         target.splits.test,
         length=vectors.shape[1],
         layout=layout,
-        max_length=max_length,
-        aggregation=aggregation,
+        max_length=setting(cell.settings, "max_length"),
+        aggregation=setting(cell.settings, "aggregation"),
     )
-    calibration = calibration_of(cell)
-    inputs = calibration and encode_inputs(
-        backbone, calibration, encoded, target.splits, max_length=max_length, aggregation=aggregation
-    )
-    scores, calibrated = evaluate_both(backbone, vectors, encoded, inputs)
-    found: dict[str, dict[str, Json]] = {
+    scores = evaluate_bank(backbone, vectors, encoded)
+    return {
         name: {"value": score.value, "chance": score.chance}
         for name, score in zip(prompts, scores, strict=True)
     }
-    for name, less in zip(prompts, calibrated or (), strict=False):
-        found[name] |= {"calibrated": less.value}
-    return found
