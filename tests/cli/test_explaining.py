@@ -74,7 +74,7 @@ def test_neurons_captures_without_being_told_to_and_says_what_was_read(place, tm
 def test_neurons_averages_over_rows_of_a_task(place, tmp_path):
     output = run("neurons", place / "prompts", "--task", place / "new.yaml", "--data", place / "data", "--rows", 4,
                  "--rule", "top", "--share", 0.25, "--output", tmp_path / "s.safetensors")  # fmt: skip
-    assert "largest 25 % of a layer; mean over 4 rows of new" in output
+    assert "most often among the largest 25 % of a layer; 4 rows of new" in " ".join(output.split())
 
 
 def test_overlap_needs_no_model_and_writes_a_csv_a_span_for_correlate(place, tmp_path):
