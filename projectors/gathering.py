@@ -24,7 +24,7 @@ from prompttransfer.training import Job, TrainingOptions, train_prompts
 from tasks.catalog import all_tasks, find_task
 from tasks.errors import UserError
 from tasks.loading import Splits, load_splits
-from tasks.records import own_task
+from tasks.records import KEPT, own_task
 from tasks.task import Task
 
 Tell = Callable[[str], None]
@@ -109,7 +109,7 @@ def other_tasks(
         if name in wanted:
             continue
         try:
-            kept = own_task(name, {f"prompt {p.name!r}": p.data.get("task") for p in prompts})
+            kept = own_task(name, {f"prompt {p.name!r}": p.data.get(KEPT) for p in prompts})
             task = kept if kept is not None and name not in all_tasks() else find_task(name)
             target.check_task(task)
         except UserError as error:

@@ -15,6 +15,9 @@ from tasks.catalog import all_tasks
 from tasks.errors import UserError
 from tasks.task import HubSource, Task
 
+KEPT = "task"
+"""Key of the record among what is kept of a prompt's data."""
+
 
 class _HubRecord(BaseModel):
     """Where on the hub the rows are; `labels` are pairs, because keys of JSON are text and values there may be numbers."""
@@ -93,6 +96,11 @@ def is_of_catalogue(task: Task) -> bool:
     """Whether the catalogue has this very task; label words that a run chose do not make it another."""
     known = all_tasks().get(task.name)
     return known is not None and task.labels == known.labels and replace(task, words=known.words) == known
+
+
+def kept_of(task: Task) -> dict[str, Any]:
+    """What a prompt keeps of its task beside the name: nothing where the catalogue has it."""
+    return {} if is_of_catalogue(task) else {KEPT: task_record(task)}
 
 
 def own_task(name: str, kept: Mapping[str, Any]) -> Task | None:

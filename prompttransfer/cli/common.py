@@ -13,7 +13,7 @@ from rich.table import Table
 
 from tasks.catalog import all_tasks, find_task
 from tasks.errors import UserError, unknown
-from tasks.records import is_of_catalogue, own_task
+from tasks.records import KEPT, is_of_catalogue, own_task
 from tasks.task import Task, parse_label_words, with_words
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _resolve(name: str, prompts: Sequence[Prompt]) -> Task:
         raise UserError(
             f"{name} is a folder and no task: folders of prompts stand before the options of several values"
         )
-    kept = own_task(name, {f"prompt {p.name!r}": p.data.get("task") for p in prompts})
+    kept = own_task(name, {f"prompt {p.name!r}": p.data.get(KEPT) for p in prompts})
     if name not in all_tasks():
         return kept or find_task(name)
     if kept is not None and not is_of_catalogue(kept):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.errors import UserError
-from tasks.records import task_of_record
+from tasks.records import KEPT, task_of_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,7 +86,7 @@ def _of_names(labels: Iterable[str], known: Mapping[str, str]) -> dict[str, str]
 
 def _types_kept(prompts: Sequence[Prompt]) -> dict[str, str]:
     """Own task -> type, as the prompts keep it."""
-    kept = {prompt.name: prompt.data.get("task") for prompt in prompts}
+    kept = {prompt.name: prompt.data.get(KEPT) for prompt in prompts}
     tasks = [task_of_record(record, f"prompt {name!r}") for name, record in kept.items() if record]
     return {task.name: task.type for task in tasks}
 
