@@ -21,7 +21,7 @@ from prompttransfer.files import atomic_path, write_text
 from prompttransfer.reporting import write_report
 from prompttransfer.study.assembly import backbones_scored, slug, write_run_folder
 from prompttransfer.study.cell import Graph
-from prompttransfer.study.results import COLUMNS, Results, long_table, open_results
+from prompttransfer.study.results import COLUMNS, Results, long_table, open_results, raw_scores
 from prompttransfer.study.store import Store, read_failures
 from prompttransfer.study.tables import (
     COMPARISON_COLUMNS,
@@ -217,7 +217,7 @@ def _indicator_headlines(indicators: pd.DataFrame) -> list[str]:
 
 def overview(table: pd.DataFrame) -> pd.DataFrame:
     """Test scores by backbone, metric and condition: mean over sources, targets and seeds, and the number of values."""
-    scores = table[table["kind"] == "score"].rename(columns={"measure": "metric"})
+    scores = raw_scores(table).rename(columns={"measure": "metric"})
     scores["condition"] = scores["condition"] + scores["relation"].map(
         lambda relation: f", {relation}" if relation in ("same type", "different type") else ""
     )
