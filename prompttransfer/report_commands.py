@@ -126,7 +126,11 @@ def _guessed_train(group: Sequence[tuple[Path, Prompt]]) -> Call:
 def _guessed_transfer(folder: RunFolder, record: TransferRecord) -> Call:
     places: list[Path | str] = list(dict.fromkeys(path.parent for path in folder.prompts))
     tuned = {"tune": True, "seeds": sorted({pair.seed for pair in record.tuned})} if record.tuned else {}
-    return Call(verb="transfer").with_options(sources=places or ["PROMPTS"], to=record.raw.targets, **tuned)
+    done = record.calibrated.calibration if record.calibrated is not None else ""
+    kind = {"calibrate": done.split(",")[0]} if done else {}
+    return Call(verb="transfer").with_options(
+        sources=places or ["PROMPTS"], to=record.raw.targets, **tuned, **kind
+    )
 
 
 def _placed(call: Call, output: Path, inputs: str, prompts: Iterable[Path]) -> Call:
