@@ -90,15 +90,23 @@ def scatter(
     label: Annotated[str, typer.Option(help="What a value of the transfer matrix is.")] = "transfer",
     json_: Json = False,
 ) -> None:
-    """An indicator against transfer, with the fit and its interval."""
+    """An indicator against transfer within targets, with the fit and its interval; seeds of a task are averaged."""
     from analysis.figures import scatter as draw
+    from analysis.matrices import merge_seeds
     from prompttransfer.cli.tables import read_matrix, say_written, task_types, write_figure
 
     table = read_matrix(transfer)
-    kinds = task_types(map(str, table.columns), types or [])
+    tasks = [str(task) for task in table.columns]
+    kinds = task_types(tasks, types or [])
     name = indicator.stem.removeprefix("similarity_")
     figure = draw(
-        table, read_matrix(indicator), kinds, name=name, transfer_label=label, title=title, common=common
+        merge_seeds(table, tasks)[0],
+        merge_seeds(read_matrix(indicator), tasks)[0],
+        kinds,
+        name=name,
+        transfer_label=label,
+        title=title,
+        common=common,
     )
     path = output or indicator.with_name(f"scatter_{name}.png")
     say_written(write_figure(figure, path), json_)
@@ -225,7 +233,6 @@ def projector_scores(files: list[Path]):
 
     from analysis.matrices import is_reference
     from prompttransfer.cli.tables import read_matrix
-    from prompttransfer.reporting import CONTROLS
 
     if len(files) == 1 and files[0].is_file() and not _is_projector_report(files[0]):
         table = read_matrix(files[0])
@@ -238,9 +245,11 @@ def projector_scores(files: list[Path]):
         for group, means in _projector_means(file).items():
             columns[prefix + group] = means
     table = pd.DataFrame(columns)
-    return table, [str(row) for row in table.index if row not in CONTROLS]
+    return table, [str(row) for row in table.index if row not in CARRIED]
 
 
+CARRIED = ("projected", "projected, validated step")
+"""The rows that a projector made; the target's own prompt is what there is to reach, and stands with the controls."""
 REPORT_COLUMNS = ("task", "group", "condition", "seed", "value")
 
 

@@ -279,7 +279,10 @@ def test_the_figure_of_projectors_is_drawn_from_what_project_fit_writes(tmp_path
         'a,fitted,random source,0,0.4\nb,"unseen, fitted type",projected,0,0.3\n'
     )
     table, controls = projector_scores([tmp_path / "report.csv"])
-    assert table.loc["projected", "fitted"] == pytest.approx(0.6) and controls == ["random source"]
+    assert table.loc["projected", "fitted"] == pytest.approx(0.6) and controls == [
+        "own prompt",
+        "random source",
+    ]
     assert list(table.columns) == ["fitted", "unseen, fitted type"]
     run("plot", "projectors", tmp_path / "report.csv", "--output", tmp_path / "p.png")
     assert (tmp_path / "p.svg").exists()
@@ -298,3 +301,19 @@ def test_a_colour_bar_says_what_it_measures_as_far_as_the_files_tell(tmp_path):
     assert meaning_of(tmp_path / "transfer_relative.csv") == "accuracy, relative to own prompt"
     assert meaning_of(tmp_path / "similarity_E_concat.csv") == "E_concat"
     assert meaning_of(tmp_path / "elsewhere" / "transfer.csv") == "score, raw"
+
+
+def test_a_scatter_of_several_seeds_is_of_their_means(tmp_path):
+    names = [f"{task}-s{seed}" for task in TASKS for seed in (0, 1)]
+    values = np.random.default_rng(0).random((10, 10))
+    pd.DataFrame(values[:, :5], index=names, columns=TASKS).to_csv(tmp_path / "transfer.csv")
+    pd.DataFrame(values, index=names, columns=names).to_csv(tmp_path / "similarity_ON.csv")
+    run(
+        "plot",
+        "scatter",
+        "--transfer",
+        tmp_path / "transfer.csv",
+        "--indicator",
+        tmp_path / "similarity_ON.csv",
+    )
+    assert (tmp_path / "scatter_ON.png").stat().st_size > 1000
