@@ -35,6 +35,7 @@ from prompttransfer.recipes import Recipe
 from prompttransfer.training_state import PromptState
 from tasks.errors import MachineError, UserError
 from tasks.loading import Splits
+from tasks.records import kept_of
 from tasks.rows import digest_rows
 from tasks.task import Task
 
@@ -370,6 +371,7 @@ def _finish(
             "train": len(job.splits.train),
             "validation": len(job.splits.validation),
             "test": len(job.splits.test),
+            **kept_of(job.task),
         },
         scores={"validation": {job.task.metric: best.score, "step": state.best_step}},
         curve=tuple(state.curve),

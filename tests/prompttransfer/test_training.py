@@ -24,6 +24,7 @@ from prompttransfer.training import (
 from prompttransfer.training_state import PromptState
 from tasks.errors import UserError
 from tasks.loading import Splits
+from tasks.records import task_record
 from tasks.task import Example
 
 TASK = label_task()
@@ -438,7 +439,8 @@ def test_a_prompt_records_what_it_was_trained_with(tiny):
     assert prompt.words == {"negative": "terrible", "positive": "great"}
     assert prompt.revision.startswith("sha256:")
     assert prompt.settings["lr"] == 0.05 and prompt.settings["precision"] == "float32"
-    assert prompt.data == {"source": "toy rows", "revision": "1", "train": 12, "validation": 12, "test": 12}
+    rows = {"source": "toy rows", "revision": "1", "train": 12, "validation": 12, "test": 12}
+    assert prompt.data == {**rows, "task": task_record(label_task())}
     assert prompt.initialiser == "random" and prompt.initial is not None
 
 
