@@ -14,6 +14,7 @@ import torch
 
 from prompttransfer.backbones.base import Backbone, Batch, Row
 from prompttransfer.backbones.masked_lm import MaskedLM
+from prompttransfer.backbones.modules import KnownModules
 from prompttransfer.backbones.reading import check_config, read_config, read_part
 from prompttransfer.backbones.t5 import T5
 from prompttransfer.backbones.tokens import check_tokenizer, load_tokenizer, otherwise_read
@@ -36,6 +37,8 @@ __all__ = [
     "Row",
     "choose_device",
     "load_backbone",
+    "load_tokenizer",
+    "otherwise_read",
     "outline_backbone",
     "read_otherwise",
 ]
@@ -85,7 +88,7 @@ def load_backbone(
         with quiet_lightning():
             processes.fabric.setup_module(model, move_to_device=False)
         backbone.sharded = True
-        backbone.know_modules()
+        backbone.modules = KnownModules(model, name)  # sharding puts its own in place of some
         backbone.move(place)
     return backbone
 

@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from prompttransfer.answers import Answers, Pieces, choose_answers
 from prompttransfer.backbones.graphs import PRODUCTS, Graphs, padded
+from prompttransfer.backbones.modules import KnownModules
 from prompttransfer.backbones.tokens import first_ids, unknown_share
 from prompttransfer.batching import call_tokens, tokens_at_once
 from prompttransfer.device_copies import send
@@ -107,34 +107,8 @@ class Backbone(ABC):
         self.remarks: tuple[str, ...] = ()
         """What was strange when it was loaded, a line each."""
         self.width = int(self.word_embeddings.embedding_dim)
-        self.know_modules()
+        self.modules = KnownModules(self.model, name)
         self.batch_for(device)
-
-    def know_modules(self) -> None:
-        """Take the model's modules as they are now for those of the backbone."""
-        self._modules = [
-            (module._modules, tuple(module._modules.values())) for module in self.model.modules()
-        ]
-
-    def check_modules(self) -> None:
-        """Raise UserError if modules were put into the model or others in their place since it was loaded.
-
-        Its weights are partly used past its modules, so what those add, such as an adapter of peft, would be left out.
-        """
-        if all(tuple(now.values()) == known for now, known in self._modules):
-            return
-        changed = next(
-            f"{type(old).__name__} is now {type(new).__name__}"
-            if old is not None
-            else f"{type(new).__name__} is new"
-            for now, known in self._modules
-            for old, new in zip_longest(known, now.values())
-            if old is not new
-        )
-        raise UserError(
-            f"the modules of backbone {self.name} were changed after it was loaded ({changed}), as by an adapter of peft: "
-            f"unload it; or merge it (merge_and_unload), save the model and load that folder as a backbone"
-        )
 
     def move(self, device: torch.device) -> None:
         """Bring the weights to another device."""
@@ -166,7 +140,7 @@ class Backbone(ABC):
         Those of a sharded backbone must run: each brings the rest of its weights together when it does.
         Raises UserError if they are others than those that were loaded.
         """
-        self.check_modules()
+        self.modules.check()
         hooks, weights = self._watched
         trained = (w.requires_grad for table in weights for w in table.values() if w is not None)
         return not (self.sharded or any(hooks) or any(trained))
