@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,8 @@ def _digest(files: Iterable[Path], digits: int) -> str:
     sha = hashlib.sha256()
     for file in files:
         try:
+            if not stat.S_ISREG(file.stat().st_mode):  # a pipe would be waited for
+                raise UserError(f"{file} is no regular file: copy the model's")
             with file.open("rb") as stream:
                 for block in iter(lambda: stream.read(1 << 22), b""):
                     if block.startswith(b"version https://git-lfs"):

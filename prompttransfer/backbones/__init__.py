@@ -212,8 +212,8 @@ def _load_model(
     missing = sorted(info["missing_keys"])
     if missing:
         raise UserError(
-            f"backbone {name!r} lacks weights that are needed, such as {missing[0]}: "
-            f"a language-model head is required, so choose the pre-trained checkpoint"
+            f"backbone {name!r} lacks weights that are needed, such as {missing[0]}: a language-model head is required, so "
+            f"choose the pre-trained checkpoint, with the config.json that belongs to it"
         )
     unused = sorted(key for key in info["unexpected_keys"] if _INSIDE.search(key))
     if unused:

@@ -52,7 +52,9 @@ def read_part(name: str, part: str, load: Callable[[], Value]) -> Value:
 
 def one_line(error: BaseException) -> str:
     """What an error says, short and in one line."""
-    words = " ".join(str(error).split()) or type(error).__name__
+    words = " ".join(str(error).split())
+    if not words or not isinstance(error, OSError | ValueError):
+        words = f"{type(error).__name__}: {words}"
     return words if len(words) <= 300 else f"{words[:300]} ..."
 
 
@@ -63,7 +65,8 @@ def read_config(name: str, folder: Path, families: tuple[str, ...]) -> dict[str,
     if not isinstance(kind, str):
         raise UserError(f"backbone {name!r}: config.json names no model_type, such as {', '.join(families)}")
     if kind not in families:
-        raise UserError(f"backbone {name!r} is a {kind} model: prompttransfer runs {', '.join(families)}")
+        said = kind if kind.isprintable() and len(kind) < 40 else repr(kind[:40])
+        raise UserError(f"backbone {name!r} is a {said} model: prompttransfer runs {', '.join(families)}")
     for key in ("quantization_config", "compression_config"):
         if values.get(key) is not None:
             raise UserError(

@@ -139,26 +139,29 @@ def otherwise_read(tokenizer: Any, folder: Path, texts: Sequence[str]) -> int:
 
 # Long texts ------------------------------------------------------------------------------------------------------
 
-CHARACTERS = 64
-"""Characters a kept token, above which a text is cut before it is tokenised."""
+CHARACTERS = 16
+"""Characters a kept token of the first beginning that is tried; texts up to four times as long are tokenised whole."""
+SHORTEST = 4096
+"""Characters of it at the least: WordPiece reads a word of more than about a hundred as one unknown token."""
 MARGIN = 16
 """Tokens before a cut that the cut may have changed."""
 
 
 def first_ids(tokenizer: Any, texts: Sequence[str], keep: int) -> list[tuple[int, ...]]:
     """The first `keep` token ids of each text (all, where there are fewer), as if the whole of it were tokenised."""
-    long = [index for index, text in enumerate(texts) if len(text) > CHARACTERS * keep]
+    size = max(SHORTEST, CHARACTERS * keep)
+    long = [index for index, text in enumerate(texts) if len(text) > 4 * size]
     whole = dict.fromkeys(range(len(texts)))
     for index in long:
         del whole[index]
     found = dict(zip(whole, _ids(tokenizer, [texts[index] for index in whole]), strict=True))
-    found |= {index: _first_of_long(tokenizer, texts[index], keep) for index in long}
+    found |= {index: _first_of_long(tokenizer, texts[index], keep, size) for index in long}
     return [found[index][:keep] for index in range(len(texts))]
 
 
-def _first_of_long(tokenizer: Any, text: str, keep: int) -> tuple[int, ...]:
+def _first_of_long(tokenizer: Any, text: str, keep: int, size: int) -> tuple[int, ...]:
     """From beginnings of the text, each twice as long as the one before, until two agree well in front of the cut."""
-    size, before = CHARACTERS // 4 * keep, None
+    before = None
     while size < len(text):
         (ids,) = _ids(tokenizer, [text[: _between_words(text, size)]])
         if before is not None and len(before) >= keep + MARGIN and ids[:keep] == before[:keep]:
