@@ -204,7 +204,7 @@ def _load_model(
             output_loading_info=True,
         ),
     )
-    for key, held, needed in info["mismatched_keys"]:
+    for key, held, needed in sorted(info["mismatched_keys"]):
         raise UserError(
             f"backbone {name!r}: {key} is {list(held)} in its weights, {list(needed)} by its config.json: they are not of "
             f"one model"

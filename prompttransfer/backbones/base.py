@@ -32,6 +32,8 @@ from tasks.task import Example, Task
 ROWS_LOOKED_AT = 1000
 """Rows of which the words are looked at, and of each of their texts TEXT_LOOKED_AT characters."""
 TEXT_LOOKED_AT = 4000
+FEWEST = 3
+"""Different words below which nothing is said of a task: inputs without content, such as N/A, are encoded too."""
 
 
 @dataclass(frozen=True)
@@ -289,9 +291,11 @@ class Backbone(ABC):
         """Raise UserError where no word is known; the words themselves are looked at only where tokens say so."""
         unknown = self.tokenizer.unk_token_id
         found = sum(row.first.count(unknown) + (row.second or ()).count(unknown) for row in rows)
-        if 2 * found < sum(row.size for row in rows):
+        if rows and 2 * found < sum(row.size for row in rows):
             return
-        if self.unknown_share(examples[:ROWS_LOOKED_AT]) == 1.0:
+        looked_at = examples[:ROWS_LOOKED_AT]
+        different = {word for row in looked_at for word in f"{row.first} {row.second or ''}".split()}
+        if len(different) >= FEWEST and self.unknown_share(looked_at) == 1.0:
             raise UserError(
                 f"all words of task {task.name!r} are unknown to the tokenizer of {self.name} (it reads "
                 f"{self.tokenizer.unk_token or 'nothing'}): use a backbone of its language and script"

@@ -292,7 +292,7 @@ DAMAGE = {
     "num_hidden_layers is -2": lambda place: change(place / "config.json", num_hidden_layers=-2),
     "has no place for": lambda place: change(place / "config.json", num_hidden_layers=1),
     "describes a model of more than": lambda place: change(place / "config.json", hidden_size=10**9),
-    r"embeddings.weight is \[\d+, 16\] in its weights, \[10, 16\]": lambda place: change(
+    r"lm_head.bias is \[\d+\] in its weights, \[10\] by its config.json": lambda place: change(
         place / "config.json", vocab_size=10
     ),
     "is_decoder is True": lambda place: change(place / "config.json", is_decoder=True),
