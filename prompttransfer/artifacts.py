@@ -25,6 +25,7 @@ from torch import Tensor
 
 from prompttransfer.files import atomic_folder, safe_name
 from prompttransfer.prompt import CurvePoint, Prompt, digest_vectors
+from prompttransfer.revisions import is_commit
 from prompttransfer.sealed import read_sealed, write_sealed
 from prompttransfer.tensor_files import TensorFile, read_tensors
 from tasks.errors import UserError
@@ -195,13 +196,15 @@ def peft_config(prompt: Prompt) -> dict[str, Any]:
     """`adapter_config.json`: what PEFT needs to put the prompt in front of an input.
 
     PEFT has no task type for a masked LM, and without one it ignores the prompt silently; FEATURE_EXTRACTION hands
-    the prompt to whatever model it wraps. One submodule keeps PEFT from adding rows for T5's decoder.
+    the prompt to whatever model it wraps. One submodule keeps PEFT from adding rows for T5's decoder. The revision is
+    the commit of a backbone of the hub, which PEFT then loads.
     """
     masked = prompt.family == "masked-lm"
     return {
         "peft_type": "PROMPT_TUNING",
         "task_type": "FEATURE_EXTRACTION" if masked else "SEQ_2_SEQ_LM",
         "base_model_name_or_path": prompt.backbone,
+        "revision": prompt.revision if is_commit(prompt.revision) else None,
         "inference_mode": True,
         "num_virtual_tokens": prompt.length,
         "token_dim": prompt.width,

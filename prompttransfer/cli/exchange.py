@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prompttransfer.cli.options import AsJson
+from prompttransfer.cli.options import AsJson, Revision
 
 if TYPE_CHECKING:
     from prompttransfer.prompt import Prompt
@@ -19,6 +19,7 @@ def import_prompt(
         str, typer.Option("--backbone", "-b", help="The model that the prompt was trained on.")
     ],
     task: Annotated[str, typer.Option("--task", "-t", help="The task that it was trained for.")],
+    revision: Revision = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Prompt folder to write; runs/prompts/NAME if not given."),
@@ -62,6 +63,7 @@ def import_prompt(
         vectors=vectors,
         task=target.name,
         backbone=backbone,
+        revision=revision or "",
         family=chosen_family,
         layout=chosen_layout,
         name=called,

@@ -21,8 +21,10 @@ from prompttransfer.cli.options import (
     LimitTrain,
     MaxLength,
     Nodes,
+    OtherBackbone,
     OtherLayout,
     Precision,
+    Revision,
     Strategy,
 )
 
@@ -48,6 +50,7 @@ def transfer(
     backbone: Annotated[
         str | None, typer.Option("--backbone", "-b", help="Another backbone than the prompts' own.")
     ] = None,
+    revision: Revision = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for matrices, figures and prompts.")
     ] = Path("runs/transfer"),
@@ -55,6 +58,7 @@ def transfer(
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
     other_layout: OtherLayout = False,
+    other_backbone: OtherBackbone = False,
     seeds: Annotated[list[int] | None, typer.Option("--seeds", help="Seeds of the tuned runs.")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps (--tune).")] = None,
     batch: Annotated[int | None, typer.Option(help="Rows a step (--tune).")] = None,
@@ -105,7 +109,8 @@ def transfer(
     from prompttransfer.reuse import zero_shot
 
     targets = load_targets(tasks, data=data, limit_train=limit_train, limit_test=limit_test)
-    model = backbone_of(prompts, backbone, precision, device, placement)
+    model = backbone_of(prompts, backbone, precision, device, placement, revision=revision)
+    model.takes_any = other_backbone
     first = only_the_first_speaks(model)
     for task in tasks:
         if not task.generates:
