@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import stdev
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ import torch
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.evaluation import Score, encode_task, evaluate_bank
 from prompttransfer.layouts import find_layout
-from prompttransfer.matrix import MAJORITY, NO_PROMPT, RANDOM_PROMPT, TransferMatrix, random_like
+from prompttransfer.matrix import MAJORITY, NO_PROMPT, RANDOM_PROMPT, TransferMatrix
 from prompttransfer.prompt import Prompt, bank, check_runs_on
+from prompttransfer.random_prompts import random_draws, random_like
 from prompttransfer.recipes import Recipe
 from prompttransfer.training import (
     Job,
@@ -30,8 +32,6 @@ from prompttransfer.training import (
 from tasks.errors import UserError
 from tasks.loading import Splits
 from tasks.task import Task
-
-RANDOM_DRAWS = 3
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,14 @@ def zero_shot(
 ) -> TransferMatrix:
     """Every prompt on the test split of every target, and the three reference rows beneath.
 
-    The random row is the mean over three draws at the mean norm of the sources. Raises UserError for a prompt that
-    does not run on this backbone, or prompts of different length or layout.
+    The random row is the mean over random prompts at the sources' own norms, whose spread is kept beside it. Raises
+    UserError for a prompt that does not run on this backbone, or prompts of different length or layout.
     """
     layout = common_layout(backbone, prompts, other_layout=other_layout)
     sources = bank(prompts)
-    noise = random_like(list(sources), draws=RANDOM_DRAWS, seed=seed)
+    noise = random_like(sources, random_draws(len(prompts)), torch.Generator().manual_seed(seed))
     columns: list[list[float]] = []
+    spread: list[float] = []
     metrics, counts, impossible = [], [], {}
     for target in targets:
         if advance is not None:
@@ -73,6 +74,7 @@ def zero_shot(
         except UserError as error:
             impossible[target.task.name] = str(error)
             columns.append([float("nan")] * (len(prompts) + 3))
+            spread.append(float("nan"))
             continue
         encoded = encode_task(
             backbone,
@@ -86,6 +88,7 @@ def zero_shot(
         scores = evaluate_bank(backbone, torch.cat([sources, noise]), encoded)
         bare = evaluate_bank(backbone, torch.zeros(1, 0, backbone.width), encoded)[0]
         columns.append(_column(scores, bare, len(prompts)))
+        spread.append(stdev(score.value for score in scores[len(prompts) :]))
     return TransferMatrix(
         sources=(*(p.name for p in prompts), NO_PROMPT, RANDOM_PROMPT, MAJORITY),
         source_tasks=(*(p.task for p in prompts), NO_PROMPT, RANDOM_PROMPT, MAJORITY),
@@ -94,6 +97,8 @@ def zero_shot(
         metrics=tuple(metrics),
         rows=tuple(counts),
         impossible=impossible,
+        random_spread=tuple(spread),
+        random_draws=len(noise),
     )
 
 

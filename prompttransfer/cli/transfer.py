@@ -238,6 +238,8 @@ def write_transfer(
 
     relative = matrix.relative()
     write_text(folder / "transfer.csv", matrix.to_csv())
+    if matrix.random_draws:
+        write_text(folder / "transfer_random.csv", matrix.random_csv())
     if bool((~relative.values.isnan()).any()):
         write_text(folder / "transfer_relative.csv", relative.to_csv())
     write_json(folder / MARKER, record)
@@ -258,17 +260,16 @@ def pairs_csv(pairs: Sequence[TunedPair]) -> str:
 
 
 def print_matrix(matrix: TransferMatrix) -> None:
-    """The matrix in per cent, with the reference rows beneath."""
+    """The matrix in per cent, with the reference rows beneath and how far random prompts lie apart."""
     from prompttransfer.cli.common import say, table
+    from prompttransfer.matrix import RANDOM_PROMPT
 
     shared = "microworld-" if all(name.startswith("microworld-") for name in matrix.targets) else ""
-    rows = [
-        [
-            name.removeprefix(shared),
-            *("-" if value != value else f"{100 * value:.1f}" for value in row),
-        ]
-        for name, row in zip(matrix.sources, matrix.values.tolist(), strict=True)
-    ]
+    rows = []
+    for name, row in zip(matrix.sources, matrix.values.tolist(), strict=True):
+        rows.append([name.removeprefix(shared), *map(_per_cent, row)])
+        if name == RANDOM_PROMPT and matrix.random_draws:
+            rows.append(["  its spread", *map(_per_cent, matrix.random_spread)])
     table(
         "zero-shot transfer, per cent (rows: source prompts, columns: target tasks"
         + (f"; {shared!r} left out of the names)" if shared else ")"),
@@ -277,6 +278,15 @@ def print_matrix(matrix: TransferMatrix) -> None:
     )
     for target, reason in matrix.impossible.items():
         say(f"{target}: {reason}")
+    if matrix.random_draws:
+        say(
+            f"random prompt: mean and standard deviation of {matrix.random_draws} draws, each with random directions "
+            "at the norms of one source's vectors"
+        )
+
+
+def _per_cent(value: float) -> str:
+    return "-" if value != value else f"{100 * value:.1f}"
 
 
 def _times(speedup: float | None, steps: int | None) -> str:

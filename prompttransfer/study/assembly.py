@@ -185,7 +185,14 @@ def merged_scores(results: Results, cells: Sequence[Cell]) -> Mapping[str, Any]:
         seed: Any = cell.settings["seed"]
         with (results.folder(cell) / "projector" / "report.csv").open(encoding="utf-8", newline="") as stream:
             scores += [
-                Score(line["task"], line["group"], line["condition"], seed, float(line["value"]))
+                Score(
+                    line["task"],
+                    line["group"],
+                    line["condition"],
+                    seed,
+                    float(line["value"]),
+                    int(line["draw"]),
+                )
                 for line in csv.DictReader(stream)
             ]
     table = summarise(scores)

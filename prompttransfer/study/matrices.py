@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 def transfer_matrix(scores: Sequence[dict[str, Any]]) -> TransferMatrix:
     """The matrix of the contents of `score.json` files, those of prompts and of references; NaN where there is none.
 
-    The reference rows are means over seeds; sources keep a row a seed.
+    The reference rows are means over seeds; sources keep a row a seed. The spread of random prompts is that within
+    seeds.
     """
     import torch
 
@@ -31,6 +33,7 @@ def transfer_matrix(scores: Sequence[dict[str, Any]]) -> TransferMatrix:
     for place, each in found.items():
         values[place] = sum(each) / len(each)
     by_target = {score["task"]: score for score in scores}
+    drawn = [score for score in scores if "random_spread" in score]
     return TransferMatrix(
         sources=(*prompts, *REFERENCE_ROWS),
         source_tasks=(*prompts.values(), *REFERENCE_ROWS),
@@ -38,7 +41,18 @@ def transfer_matrix(scores: Sequence[dict[str, Any]]) -> TransferMatrix:
         values=values,
         metrics=tuple(by_target[target]["metric"] for target in targets),
         rows=tuple(by_target[target]["rows"] for target in targets),
+        random_spread=tuple(
+            _pooled([score["random_spread"] for score in drawn if score["task"] == target])
+            for target in targets
+            if drawn
+        ),
+        random_draws=sum(score["random_draws"] for score in drawn if score["task"] == targets[0]),
     )
+
+
+def _pooled(spreads: Sequence[float]) -> float:
+    """The standard deviation within groups of equal size; NaN where there is no group."""
+    return math.sqrt(sum(spread**2 for spread in spreads) / len(spreads)) if spreads else float("nan")
 
 
 def mean_table(matrix: TransferMatrix) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Transfer: the source's vectors, the target's input and label words; the matrix and its reference rows."""
 
 import math
+from statistics import stdev
 
 import pytest
 import torch
@@ -8,9 +9,10 @@ from toys import label_task, prompt_on, question_task, recipe, sentences, splits
 
 from prompttransfer.evaluation import encode_task, evaluate_bank
 from prompttransfer.layouts import LAYOUTS
-from prompttransfer.matrix import MAJORITY, NO_PROMPT, RANDOM_PROMPT, TransferMatrix, random_like
+from prompttransfer.matrix import MAJORITY, NO_PROMPT, RANDOM_PROMPT, TransferMatrix
 from prompttransfer.prompt import CurvePoint
-from prompttransfer.reuse import RANDOM_DRAWS, Target, TunedPair, tune, tuned_pair, zero_shot
+from prompttransfer.random_prompts import random_like
+from prompttransfer.reuse import Target, TunedPair, tune, tuned_pair, zero_shot
 from prompttransfer.training import Job, train_prompts
 from tasks.errors import UserError
 from tasks.loading import Splits
@@ -74,10 +76,11 @@ def test_the_reference_rows_are_no_prompt_random_prompt_and_majority(tiny):
     assert matrix.sources == ("toy-s0", "other-s1", NO_PROMPT, RANDOM_PROMPT, MAJORITY)
     encoded = encode_task(backbone, uneven.task, uneven.splits.test, length=3, layout=FIRST)
     bare = evaluate_bank(backbone, torch.zeros(1, 0, 16), encoded)[0]
-    draws = random_like([prompt.vectors for prompt in prompts], draws=RANDOM_DRAWS, seed=5)
+    draws = random_like([prompt.vectors for prompt in prompts], 12, torch.Generator().manual_seed(5))
     drawn = [score.value for score in evaluate_bank(backbone, draws, encoded)]
     assert cell(matrix, NO_PROMPT, "uneven") == bare.value
-    assert cell(matrix, RANDOM_PROMPT, "uneven") == pytest.approx(sum(drawn) / 3)
+    assert cell(matrix, RANDOM_PROMPT, "uneven") == pytest.approx(sum(drawn) / 12)
+    assert matrix.random_spread == pytest.approx((stdev(drawn),)) and matrix.random_draws == 12
     assert cell(matrix, MAJORITY, "uneven") == pytest.approx(7 / 13)
     assert matrix.rows == (13,) and matrix.metrics == ("accuracy",)
 
@@ -158,13 +161,17 @@ def test_the_csv_has_labels_and_six_digits():
     assert lines[3] == "b,0.350000,0.500000,0.100000"
 
 
-def test_random_prompts_have_the_mean_norm_of_the_given_ones():
-    given = [torch.full((2, 2), 1.0), torch.full((2, 2), 3.0)]  # norms 2 and 6
-    drawn = random_like(given, draws=3, seed=0)
-    assert drawn.shape == (3, 2, 2)
-    assert drawn.flatten(1).norm(dim=1).tolist() == pytest.approx([4.0, 4.0, 4.0])
-    assert torch.equal(drawn, random_like(given, draws=3, seed=0))
-    assert not torch.equal(drawn[0], drawn[1])
+def test_the_spread_of_random_prompts_is_written_beside_their_mean():
+    values = torch.tensor([[0.8, 0.5], [0.5, 0.4]], dtype=torch.float64)
+    names = ("a", RANDOM_PROMPT)
+    made = TransferMatrix(names, names, ("a", "b"), values, random_spread=(0.08, 0.02), random_draws=12)
+    lines = made.random_csv().splitlines()
+    assert lines == [",a,b", "mean,0.500000,0.400000", "spread,0.080000,0.020000", "draws,12,12"]
+    assert made.as_dict()["random_spread"] == [0.08, 0.02]
+    relative = made.relative().as_dict()["random_spread"]  # a's own prompt has 0.8; b has none
+    assert relative == [pytest.approx(0.1), None]
+    with pytest.raises(ValueError, match="1 spreads for 2 targets"):
+        TransferMatrix(names, names, ("a", "b"), values, random_spread=(0.1,))
 
 
 # Transfer as initialisation -----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Kind `score`: prompts on the test rows of one target, all of a unit in one pass, with the reference rows beside.
 
-Its files: `score.json`, one value, or for the references (no prompt, random prompts, majority) one each.
+Its files: `score.json`, one value, or for the references (no prompt, random prompts, majority) one each, with the
+spread of the random prompts.
 """
 
 from __future__ import annotations
@@ -75,7 +76,11 @@ def with_references(
     column = dict(zip([*prompts, *REFERENCE_ROWS], matrix.values[:, 0].tolist(), strict=True))
     chance = column[MAJORITY]
     found: dict[str, dict[str, Json]] = {name: {"value": column[name], "chance": chance} for name in prompts}
-    found[REFERENCES] = {"references": {row: column[row] for row in REFERENCE_ROWS}}
+    found[REFERENCES] = {
+        "references": {row: column[row] for row in REFERENCE_ROWS},
+        "random_spread": matrix.random_spread[0],
+        "random_draws": matrix.random_draws,
+    }
     return found
 
 
