@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from prompttransfer.matrix import TransferMatrix
     from prompttransfer.prompt import Prompt
     from prompttransfer.reuse import Target, TunedPair, TunedTransfer
+    from prompttransfer.speedups import Range
     from prompttransfer.training import Trained, TrainingOptions
     from tasks.task import Task
 
@@ -289,11 +290,9 @@ def _per_cent(value: float) -> str:
     return "-" if value != value else f"{100 * value:.1f}"
 
 
-def _times(speedup: float | None, steps: int | None) -> str:
-    """A speed-up for people; a run that was there at step 0 has only a lower bound."""
-    if speedup is None:
-        return "never" if steps is None else "-"
-    return ("at least " if steps == 0 else "") + f"{speedup:.1f}x"
+def _times(pair: TunedPair, found: Range | None, *, never: bool = False) -> str:
+    """What is known of a speed-up, or why there is none, for people."""
+    return pair.outcome if found is None else f"{found}{' (never)' * never}"
 
 
 def kind_of_start(prompts: Sequence[Prompt]) -> str:
@@ -317,8 +316,8 @@ def print_pairs(pairs: Sequence[TunedPair], kind: str = "TPT_task") -> None:
             number(pair.chance),
             str(pair.tuned_steps),
             str(pair.scratch_steps),
-            _times(pair.convergence_speedup, pair.tuned_steps),
-            _times(pair.comparable_speedup, pair.reach_steps),
+            _times(pair, pair.convergence),
+            _times(pair, pair.comparable, never=pair.reach_steps is None),
         ]
         for pair in pairs
     ]
@@ -340,9 +339,30 @@ def print_pairs(pairs: Sequence[TunedPair], kind: str = "TPT_task") -> None:
         rows,
         left=2,
     )
-    say(
-        "convergence: scratch steps over steps, each to 99 % of the run's own best validation score. "
-        "comparable: scratch steps over the steps to the score at which scratch converged."
-    )
+    for line in speed_up_lines(pairs):
+        say(line)
     if len({pair.seed for pair in pairs}) == 1:
         say("one seed: differences here are not evidence; give --seeds 0 1 2 for a spread")
+
+
+def speed_up_lines(pairs: Sequence[TunedPair]) -> list[str]:
+    """What the speed-ups of all pairs come down to; pairs that have none are counted, not left out in silence."""
+    from prompttransfer.reuse import DID_NOT_LEARN, NOTHING_TO_LEARN
+    from prompttransfer.speedups import median_range
+
+    counted = [pair for pair in pairs if pair.outcome != NOTHING_TO_LEARN]
+    learned = [pair.convergence for pair in counted if pair.convergence is not None]
+    flat = sum(pair.outcome == DID_NOT_LEARN for pair in counted)
+    reached = sum(pair.reach_steps is not None for pair in counted)
+    comparable = [pair.comparable for pair in counted if pair.comparable is not None]
+    lines = [
+        f"convergence: median {median_range(learned) or '-'} over {len(learned)} of {len(counted)} runs, {flat} did not "
+        "learn; scratch steps over steps, each to 99 % of the run's own best validation score",
+        f"comparable: median {median_range(comparable) or '-'} over {len(counted)} runs, {reached} of which reached it; "
+        "scratch steps over steps, both to 99 % of the best validation score from scratch",
+        "ranges, because a run is looked at every "
+        f"{pairs[0].evaluate_every} steps only; a run learned if its best is at least 99 % of that from scratch",
+    ]
+    if left_out := len(pairs) - len(counted):
+        lines.append(f"{left_out} of {len(pairs)} runs are not in the medians: scratch learned nothing there")
+    return lines

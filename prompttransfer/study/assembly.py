@@ -125,7 +125,10 @@ def _tuned(results: Results, backbone: str) -> tuple[list[TunedPair], list[Cell]
                 tuned_steps=record["steps_to_converge_from_source"],
                 scratch_steps=record["steps_to_converge_from_scratch"],
                 reach_steps=record["steps_to_scratch_score"],
-                evaluate_every=cell.settings["evaluate_every"],  # type: ignore[arg-type]
+                evaluate_every=record["evaluate_every"],
+                tuned_best=record["best_validation_from_source"],
+                scratch_best=record["best_validation_from_scratch"],
+                tuned_last=record["last_step_from_source"],
             )
         )
         for each in (results.input(cell, "scratch"), run):

@@ -2,18 +2,20 @@
 
 The unit of doubt is named: `over: tasks` draws tasks (each value a mean over seeds), `over: seeds` draws seeds (each a
 mean over tasks). Intervals are bootstrap intervals, p values come from flips of signs and are corrected by Holm within a
-family (analysis/statistics.py). From one seed nothing is called significant, whatever the tasks say, and the table says
+family (analysis/statistics.py). Speed-ups are ranges, so they have medians and sign tests (speedups.py). From one seed nothing is called significant, whatever the tasks say, and the table says
 so; from fewer than four pairs there is no interval.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from analysis.statistics import PairedDifference, holm, paired_difference
+from analysis.statistics import Interval, PairedDifference, holm, paired_difference
+from prompttransfer.speedups import Range, median_interval, median_range, sign_test
 from prompttransfer.study import results as r
 
 if TYPE_CHECKING:
@@ -36,9 +38,9 @@ SUMMARY_KEYS = (
 COMPARISON_COLUMNS = {
     "family": "comparisons whose p values are corrected together",
     "backbone": "the model that was run; for a projector what it joins and how it was fitted",
-    "comparison": "what is compared, as first minus second, or as a ratio for speed-ups",
+    "comparison": "what is compared, as first minus second, or as a ratio of steps for speed-ups",
     "over": "what is drawn in the bootstrap: tasks (values are means over seeds) or seeds (means over tasks)",
-    "value": "mean difference; for a speed-up the geometric mean of the ratio",
+    "value": "mean difference; for a speed-up the median ratio",
     "low": "lower end of the 95 % bootstrap interval",
     "high": "upper end",
     "p": "two-sided p value by sign flips; empty from one seed",
@@ -208,27 +210,53 @@ def _tuned(table: pd.DataFrame) -> Iterator[Comparison]:
 
 
 def _one_tuned(family: str, name: str, relation: str, runs: pd.DataFrame) -> Iterator[Comparison]:
-    import numpy as np
-
     tested, beside = (wide(runs[runs["measure"] == measure]) for measure in ("test", "test from scratch"))
     yield from compare(family, name, f"test score minus scratch{relation}", tested, beside)
     for measure in ("convergence speed-up", "comparable speed-up"):
         ratios = runs[runs["measure"] == measure]
-        known = ratios[ratios["value"].notna()].copy()
-        if known.empty:
-            continue
-        known["value"] = np.log(known["value"])
-        notes = []
-        if missing := len(ratios) - len(known):
-            notes.append(
-                f"{missing} of {len(ratios)} runs have none (never reached, or scratch learned nothing)"
-            )
-        if bounds := int((known["bound"] == "at least").sum()):
-            notes.append(f"{bounds} of {len(known)} are lower bounds")
-        logs = wide(known)
-        yield from compare(
-            family, name, f"{measure}{relation}", logs, 0 * logs, ratio=True, notes=tuple(notes)
+        if len(ratios):
+            yield from _speed_up(family, name, f"{measure}{relation}", ratios)
+
+
+def _speed_up(family: str, backbone: str, name: str, runs: pd.DataFrame) -> Iterator[Comparison]:
+    """Medians of speed-ups over tasks and over seeds, each the median of its runs; runs that never got there count."""
+    counted = runs[runs["low"].notna()]
+    counts = runs["bound"].value_counts()
+    notes = [
+        f"{counts[bound]} of {len(runs)} runs: {bound}"
+        for bound in ("did not learn", "never reached", "scratch learned nothing", "at least")
+        if bound in counts
+    ]
+    for over, key in [("tasks", "target"), ("seeds", "seed")][: 1 + (runs["seed"].nunique() > 1)]:
+        groups = [group for _, group in counted.groupby(key, sort=False)]
+        ranges = [
+            median_range([Range(low, high) for low, high in zip(group["low"], group["high"], strict=True)])
+            for group in groups
+        ]
+        known = [found for found in ranges if found is not None]
+        # A run that never got there stands at its upper bound, which is right for the median while most runs got there.
+        values = [float(group["value"].fillna(group["high"]).median()) for group in groups]
+        said = [f"median lies in {middle}"] if (middle := median_range(known)) else []
+        yield Comparison(
+            family,
+            backbone,
+            name,
+            over,
+            _difference(values, known),
+            counted["target"].nunique(),
+            counted["seed"].nunique(),
+            notes=(*said, *notes),
         )
+
+
+def _difference(values: Sequence[float], ranges: Sequence[Range]) -> PairedDifference:
+    """The median with the sign test's interval and p value, in the form that every comparison has."""
+    found = median_interval(ranges)
+    reason = "" if found else f"no interval of the median from {len(ranges)}: at least 6 are needed"
+    low, high = (found.low, found.high) if found else (None, None)
+    mean = statistics.median(values) if values else None
+    p_value = sign_test(ranges) if found else None
+    return PairedDifference(mean, Interval(low, high, reason), p_value, len(ranges))
 
 
 def _projected(table: pd.DataFrame) -> Iterator[Comparison]:

@@ -7,12 +7,14 @@ import pytest
 import torch
 from toys import label_task, prompt_on, question_task, recipe, sentences, splits
 
+from prompttransfer.cli.transfer import speed_up_lines
 from prompttransfer.evaluation import encode_task, evaluate_bank
 from prompttransfer.layouts import LAYOUTS
 from prompttransfer.matrix import MAJORITY, NO_PROMPT, RANDOM_PROMPT, TransferMatrix
 from prompttransfer.prompt import CurvePoint
 from prompttransfer.random_prompts import random_like
 from prompttransfer.reuse import Target, TunedPair, tune, tuned_pair, zero_shot
+from prompttransfer.speedups import Range
 from prompttransfer.training import Job, train_prompts
 from tasks.errors import UserError
 from tasks.loading import Splits
@@ -190,6 +192,9 @@ def pair(**values):
         "scratch_steps": 200,
         "reach_steps": 20,
         "evaluate_every": 10,
+        "tuned_best": 0.9,
+        "scratch_best": 0.8,
+        "tuned_last": 200,
     }
     return TunedPair(**{**base, **values})
 
@@ -204,9 +209,47 @@ def test_convergence_at_step_0_counts_as_one_interval():
     assert pair(tuned_steps=0, reach_steps=0).comparable_speedup == 20.0
 
 
-def test_a_score_that_was_never_reached_has_no_speedup():
-    assert pair(reach_steps=None).comparable_speedup is None
-    assert pair(reach_steps=None).as_dict()["comparable_speedup"] is None
+def test_a_score_that_was_never_reached_has_a_range_and_no_number():
+    never = pair(reach_steps=None)
+    assert never.comparable_speedup is None and never.comparable == Range(0.0, 200 / 200)
+    assert never.as_dict()["comparable_speedup"] is None
+    # ended early, at step 50: all that is known is that it would have needed more than 50
+    assert pair(reach_steps=None, tuned_last=50).comparable == Range(0.0, 4.0)
+
+
+def test_a_speedup_is_known_to_the_evaluation_interval():
+    # scratch converged within (190, 200], the run from the source within (30, 40] and reached scratch within (10, 20]
+    assert pair().convergence == Range(190 / 40, 200 / 30)
+    assert pair().comparable == Range(190 / 20, 200 / 10)
+    assert pair(tuned_steps=0).convergence == Range(20.0, math.inf)
+    assert pair().as_dict()["comparable_low"] == 9.5
+    assert pair(tuned_steps=0).as_dict()["convergence_high"] is None
+
+
+def test_a_run_that_did_not_learn_has_no_convergence_speedup():
+    # flat at chance: it has its best at step 0, which once was "at least 20x"
+    flat = pair(tuned_best=0.5, tuned_steps=0, reach_steps=None)
+    assert flat.outcome == "did not learn"
+    assert flat.convergence is None and flat.convergence_speedup is None
+    assert flat.as_dict()["outcome"] == "did not learn"
+    # 99 % of 0.8 is 0.792
+    assert pair(tuned_best=0.792).outcome == "learned" and pair(tuned_best=0.791).outcome == "did not learn"
+
+
+def test_nothing_is_faster_than_a_run_that_learned_nothing():
+    nothing = pair(scratch_steps=0)
+    assert nothing.outcome == "scratch learned nothing"
+    assert (nothing.convergence, nothing.comparable) == (None, None)
+
+
+def test_pairs_without_a_speedup_are_counted_beside_the_median():
+    flat = pair(tuned_best=0.5, tuned_steps=0, reach_steps=None)
+    said = speed_up_lines([pair(), pair(tuned_steps=0), flat, flat, pair(scratch_steps=0)])
+    assert "over 2 of 4 runs, 2 did not learn" in said[0]
+    assert "over 4 runs, 2 of which reached it" in said[1]
+    # of the four ranges (9.5, 20], (9.5, 20], (0, 1], (0, 1]
+    assert "comparable: median 4.8x to 10.5x" in said[1]
+    assert "1 of 5 runs are not in the medians" in said[3]
 
 
 def test_a_pair_compares_the_two_curves_of_one_target(tiny):
@@ -222,6 +265,7 @@ def test_a_pair_compares_the_two_curves_of_one_target(tiny):
     assert (found.scratch_steps, found.tuned_steps, found.reach_steps) == (30, 30, 10)
     assert (found.step0, found.tuned, found.scratch) == (0.7, 0.85, 0.75)
     assert (found.convergence_speedup, found.comparable_speedup) == (1.0, 3.0)
+    assert (found.tuned_best, found.scratch_best, found.tuned_last) == (0.9, 0.8, 40)
 
 
 def test_tuning_starts_from_the_source_and_has_the_scratch_run_beside_it(tiny):
