@@ -8,8 +8,8 @@ target's training starts, with the target's own run from scratch beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import stdev
 from typing import Any
 
@@ -43,6 +43,12 @@ class Target:
 
     task: Task
     splits: Splits
+    seeded: Mapping[int, Splits] = field(default_factory=dict)
+    """Seed -> the splits of runs of that seed, with the same test rows; `splits` for those that are not here."""
+
+    def rows(self, seed: int) -> Splits:
+        """The splits of a run of this seed."""
+        return self.seeded.get(seed, self.splits)
 
 
 def zero_shot(
@@ -306,13 +312,13 @@ def tune(
 def _tuning_jobs(prompts: Sequence[Prompt], target: Target, seed: int, scratch_initialiser: str) -> list[Job]:
     """The scratch run of a target first, then one run a source."""
     task = target.task
-    scratch = Job(task, target.splits, seed, scratch_initialiser, name=f"{task.name}-scratch-s{seed}")
+    scratch = Job(task, target.rows(seed), seed, scratch_initialiser, name=f"{task.name}-scratch-s{seed}")
     return [
         scratch,
         *(
             Job(
                 task,
-                target.splits,
+                target.rows(seed),
                 seed,
                 f"prompt:{source.name}",
                 name=f"{source.name}-to-{task.name}-s{seed}",

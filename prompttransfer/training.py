@@ -330,6 +330,7 @@ def _finish(
             "train": len(job.splits.train),
             "validation": len(job.splits.validation),
             "test": len(job.splits.test),
+            "split_seed": job.splits.seed,
         },
         scores={"validation": {job.task.metric: best.score, "step": state.best_step}},
         curve=tuple(state.curve),

@@ -20,6 +20,7 @@ from prompttransfer.cli.options import (
     LimitTrain,
     MaxLength,
     Nodes,
+    OneSplit,
     OtherLayout,
     Precision,
     Strategy,
@@ -56,6 +57,7 @@ def transfer(
     aggregation: Aggregation = None,
     other_layout: OtherLayout = False,
     seeds: Annotated[list[int] | None, typer.Option("--seeds", help="Seeds of the tuned runs.")] = None,
+    one_split: OneSplit = False,
     steps: Annotated[int | None, typer.Option(help="Training steps (--tune).")] = None,
     batch: Annotated[int | None, typer.Option(help="Rows a step (--tune).")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate (--tune).")] = None,
@@ -86,6 +88,7 @@ def transfer(
         print_json,
         resolve_tasks,
         say,
+        seeds_line,
         words_line,
     )
     from prompttransfer.cli.evaluate import backbone_of, load_prompts
@@ -101,7 +104,10 @@ def transfer(
         return run_on(placement, transfer, **given)
     from prompttransfer.reuse import zero_shot
 
-    targets = load_targets(tasks, data=data, limit_train=limit_train, limit_test=limit_test)
+    chosen = list(dict.fromkeys(seeds or [0]))
+    targets = load_targets(
+        tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
+    )
     model = backbone_of(prompts, backbone, precision, device, placement)
     first = only_the_first_speaks(model)
     for task in tasks:
@@ -121,11 +127,12 @@ def transfer(
     trained: list[Trained] = []
     options: TrainingOptions | None = None
     if tune:
+        say(seeds_line(chosen, one_split=one_split), quiet=as_json)
         result, options = _tune(
             model,
             prompts,
             [t for t in targets if t.task.name not in matrix.impossible],
-            seeds or [0],
+            chosen,
             dict(
                 steps=steps,
                 batch=batch,
@@ -154,6 +161,8 @@ def transfer(
         print_matrix(matrix)
         if pairs:
             print_pairs(pairs, kind_of_start(prompts))
+            for line in seen_lines(prompts, targets, chosen):
+                say(line)
         say(f"written to {output}: " + ", ".join(sorted(p.name for p in output.iterdir())))
     return matrix
 
@@ -178,11 +187,10 @@ def _tune(
 
     recipe = recipe_for(model, **overrides)
     say(f"recipe: {recipe}", quiet=quiet)
-    wanted = list(dict.fromkeys(seeds))
     names = [
         f"{start}-s{seed}"
         for target in targets
-        for seed in wanted
+        for seed in seeds
         for start in (
             f"{target.task.name}-scratch",
             *(f"{prompt.name}-to-{target.task.name}" for prompt in prompts),
@@ -196,7 +204,7 @@ def _tune(
             prompts,
             targets,
             recipe,
-            seeds=wanted,
+            seeds=seeds,
             max_length=max_length,
             aggregation=aggregation,
             options=options,
@@ -366,3 +374,20 @@ def speed_up_lines(pairs: Sequence[TunedPair]) -> list[str]:
     if left_out := len(pairs) - len(counted):
         lines.append(f"{left_out} of {len(pairs)} runs are not in the medians: scratch learned nothing there")
     return lines
+
+
+def seen_lines(prompts: Sequence[Prompt], targets: Sequence[Target], seeds: Sequence[int]) -> list[str]:
+    """What to know where a source was trained on rows that validate a run: on the same task with another split."""
+    seen = [
+        f"{prompt.name} on seed {seed}"
+        for prompt in prompts
+        for target in targets
+        for seed in seeds
+        if prompt.task == target.task.name and prompt.data.get("split_seed", 0) != target.rows(seed).seed
+    ]
+    if not seen:
+        return []
+    return [
+        f"{len(seen)} runs start from a prompt of the same task with another split ({seen[0]}, ...), which has learned "
+        "from some of their validation rows: their steps and speed-ups are too good, their test scores are not"
+    ]

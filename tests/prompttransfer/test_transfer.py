@@ -1,13 +1,14 @@
 """Transfer: the source's vectors, the target's input and label words; the matrix and its reference rows."""
 
 import math
+from dataclasses import replace
 from statistics import stdev
 
 import pytest
 import torch
 from toys import label_task, prompt_on, question_task, recipe, sentences, splits
 
-from prompttransfer.cli.transfer import speed_up_lines
+from prompttransfer.cli.transfer import seen_lines, speed_up_lines
 from prompttransfer.evaluation import encode_task, evaluate_bank
 from prompttransfer.layouts import LAYOUTS
 from prompttransfer.matrix import MAJORITY, NO_PROMPT, RANDOM_PROMPT, TransferMatrix
@@ -285,6 +286,25 @@ def test_tuning_starts_from_the_source_and_has_the_scratch_run_beside_it(tiny):
     assert found.step0 == tuned.prompt.curve[0].score
     assert found.tuned == tuned.prompt.scores["test"]["accuracy"]
     assert tuned.prompt.scores["test"]["rows"] == 12
+
+
+def test_every_seed_is_tuned_on_its_own_rows(tiny):
+    rows = {
+        seed: replace(splits(), train=sentences((word,)), seed=seed)
+        for seed, word in ((0, "film"), (1, "food"))
+    }
+    aim = Target(label_task("other"), rows[0], rows)
+    result = tune(tiny("roberta"), [prompt_on(tiny("roberta"))], [aim], recipe(), seeds=[0, 1])
+    assert [run.prompt.data["split_seed"] for run in result.trained] == [0, 0, 1, 1]
+    assert aim.rows(7) is aim.splits
+
+
+def test_a_source_that_has_seen_the_validation_rows_is_named(tiny):
+    source = prompt_on(tiny("roberta"), task="other", data={"split_seed": 1})
+    aim = Target(label_task("other"), splits(), {1: replace(splits(), seed=1)})
+    assert seen_lines([source], [aim], [1]) == []
+    assert "another split (other-s0 on seed 0" in seen_lines([source], [aim], [0, 1])[0]
+    assert seen_lines([prompt_on(tiny("roberta"))], [aim], [0]) == []
 
 
 def test_step_0_of_a_tuned_run_is_the_zero_shot_score_of_its_source(tiny):
