@@ -26,6 +26,8 @@ class Range:
             raise ValueError(f"a range of ratios has 0 <= low <= high, given {self.low} and {self.high}")
 
     def __str__(self) -> str:
+        if self.high == math.inf and self.low == 0:
+            return "not known"
         if self.high == math.inf:
             return f"above {self.low:.1f}x"
         return f"below {self.high:.1f}x" if self.low == 0 else f"{self.low:.1f}x to {self.high:.1f}x"

@@ -44,3 +44,12 @@ def test_the_same_generator_gives_the_same_prompts():
 @pytest.mark.parametrize(("prompts", "draws"), [(1, 12), (8, 16), (12, 12), (13, 13), (48, 48), (200, 48)])
 def test_whole_rounds_are_drawn_while_there_are_few_prompts(prompts, draws):
     assert random_draws(prompts) == draws
+
+
+def test_what_depends_on_the_norm_has_no_bias():
+    # A score that is .5 below a norm of 10 and .9 above: four of five prompts are below, so random ones are at .58. At
+    # the mean norm, 46, all of them would be at .9.
+    prompts = [torch.full((4, 16), norm / 8) for norm in (2.0, 4.0, 6.0, 8.0, 210.0)]
+    found = drawn(prompts, random_draws(5)).flatten(1).norm(dim=1)
+    assert float(torch.stack(prompts).flatten(1).norm(dim=1).mean()) == pytest.approx(46.0)
+    assert float(torch.where(found > 10, 0.9, 0.5).mean()) == pytest.approx(0.58)

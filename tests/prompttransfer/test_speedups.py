@@ -26,6 +26,7 @@ def test_a_ratio_of_two_intervals_by_hand():
 def test_ranges_in_words():
     assert str(Range(2.0, 5.0)) == "2.0x to 5.0x"
     assert str(Range(4.0, math.inf)) == "above 4.0x" and str(Range(0.0, 0.5)) == "below 0.5x"
+    assert str(Range(0.0, math.inf)) == "not known"
     with pytest.raises(ValueError, match="0 <= low <= high"):
         Range(2.0, 1.0)
 
