@@ -81,10 +81,13 @@ def median_interval(ranges: Sequence[Range], level: float = 0.95) -> Range | Non
 
 
 def sign_test(ranges: Sequence[Range], value: float = 1.0) -> float | None:
-    """Two-sided p that the median is `value`; a range that holds it speaks for neither side. None without any other."""
-    above, below = sum(r.low >= value for r in ranges), sum(r.high < value for r in ranges)
-    count = above + below
-    if not count:
+    """Two-sided p that the median is `value`; None of no ranges.
+
+    A range that holds the value counts against either side, so that p is at most .05 only if `median_interval` leaves
+    the value out.
+    """
+    if not ranges:
         return None
-    tail = sum(math.comb(count, k) for k in range(min(above, below) + 1)) / 2**count
-    return min(1.0, 2 * tail)
+    count = len(ranges)
+    most = max(sum(r.low >= value for r in ranges), sum(r.high < value for r in ranges))
+    return min(1.0, 2 * sum(math.comb(count, k) for k in range(most, count + 1)) / 2**count)

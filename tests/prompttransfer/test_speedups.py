@@ -49,11 +49,20 @@ def test_the_interval_of_the_median_is_that_of_the_sign_test():
     assert median_interval([Range(low, low + 1) for low in range(1, 10)]) == Range(2, 9)
 
 
-def test_a_sign_test_counts_only_ranges_on_one_side():
-    # 5 above, 1 below, 1 that holds 1: two-sided p = 2 (1 + 6) / 64
+def test_a_range_that_holds_the_value_counts_against_either_side_of_a_sign_test():
+    # 5 above, 1 below, 1 that holds 1: two-sided p = 2 P(at least 5 of 7) = 2 (21 + 7 + 1) / 128
     ranges = [Range(1.5, 2)] * 5 + [Range(0, 0.5), Range(0.5, 2)]
-    assert sign_test(ranges) == pytest.approx(14 / 64)
-    assert sign_test([Range(0.5, 2)]) is None
+    assert sign_test(ranges) == pytest.approx(58 / 128)
+    assert sign_test([Range(1.5, 2)] * 6) == 2 / 64
+    assert sign_test([Range(0.5, 2)]) == 1.0 and sign_test([]) is None
+
+
+def test_the_sign_test_and_the_interval_never_contradict_each_other():
+    generator = random.Random(1)
+    for _ in range(300):
+        ranges = [Range(low, low + 0.5) for low in (generator.uniform(0.3, 1.8) for _ in range(8))]
+        found = median_interval(ranges)
+        assert (sign_test(ranges) <= 0.05) == (found.low >= 1 or found.high < 1)
 
 
 def simulated(generator, pairs, every=20, last=300):
