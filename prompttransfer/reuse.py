@@ -16,9 +16,17 @@ from typing import Any
 import torch
 
 from prompttransfer.backbones.base import Backbone
+from prompttransfer.calibration import (
+    NO_WORDS,
+    TRAIN_MEAN,
+    Calibration,
+    bare_calibrated,
+    encode_inputs,
+    evaluate_both,
+)
 from prompttransfer.evaluation import Score, encode_task, evaluate_bank
 from prompttransfer.layouts import find_layout
-from prompttransfer.matrix import MAJORITY, NO_PROMPT, RANDOM_PROMPT, TransferMatrix
+from prompttransfer.matrix import REFERENCE_ROWS, TransferMatrix
 from prompttransfer.prompt import Prompt, bank, check_runs_on
 from prompttransfer.random_prompts import random_draws, random_like
 from prompttransfer.recipes import Recipe
@@ -60,19 +68,24 @@ def zero_shot(
     max_length: int | None = None,
     aggregation: str | None = None,
     seed: int = 0,
+    calibration: Calibration | None = None,
     advance: Callable[[str], None] | None = None,
 ) -> TransferMatrix:
-    """Every prompt on the test split of every target, and the three reference rows beneath.
+    """Every prompt on the test split of every target, and the reference rows beneath.
 
-    The random row is the mean over random prompts at the sources' own norms, whose spread is kept beside it. Raises
+    With a `calibration` the matrix has a second one of calibrated scores (`.calibrated`), from the same passes; the row
+    `no prompt, calibrated` is there in any case (by the mean over training rows where nothing else is asked for). The
+    random row is the mean over random prompts at the sources' own norms, whose spread is kept beside it. Raises
     UserError for a prompt that does not run on this backbone, or prompts of different length or layout.
     """
     layout = common_layout(backbone, prompts, other_layout=other_layout)
     sources = bank(prompts)
     noise = random_like(sources, random_draws(len(prompts)), torch.Generator().manual_seed(seed))
     columns: list[list[float]] = []
-    spread: list[float] = []
-    metrics, counts, impossible = [], [], {}
+    spread: list[list[float]] = []
+    second: list[list[float]] = []
+    metrics, counts, impossible, written = [], [], {}, {}
+    chosen = calibration or Calibration(TRAIN_MEAN, seed=seed)
     for target in targets:
         if advance is not None:
             advance(target.task.name)
@@ -82,8 +95,9 @@ def zero_shot(
             backbone.check_task(target.task)
         except UserError as error:
             impossible[target.task.name] = str(error)
-            columns.append([float("nan")] * (len(prompts) + 3))
-            spread.append(float("nan"))
+            columns.append([float("nan")] * (len(prompts) + len(REFERENCE_ROWS)))
+            second.append(columns[-1])
+            spread.append([float("nan")] * 2)
             continue
         encoded = encode_task(
             backbone,
@@ -94,20 +108,41 @@ def zero_shot(
             max_length=max_length,
             aggregation=aggregation,
         )
-        scores = evaluate_bank(backbone, torch.cat([sources, noise]), encoded)
-        bare = evaluate_bank(backbone, torch.zeros(1, 0, backbone.width), encoded)[0]
+        inputs = encode_inputs(
+            backbone, chosen, encoded, target.splits, max_length=max_length, aggregation=aggregation
+        )
+        bare = bare_calibrated(backbone, encoded, inputs)
+        scores, calibrated = evaluate_both(
+            backbone, torch.cat([sources, noise]), encoded, inputs if calibration else None
+        )
         columns.append(_column(scores, bare, len(prompts)))
-        spread.append(stdev(score.value for score in scores[len(prompts) :]))
-    return TransferMatrix(
-        sources=(*(p.name for p in prompts), NO_PROMPT, RANDOM_PROMPT, MAJORITY),
-        source_tasks=(*(p.task for p in prompts), NO_PROMPT, RANDOM_PROMPT, MAJORITY),
+        spread.append([_spread(found, len(prompts)) for found in (scores, calibrated)])
+        second.append(_column(calibrated, bare, len(prompts)))
+        if inputs is None:
+            written[target.task.name] = NO_WORDS
+    matrix = TransferMatrix(
+        sources=(*(p.name for p in prompts), *REFERENCE_ROWS),
+        source_tasks=(*(p.task for p in prompts), *REFERENCE_ROWS),
         targets=tuple(target.task.name for target in targets),
         values=torch.tensor(columns, dtype=torch.float64).T.contiguous(),
         metrics=tuple(metrics),
         rows=tuple(counts),
         impossible=impossible,
-        random_spread=tuple(spread),
+        random_spread=tuple(each for each, _ in spread),
         random_draws=len(noise),
+        calibration=str(chosen),
+    )
+    if calibration is None:
+        return matrix
+    return replace(
+        matrix,
+        calibrated=replace(
+            matrix,
+            values=torch.tensor(second, dtype=torch.float64).T.contiguous(),
+            meaning="calibrated",
+            random_spread=tuple(each for _, each in spread),
+            impossible={**impossible, **written},
+        ),
     )
 
 
@@ -132,14 +167,23 @@ def common_layout(backbone: Backbone, prompts: Sequence[Prompt], *, other_layout
     return layout
 
 
-def _column(scores: Sequence[Score], bare: Score, prompts: int) -> list[float]:
-    noise = [score.value for score in scores[prompts:]]
+def _column(scores: Sequence[Score] | None, bare: tuple[Score, Score | None], prompts: int) -> list[float]:
+    """The cells of one target in the order of the matrix's rows; NaN where nothing was scored."""
+    raw, calibrated = bare
+    missing = float("nan")
+    noise = [score.value for score in scores[prompts:]] if scores else [missing]
     return [
-        *(score.value for score in scores[:prompts]),
-        bare.value,
+        *([score.value for score in scores[:prompts]] if scores else [missing] * prompts),
+        raw.value,
+        calibrated.value if calibrated else missing,
         sum(noise) / len(noise),
-        scores[0].chance,
+        raw.chance,
     ]
+
+
+def _spread(scores: Sequence[Score] | None, prompts: int) -> float:
+    """The standard deviation of the random prompts behind the others; NaN where nothing was scored."""
+    return stdev(score.value for score in scores[prompts:]) if scores else float("nan")
 
 
 LEARNED, DID_NOT_LEARN, NOTHING_TO_LEARN = "learned", "did not learn", "scratch learned nothing"

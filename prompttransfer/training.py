@@ -35,6 +35,7 @@ from prompttransfer.recipes import Recipe
 from prompttransfer.training_state import PromptState
 from tasks.errors import MachineError, UserError
 from tasks.loading import Splits
+from tasks.records import kept_of
 from tasks.rows import digest_rows
 from tasks.task import Task
 
@@ -375,6 +376,7 @@ def _finish(
             "validation": len(job.splits.validation),
             "test": len(job.splits.test),
             "split_seed": job.splits.seed,
+            **kept_of(job.task),
         },
         scores={"validation": {job.task.metric: best.score, "step": state.best_step}},
         curve=tuple(state.curve),
