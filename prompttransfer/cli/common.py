@@ -67,15 +67,25 @@ def load_targets(
     data: Path | None,
     limit_train: int | None = None,
     limit_test: int | None = None,
+    seeds: Sequence[int] = (0,),
+    one_split: bool = False,
 ) -> list[Target]:
-    """Each task with its three splits."""
+    """Each task with its three splits; each seed draws its own validation rows, or with `one_split` has those of seed 0."""
     from prompttransfer.reuse import Target
-    from tasks.loading import load_splits
+    from tasks.loading import load_seeded
 
-    return [
-        Target(task, load_splits(task, data=data, limit_train=limit_train, limit_test=limit_test))
-        for task in tasks
-    ]
+    drawn = [0] if one_split else list(seeds)
+    targets = []
+    for task in tasks:
+        found = load_seeded(task, drawn, data=data, limit_train=limit_train, limit_test=limit_test)
+        targets.append(Target(task, found[drawn[0]], {} if one_split else found))
+    return targets
+
+
+def seeds_line(seeds: Sequence[int], *, one_split: bool) -> str:
+    """What a seed decides, for people: a spread over seeds is the spread of just that."""
+    shared = "; all have the validation rows of seed 0" if one_split else " and validation rows"
+    return f"seed{'s' * (len(seeds) > 1)} {' '.join(map(str, seeds))}: start, row order{shared}"
 
 
 def only_the_first_speaks(backbone: Backbone) -> bool:

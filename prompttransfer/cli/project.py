@@ -274,9 +274,11 @@ def show_outcome(outcome: Outcome) -> None:
     measured = outcome.judgement.sensitivity
     say(
         f"input sensitivity: outputs are {measured.outputs:.3g} apart where inputs are {measured.inputs:.3g} "
-        f"(ratio {measured.ratio:.3g}, {measured.relative:.3g} for their size), pairwise cosine of outputs "
-        f"{measured.cosine:.6f}"
+        f"(ratio {measured.ratio:.3g}), pairwise cosine of outputs {measured.cosine:.6f}; their directions are "
+        f"{measured.relative:.3g} times as far apart as those of the target's own prompts"
     )
+    if outcome.judgement.gains is not None:
+        say(f"projected minus random source: {outcome.judgement.gains}")
     say(f"verdict: {outcome.judgement.verdict}")
 
 
@@ -298,7 +300,7 @@ def show_scores(projector: Projector) -> None:
             ]
             for name, entry in conditions.items()
         ]
-        title = f"\ntasks {group} ({count}): test score, mean over tasks and seeds; spread over seeds"
+        title = f"\ntasks {group} ({count}): test score, mean over tasks and seeds; spread over seeds, of random prompts over draws"
         table(title, ["condition", "mean", "spread", "of own", "what it is"], rows)
 
 

@@ -21,6 +21,7 @@ from prompttransfer.cli.options import (
     LimitTrain,
     MaxLength,
     Nodes,
+    OneSplit,
     Precision,
     Revision,
     Strategy,
@@ -50,6 +51,7 @@ def train(
     ),
     data: DataFolder = None,
     seeds: Annotated[list[int] | None, typer.Option("--seeds", help="One prompt a seed and task.")] = None,
+    one_split: OneSplit = False,
     init: Annotated[
         str, typer.Option(help="random, vocabulary, label-words, text:WORDS or prompt:PATH.")
     ] = "random",
@@ -110,6 +112,7 @@ def train(
         print_json,
         resolve_tasks,
         say,
+        seeds_line,
         words_line,
     )
     from prompttransfer.files import check_free, safe_name
@@ -130,7 +133,9 @@ def train(
     from prompttransfer.recipes import recipe_for
     from prompttransfer.training import Job
 
-    targets = load_targets(tasks, data=data, limit_train=limit_train, limit_test=limit_test)
+    targets = load_targets(
+        tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
+    )
     if dry_run:
         model = outline_backbone(backbone, revision)
     else:
@@ -154,6 +159,7 @@ def train(
         say(describe(model), quiet=as_json)
     say(f"recipe: {recipe}", quiet=as_json)
     say_strange(model, targets, quiet=as_json)
+    say(seeds_line(chosen, one_split=one_split), quiet=as_json)
     for target in targets:
         answers = model.answers(target.task, aggregation)
         say(
@@ -161,7 +167,7 @@ def train(
             quiet=as_json,
         )
     jobs = [
-        Job(target.task, target.splits, seed, init, names[target.task.name, seed])
+        Job(target.task, target.rows(seed), seed, init, names[target.task.name, seed])
         for target in targets
         for seed in chosen
     ]
@@ -241,7 +247,7 @@ def run_jobs(
             options=options,
         )
     tested: list[Trained] = []
-    for _, group in groupby(zip(jobs, results, strict=True), key=lambda pair: id(pair[0].splits)):
+    for _, group in groupby(zip(jobs, results, strict=True), key=lambda pair: id(pair[0].task)):
         pairs = list(group)
         target = Target(pairs[0][0].task, pairs[0][0].splits)
         runs = [run for _, run in pairs]

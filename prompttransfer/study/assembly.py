@@ -126,7 +126,10 @@ def _tuned(results: Results, backbone: str) -> tuple[list[TunedPair], list[Cell]
                 tuned_steps=record["steps_to_converge_from_source"],
                 scratch_steps=record["steps_to_converge_from_scratch"],
                 reach_steps=record["steps_to_scratch_score"],
-                evaluate_every=cell.settings["evaluate_every"],  # type: ignore[arg-type]
+                evaluate_every=record["evaluate_every"],
+                tuned_best=record["best_validation_from_source"],
+                scratch_best=record["best_validation_from_scratch"],
+                tuned_last=record["last_step_from_source"],
             )
         )
         for each in (results.input(cell, "scratch"), run):
@@ -186,7 +189,14 @@ def merged_scores(results: Results, cells: Sequence[Cell]) -> Mapping[str, Any]:
         seed: Any = cell.settings["seed"]
         with (results.folder(cell) / "projector" / "report.csv").open(encoding="utf-8", newline="") as stream:
             scores += [
-                Score(line["task"], line["group"], line["condition"], seed, float(line["value"]))
+                Score(
+                    line["task"],
+                    line["group"],
+                    line["condition"],
+                    seed,
+                    float(line["value"]),
+                    int(line["draw"]),
+                )
                 for line in csv.DictReader(stream)
             ]
     table = summarise(scores)
