@@ -91,7 +91,7 @@ def test_its_hub_source_is_read_with_label_values(tmp_path):
         (GOOD.replace("great", ""), "words.good"),
         (GOOD.split("words:")[0] + "words: {t5: {a: x, b: y}}", "given for t5 but not for masked-lm"),
         (GOOD.split("words:")[0] + "words: {t5: {a: x, b: y}, masked-lm: {a: x, c: y}}", "different labels"),
-        (GOOD.split("words:")[0] + "words: &a {bad: *a}", "words.bad"),
+        (GOOD.split("words:")[0] + "words: &a {bad: *a}", "stands inside what it names"),
         (GOOD + "kind2", "not YAML"),
         ("- a\n- b\n", "a task file is a YAML mapping"),
         ("", "a task file is a YAML mapping"),
