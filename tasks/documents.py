@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tasks.errors import UnreadableError, UserError
+from tasks.errors import MissingError, UnreadableError, UserError
 
 DEEPEST = 100
 """Levels of lists and mappings in each other; no file of ours or of the hub's has more than a dozen."""
@@ -34,13 +34,15 @@ LARGEST = 2**64
 
 Model = TypeVar("Model", bound=BaseModel)
 
+_HALF = re.compile("[\ud800-\udfff]")
+
 _MISSING = {errno.ENOENT, errno.ENOTDIR}
 
 
 def read_bytes(path: Path, what: str) -> bytes:
     """The content of the regular file `path`; `what` names its kind in messages, as in 'task file'.
 
-    Raises UserError if there is none or it is no regular file, UnreadableError if it cannot be read now.
+    Raises MissingError if there is none, UserError if it is no regular file, UnreadableError if it cannot be read now.
     """
     path = Path(path)
     try:
@@ -50,6 +52,8 @@ def read_bytes(path: Path, what: str) -> bytes:
         if not stat.S_ISREG(kind):  # a pipe would be waited for, a device never ends
             raise UserError(f"{what} {path} is no regular file (a pipe, socket or device): give a file")
         return path.read_bytes()
+    except UserError:
+        raise
     except OSError as error:
         raise cannot_read(path, what, error) from None
     except ValueError:  # a NUL in the name
@@ -57,9 +61,9 @@ def read_bytes(path: Path, what: str) -> bytes:
 
 
 def cannot_read(path: Path, what: str, error: OSError) -> UserError | UnreadableError:
-    """The error for a file that is not there (UserError) or cannot be read (UnreadableError)."""
+    """The error for a file that is not there (MissingError) or cannot be read (UnreadableError)."""
     if error.errno in _MISSING:
-        return UserError(f"no {what} {path}")
+        return MissingError(f"no {what} {path}")
     if error.errno in {errno.ENAMETOOLONG, errno.ELOOP}:
         return UserError(f"{what} {path} cannot be opened: {error.strerror}")
     return UnreadableError(f"{what} {path} cannot be read: {error.strerror or error}; it was left as it is")
@@ -67,7 +71,7 @@ def cannot_read(path: Path, what: str, error: OSError) -> UserError | Unreadable
 
 def read_text(path: Path, what: str) -> str:
     """The UTF-8 text of `path`, without a byte-order mark."""
-    return decode(read_bytes(path, what), f"{what} {path}")
+    return decode(read_bytes(path, what), str(path))
 
 
 def decode(data: bytes, source: str) -> str:
@@ -75,9 +79,10 @@ def decode(data: bytes, source: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        line = f":{data.count(bytes([10]), 0, error.start) + 1}" if b"\n" in data else ""
+        column = error.start - data.rfind(b"\n", 0, error.start)
         raise UserError(
-            f"{source}:{line}: not UTF-8 text (byte {data[error.start]:#04x}): save it as UTF-8"
+            f"{source}{line}: not UTF-8 (byte {data[error.start]:#04x} at column {column}): save the file as UTF-8"
         ) from None
 
 
@@ -112,7 +117,8 @@ def parse_json(data: bytes | str, source: str, *, any_number: bool = False) -> A
     except _WrongJSONError as error:
         raise refuse(str(error)) from None
     except json.JSONDecodeError as error:
-        raise refuse(f"{error.msg} in line {error.lineno}, column {error.colno}") from None
+        line = f"line {error.lineno}, " if "\n" in text else ""
+        raise refuse(f"{error.msg} at {line}column {error.colno}") from None
     except RecursionError:
         raise refuse(f"nested more than {DEEPEST} deep") from None
     except ValueError as error:  # a whole number of thousands of digits
@@ -202,7 +208,7 @@ def _check_letters(value: Any, refuse: Callable[[str], UserError]) -> None:
     while todo:
         part = todo.pop()
         if isinstance(part, str):
-            if any("\ud800" <= letter <= "\udfff" for letter in part):
+            if _HALF.search(part):
                 raise refuse("half of a surrogate pair, which is no letter")
         elif isinstance(part, dict):
             todo += [*part, *part.values()]
@@ -217,6 +223,14 @@ class PlainLoader(yaml.SafeLoader):
     """PyYAML's (1.1: a bare yes or no is a truth value) with a limit to nesting, told before Python's own is reached."""
 
     depth = 0
+    flow_level: int
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        """The scanner looks far ahead of what is composed, in a time that grows with the square of the levels."""
+        if self.flow_level > DEEPEST:
+            mark = self.get_mark()  # type: ignore[no-untyped-call]
+            raise yaml.scanner.ScannerError(None, None, f"nested more than {DEEPEST} deep", mark)
+        super().fetch_flow_collection_start(token)  # type: ignore[no-untyped-call]
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """A node with all that is in it."""
@@ -281,7 +295,7 @@ def compose_yaml(text: str, source: str, loader: type[PlainLoader] = Loader) -> 
 
 
 def construct_yaml(root: yaml.Node, source: str, loader: type[PlainLoader] = Loader) -> Any:
-    """The plain values of nodes by `compose_yaml`."""
+    """The plain values of nodes by `compose_yaml`, which are used up: what `<<` names is written into them."""
     maker = loader("")
     try:
         value = maker.construct_document(root)
@@ -296,7 +310,7 @@ def construct_yaml(root: yaml.Node, source: str, loader: type[PlainLoader] = Loa
         ) from None
     finally:
         maker.dispose()
-    _check_whole(value, source)
+    _check_values(value, source)
     return value
 
 
@@ -368,8 +382,8 @@ def _check_size(root: yaml.Node, source: str) -> None:
     measure(root)
 
 
-def _check_whole(value: Any, source: str) -> None:
-    """Refuse whole numbers that no record can hold; the hexadecimal ones could not even be printed."""
+def _check_values(value: Any, source: str) -> None:
+    """Refuse what no record can hold: huge whole numbers (hexadecimal ones could not even be printed), half a letter."""
     seen: set[int] = set()
     todo = [value]
     while todo:
@@ -377,6 +391,10 @@ def _check_whole(value: Any, source: str) -> None:
         if isinstance(part, int) and abs(part) >= LARGEST:
             raise UserError(
                 f"{source}: a whole number of {part.bit_length()} bits is too large: put it in quotes"
+            )
+        if isinstance(part, str) and _HALF.search(part):
+            raise UserError(
+                f"{source}: half of a surrogate pair, which is no letter, in {shortened(ascii(part))}"
             )
         if isinstance(part, dict | list) and id(part) not in seen:
             seen.add(id(part))

@@ -78,7 +78,9 @@ def parse_document(text: str, name: str) -> Document:
     root = compose_yaml(text, name)
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{name}: a study file is a YAML mapping with study, backbones and tasks")
-    values = construct_yaml(root, name)
+    used = compose_yaml(text, name)
+    assert used is not None
+    values = construct_yaml(used, name)
     if not isinstance(values, dict):  # `!!set` and its like
         raise UserError(f"{name}: a study file is a plain YAML mapping with study, backbones and tasks")
     return Document(name, values, root)

@@ -17,6 +17,7 @@ from pathlib import Path
 from prompttransfer.study.cell import ID, short_digest
 from prompttransfer.study.records import RECORD, CellRecord, read_cell_record
 from prompttransfer.study.store import LocalStore, difference
+from tasks.documents import decode
 from tasks.errors import MachineError, UserError
 
 
@@ -150,7 +151,7 @@ class RemoteStore:
             found: bytes = self.files.cat_file(self._at(name))
         except FileNotFoundError:
             return None
-        return found.decode()
+        return decode(found, self._at(name))
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file of the study."""

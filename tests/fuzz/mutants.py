@@ -169,7 +169,7 @@ def yaml_mutants(content: bytes, draw: random.Random) -> bytes:
     if kind < 0.15:
         return bytes_mutants(content, draw)
     if kind < 0.5:
-        return yaml.safe_dump(mutate_value(yaml.safe_load(content), draw), allow_unicode=True).encode()
+        return json.dumps(mutate_value(yaml.safe_load(content), draw)).encode()  # which is YAML too
     text = content.decode()
     if kind < 0.6:
         return (draw.choice((BOMB, MERGED, CHAIN, "x: &x {<<: *x}\n", "x: &x [*x]\n")) + text).encode()

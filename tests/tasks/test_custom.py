@@ -111,5 +111,5 @@ def test_a_mistake_is_one_line_that_names_the_file(tmp_path, text, message):
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
     with pytest.raises(UserError, match="no task file"):
         read_task_file(tmp_path / "none.yaml")
-    with pytest.raises(UserError, match="cannot read task file"):
+    with pytest.raises(UserError, match="is a folder"):
         read_task_file(tmp_path)
