@@ -13,10 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from projectors.anchors import AnchorSearch, AnchorSettings
 from projectors.architectures import Architecture, Shape, build
@@ -24,7 +24,9 @@ from projectors.closed_form import Combination
 from projectors.projector import Projector, Side
 from prompttransfer.artifacts import versions
 from prompttransfer.files import atomic_folder
-from tasks.errors import UserError
+from prompttransfer.tensor_files import read_tensors
+from tasks.documents import checked, read_json, shortened
+from tasks.errors import MissingError, UserError
 
 FORMAT = 1
 MARKER = "projector.json"
@@ -44,6 +46,41 @@ class SideRecord(BaseModel):
     width: int
 
 
+class ArchitectureRecord(BaseModel):
+    """`Architecture` in `projector.json`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = "mlp"
+    hidden: int = 768
+    rank: int = 64
+    activation: str = "leaky-relu"
+    words: int = Field(default=0, ge=0)
+    standardise: bool = False
+    bias: bool = True
+
+
+class AnchorRecord(BaseModel):
+    """`AnchorSettings` in `projector.json`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    keep: int
+    steps: int
+    lr: float
+    every: int
+    seed: int
+
+
+class EntryRecord(BaseModel):
+    """One row of the report's table in `projector.json`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    mean: float
+    spread: float
+
+
 class ProjectorRecord(BaseModel):
     """`projector.json`, checked because it comes from outside."""
 
@@ -53,12 +90,12 @@ class ProjectorRecord(BaseModel):
     source: SideRecord
     target: SideRecord
     method: str
-    architecture: dict[str, Any]
+    architecture: ArchitectureRecord
     settings: dict[str, Any]
     tasks: list[str]
     seed: int
     curve: list[float]
-    scores: dict[str, Any]
+    scores: dict[str, dict[str, EntryRecord]]
     sensitivity: dict[str, float]
     collapsed: bool | None
     verdict: str
@@ -95,15 +132,11 @@ def load_projector(folder: Path) -> Projector:
         )
     source, target = Side(**record.source.model_dump()), Side(**record.target.model_dump())
     shape = Shape(source.length, source.width, target.length, target.width)
-    architecture = Architecture(**record.architecture)
+    architecture = Architecture(**record.architecture.model_dump())
+    tensors = read_tensors(folder / WEIGHTS, "projector file").tensors
+    _check_fits(folder, record, architecture, shape, tensors)
     module = rebuild(record.method, architecture, shape, record.settings)
-    try:
-        module.load_state_dict(load_file(folder / WEIGHTS))
-    except (FileNotFoundError, SafetensorError, RuntimeError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"{folder / WEIGHTS} cannot be read, it may be missing or cut short: {line}"
-        ) from error
+    module.load_state_dict(dict(tensors))
     if digest(module) != record.digest:
         raise UserError(
             f"projector {folder} was changed after it was written (its digest differs): fit it again"
@@ -125,16 +158,36 @@ def load_projector(folder: Path) -> Projector:
 def read_record(folder: Path) -> ProjectorRecord:
     """`projector.json` of a projector folder, checked."""
     path = folder / MARKER
-    if not path.exists():
+    try:
+        return checked(ProjectorRecord, read_json(path, "projector record"), str(path))
+    except MissingError:
         raise UserError(
             f"{folder} is not a projector folder (no {MARKER} in it): make one with `prompttransfer project fit`"
-        )
+        ) from None
+
+
+def _check_fits(
+    folder: Path,
+    record: ProjectorRecord,
+    architecture: Architecture,
+    shape: Shape,
+    tensors: Mapping[str, Tensor],
+) -> None:
+    """Raise UserError unless the file holds the tensors of the module, which is built without memory to see that."""
     try:
-        return ProjectorRecord.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(f"{path} is damaged: {place}: {first['msg']}") from error
+        with torch.device("meta"):
+            empty = rebuild(record.method, architecture, shape, record.settings).state_dict()
+    except (RuntimeError, TypeError) as error:  # sizes whose product no memory could hold
+        raise UserError(f"{folder / MARKER} is damaged: {shortened(str(error))}") from None
+    for name in [*empty, *tensors]:
+        needed, found = (
+            f"{list(side[name].shape)} {side[name].dtype}" if name in side else "nothing"
+            for side in (empty, tensors)
+        )
+        if needed != found:
+            raise UserError(
+                f"{folder / WEIGHTS} does not fit {MARKER}: {shortened(name)} is {found}, needed is {needed}"
+            )
 
 
 def rebuild(method: str, architecture: Architecture, shape: Shape, settings: dict[str, Any]) -> nn.Module:
@@ -142,7 +195,8 @@ def rebuild(method: str, architecture: Architecture, shape: Shape, settings: dic
     if method == "combination":
         return Combination(shape, architecture.words, architecture.rank)
     if method == "anchors":
-        return AnchorSearch(shape, architecture.words, AnchorSettings(**settings))
+        found = checked(AnchorRecord, settings, "settings of an anchor search")
+        return AnchorSearch(shape, architecture.words, AnchorSettings(**found.model_dump()))
     return build(architecture, shape)
 
 
@@ -153,7 +207,7 @@ def to_record(projector: Projector) -> ProjectorRecord:
         source=SideRecord(**asdict(projector.source)),
         target=SideRecord(**asdict(projector.target)),
         method=projector.method,
-        architecture=asdict(projector.architecture),
+        architecture=ArchitectureRecord(**asdict(projector.architecture)),
         settings=dict(projector.settings),
         tasks=list(projector.tasks),
         seed=projector.seed,

@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError, safe_open
+import torch
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors.numpy import save_file
 
 from analysis.neurons import NeuronStates, merge
 from prompttransfer.files import atomic_path
-from tasks.errors import UserError
+from prompttransfer.tensor_files import read_tensors
+from tasks.documents import checked, parse_json
+from tasks.errors import MissingError, UserError
 
 FORMAT = 1
 KEY, RECORD = "bits", "prompttransfer.neurons"
@@ -29,8 +31,8 @@ class StatesRecord(BaseModel):
 
     format: int
     backbone: str
-    neurons: int
-    layers: int
+    neurons: int = Field(ge=1)
+    layers: int = Field(ge=1)
     rule: str
     tensor: str
     names: list[str]
@@ -75,24 +77,19 @@ def save_states(captured: Captured, path: Path) -> Path:
 
 def load_states(path: Path) -> Captured:
     """Read states that `save_states` wrote; UserError for another file, one cut short, or a record that does not fit."""
-    if not path.is_file():
+    try:
+        file = read_tensors(path, "file of neuron states")
+    except MissingError:
         raise UserError(
             f"no such file of neuron states: {path}; make one with `prompttransfer neurons PROMPT...`"
-        )
-    try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            bits = file.get_tensor(KEY) if RECORD in metadata else None
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a safetensors file, or it is cut short: {error}") from error
-    if bits is None:
+        ) from None
+    if RECORD not in file.metadata or KEY not in file.tensors:
         raise UserError(f"{path} holds no neuron states: make them with `prompttransfer neurons PROMPT...`")
-    try:
-        record = StatesRecord.model_validate_json(metadata[RECORD])
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: its record is damaged at {place or 'the start'}: {first['msg']}") from error
+    source = f"{path}: its record"
+    record = checked(StatesRecord, parse_json(file.metadata[RECORD], source), source)
+    if file.tensors[KEY].dtype != torch.uint8:
+        raise UserError(f"{path} is damaged: its states are {file.tensors[KEY].dtype}, not bits in bytes")
+    bits = file.tensors[KEY].numpy()
     if record.format != FORMAT:
         raise UserError(
             f"{path} is of format {record.format}, this version reads {FORMAT}: use a newer prompttransfer"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from prompttransfer.files import write_json
 from prompttransfer.study.cell import Cell, Context, Json, Unit
+from prompttransfer.study.contents import SCORE
 from prompttransfer.study.kinds.loading import load_backbone_of, prompt_of, rows_to_test, setting, task_of
 from prompttransfer.study.kinds.versions import VERSIONS
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from prompttransfer.prompt import Prompt
     from prompttransfer.reuse import Target
 
-SCORE = "score.json"
 REFERENCES = "references"
 
 
