@@ -133,7 +133,10 @@ def load_projector(folder: Path) -> Projector:
     source, target = Side(**record.source.model_dump()), Side(**record.target.model_dump())
     shape = Shape(source.length, source.width, target.length, target.width)
     architecture = Architecture(**record.architecture.model_dump())
-    tensors = read_tensors(folder / WEIGHTS, "projector file").tensors
+    try:
+        tensors = read_tensors(folder / WEIGHTS, "projector file").tensors
+    except MissingError:
+        raise UserError(f"{folder / WEIGHTS} is missing: the projector is incomplete, fit it again") from None
     _check_fits(folder, record, architecture, shape, tensors)
     module = rebuild(record.method, architecture, shape, record.settings)
     module.load_state_dict(dict(tensors))

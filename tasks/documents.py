@@ -118,7 +118,7 @@ def parse_json(data: bytes | str, source: str, *, any_number: bool = False) -> A
         raise refuse(str(error)) from None
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if "\n" in text else ""
-        raise refuse(f"{error.msg} at {line}column {error.colno}") from None
+        raise refuse(f"{error.msg}: {line}column {error.colno}") from None
     except RecursionError:
         raise refuse(f"nested more than {DEEPEST} deep") from None
     except ValueError as error:  # a whole number of thousands of digits

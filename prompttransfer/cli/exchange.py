@@ -132,7 +132,7 @@ def choose_family(backbone: str, given: str | None, facts: dict[str, Any], *, wi
 def local_config(backbone: str) -> tuple[str, int] | None:
     """Family and width of a backbone that is embedded or a folder, from its configuration; None if it is elsewhere."""
     from prompttransfer.places import EMBEDDED, EMBEDDED_FOLDER
-    from tasks.documents import read_json_object
+    from tasks.documents import read_json_object, shortened
     from tasks.errors import UserError
 
     folder = EMBEDDED_FOLDER / backbone if backbone in EMBEDDED else Path(backbone)
@@ -157,7 +157,7 @@ def local_config(backbone: str) -> tuple[str, int] | None:
             "save_pretrained writes"
         )
     if kind not in FAMILIES:
-        raise UserError(f"backbone {backbone!r} is a {kind} model: prompttransfer runs {', '.join(FAMILIES)}")
+        raise UserError(f"backbone {backbone!r} is a {shortened(kind)} model: prompttransfer runs {', '.join(FAMILIES)}")
     return FAMILIES[kind].family, width
 
 

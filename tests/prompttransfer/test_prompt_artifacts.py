@@ -65,7 +65,7 @@ def test_a_file_that_was_cut_short_is_one_line(prompt, tmp_path, keep):
     folder = save_prompt(prompt, tmp_path / "p")
     file = folder / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(UserError, match="may be cut short") as caught:
+    with pytest.raises(UserError, match="damaged or cut short") as caught:
         load_prompt(folder)
     assert "\n" not in str(caught.value)
 
@@ -80,8 +80,8 @@ def test_a_missing_file_is_named(prompt, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda text: text[: len(text) // 2], "is damaged"),
-        (lambda text: "", "is damaged"),
+        (lambda text: text[: len(text) // 2], "not JSON that can be read"),
+        (lambda text: "", "not JSON that can be read"),
         (lambda text: "[]", "is damaged"),
         (lambda text: text.replace('"length": 3', '"length": "three"'), "length"),
         (lambda text: text.replace('"task"', '"tusk"'), "task"),
