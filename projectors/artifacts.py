@@ -79,6 +79,8 @@ class EntryRecord(BaseModel):
 
     mean: float
     spread: float
+    seeds: int = 1
+    tasks: int = 1
 
 
 class ProjectorRecord(BaseModel):

@@ -47,6 +47,10 @@ def _checked(table: pd.DataFrame, columns: Sequence[str], what: str) -> pd.DataF
         if column in NUMBERS:
             made[column] = _numbers(table[column], what)
         elif column in NAMES:
+            if table[column].isna().any():
+                raise UserError(
+                    f"{what}: column {column!r} is empty in row {int(table[column].isna().argmax()) + 1}"
+                )
             made[column] = table[column].astype(str)
     return made
 

@@ -157,7 +157,9 @@ def local_config(backbone: str) -> tuple[str, int] | None:
             "save_pretrained writes"
         )
     if kind not in FAMILIES:
-        raise UserError(f"backbone {backbone!r} is a {shortened(kind)} model: prompttransfer runs {', '.join(FAMILIES)}")
+        raise UserError(
+            f"backbone {backbone!r} is a {shortened(kind)} model: prompttransfer runs {', '.join(FAMILIES)}"
+        )
     return FAMILIES[kind].family, width
 
 
