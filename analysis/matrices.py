@@ -22,7 +22,15 @@ from tasks.documents import shortened
 from tasks.errors import UserError
 from tasks.task import TYPES as TYPE_ORDER
 
-REFERENCE_ROWS = ("no prompt", "random prompt", "random", "majority", "majority class", "full fine-tuning")
+REFERENCE_ROWS = (
+    "no prompt",
+    "no prompt, calibrated",
+    "random prompt",
+    "random",
+    "majority",
+    "majority class",
+    "full fine-tuning",
+)
 
 # The names that Su et al. 2022 give the tasks in their published matrices (they differ in spelling from the hub's).
 PUBLISHED_TYPES: dict[str, str] = {
@@ -110,6 +118,29 @@ def _number(cell: str, place: str) -> float:
     if np.isinf(value):
         raise UserError(f"{place}: {shortened(cell)!r} is not finite; leave a cell empty if it cannot be")
     return value
+
+
+def merge_seeds(table: pd.DataFrame, tasks: Sequence[str]) -> tuple[pd.DataFrame, int]:
+    """(the table with one row a task, number of seeds): rows `sst2-s0`, `sst2-s1` of task sst2 become their mean.
+
+    Columns that are named so (an indicator's) become one, too. The number is that of the task with the fewest rows;
+    a row that is named after its task alone is one seed, as far as the names say.
+    """
+    named = {str(label): _task_of(str(label), tasks) for label in [*table.index, *table.columns]}
+    if list(named) == list(named.values()):
+        return table, 1
+    merged = table.rename(index=named, columns=named)
+    counts = pd.Series([task for task in merged.index if task in tasks]).value_counts()
+    merged = merged.groupby(level=0, sort=False).mean()
+    if not merged.columns.is_unique:
+        merged = merged.T.groupby(level=0, sort=False).mean().T
+    return merged, int(counts.min()) if len(counts) else 1
+
+
+def _task_of(label: str, tasks: Sequence[str]) -> str:
+    """The task that a prompt of a seed is of; the label itself for every other."""
+    stem = re.sub(r"-s\d+$", "", label)
+    return stem if stem in tasks and label not in tasks else label
 
 
 def split_references(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from projectors.anchors import AnchorSearch, AnchorSettings
@@ -24,7 +23,7 @@ from projectors.closed_form import Combination
 from projectors.projector import Projector, Side
 from prompttransfer.artifacts import versions
 from prompttransfer.files import atomic_folder
-from prompttransfer.tensor_files import read_tensors
+from prompttransfer.sealed import read_sealed, write_sealed
 from tasks.documents import checked, read_json, shortened
 from tasks.errors import MissingError, UserError
 
@@ -111,8 +110,7 @@ def save_projector(projector: Projector, folder: Path, *, extra: Mapping[str, st
     `extra`: file name -> text of what belongs beside it, such as the cells of its report.
     """
     with atomic_folder(folder, marker=MARKER) as temporary:
-        tensors = {name: value.contiguous() for name, value in projector.module.state_dict().items()}
-        save_file(tensors, temporary / WEIGHTS)
+        write_sealed(temporary / WEIGHTS, projector.module.state_dict())
         record = to_record(projector)
         (temporary / MARKER).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (temporary / "README.md").write_text(card(projector, record.digest), encoding="utf-8")
@@ -136,7 +134,7 @@ def load_projector(folder: Path) -> Projector:
     shape = Shape(source.length, source.width, target.length, target.width)
     architecture = Architecture(**record.architecture.model_dump())
     try:
-        tensors = read_tensors(folder / WEIGHTS, "projector file").tensors
+        tensors = read_sealed(folder / WEIGHTS, "projector file", "fit it again").tensors
     except MissingError:
         raise UserError(f"{folder / WEIGHTS} is missing: the projector is incomplete, fit it again") from None
     _check_fits(folder, record, architecture, shape, tensors)

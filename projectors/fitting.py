@@ -14,13 +14,13 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from projectors.architectures import Standardised, set_output_scale
+from prompttransfer import signals
 from prompttransfer.files import atomic_path
-from prompttransfer.tensor_files import read_tensors
+from prompttransfer.sealed import read_sealed, write_sealed
 from tasks.documents import checked, parse_json, shortened
 from tasks.errors import UserError, unknown
 
@@ -258,6 +258,7 @@ def fit(
     largest = MOST_GROWTH * max(1.0, size_of(parameters))
     curve = Curve() if checkpoint is None else resume(checkpoint, module, optimiser, settings)
     for step in range(len(curve.losses), settings.steps):
+        signals.check()
         for group in optimiser.param_groups:
             group["lr"] = settings.lr * settings.unit * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
         loss = objective(module, step)
@@ -327,7 +328,7 @@ def keep(
         tensors |= {f"moment.{index}.{name}": value.contiguous().clone() for name, value in state.items()}
     record = {"settings": json.dumps(asdict(settings)), "losses": json.dumps(curve.losses)}
     with atomic_path(checkpoint) as temporary:
-        save_file(tensors, temporary, metadata=record)
+        write_sealed(temporary, tensors, record)
 
 
 def resume(
@@ -337,7 +338,7 @@ def resume(
     if not checkpoint.exists():
         return Curve()
     what = f"state of a fit {checkpoint}"
-    file = read_tensors(checkpoint, "state of a fit")
+    file = read_sealed(checkpoint, "state of a fit", "remove it to begin anew")
     record = file.metadata
     if record.get("settings") != json.dumps(asdict(settings)):
         raise UserError(

@@ -25,13 +25,15 @@ from torch import Tensor
 
 from prompttransfer.files import atomic_folder, safe_name
 from prompttransfer.prompt import CurvePoint, Prompt, check_vectors, digest_vectors
-from prompttransfer.tensor_files import read_tensors
+from prompttransfer.sealed import read_sealed, write_sealed
+from prompttransfer.tensor_files import TensorFile, read_tensors
 from tasks.documents import checked, read_json, shortened
 from tasks.errors import MissingError, UserError
 
 FORMAT = 1
 MARKER = "prompt.json"
 PROMPT_KEY = "prompt_embeddings"
+WHAT = "prompt file"
 
 
 class PointRecord(BaseModel):
@@ -106,7 +108,7 @@ def save_prompt(prompt: Prompt, folder: Path) -> Path:
     with atomic_folder(folder, marker=MARKER) as temporary:
         save_file({PROMPT_KEY: prompt.vectors.contiguous()}, temporary / "adapter_model.safetensors")
         if prompt.initial is not None:
-            save_file({PROMPT_KEY: prompt.initial.contiguous()}, temporary / "initial.safetensors")
+            write_sealed(temporary / "initial.safetensors", {PROMPT_KEY: prompt.initial})
         _write(temporary / "adapter_config.json", peft_config(prompt))
         _write(temporary / MARKER, record(prompt).model_dump())
         (temporary / "README.md").write_text(card(prompt), encoding="utf-8")
@@ -146,7 +148,9 @@ def find_prompts(folder: Path) -> list[Path]:
         return [folder]
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give a prompt folder, or a folder of prompt folders")
-    found = sorted(path.parent for path in folder.glob(f"*/{MARKER}"))
+    # One after the other, since a glob passes over what it may not look into; hidden ones are being written.
+    inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = [path for path in inside if (path / MARKER).exists()]
     if not found:
         raise UserError(
             f"no prompt in {folder}: a prompt folder holds {MARKER}; train one with `prompttransfer train`"
@@ -174,21 +178,24 @@ def read_record(folder: Path) -> PromptRecord:
 def read_vectors(path: Path) -> Tensor:
     """The prompt vectors of one safetensors file, [length, width] float32."""
     try:
-        tensors = read_tensors(path, "prompt file").tensors
+        return vectors_of(read_tensors(path, WHAT), path)
     except MissingError:
         raise UserError(f"{path} is missing: the prompt is incomplete") from None
-    if PROMPT_KEY not in tensors:
-        raise UserError(
-            f"{path} holds {shortened(', '.join(sorted(tensors))) or 'nothing'}, not {PROMPT_KEY!r}"
-        )
-    return tensors[PROMPT_KEY]
+
+
+def vectors_of(file: TensorFile, path: Path) -> Tensor:
+    """The prompt vectors in what was read from `path`."""
+    if PROMPT_KEY not in file.tensors:
+        held = shortened(", ".join(sorted(file.tensors))) or "nothing"
+        raise UserError(f"{path} holds {held}, not {PROMPT_KEY!r}")
+    return file.tensors[PROMPT_KEY]
 
 
 def _read_start(path: Path) -> Tensor | None:
     """The vectors before the first step, where the prompt has them."""
     if not path.exists():
         return None
-    vectors = read_vectors(path)
+    vectors = vectors_of(read_sealed(path, WHAT, "train it again"), path)
     check_vectors(vectors, str(path))
     return vectors
 

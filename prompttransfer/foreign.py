@@ -256,6 +256,8 @@ def _write_safetensors(prompts: Sequence[Prompt], output: Path) -> None:
 
 
 def _metadata(path: Path) -> Mapping[str, str]:
+    if not path.is_file():  # a pipe would be waited for
+        return {}
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}

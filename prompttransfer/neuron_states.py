@@ -12,11 +12,10 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors.numpy import save_file
 
 from analysis.neurons import NeuronStates, merge
 from prompttransfer.files import atomic_path
-from prompttransfer.tensor_files import read_tensors
+from prompttransfer.sealed import read_sealed, write_sealed
 from tasks.documents import checked, parse_json
 from tasks.errors import MissingError, UserError
 
@@ -71,14 +70,14 @@ def save_states(captured: Captured, path: Path) -> Path:
         tasks=list(captured.tasks),
     )
     with atomic_path(path) as temporary:
-        save_file({KEY: states.bits}, temporary, metadata={RECORD: record.model_dump_json()})
+        write_sealed(temporary, {KEY: torch.from_numpy(states.bits)}, {RECORD: record.model_dump_json()})
     return path
 
 
 def load_states(path: Path) -> Captured:
     """Read states that `save_states` wrote; UserError for another file, one cut short, or a record that does not fit."""
     try:
-        file = read_tensors(path, "file of neuron states")
+        file = read_sealed(path, "file of neuron states", "capture it again")
     except MissingError:
         raise UserError(
             f"no such file of neuron states: {path}; make one with `prompttransfer neurons PROMPT...`"
@@ -89,12 +88,13 @@ def load_states(path: Path) -> Captured:
     record = checked(StatesRecord, parse_json(file.metadata[RECORD], source), source)
     if file.tensors[KEY].dtype != torch.uint8:
         raise UserError(f"{path} is damaged: its states are {file.tensors[KEY].dtype}, not bits in bytes")
-    bits = file.tensors[KEY].numpy()
     if record.format != FORMAT:
         raise UserError(
             f"{path} is of format {record.format}, this version reads {FORMAT}: use a newer prompttransfer"
         )
-    states = NeuronStates(bits, record.neurons, tuple(record.names), record.backbone, record.rule)
+    states = NeuronStates(
+        file.tensors[KEY].numpy(), record.neurons, tuple(record.names), record.backbone, record.rule
+    )
     if states.layers != record.layers:
         raise UserError(
             f"{path} holds {states.layers} layers, its record says {record.layers}: capture it again"

@@ -61,7 +61,8 @@ def collect(run: Path, *, title: str = "") -> ReportData:
     views = make_views(record, raw, labels)
     notes: list[str] = [f"{prefix!r} is left out of all names on this page."] if prefix else []
     tables = read_indicators(folder, labels, prefix, notes)
-    predictions = answer(views[0].table, tables, types, notes)
+    metrics = dict(zip(record.raw.targets, record.raw.metrics, strict=False))
+    predictions = answer(views[0].table, tables, types, notes, metrics, least_seeds(seeds))
     cross, controls = cross_model(folder, notes)
     if seeds is None and len({p.seed for p in prompts}) <= 1 and not record.tuned:
         notes.append("One seed: differences here are not evidence; train with several --seeds for a spread.")
@@ -69,6 +70,7 @@ def collect(run: Path, *, title: str = "") -> ReportData:
         title=title or f"Prompt transfer on {record.backbone or run.resolve().name}",
         views=views,
         types=types,
+        metrics=metrics,
         seeds=seeds,
         spread=spread,
         impossible=record.raw.impossible,
@@ -91,9 +93,10 @@ def without_prefix(record: TransferRecord, prefix: str) -> TransferRecord:
     cut = {name: name.removeprefix(prefix) for name in [*raw.sources, *raw.source_tasks, *raw.targets]}
     data["types"] = {task.removeprefix(prefix): kind for task, kind in record.types.items()}
     data["data"] = {task.removeprefix(prefix): entry for task, entry in record.data.items()}
-    for key in ("sources", "source_tasks", "targets"):
-        data["raw"][key] = [cut[name] for name in data["raw"][key]]
-    data["raw"]["impossible"] = {task.removeprefix(prefix): why for task, why in raw.impossible.items()}
+    for matrix in filter(None, (data["raw"], data["calibrated"])):
+        for key in ("sources", "source_tasks", "targets"):
+            matrix[key] = [cut.get(name, name) for name in matrix[key]]
+        matrix["impossible"] = {task.removeprefix(prefix): why for task, why in matrix["impossible"].items()}
     for pair in data["tuned"]:
         pair.update(source=pair["source"].removeprefix(prefix), target=pair["target"].removeprefix(prefix))
     return TransferRecord(**data)
@@ -143,6 +146,13 @@ def make_views(record: TransferRecord, raw: pd.DataFrame, labels: Mapping[str, s
     if np.isfinite(relative.to_numpy()).any():
         views.append(View("relative", relative, "score over that of the target's own prompt", percent=True))
     views.append(View("raw", raw, "the target's metric on the test rows, 0 to 1"))
+    if record.calibrated is not None:
+        calibrated = merge_seeds(record.model_copy(update={"raw": record.calibrated}), labels)[0]
+        how = f" ({record.calibrated.calibration})" if record.calibrated.calibration else ""
+        meaning = (
+            f"the target's metric once the bias of its label words is taken off{how}; no prompt as it is"
+        )
+        views.append(View("calibrated", calibrated, meaning))
     if record.tuned:
         pairs = pd.DataFrame([pair.model_dump() for pair in record.tuned])
         pairs["source"] = pairs["source"].map(lambda name: labels.get(name, name))
@@ -190,8 +200,21 @@ def read_indicators(
     return tables
 
 
+def least_seeds(seeds: pd.DataFrame | None) -> int:
+    """The number of seeds of the source that has the fewest; one where no source has several."""
+    if seeds is None:
+        return 1
+    counts = seeds.loc[[not is_reference(str(row)) for row in seeds.index]].max(axis=1)
+    return int(counts[counts > 0].min()) if (counts > 0).any() else 1
+
+
 def answer(
-    transfer: pd.DataFrame, tables: dict[str, pd.DataFrame], types: Mapping[str, str], notes: list[str]
+    transfer: pd.DataFrame,
+    tables: dict[str, pd.DataFrame],
+    types: Mapping[str, str],
+    notes: list[str],
+    metrics: Mapping[str, str],
+    seeds: int,
 ) -> tuple[Prediction, ...]:
     """What the indicators say about the first view; an indicator that fits no task is left out and named."""
     usable, others = {}, []
@@ -207,7 +230,7 @@ def answer(
     if not rows or not usable:
         return ()
     typed = all(column in types for column in transfer.columns)
-    return predict(transfer, usable, types if typed else None, common=True)
+    return predict(transfer, usable, types if typed else None, metrics=metrics, seeds=seeds, common=True)
 
 
 # The rest --------------------------------------------------------------------------------------------------------

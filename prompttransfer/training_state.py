@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
 from prompttransfer.files import atomic_path
 from prompttransfer.prompt import CurvePoint
-from prompttransfer.tensor_files import read_tensors
+from prompttransfer.sealed import read_sealed, write_sealed
 from tasks.documents import checked, parse_json, shortened
 from tasks.errors import UserError
+
+WHAT, ADVICE = "training state", "delete it to start the run anew"
 
 
 @dataclass
@@ -72,7 +73,7 @@ def write_state(
         "optimizer": numbers,
     }
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"state": json.dumps(record)})
+        write_sealed(temporary, tensors, {"state": json.dumps(record)})
 
 
 class CurveEntry(BaseModel):
@@ -115,9 +116,9 @@ def read_state(
 
     UserError where it is damaged or does not fit the prompts that `optimizer` trains.
     """
-    what = f"training state {path}"
+    what = f"{WHAT} {path}"
+    file = read_sealed(path, WHAT, ADVICE)
     try:
-        file = read_tensors(path, "training state")
         record = checked(RunEntry, parse_json(file.metadata.get("state", ""), what, any_number=True), what)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         if len(record.states) != len(parameters):
@@ -128,7 +129,7 @@ def read_state(
         best = [_take(tensors, f"best.{index}", [shape], what) for index, shape in enumerate(shapes)]
         moments = _moments(record, tensors, shapes, what)
     except UserError as error:
-        raise UserError(f"{error}; delete the file to start the run anew") from None
+        raise UserError(f"{error}; {ADVICE}") from None
     states = [
         PromptState(
             best=kept,

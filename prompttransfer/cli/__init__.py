@@ -1,6 +1,7 @@
 """The command line: one verb a command, every heavy import inside its command, so that `--help` answers at once.
 
-A user's mistake is one line and exit code 2, the machine's fault one line and exit code 3; never a traceback.
+A user's mistake is one line and exit code 2, the machine's fault one line and exit code 3, a stop from outside one line
+and 130 (Ctrl-C) or 143 (SIGTERM); never a traceback.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from prompttransfer.cli.study import study_app
 from prompttransfer.cli.tasks import tasks_app
 from prompttransfer.cli.train import train
 from prompttransfer.cli.transfer import transfer
+from prompttransfer.signals import Interrupted, listening, say_once
 from tasks.errors import MachineError, UserError
 
 app = typer.Typer(
@@ -98,13 +100,15 @@ def main(arguments: list[str] | None = None) -> None:
         os.environ.setdefault("COLUMNS", "160")  # no terminal to fit: tables need not be folded
     try:
         command = typer.main.get_command(app)  # made once: it takes a tenth of a second
-        command(spread(command, given), standalone_mode=True)
+        with listening():
+            command(spread(command, given), standalone_mode=True)
+    except Interrupted as error:
+        say_once(str(error))
+        raise SystemExit(error.code) from None
     except UserError as error:
         _stop(*getattr(error, "lines", [str(error)]), code=2)
     except MachineError as error:
         _stop(str(error), code=3)
-    except KeyboardInterrupt:
-        _stop("interrupted: run the same command again to go on from the last evaluation", code=130)
     except OSError as error:
         _stop(
             f"the machine says: {error.strerror or error}{f' ({error.filename})' if error.filename else ''}",

@@ -58,9 +58,9 @@ def compare(
     check_comparable(found)
     group = Group(
         tuple(found),
-        task_types([prompt.task for prompt in found], types or []),
+        task_types([prompt.task for prompt in found], types or [], found),
         backbone=cache(lambda: backbone_of(found, None, precision, device)),
-        rows=lambda names: load_targets(resolve_tasks(names), data=data, limit_train=rows),
+        rows=lambda names: load_targets(resolve_tasks(names, prompts=found), data=data, limit_train=rows),
     )
     tables = indicators_of(group, metric or [])
     paths = [write_table(output / f"similarity_{name}.csv", table) for name, table in tables.items()]

@@ -51,6 +51,7 @@ def import_prompt(
     from prompttransfer.files import safe_name
     from prompttransfer.foreign import read_foreign
     from prompttransfer.prompt import Prompt
+    from tasks.records import kept_of
 
     target = resolve_tasks([task])[0]
     called = safe_name(name or target.name, "prompt name")
@@ -65,7 +66,7 @@ def import_prompt(
         layout=chosen_layout,
         name=called,
         settings={"imported": facts},
-        data={"source": f"imported from {facts['file']} ({facts['format']})"},
+        data={"source": f"imported from {facts['file']} ({facts['format']})", **kept_of(target)},
     )
     folder = save_prompt(prompt, output or Path("runs/prompts") / called)
     for line in describe(facts, prompt):

@@ -72,12 +72,14 @@ def mask(
     own = load_prompt(prompt)
     group = [own, *_others(own, others or [])]
     chosen = check_shares(shares or SHARES)
-    target = load_targets(resolve_tasks([task or own.task]), data=data, limit_test=limit_test)[0]
+    target = load_targets(resolve_tasks([task or own.task], prompts=group), data=data, limit_test=limit_test)[
+        0
+    ]
     model = backbone_of(group, None, precision, device)
     before = model.digest()
     on = training_rows(model, group, task or own.task, rows, data, max_length) if rows else None
-    reading = read_activations(model, group, encoded=on)
-    states = reading.states(rule, share).states
+    reading = read_activations(model, group, encoded=on, rule=rule, share=share)
+    states = reading.states().states
     layout = find_layout(own.layout, model.family)
     encoded = encode_task(
         model, target.task, target.splits.test, length=own.length, layout=layout, max_length=max_length
@@ -122,7 +124,7 @@ def training_rows(
     from prompttransfer.evaluation import encode_task
     from prompttransfer.layouts import find_layout
 
-    target = load_targets(resolve_tasks([name]), data=data, limit_train=rows)[0]
+    target = load_targets(resolve_tasks([name], prompts=prompts), data=data, limit_train=rows)[0]
     layout = find_layout(prompts[0].layout, model.family)
     return encode_task(
         model,

@@ -59,7 +59,7 @@ def capture(
     share: Annotated[float, typer.Option(help="Share of a layer that is active under --rule top.")] = 0.1,
     task: Annotated[
         str | None,
-        typer.Option("--task", "-t", help="Average over rows of this task instead of the prompt alone."),
+        typer.Option("--task", "-t", help="Count over rows of this task instead of the prompt alone."),
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Training rows of that task.")] = 64,
     data: DataFolder = None,
@@ -72,8 +72,8 @@ def capture(
 ) -> None:
     """Capture which neurons each prompt activates, in all layers, and keep them as bits.
 
-    The input is the prompt alone, read where the answer is given (Su et al. 2022, section 6), or with --task the mean
-    over real rows.
+    The input is the prompt alone, read where the answer is given (Su et al. 2022, section 6), or with --task real rows:
+    active is then what is active in more than half of them.
     """
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.mask import training_rows

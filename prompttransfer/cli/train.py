@@ -27,7 +27,7 @@ from prompttransfer.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from prompttransfer.backbones import Backbone
     from prompttransfer.placement import Placement
@@ -207,7 +207,7 @@ def run_jobs(
 
     with TrainingProgress(console, [job.name for job in jobs], recipe.steps) as progress:
         options = TrainingOptions(
-            state_folder=output, progress=None if quiet else progress, loggers=make_loggers(logger, output)
+            state_folder=output, progress=None if quiet else progress, loggers=log_of(logger, output)
         )
         results = train_prompts(
             model,
@@ -227,21 +227,28 @@ def run_jobs(
     return tested, options
 
 
-def make_loggers(kind: str, output: Path) -> list[Any]:
-    """Lightning loggers under `<output>/logs`."""
+def log_of(kind: str, output: Path) -> Callable[[str], list[Any]]:
+    """What makes the Lightning loggers of a run: one folder a run in `<output>/logs`, written anew when the run goes on."""
     from tasks.errors import unknown
 
-    if kind == "none":
-        return []
-    if kind == "csv":
-        from lightning.pytorch.loggers import CSVLogger
+    if kind not in ("csv", "tensorboard", "none"):
+        raise unknown("logger", kind, ("csv", "tensorboard", "none"))
 
-        return [CSVLogger(output, name="logs")]
-    if kind == "tensorboard":
+    def make(run: str) -> list[Any]:
+        import shutil
+
+        if kind == "none":
+            return []
+        shutil.rmtree(output / "logs" / run, ignore_errors=True)
+        if kind == "csv":
+            from lightning.pytorch.loggers import CSVLogger
+
+            return [CSVLogger(output, name="logs", version=run)]
         from lightning.pytorch.loggers import TensorBoardLogger
 
-        return [TensorBoardLogger(output, name="logs")]
-    raise unknown("logger", kind, ("csv", "tensorboard", "none"))
+        return [TensorBoardLogger(output, name="logs", version=run)]
+
+    return make
 
 
 def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Path) -> None:

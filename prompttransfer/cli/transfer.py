@@ -12,6 +12,7 @@ import typer
 from prompttransfer.cli.options import (
     Aggregation,
     AsJson,
+    Calibrate,
     DataFolder,
     Device,
     Devices,
@@ -64,6 +65,7 @@ def transfer(
     max_length: MaxLength = None,
     limit_train: LimitTrain = None,
     limit_test: LimitTest = None,
+    calibrate: Calibrate = "none",
     precision: Precision = "auto",
     device: Device = "auto",
     devices: Devices = 1,
@@ -73,12 +75,13 @@ def transfer(
 ) -> TransferMatrix:
     """Use source prompts on target tasks with the targets' own templates and label words.
 
-    Without --tune nothing is trained: the result is a matrix with the rows `no prompt`, `random prompt` and
-    `majority` beneath. With --tune each source is also the start of a training run on each target (TPT_task), with
+    Without --tune nothing is trained: the result is a matrix with the rows `no prompt` (also with its label words
+    calibrated), `random prompt` and `majority` beneath, with --calibrate a second one of calibrated scores. With --tune each source is also the start of a training run on each target (TPT_task), with
     the target's run from scratch beside it and both speed-ups of the paper. Prompts that `project apply` carried from
     another model are used in the same way (TPT_model). With --devices every device takes a share of the rows.
     """
     given = dict(locals())
+    from prompttransfer.calibration import calibration_of
     from prompttransfer.cli.common import (
         load_targets,
         only_the_first_speaks,
@@ -93,9 +96,10 @@ def transfer(
     from prompttransfer.placement import Placement
 
     placement = Placement(devices, strategy, nodes)
+    calibration = calibration_of(calibrate)
     check_free(output, marker=MARKER)
     prompts = load_prompts(sources)
-    tasks = resolve_tasks(to, label_words)
+    tasks = resolve_tasks(to, label_words, prompts)
     if must_start(placement, device):
         return run_on(placement, transfer, **given)
     from prompttransfer.reuse import zero_shot
@@ -114,6 +118,7 @@ def transfer(
         other_layout=other_layout,
         max_length=max_length,
         aggregation=aggregation,
+        calibration=calibration,
         advance=lambda name: say(f"zero-shot: {name}", quiet=as_json),
     )
     pairs: list[TunedPair] = []
@@ -151,6 +156,8 @@ def transfer(
         print_json(record)
     else:
         print_matrix(matrix)
+        if matrix.calibrated is not None:
+            print_matrix(matrix.calibrated, f"zero-shot transfer, calibrated ({matrix.calibration})")
         if pairs:
             print_pairs(pairs, kind_of_start(prompts))
         say(f"written to {output}: " + ", ".join(sorted(p.name for p in output.iterdir())))
@@ -219,7 +226,8 @@ def _record(
         "data": {t.task.name: {"source": t.splits.source, "revision": t.splits.revision} for t in targets},
         "split": "test (the official validation split)",
         "raw": matrix.as_dict(),
-        "relative": matrix.relative().as_dict(),
+        "relative": matrix.relative().as_dict() if matrix.has_own else None,
+        **({"calibrated": matrix.calibrated.as_dict()} if matrix.calibrated else {}),
         "tuned": [pair.as_dict() for pair in pairs],
         "versions": versions(),
     }
@@ -236,10 +244,11 @@ def write_transfer(
     from prompttransfer.artifacts import save_prompt
     from prompttransfer.files import write_json, write_text
 
-    relative = matrix.relative()
     write_text(folder / "transfer.csv", matrix.to_csv())
-    if bool((~relative.values.isnan()).any()):
-        write_text(folder / "transfer_relative.csv", relative.to_csv())
+    if matrix.has_own:
+        write_text(folder / "transfer_relative.csv", matrix.relative().to_csv())
+    if matrix.calibrated is not None:
+        write_text(folder / "transfer_calibrated.csv", matrix.calibrated.to_csv())
     write_json(folder / MARKER, record)
     if pairs:
         write_text(folder / "tuned.csv", pairs_csv(pairs))
@@ -257,7 +266,7 @@ def pairs_csv(pairs: Sequence[TunedPair]) -> str:
     return stream.getvalue()
 
 
-def print_matrix(matrix: TransferMatrix) -> None:
+def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> None:
     """The matrix in per cent, with the reference rows beneath."""
     from prompttransfer.cli.common import say, table
 
@@ -270,13 +279,15 @@ def print_matrix(matrix: TransferMatrix) -> None:
         for name, row in zip(matrix.sources, matrix.values.tolist(), strict=True)
     ]
     table(
-        "zero-shot transfer, per cent (rows: source prompts, columns: target tasks"
+        f"{title}, per cent (rows: source prompts, columns: target tasks"
         + (f"; {shared!r} left out of the names)" if shared else ")"),
         ["", *(name.removeprefix(shared) for name in matrix.targets)],
         rows,
     )
     for target, reason in matrix.impossible.items():
         say(f"{target}: {reason}")
+    if matrix.written:
+        say(f"calibrated: none for {', '.join(matrix.written)}, whose answer is written")
 
 
 def _times(speedup: float | None, steps: int | None) -> str:

@@ -18,6 +18,10 @@ from tasks.errors import UserError
 SCORE, TUNED, REPORT = "score.json", "tuned.json", "report.csv"
 
 
+MOST = 2**63 - 1
+"""What a table's column of whole numbers holds."""
+
+
 class _Content(BaseModel):
     model_config = ConfigDict(extra="allow")
 
@@ -27,12 +31,13 @@ class ScoreContent(_Content):
 
     task: str
     metric: str
-    rows: int = Field(ge=0)
+    rows: int = Field(ge=0, le=MOST)
     value: float
     chance: float
     prompt: str
     prompt_task: str
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=-MOST, le=MOST)
+    calibrated: float = 0.0
 
 
 class ReferencesContent(_Content):
@@ -40,8 +45,9 @@ class ReferencesContent(_Content):
 
     task: str
     metric: str
-    rows: int = Field(ge=0)
+    rows: int = Field(ge=0, le=MOST)
     references: dict[str, float]
+    calibrated_references: dict[str, float] = Field(default={}, alias="calibrated references")
 
 
 class TunedContent(_Content):
@@ -49,7 +55,7 @@ class TunedContent(_Content):
 
     source: str
     target: str
-    seed: int
+    seed: int = Field(ge=-MOST, le=MOST)
     step0_validation: float
     test_from_source: float
     test_from_scratch: float
@@ -75,24 +81,27 @@ def read_score(folder: Path) -> dict[str, Any]:
     path = folder / SCORE
     found = read_json_object(path, "score")
     if "references" not in found:
-        checked(ScoreContent, found, str(path))
-        return found
+        return _plain(checked(ScoreContent, found, str(path)))
     from prompttransfer.matrix import REFERENCE_ROWS  # torch, which most of a study's commands do without
 
-    names = checked(ReferencesContent, found, str(path)).references
-    if unknown := sorted(set(names) - set(REFERENCE_ROWS)):
+    record = checked(ReferencesContent, found, str(path))
+    if unknown := sorted({*record.references, *record.calibrated_references} - set(REFERENCE_ROWS)):
         raise UserError(
             f"{path} has the row {shortened(unknown[0])!r}, which this version does not know: use the version that "
             "wrote it"
         )
-    return found
+    return _plain(record)
+
+
+def _plain(record: BaseModel) -> dict[str, Any]:
+    """What was given, in the types of the record."""
+    return record.model_dump(by_alias=True, exclude_unset=True)
 
 
 def read_tuned(folder: Path) -> dict[str, Any]:
     """`tuned.json` in the folder of a cell."""
     found = read_json_object(folder / TUNED, "result")
-    checked(TunedContent, found, str(folder / TUNED))
-    return found
+    return _plain(checked(TunedContent, found, str(folder / TUNED)))
 
 
 def read_projector_report(folder: Path) -> list[ReportLine]:

@@ -7,8 +7,7 @@ reach, sizes that are widely known stand in, so that a cost can be told; such a 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from prompttransfer.study.checks import backbone_mistakes, backbone_place, label
 from prompttransfer.study.spec import BackboneEntry, Spec, StudyFile
 from tasks.errors import MachineError
 from tasks.loading import Splits, load_splits
+from tasks.rows import digest_rows
 from tasks.task import Example, Task
 
 if TYPE_CHECKING:
@@ -79,7 +79,13 @@ class BackboneFacts:
     recipe: Recipe
     tasks: Mapping[str, TaskFacts] = field(default_factory=dict)
     """Name in the study file -> facts."""
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    """Name in the study file -> the recipe of a task that has one of its own."""
     certain: bool = True
+
+    def recipe_of(self, task: str) -> Recipe:
+        """What a task (its name in the study file) is trained with."""
+        return self.recipes.get(task, self.recipe)
 
 
 @dataclass(frozen=True)
@@ -127,16 +133,6 @@ def gather_facts(study: StudyFile, *, guess: bool = False) -> Facts:
 def data_folder(spec: Spec, folder: Path) -> Path | None:
     """The study's data folder, relative to its file."""
     return folder / spec.data if spec.data is not None else None
-
-
-def digest_rows(parts: Iterable[Sequence[Example]]) -> str:
-    """16 hex digits over every field of every row, in order."""
-    sha = hashlib.sha256()
-    for rows in parts:
-        sha.update(f"{len(rows)} rows\n".encode())
-        for row in rows:
-            sha.update(repr((row.first, row.second, row.label, row.references)).encode())
-    return sha.hexdigest()[:16]
 
 
 @lru_cache(maxsize=64)
@@ -216,6 +212,9 @@ def _backbone_facts(
             special=outline.special_tokens,
             layout=entry.layout or spec.layout,
             recipe=recipe_for(outline, **spec.recipe_of(entry)),
+            recipes={
+                task: recipe_for(outline, **spec.recipe_of(entry, task)) for task in entry.recipe.per_task
+            },
         )
     tasks = {}
     for name in spec.tasks_of(entry):
@@ -308,5 +307,9 @@ def _known(name: str, spec: Spec, entry: BackboneEntry, folder: Path) -> Backbon
         special=5 if family == "masked-lm" else 2,
         layout=entry.layout or spec.layout,
         recipe=recipe_for_size(family, width, **spec.recipe_of(entry)),
+        recipes={
+            task: recipe_for_size(family, width, **spec.recipe_of(entry, task))
+            for task in entry.recipe.per_task
+        },
         certain=False,
     )

@@ -8,7 +8,14 @@ from toys import label_task, prompt_on, question_task, recipe, sentences, splits
 
 from prompttransfer.evaluation import encode_task, evaluate_bank
 from prompttransfer.layouts import LAYOUTS
-from prompttransfer.matrix import MAJORITY, NO_PROMPT, RANDOM_PROMPT, TransferMatrix, random_like
+from prompttransfer.matrix import (
+    MAJORITY,
+    NO_PROMPT,
+    NO_PROMPT_CALIBRATED,
+    RANDOM_PROMPT,
+    TransferMatrix,
+    random_like,
+)
 from prompttransfer.prompt import CurvePoint
 from prompttransfer.reuse import RANDOM_DRAWS, Target, TunedPair, tune, tuned_pair, zero_shot
 from prompttransfer.training import Job, train_prompts
@@ -71,7 +78,14 @@ def test_the_reference_rows_are_no_prompt_random_prompt_and_majority(tiny):
         label_task("uneven"), Splits(rows, rows, (*rows, Example("it was warm", label=1)), "toy rows", "1")
     )
     matrix = zero_shot(backbone, prompts, [uneven], seed=5)
-    assert matrix.sources == ("toy-s0", "other-s1", NO_PROMPT, RANDOM_PROMPT, MAJORITY)
+    assert matrix.sources == (
+        "toy-s0",
+        "other-s1",
+        NO_PROMPT,
+        NO_PROMPT_CALIBRATED,
+        RANDOM_PROMPT,
+        MAJORITY,
+    )
     encoded = encode_task(backbone, uneven.task, uneven.splits.test, length=3, layout=FIRST)
     bare = evaluate_bank(backbone, torch.zeros(1, 0, 16), encoded)[0]
     draws = random_like([prompt.vectors for prompt in prompts], draws=RANDOM_DRAWS, seed=5)
@@ -138,6 +152,18 @@ def test_the_relative_matrix_is_each_cell_over_the_targets_own_prompt():
     assert relative.values[:, 2].isnan().all()
 
 
+def test_a_matrix_without_own_prompts_has_no_relative_one_and_says_so():
+    from dataclasses import replace
+
+    for foreign in (
+        replace(matrix(), targets=("d", "e", "f")),
+        replace(matrix(), values=torch.zeros(4, 3, dtype=torch.float64)),
+    ):
+        assert matrix().has_own and not foreign.has_own
+        with pytest.raises(UserError, match=r"none of the sources was trained on .* and scores above 0"):
+            foreign.relative()
+
+
 def test_the_summary_leaves_self_out_and_keeps_reference_rows_apart():
     # a and c are of one type. Same type: a-s0 -> c 0.5, a-s1 -> c 0.3. Different: a -> b 0.4 and 0.2, b -> a 0.35, b -> c 0.1.
     summary = matrix().summary({"a": "x", "b": "y", "c": "x"})
@@ -145,6 +171,22 @@ def test_the_summary_leaves_self_out_and_keeps_reference_rows_apart():
     assert summary["different type"] == pytest.approx((0.4 + 0.2 + 0.35 + 0.1) / 4)
     assert summary[NO_PROMPT] == pytest.approx((0.35 + 0.25 + 0.2) / 3)
     assert math.isnan(matrix().summary({"a": "x", "b": "x", "c": "x"})["different type"])
+
+
+def test_scores_of_different_metrics_have_no_common_mean():
+    one = TransferMatrix(
+        sources=("a", "b", "c", NO_PROMPT),
+        source_tasks=("a", "b", "c", NO_PROMPT),
+        targets=("a", "b", "c"),
+        values=torch.tensor([[0.9, 0.6, 0.2], [0.7, 0.9, 0.3], [0.5, 0.4, 0.8], [0.5, 0.5, 0.1]]),
+        metrics=("accuracy", "accuracy", "token-f1"),
+    )
+    summary = one.summary({"a": "x", "b": "x", "c": "y"})
+    assert summary["same type, accuracy"] == pytest.approx((0.6 + 0.7) / 2)
+    assert summary["different type, accuracy"] == pytest.approx((0.5 + 0.4) / 2)
+    assert summary["different type, token-f1"] == pytest.approx((0.2 + 0.3) / 2)
+    assert summary["no prompt, token-f1"] == pytest.approx(0.1)
+    assert math.isnan(summary["same type, token-f1"]) and "same type" not in summary
 
 
 def test_labels_that_do_not_fit_the_values_are_refused():
