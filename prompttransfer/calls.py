@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from prompttransfer.files import write_json
+from prompttransfer.revisions import is_commit
 from tasks.documents import read_text
 from tasks.errors import UserError
 
@@ -97,7 +98,7 @@ def remember(
     """The call of a command's function as JSON: what was `given` and is not the default, and what is `known` by now."""
     defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
     asked = {name: given[name] for name in defaults if name in given and given[name] != defaults[name]}
-    asked.update((name, value) for name, value in known.items() if name in defaults)
+    asked.update((name, value) for name, value in known.items() if name in defaults and value is not None)
     options = {
         name: plain
         for name in defaults  # in the order of the command's own options
@@ -112,6 +113,11 @@ RECIPE = ("optimizer", "lr", "weight_decay", "steps", "batch", "length", "evalua
 def recipe_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The options of training that the settings of a prompt hold."""
     return {name: settings[name] for name in RECIPE if name in settings}
+
+
+def commit_of(revision: str) -> str | None:
+    """The commit of a hub backbone, which a command can ask for again; None for a folder, which has but one revision."""
+    return revision if is_commit(revision) else None
 
 
 def precision_name(dtype: object) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from prompttransfer.artifacts import MARKER, load_prompt
-from prompttransfer.calls import Call, precision_name, read_calls, recipe_options
+from prompttransfer.calls import Call, commit_of, precision_name, read_calls, recipe_options
 from prompttransfer.indicators import INDICATORS
 from prompttransfer.prompt import Prompt
 from prompttransfer.run_folder import RunFolder, TransferRecord
@@ -87,6 +87,7 @@ def _prompt_calls(prompts: Mapping[Path, Prompt], guessed: list[str]) -> list[Ca
             key = (
                 str(path.parent),
                 prompt.backbone,
+                prompt.revision,
                 prompt.initialiser,
                 prompt.layout,
                 *map(str, _recipe(prompt).items()),
@@ -114,6 +115,7 @@ def _guessed_train(group: Sequence[tuple[Path, Prompt]]) -> Call:
     options = {
         "task": _unique(p.task for _, p in group),
         "backbone": first.backbone,
+        "revision": commit_of(first.revision),
         "init": first.initialiser,
         "layout": first.layout,
         **_recipe(first),

@@ -181,7 +181,11 @@ def bank_data(
     )
 
 
-def convergence_step(curve: Sequence[CurvePoint], share: float = 0.99) -> int:
+CONVERGED = 0.99
+"""The share of its best validation score at which a run counts as converged."""
+
+
+def convergence_step(curve: Sequence[CurvePoint], share: float = CONVERGED) -> int:
     """First evaluated step whose validation score is at least `share` of the run's best.
 
     The paper's criterion was not published; this one is ours and is named wherever a speed-up is shown.
@@ -371,6 +375,7 @@ def _finish(
             "train": len(job.splits.train),
             "validation": len(job.splits.validation),
             "test": len(job.splits.test),
+            "split_seed": job.splits.seed,
             **kept_of(job.task),
         },
         scores={"validation": {job.task.metric: best.score, "step": state.best_step}},

@@ -10,6 +10,16 @@ import typer
 BackboneName = Annotated[
     str, typer.Option("--backbone", "-b", help="Embedded name, hub name or folder of the frozen model.")
 ]
+Revision = Annotated[
+    str | None,
+    typer.Option("--revision", help="Commit, branch or tag of a hub backbone; what a folder must be at."),
+]
+OtherBackbone = Annotated[
+    bool,
+    typer.Option(
+        "--other-backbone", help="Use prompts as they are on a backbone that they were not trained on."
+    ),
+]
 DataFolder = Annotated[
     Path | None,
     typer.Option(
@@ -38,7 +48,20 @@ MaxLength = Annotated[
     int | None,
     typer.Option("--max-length", min=1, help="Text tokens kept (128; 384 where text is written)."),
 ]
-LimitTrain = Annotated[int | None, typer.Option("--limit-train", help="Use at most this many training rows.")]
+LimitTrain = Annotated[
+    int | None,
+    typer.Option(
+        "--limit-train",
+        help="Use at most this many training rows, and a ninth as many (at least 32, at most as many) to validate.",
+    ),
+]
+OneSplit = Annotated[
+    bool,
+    typer.Option(
+        "--one-split",
+        help="Give all seeds the validation rows of seed 0; as a rule each seed draws its own, beside start and row order.",
+    ),
+]
 LimitTest = Annotated[int | None, typer.Option("--limit-test", help="Use at most this many test rows.")]
 Precision = Annotated[str, typer.Option(help="auto (bf16 where the hardware has it), bf16 or fp32.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]

@@ -256,15 +256,12 @@ REPORT_COLUMNS = ("task", "group", "condition", "seed", "value")
 def _is_projector_report(file: Path) -> bool:
     from prompttransfer.cli.tables import read_text
 
-    return file.suffix.lower() == ".csv" and read_text(file).partition("\n")[0].strip() == ",".join(
-        REPORT_COLUMNS
-    )
+    first = read_text(file).partition("\n")[0].strip()
+    return file.suffix.lower() == ".csv" and first.startswith(",".join(REPORT_COLUMNS))
 
 
 def _projector_means(file: Path) -> dict[str, dict[str, float]]:
     """Group of tasks -> condition -> mean, of a projector's folder or of the cells in its report.csv."""
-    from dataclasses import asdict
-
     from projectors.artifacts import read_record
     from projectors.report import Cell, summarise
     from prompttransfer.cli.tables import read_long_table
@@ -282,16 +279,16 @@ def _projector_means(file: Path) -> dict[str, dict[str, float]]:
             f"{file} is no table of a projector: it needs columns {', '.join(REPORT_COLUMNS)} and a row; missing: "
             f"{', '.join(missing) or 'rows'}"
         )
+    table = table.assign(draw=table["draw"] if "draw" in table.columns else 0)
     try:
         cells = [
-            Cell(str(t), str(g), str(c), int(s), float(v))
-            for t, g, c, s, v in table[list(REPORT_COLUMNS)].to_numpy()
+            Cell(str(t), str(g), str(c), int(s), float(v), int(d))
+            for t, g, c, s, v, d in table[[*REPORT_COLUMNS, "draw"]].to_numpy()
         ]
     except (TypeError, ValueError) as error:
-        raise UserError(f"{file}: seed and value are numbers: {error}") from error
+        raise UserError(f"{file}: seed, value and draw are numbers: {error}") from error
     return {
-        group: {name: asdict(entry)["mean"] for name, entry in rows.items()}
-        for group, rows in summarise(cells).items()
+        group: {name: entry.mean for name, entry in rows.items()} for group, rows in summarise(cells).items()
     }
 
 

@@ -26,6 +26,8 @@ def fit(
     ] = None,
     source_backbone: Annotated[str, typer.Option(help="Where the prompts are from.")] = "microworld-roberta",
     target_backbone: Annotated[str, typer.Option(help="Where they go.")] = "microworld-roberta-wide",
+    source_revision: Annotated[str | None, typer.Option(help="Commit of a hub source backbone.")] = None,
+    target_revision: Annotated[str | None, typer.Option(help="Commit of a hub target backbone.")] = None,
     method: Annotated[
         str,
         typer.Option(
@@ -115,7 +117,7 @@ def fit(
     from projectors.gathering import Options
     from projectors.methods import LABEL_FREE, find_method, plan_for
     from prompttransfer.backbones import load_backbone
-    from prompttransfer.calls import note_call, precision_name, remember
+    from prompttransfer.calls import commit_of, note_call, precision_name, remember
     from prompttransfer.cli.common import print_json, resolve_tasks, say
     from prompttransfer.files import check_free
     from tasks.errors import UserError
@@ -147,8 +149,8 @@ def fit(
         limit_test=limit_test,
     )
     fitting, others = resolve_tasks(tasks), resolve_tasks(unseen or [])
-    source = load_backbone(source_backbone, precision=precision, device=device)
-    target = load_backbone(target_backbone, precision=precision, device=device)
+    source = load_backbone(source_backbone, revision=source_revision, precision=precision, device=device)
+    target = load_backbone(target_backbone, revision=target_revision, precision=precision, device=device)
     if len(fitting) == 1 and method not in LABEL_FREE:
         say(
             "warning: one fitting task only: what comes out is a constant; give tasks of several types",
@@ -166,7 +168,8 @@ def fit(
     outcome = run_experiment(source, target, fitting, others, options, tell=tell)
     save(outcome, output)
     call = remember(
-        "project fit", fit, given, precision=precision_name(source.dtype), source_backbone=source.name,
+        "project fit", fit, given, precision=precision_name(source.dtype), source_backbone=source.name, source_revision=commit_of(source.revision),
+        target_revision=commit_of(target.revision),
         target_backbone=target.name,
     )  # fmt: skip
     note_call([output / MARKER], call)
@@ -282,9 +285,11 @@ def show_outcome(outcome: Outcome) -> None:
     measured = outcome.judgement.sensitivity
     say(
         f"input sensitivity: outputs are {measured.outputs:.3g} apart where inputs are {measured.inputs:.3g} "
-        f"(ratio {measured.ratio:.3g}, {measured.relative:.3g} for their size), pairwise cosine of outputs "
-        f"{measured.cosine:.6f}"
+        f"(ratio {measured.ratio:.3g}), pairwise cosine of outputs {measured.cosine:.6f}; their directions are "
+        f"{measured.relative:.3g} times as far apart as those of the target's own prompts"
     )
+    if outcome.judgement.gains is not None:
+        say(f"projected minus random source: {outcome.judgement.gains}")
     say(f"verdict: {outcome.judgement.verdict}")
 
 
@@ -306,7 +311,7 @@ def show_scores(projector: Projector) -> None:
             ]
             for name, entry in conditions.items()
         ]
-        title = f"\ntasks {group} ({count}): test score, mean over tasks and seeds; spread over seeds"
+        title = f"\ntasks {group} ({count}): test score, mean over tasks and seeds; spread over seeds, of random prompts over draws"
         table(title, ["condition", "mean", "spread", "of own", "what it is"], rows)
 
 

@@ -14,7 +14,9 @@ from prompttransfer.cli.options import (
     Device,
     LabelWords,
     MaxLength,
+    OtherBackbone,
     Precision,
+    Revision,
     TaskNames,
 )
 
@@ -45,6 +47,8 @@ def recommend(
     backbone: Annotated[
         str | None, typer.Option("--backbone", "-b", help="Another backbone than the prompts' own.")
     ] = None,
+    revision: Revision = None,
+    other_backbone: OtherBackbone = False,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -62,7 +66,7 @@ def recommend(
     """
     given = dict(locals())
     from prompttransfer.advice import recommend as rank
-    from prompttransfer.calls import note_call, precision_name, remember
+    from prompttransfer.calls import commit_of, note_call, precision_name, remember
     from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import check_comparable, task_types
@@ -71,7 +75,8 @@ def recommend(
     tasks = resolve_tasks(task, label_words, found)
     check_comparable(found)
     targets = load_targets(tasks, data=data)  # `recommend` draws the rows, here as from Python
-    model = backbone_of(found, backbone, precision, device)
+    model = backbone_of(found, backbone, precision, device, revision=revision)
+    model.takes_any = other_backbone
     say(f"{len(found)} source prompts on {model.name}, {rows} labelled rows a task", quiet=as_json)
     answers = rank(
         model,
@@ -93,6 +98,7 @@ def recommend(
         same: dict[str, Any] = {
             "task": [name],
             "backbone": model.name,
+            "revision": commit_of(model.revision),
             "data": data,
             "label_words": words or None,
         }

@@ -93,6 +93,7 @@ def make_study(
     """Make a study's cells and write its report; whether all of them are there. A following process returns True."""
     from prompttransfer.calls import Call
     from prompttransfer.cli.common import say
+    from prompttransfer.study.earlier import over_finished
     from prompttransfer.study.engine import run_study
     from prompttransfer.study.plan import plan_study
     from prompttransfer.study.reports import RUN_CALL
@@ -124,6 +125,9 @@ def make_study(
     store.write_text(
         RUN_CALL, Call(verb="study run").with_options(file=named, output=place, **asked).model_dump_json()
     )
+    made, changes = over_finished(made, store)
+    for line in changes:
+        tell(line)
     tell(f"study {made.name}: {len(made.graph.cells)} cells in {place}, {chosen}")
     found = run_study(
         made.graph,

@@ -21,7 +21,9 @@ from prompttransfer.cli.options import (
     LimitTrain,
     MaxLength,
     Nodes,
+    OneSplit,
     Precision,
+    Revision,
     Strategy,
     TaskNames,
 )
@@ -33,17 +35,23 @@ if TYPE_CHECKING:
     from prompttransfer.placement import Placement
     from prompttransfer.prompt import Prompt
     from prompttransfer.recipes import Recipe
+    from prompttransfer.reuse import Target
     from prompttransfer.training import Job, Trained, TrainingOptions
+
+UNKNOWN_ROWS, FEW_UNKNOWN = 200, 0.03
+"""Training rows of which the words are looked at, and the share of unknown ones above which it is said."""
 
 
 def train(
     task: TaskNames,
     backbone: BackboneName = EMBEDDED_DEFAULT,
+    revision: Revision = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for one folder a prompt.")] = Path(
         "runs/prompts"
     ),
     data: DataFolder = None,
     seeds: Annotated[list[int] | None, typer.Option("--seeds", help="One prompt a seed and task.")] = None,
+    one_split: OneSplit = False,
     init: Annotated[
         str, typer.Option(help="random, vocabulary, label-words, text:WORDS or prompt:PATH.")
     ] = "random",
@@ -95,7 +103,7 @@ def train(
     from prompttransfer.places import locate
 
     placement = Placement(devices, strategy, nodes)
-    locate(backbone)  # before the heavy imports: a name that is nothing is said at once
+    locate(backbone, revision)  # before the heavy imports: a name that is nothing is said at once
     from prompttransfer.artifacts import MARKER, save_prompt
     from prompttransfer.cli.common import (
         describe,
@@ -104,6 +112,7 @@ def train(
         print_json,
         resolve_tasks,
         say,
+        seeds_line,
         words_line,
     )
     from prompttransfer.files import check_free, safe_name
@@ -121,15 +130,19 @@ def train(
     if not dry_run and must_start(placement, device):
         return run_on(placement, train, **given)
     from prompttransfer.backbones import load_backbone, outline_backbone
-    from prompttransfer.calls import note_call, precision_name, remember
+    from prompttransfer.calls import commit_of, note_call, precision_name, remember
     from prompttransfer.recipes import recipe_for
     from prompttransfer.training import Job
 
-    targets = load_targets(tasks, data=data, limit_train=limit_train, limit_test=limit_test)
+    targets = load_targets(
+        tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
+    )
     if dry_run:
-        model = outline_backbone(backbone)
+        model = outline_backbone(backbone, revision)
     else:
-        model = load_backbone(backbone, precision=precision, device=device, placement=placement)
+        model = load_backbone(
+            backbone, revision=revision, precision=precision, device=device, placement=placement
+        )
     first = only_the_first_speaks(model)
     model.checkpoints = checkpoint_activations
     recipe = recipe_for(
@@ -146,6 +159,8 @@ def train(
     if not dry_run:  # an outline of a backbone has neither precision nor place
         say(describe(model), quiet=as_json)
     say(f"recipe: {recipe}", quiet=as_json)
+    say_strange(model, targets, quiet=as_json)
+    say(seeds_line(chosen, one_split=one_split), quiet=as_json)
     for target in targets:
         answers = model.answers(target.task, aggregation)
         say(
@@ -153,7 +168,7 @@ def train(
             quiet=as_json,
         )
     jobs = [
-        Job(target.task, target.splits, seed, init, names[target.task.name, seed])
+        Job(target.task, target.rows(seed), seed, init, names[target.task.name, seed])
         for target in targets
         for seed in chosen
     ]
@@ -183,6 +198,7 @@ def train(
             given,
             **recipe.as_dict(),
             backbone=model.name,
+            revision=commit_of(model.revision),
             precision=precision_name(model.dtype),
         )
         note_call([output / run.prompt.name for run in results], call)
@@ -193,6 +209,19 @@ def train(
         print_results(results, jobs=jobs, output=output)
     _raise_failures(results)
     return [run.prompt for run in results]
+
+
+def say_strange(model: Backbone, targets: Sequence[Target], *, quiet: bool) -> None:
+    """Say what was strange about a backbone, and of which tasks it does not know more than a few of the words."""
+    from prompttransfer.cli.common import say, unknown_words
+
+    for remark in model.remarks:
+        say(f"warning: {remark}", quiet=quiet)
+    for target in targets:
+        examples = target.splits.train[:UNKNOWN_ROWS]
+        if (model.unknown_share(examples) or 0) > FEW_UNKNOWN:
+            line = unknown_words(model, target.task.name, examples)
+            say(f"warning: {line}: what it reads there is not the text", quiet=quiet)
 
 
 def run_jobs(
@@ -229,7 +258,7 @@ def run_jobs(
             options=options,
         )
     tested: list[Trained] = []
-    for _, group in groupby(zip(jobs, results, strict=True), key=lambda pair: id(pair[0].splits)):
+    for _, group in groupby(zip(jobs, results, strict=True), key=lambda pair: id(pair[0].task)):
         pairs = list(group)
         target = Target(pairs[0][0].task, pairs[0][0].splits)
         runs = [run for _, run in pairs]

@@ -21,8 +21,11 @@ from prompttransfer.cli.options import (
     LimitTrain,
     MaxLength,
     Nodes,
+    OneSplit,
+    OtherBackbone,
     OtherLayout,
     Precision,
+    Revision,
     Strategy,
 )
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from prompttransfer.matrix import TransferMatrix
     from prompttransfer.prompt import Prompt
     from prompttransfer.reuse import Target, TunedPair, TunedTransfer
+    from prompttransfer.speedups import Range
     from prompttransfer.training import Trained, TrainingOptions
     from tasks.task import Task
 
@@ -48,6 +52,7 @@ def transfer(
     backbone: Annotated[
         str | None, typer.Option("--backbone", "-b", help="Another backbone than the prompts' own.")
     ] = None,
+    revision: Revision = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for matrices, figures and prompts.")
     ] = Path("runs/transfer"),
@@ -55,7 +60,9 @@ def transfer(
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
     other_layout: OtherLayout = False,
+    other_backbone: OtherBackbone = False,
     seeds: Annotated[list[int] | None, typer.Option("--seeds", help="Seeds of the tuned runs.")] = None,
+    one_split: OneSplit = False,
     steps: Annotated[int | None, typer.Option(help="Training steps (--tune).")] = None,
     batch: Annotated[int | None, typer.Option(help="Rows a step (--tune).")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate (--tune).")] = None,
@@ -88,6 +95,7 @@ def transfer(
         print_json,
         resolve_tasks,
         say,
+        seeds_line,
         words_line,
     )
     from prompttransfer.cli.evaluate import backbone_of, load_prompts
@@ -102,11 +110,15 @@ def transfer(
     tasks = resolve_tasks(to, label_words, prompts)
     if must_start(placement, device):
         return run_on(placement, transfer, **given)
-    from prompttransfer.calls import note_call, precision_name, recipe_options, remember
+    from prompttransfer.calls import commit_of, note_call, precision_name, recipe_options, remember
     from prompttransfer.reuse import zero_shot
 
-    targets = load_targets(tasks, data=data, limit_train=limit_train, limit_test=limit_test)
-    model = backbone_of(prompts, backbone, precision, device, placement)
+    chosen = list(dict.fromkeys(seeds or [0]))
+    targets = load_targets(
+        tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
+    )
+    model = backbone_of(prompts, backbone, precision, device, placement, revision=revision)
+    model.takes_any = other_backbone
     first = only_the_first_speaks(model)
     for task in tasks:
         if not task.generates:
@@ -126,11 +138,12 @@ def transfer(
     trained: list[Trained] = []
     options: TrainingOptions | None = None
     if tune:
+        say(seeds_line(chosen, one_split=one_split), quiet=as_json)
         result, options = _tune(
             model,
             prompts,
             [t for t in targets if t.task.name not in matrix.impossible],
-            seeds or [0],
+            chosen,
             dict(
                 steps=steps,
                 batch=batch,
@@ -152,7 +165,14 @@ def transfer(
     with atomic_folder(output, marker=MARKER) as folder:
         write_transfer(folder, matrix, record, pairs, trained)
         recipe = recipe_options(trained[0].prompt.settings) if trained else {}
-        call = remember("transfer", transfer, given, **recipe, precision=precision_name(model.dtype))
+        call = remember(
+            "transfer",
+            transfer,
+            given,
+            **recipe,
+            revision=commit_of(model.revision),
+            precision=precision_name(model.dtype),
+        )
         note_call([folder / MARKER], call)
     if options is not None:
         options.clear()
@@ -164,6 +184,8 @@ def transfer(
             print_matrix(matrix.calibrated, f"zero-shot transfer, calibrated ({matrix.calibration})")
         if pairs:
             print_pairs(pairs, kind_of_start(prompts))
+            for line in seen_lines(prompts, targets, chosen):
+                say(line)
         say(f"written to {output}: " + ", ".join(sorted(p.name for p in output.iterdir())))
     return matrix
 
@@ -188,11 +210,10 @@ def _tune(
 
     recipe = recipe_for(model, **overrides)
     say(f"recipe: {recipe}", quiet=quiet)
-    wanted = list(dict.fromkeys(seeds))
     names = [
         f"{start}-s{seed}"
         for target in targets
-        for seed in wanted
+        for seed in seeds
         for start in (
             f"{target.task.name}-scratch",
             *(f"{prompt.name}-to-{target.task.name}" for prompt in prompts),
@@ -206,7 +227,7 @@ def _tune(
             prompts,
             targets,
             recipe,
-            seeds=wanted,
+            seeds=seeds,
             max_length=max_length,
             aggregation=aggregation,
             options=options,
@@ -249,6 +270,8 @@ def write_transfer(
     from prompttransfer.files import write_json, write_text
 
     write_text(folder / "transfer.csv", matrix.to_csv())
+    if matrix.random_draws:
+        write_text(folder / "transfer_random.csv", matrix.random_csv())
     if matrix.has_own:
         write_text(folder / "transfer_relative.csv", matrix.relative().to_csv())
     if matrix.calibrated is not None:
@@ -271,17 +294,16 @@ def pairs_csv(pairs: Sequence[TunedPair]) -> str:
 
 
 def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> None:
-    """The matrix in per cent, with the reference rows beneath."""
+    """The matrix in per cent, with the reference rows beneath and how far random prompts lie apart."""
     from prompttransfer.cli.common import say, table
+    from prompttransfer.matrix import RANDOM_PROMPT
 
     shared = "microworld-" if all(name.startswith("microworld-") for name in matrix.targets) else ""
-    rows = [
-        [
-            name.removeprefix(shared),
-            *("-" if value != value else f"{100 * value:.1f}" for value in row),
-        ]
-        for name, row in zip(matrix.sources, matrix.values.tolist(), strict=True)
-    ]
+    rows = []
+    for name, row in zip(matrix.sources, matrix.values.tolist(), strict=True):
+        rows.append([name.removeprefix(shared), *map(_per_cent, row)])
+        if name == RANDOM_PROMPT and matrix.random_draws:
+            rows.append(["  its spread", *map(_per_cent, matrix.random_spread)])
     table(
         f"{title}, per cent (rows: source prompts, columns: target tasks"
         + (f"; {shared!r} left out of the names)" if shared else ")"),
@@ -290,15 +312,22 @@ def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> N
     )
     for target, reason in matrix.impossible.items():
         say(f"{target}: {reason}")
+    if matrix.random_draws:
+        say(
+            f"random prompt: mean and standard deviation of {matrix.random_draws} draws, each with random directions "
+            "at the norms of one source's vectors"
+        )
     if matrix.written:
         say(f"calibrated: none for {', '.join(matrix.written)}, whose answer is written")
 
 
-def _times(speedup: float | None, steps: int | None) -> str:
-    """A speed-up for people; a run that was there at step 0 has only a lower bound."""
-    if speedup is None:
-        return "never" if steps is None else "-"
-    return ("at least " if steps == 0 else "") + f"{speedup:.1f}x"
+def _per_cent(value: float) -> str:
+    return "-" if value != value else f"{100 * value:.1f}"
+
+
+def _times(pair: TunedPair, found: Range | None, *, never: bool = False) -> str:
+    """What is known of a speed-up, or why there is none, for people."""
+    return pair.outcome if found is None else f"{found}{' (never)' * never}"
 
 
 def kind_of_start(prompts: Sequence[Prompt]) -> str:
@@ -322,8 +351,8 @@ def print_pairs(pairs: Sequence[TunedPair], kind: str = "TPT_task") -> None:
             number(pair.chance),
             str(pair.tuned_steps),
             str(pair.scratch_steps),
-            _times(pair.convergence_speedup, pair.tuned_steps),
-            _times(pair.comparable_speedup, pair.reach_steps),
+            _times(pair, pair.convergence),
+            _times(pair, pair.comparable, never=pair.reach_steps is None),
         ]
         for pair in pairs
     ]
@@ -345,9 +374,47 @@ def print_pairs(pairs: Sequence[TunedPair], kind: str = "TPT_task") -> None:
         rows,
         left=2,
     )
-    say(
-        "convergence: scratch steps over steps, each to 99 % of the run's own best validation score. "
-        "comparable: scratch steps over the steps to the score at which scratch converged."
-    )
+    for line in speed_up_lines(pairs):
+        say(line)
     if len({pair.seed for pair in pairs}) == 1:
         say("one seed: differences here are not evidence; give --seeds 0 1 2 for a spread")
+
+
+def speed_up_lines(pairs: Sequence[TunedPair]) -> list[str]:
+    """What the speed-ups of all pairs come down to; pairs that have none are counted, not left out in silence."""
+    from prompttransfer.reuse import DID_NOT_LEARN, NOTHING_TO_LEARN
+    from prompttransfer.speedups import median_range
+
+    counted = [pair for pair in pairs if pair.outcome != NOTHING_TO_LEARN]
+    learned = [pair.convergence for pair in counted if pair.convergence is not None]
+    flat = sum(pair.outcome == DID_NOT_LEARN for pair in counted)
+    reached = sum(pair.reach_steps is not None for pair in counted)
+    comparable = [pair.comparable for pair in counted if pair.comparable is not None]
+    lines = [
+        f"convergence: median {median_range(learned) or '-'} over {len(learned)} of {len(counted)} runs, {flat} did not "
+        "learn; scratch steps over steps, each to 99 % of the run's own best validation score",
+        f"comparable: median {median_range(comparable) or '-'} over {len(counted)} runs, {reached} of which reached it; "
+        "scratch steps over steps, both to 99 % of the best validation score from scratch",
+        "ranges, because a run is looked at every "
+        f"{pairs[0].evaluate_every} steps only; a run learned if its best is at least 99 % of that from scratch",
+    ]
+    if left_out := len(pairs) - len(counted):
+        lines.append(f"{left_out} of {len(pairs)} runs are not in the medians: scratch learned nothing there")
+    return lines
+
+
+def seen_lines(prompts: Sequence[Prompt], targets: Sequence[Target], seeds: Sequence[int]) -> list[str]:
+    """What to know where a source was trained on rows that validate a run: on the same task with another split."""
+    seen = [
+        f"{prompt.name} on seed {seed}"
+        for prompt in prompts
+        for target in targets
+        for seed in seeds
+        if prompt.task == target.task.name and prompt.data.get("split_seed", 0) != target.rows(seed).seed
+    ]
+    if not seen:
+        return []
+    return [
+        f"{len(seen)} runs start from a prompt of the same task with another split ({seen[0]}, ...), which has learned "
+        "from some of their validation rows: their steps and speed-ups are too good, their test scores are not"
+    ]
