@@ -187,6 +187,7 @@ def merged_scores(results: Results, cells: Sequence[Cell]) -> Mapping[str, Any]:
     scores = []
     for cell in cells:
         seed: Any = cell.settings["seed"]
+        tasks: Any = cell.settings["tasks"]
         with (results.folder(cell) / "projector" / "report.csv").open(encoding="utf-8", newline="") as stream:
             scores += [
                 Score(
@@ -196,6 +197,7 @@ def merged_scores(results: Results, cells: Sequence[Cell]) -> Mapping[str, Any]:
                     seed,
                     float(line["value"]),
                     int(line["draw"]),
+                    str(tasks[line["task"]]["metric"]),
                 )
                 for line in csv.DictReader(stream)
             ]
