@@ -159,10 +159,12 @@ def common_layout(backbone: Backbone, prompts: Sequence[Prompt], *, other_layout
         check_runs_on(
             prompt,
             backbone=backbone.name,
+            revision=backbone.revision,
             width=backbone.width,
             family=backbone.family,
             layout=layout,
             other_layout=other_layout,
+            other_backbone=backbone.takes_any,
         )
     return layout
 

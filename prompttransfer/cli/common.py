@@ -14,7 +14,7 @@ from rich.table import Table
 from tasks.catalog import all_tasks, find_task
 from tasks.errors import UserError, unknown
 from tasks.records import KEPT, is_of_catalogue, own_task
-from tasks.task import Task, parse_label_words, with_words
+from tasks.task import Example, Task, parse_label_words, with_words
 
 if TYPE_CHECKING:
     from prompttransfer.backbones import Backbone
@@ -100,6 +100,19 @@ def describe(backbone: Backbone) -> str:
     if backbone.processes.count > 1:
         line += f"; {backbone.processes.placement}, {backbone.held_bytes / 1e6:.1f} MB of weights in each"
     return line
+
+
+def unknown_words(backbone: Backbone, task: str, examples: Sequence[Example]) -> str | None:
+    """One line on the words of some rows that a backbone's tokenizer does not know; None where they have no word."""
+    share = backbone.unknown_share(examples)
+    if share is None:
+        return None
+    if not share:
+        return f"{backbone.name} knows all words of {task}"
+    read = (
+        f"reads them as {backbone.tokenizer.unk_token}" if backbone.tokenizer.unk_token else "leaves them out"
+    )
+    return f"{100 * share:.1f} % of the words of {task} are unknown to {backbone.name}, which {read}"
 
 
 def say(line: str, *, quiet: bool = False) -> None:

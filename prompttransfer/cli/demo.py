@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prompttransfer.cli.options import EMBEDDED_DEFAULT, BackboneName
+from prompttransfer.cli.options import EMBEDDED_DEFAULT, BackboneName, Revision
 
 if TYPE_CHECKING:
     from prompttransfer.matrix import TransferMatrix
@@ -34,6 +34,7 @@ def demo(
         Path, typer.Option("--output", "-o", help="Folder for everything that is made.")
     ] = Path("runs/demo"),
     backbone: BackboneName = EMBEDDED_DEFAULT,
+    revision: Revision = None,
     steps: Annotated[int, typer.Option(help="Training steps of each prompt.")] = STEPS,
     seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
     tasks: Annotated[list[str] | None, typer.Option(help="Other tasks of the embedded world.")] = None,
@@ -54,7 +55,7 @@ def demo(
     given = f"--steps {steps} --evaluate-every {max(1, steps // 2)} --limit-test {TEST_ROWS}"
     say(f"$ prompttransfer train --task {listed} {given} --output {prompts}\n")
     train(
-        task=chosen, backbone=backbone, steps=steps, seeds=[seed], output=prompts,
+        task=chosen, backbone=backbone, revision=revision, steps=steps, seeds=[seed], output=prompts,
         limit_test=TEST_ROWS, evaluate_every=max(1, steps // 2),
     )  # fmt: skip
     folders = [prompts / name for name in chosen]
@@ -70,7 +71,7 @@ def demo(
     say(f"$ prompttransfer plot heatmap {table} --output {picture}\n")
     title = "Zero-shot transfer, relative to own prompt"
     heatmap(table, output=picture, title=title)
-    projected = _carry(output, prompts, chosen, backbone, seed)
+    projected = _carry(output, prompts, chosen, backbone, revision, seed)
     _stage("6. put it all on one page")
     say(f"$ prompttransfer report {output}\n")
     report(output)
@@ -80,7 +81,9 @@ def demo(
     say(f"\nOne seed: a demonstration, not evidence. Took {time.monotonic() - started:.0f} s.")
 
 
-def _carry(output: Path, prompts: Path, tasks: list[str], backbone: str, seed: int) -> Path | None:
+def _carry(
+    output: Path, prompts: Path, tasks: list[str], backbone: str, revision: str | None, seed: int
+) -> Path | None:
     """Fit a projector to another model on the first task of each type and measure it on others; its folder."""
     from prompttransfer.cli.common import say
     from prompttransfer.cli.project import fit
@@ -110,7 +113,7 @@ def _carry(output: Path, prompts: Path, tasks: list[str], backbone: str, seed: i
         f"--limit-test {TEST_ROWS} --output {projector}\n"
     )
     fit(
-        tasks=fitting, source_backbone=backbone, target_backbone=other, source_prompts=prompts, target_prompts=own,
+        tasks=fitting, source_backbone=backbone, source_revision=revision, target_backbone=other, source_prompts=prompts, target_prompts=own,
         unseen=unseen, seeds=[seed], steps=FIT_STEPS, limit_test=TEST_ROWS, output=projector,
     )  # fmt: skip
     return projector

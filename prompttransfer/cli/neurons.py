@@ -14,8 +14,10 @@ from prompttransfer.cli.options import (
     DataFolder,
     Device,
     MaxLength,
+    OtherBackbone,
     OtherLayout,
     Precision,
+    Revision,
 )
 
 if TYPE_CHECKING:
@@ -64,7 +66,9 @@ def capture(
     rows: Annotated[int, typer.Option(min=1, help="Training rows of that task.")] = 64,
     data: DataFolder = None,
     backbone: Annotated[str | None, typer.Option("--backbone", "-b", help="Another backbone.")] = None,
+    revision: Revision = None,
     other_layout: OtherLayout = False,
+    other_backbone: OtherBackbone = False,
     max_length: MaxLength = None,
     precision: Precision = "auto",
     device: Device = "auto",
@@ -82,7 +86,8 @@ def capture(
     from prompttransfer.neurons import capture as capture_states
 
     found = read_prompts(prompts)
-    model = backbone_of(found, backbone, precision, device)
+    model = backbone_of(found, backbone, precision, device, revision=revision)
+    model.takes_any = other_backbone
     encoded = training_rows(model, found, task, rows, data, max_length) if task is not None else None
     captured = capture_states(
         model, found, rule=rule, share=share, encoded=encoded, other_layout=other_layout

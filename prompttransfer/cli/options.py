@@ -10,6 +10,16 @@ import typer
 BackboneName = Annotated[
     str, typer.Option("--backbone", "-b", help="Embedded name, hub name or folder of the frozen model.")
 ]
+Revision = Annotated[
+    str | None,
+    typer.Option("--revision", help="Commit, branch or tag of a hub backbone; what a folder must be at."),
+]
+OtherBackbone = Annotated[
+    bool,
+    typer.Option(
+        "--other-backbone", help="Use prompts as they are on a backbone that they were not trained on."
+    ),
+]
 DataFolder = Annotated[
     Path | None,
     typer.Option(

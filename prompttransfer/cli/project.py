@@ -26,6 +26,8 @@ def fit(
     ] = None,
     source_backbone: Annotated[str, typer.Option(help="Where the prompts are from.")] = "microworld-roberta",
     target_backbone: Annotated[str, typer.Option(help="Where they go.")] = "microworld-roberta-wide",
+    source_revision: Annotated[str | None, typer.Option(help="Commit of a hub source backbone.")] = None,
+    target_revision: Annotated[str | None, typer.Option(help="Commit of a hub target backbone.")] = None,
     method: Annotated[
         str,
         typer.Option(
@@ -145,8 +147,8 @@ def fit(
         limit_test=limit_test,
     )
     fitting, others = resolve_tasks(tasks), resolve_tasks(unseen or [])
-    source = load_backbone(source_backbone, precision=precision, device=device)
-    target = load_backbone(target_backbone, precision=precision, device=device)
+    source = load_backbone(source_backbone, revision=source_revision, precision=precision, device=device)
+    target = load_backbone(target_backbone, revision=target_revision, precision=precision, device=device)
     if len(fitting) == 1 and method not in LABEL_FREE:
         say(
             "warning: one fitting task only: what comes out is a constant; give tasks of several types",

@@ -14,7 +14,9 @@ from prompttransfer.cli.options import (
     Device,
     LabelWords,
     MaxLength,
+    OtherBackbone,
     Precision,
+    Revision,
     TaskNames,
 )
 
@@ -45,6 +47,8 @@ def recommend(
     backbone: Annotated[
         str | None, typer.Option("--backbone", "-b", help="Another backbone than the prompts' own.")
     ] = None,
+    revision: Revision = None,
+    other_backbone: OtherBackbone = False,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -69,7 +73,8 @@ def recommend(
     tasks = resolve_tasks(task, label_words, found)
     check_comparable(found)
     targets = load_targets(tasks, data=data)  # `recommend` draws the rows, here as from Python
-    model = backbone_of(found, backbone, precision, device)
+    model = backbone_of(found, backbone, precision, device, revision=revision)
+    model.takes_any = other_backbone
     say(f"{len(found)} source prompts on {model.name}, {rows} labelled rows a task", quiet=as_json)
     answers = rank(
         model,
@@ -116,7 +121,10 @@ def start_command(task: str, source: Prompt, place: Path, data: Path | None) -> 
     """The command that trains the task from the source's vectors."""
     import shlex
 
+    from prompttransfer.revisions import pinned
+
     words = ["prompttransfer", "train", "--task", task, "--backbone", source.backbone]
+    words += pinned(source.revision)
     words += ["--init", f"prompt:{place}"]
     words += [] if source.layout == "prompt-first" else ["--layout", source.layout]
     words += [] if data is None else ["--data", str(data)]

@@ -23,6 +23,7 @@ from prompttransfer.cli.options import (
     Nodes,
     OneSplit,
     Precision,
+    Revision,
     Strategy,
     TaskNames,
 )
@@ -34,12 +35,17 @@ if TYPE_CHECKING:
     from prompttransfer.placement import Placement
     from prompttransfer.prompt import Prompt
     from prompttransfer.recipes import Recipe
+    from prompttransfer.reuse import Target
     from prompttransfer.training import Job, Trained, TrainingOptions
+
+UNKNOWN_ROWS, FEW_UNKNOWN = 200, 0.03
+"""Training rows of which the words are looked at, and the share of unknown ones above which it is said."""
 
 
 def train(
     task: TaskNames,
     backbone: BackboneName = EMBEDDED_DEFAULT,
+    revision: Revision = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for one folder a prompt.")] = Path(
         "runs/prompts"
     ),
@@ -97,7 +103,7 @@ def train(
     from prompttransfer.places import locate
 
     placement = Placement(devices, strategy, nodes)
-    locate(backbone)  # before the heavy imports: a name that is nothing is said at once
+    locate(backbone, revision)  # before the heavy imports: a name that is nothing is said at once
     from prompttransfer.artifacts import MARKER, save_prompt
     from prompttransfer.cli.common import (
         describe,
@@ -131,9 +137,11 @@ def train(
         tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
     )
     if dry_run:
-        model = outline_backbone(backbone)
+        model = outline_backbone(backbone, revision)
     else:
-        model = load_backbone(backbone, precision=precision, device=device, placement=placement)
+        model = load_backbone(
+            backbone, revision=revision, precision=precision, device=device, placement=placement
+        )
     first = only_the_first_speaks(model)
     model.checkpoints = checkpoint_activations
     recipe = recipe_for(
@@ -150,6 +158,7 @@ def train(
     if not dry_run:  # an outline of a backbone has neither precision nor place
         say(describe(model), quiet=as_json)
     say(f"recipe: {recipe}", quiet=as_json)
+    say_strange(model, targets, quiet=as_json)
     say(seeds_line(chosen, one_split=one_split), quiet=as_json)
     for target in targets:
         answers = model.answers(target.task, aggregation)
@@ -189,6 +198,19 @@ def train(
         print_results(results, jobs=jobs, output=output)
     _raise_failures(results)
     return [run.prompt for run in results]
+
+
+def say_strange(model: Backbone, targets: Sequence[Target], *, quiet: bool) -> None:
+    """Say what was strange about a backbone, and of which tasks it does not know more than a few of the words."""
+    from prompttransfer.cli.common import say, unknown_words
+
+    for remark in model.remarks:
+        say(f"warning: {remark}", quiet=quiet)
+    for target in targets:
+        examples = target.splits.train[:UNKNOWN_ROWS]
+        if (model.unknown_share(examples) or 0) > FEW_UNKNOWN:
+            line = unknown_words(model, target.task.name, examples)
+            say(f"warning: {line}: what it reads there is not the text", quiet=quiet)
 
 
 def run_jobs(

@@ -22,8 +22,10 @@ from prompttransfer.cli.options import (
     MaxLength,
     Nodes,
     OneSplit,
+    OtherBackbone,
     OtherLayout,
     Precision,
+    Revision,
     Strategy,
 )
 
@@ -50,6 +52,7 @@ def transfer(
     backbone: Annotated[
         str | None, typer.Option("--backbone", "-b", help="Another backbone than the prompts' own.")
     ] = None,
+    revision: Revision = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for matrices, figures and prompts.")
     ] = Path("runs/transfer"),
@@ -57,6 +60,7 @@ def transfer(
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
     other_layout: OtherLayout = False,
+    other_backbone: OtherBackbone = False,
     seeds: Annotated[list[int] | None, typer.Option("--seeds", help="Seeds of the tuned runs.")] = None,
     one_split: OneSplit = False,
     steps: Annotated[int | None, typer.Option(help="Training steps (--tune).")] = None,
@@ -112,7 +116,8 @@ def transfer(
     targets = load_targets(
         tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
     )
-    model = backbone_of(prompts, backbone, precision, device, placement)
+    model = backbone_of(prompts, backbone, precision, device, placement, revision=revision)
+    model.takes_any = other_backbone
     first = only_the_first_speaks(model)
     for task in tasks:
         if not task.generates:

@@ -169,7 +169,8 @@ def _outline(entry: BackboneEntry, folder: Path, notes: list[str], guess: bool) 
     from prompttransfer.backbones import outline_backbone
 
     try:
-        outline = outline_backbone(backbone_place(entry.name, folder))
+        at = {"revision": entry.revision} if entry.revision else {}
+        outline = outline_backbone(backbone_place(entry.name, folder), **at)
         outline.name = entry.name  # mistakes name it as the file does
         return outline
     except MachineError as error:

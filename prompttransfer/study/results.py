@@ -6,9 +6,6 @@ to run (no times), so that two ways to the same results give the same file, bit 
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prompttransfer.study.cell import Cell, Graph
+from prompttransfer.study.contents import read_projector_report, read_score, read_tuned
 from prompttransfer.study.store import Store
 from tasks.catalog import all_tasks
+from tasks.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,6 +90,9 @@ class Results:
         """own, same type or different type."""
         if source == target:
             return "own"
+        for task in (source, target):
+            if task not in self.types:
+                raise UserError(f"a finished cell names task {task!r}, which is none of this study")
         return SAME if self.types[source] == self.types[target] else DIFFERENT
 
     def origin(self, prompt: Cell) -> Cell:
@@ -138,11 +140,6 @@ def long_table(results: Results) -> pd.DataFrame:
     return table
 
 
-def _json(folder: Path, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
-    return found
-
-
 def _name(cell: Cell, key: str = "backbone") -> str:
     named: Any = cell.settings[key]
     return str(named["name"])
@@ -162,9 +159,15 @@ def projector_name(cell: Cell) -> str:
 
 
 def _prompt_rows(results: Results, cell: Cell) -> Iterator[Row]:
-    record = _json(results.folder(cell) / "prompt", "prompt.json")
-    best = record["scores"]["validation"]
+    from prompttransfer.artifacts import read_record
+
+    folder = results.folder(cell) / "prompt"
     metric = str(cell.settings["metric"])
+    best = read_record(folder).scores.get("validation")
+    if not isinstance(best, dict) or not {metric, "step"} <= best.keys():
+        raise UserError(
+            f"{folder} has no validation {metric} of its best step: it was made by another version"
+        )
     row: Row = {
         "backbone": _name(cell),
         "source_backbone": _name(cell),
@@ -188,7 +191,7 @@ def _condition(results: Results, prompt: Cell) -> Row:
 
 
 def _score_rows(results: Results, cell: Cell) -> Iterator[Row]:
-    record = _json(results.folder(cell), "score.json")
+    record = read_score(results.folder(cell))
     target = record["task"]
     row = {
         "backbone": _name(cell),
@@ -228,7 +231,7 @@ def raw_scores(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _tuned_rows(results: Results, cell: Cell) -> Iterator[Row]:
-    record = _json(results.folder(cell), "tuned.json")
+    record = read_tuned(results.folder(cell))
     run = results.input(cell, "run")
     row = {
         "backbone": _name(run),
@@ -263,15 +266,18 @@ def _projector_rows(results: Results, cell: Cell) -> Iterator[Row]:
         "seed": cell.settings["seed"],
         "by": projector_name(cell),
     }
-    text = (results.folder(cell) / "projector" / "report.csv").read_text(encoding="utf-8")
-    for line in csv.DictReader(io.StringIO(text)):
+    for line in read_projector_report(results.folder(cell) / "projector"):
+        if line.task not in tasks:
+            raise UserError(
+                f"the report of {cell.label!r} names task {line.task!r}, which is not one of its tasks"
+            )
         yield {
             **row,
-            "target": line["task"],
-            "relation": line["group"],
-            "condition": line["condition"],
-            "measure": tasks[line["task"]]["metric"],
-            "value": float(line["value"]),
+            "target": line.task,
+            "relation": line.group,
+            "condition": line.condition,
+            "measure": tasks[line.task]["metric"],
+            "value": line.value,
         }
 
 
@@ -304,9 +310,16 @@ def indicator_table(results: Results, cell: Cell) -> pd.DataFrame:
     """The table of an indicator over all layers, by task."""
     import pandas as pd
 
+    from prompttransfer.run_folder import read_square
+
     measure = str(cell.settings.get("similarity") or cell.settings["overlap"])
-    table = pd.read_csv(results.folder(cell) / f"similarity_{measure}.csv", index_col=0)
+    path = results.folder(cell) / f"similarity_{measure}.csv"
+    table = read_square(path)
     tasks = [str(_prompt_behind(results, cell, role).settings["task"]) for role in cell.inputs]
+    if table.shape != (len(tasks), len(tasks)):
+        raise UserError(
+            f"{path} is {table.shape[0]} x {table.shape[1]}, its cell compares {len(tasks)} prompts"
+        )
     table.index = pd.Index(tasks)
     table.columns = pd.Index(tasks)
     return table

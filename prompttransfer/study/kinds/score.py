@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from prompttransfer.files import write_json
 from prompttransfer.study.cell import Cell, Context, Json, Unit
+from prompttransfer.study.contents import SCORE
 from prompttransfer.study.facts import load_rows
 from prompttransfer.study.kinds.loading import (
     check_rows,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from tasks.loading import Splits
     from tasks.task import Task
 
-SCORE = "score.json"
 REFERENCES = "references"
 CALIBRATE, UNLABELLED = "calibrate", "unlabelled"
 
