@@ -185,8 +185,17 @@ def merged_scores(results: Results, cells: Sequence[Cell]) -> Mapping[str, Any]:
     scores = []
     for cell in cells:
         seed: Any = cell.settings["seed"]
+        tasks: Any = cell.settings["tasks"]
         scores += [
-            Score(line.task, line.group, line.condition, seed, line.value, line.draw)
+            Score(
+                line.task,
+                line.group,
+                line.condition,
+                seed,
+                line.value,
+                line.draw,
+                str(tasks[line.task]["metric"]),
+            )
             for line in read_projector_report(results.folder(cell) / "projector")
         ]
     table = summarise(scores)
