@@ -181,7 +181,7 @@ def _read_peft(folder: Path, key: str | None) -> tuple[Tensor, dict[str, Any]]:
 
 def _peft_config(folder: Path) -> dict[str, Any]:
     try:
-        return read_json_object(folder / PEFT_CONFIG, "PEFT configuration")
+        return read_json_object(folder / PEFT_CONFIG, "PEFT configuration", any_number=True)
     except MissingError:
         raise UserError(
             f"folder {folder} has no {PEFT_CONFIG}: give a PEFT folder, or a single file"

@@ -50,7 +50,7 @@ def special_tokens(folder: Path, model_type: Any) -> SpecialTokens:
     extra: list[str] = []
     generic = False
     for path in settings_files(folder):
-        values = read_json_object(path, "tokenizer settings")
+        values = read_json_object(path, "tokenizer settings", any_number=True)
         generic |= values.get("tokenizer_class") in GENERIC
         named |= {name: _token(values[name], name, path) for name in NAMES if name in values}
         for key in ("additional_special_tokens", "extra_special_tokens"):

@@ -151,7 +151,7 @@ def local_config(backbone: str) -> tuple[str, int] | None:
         FAMILIES,
     )  # slow to import, and not needed for a backbone that is elsewhere
 
-    config = read_json_object(path, "configuration")
+    config = read_json_object(path, "configuration", any_number=True)
     kind = config.get("model_type")
     width = config.get("d_model" if kind == "t5" else "hidden_size")
     if not isinstance(kind, str) or not isinstance(width, int) or width < 1:
