@@ -228,16 +228,16 @@ class PlainLoader(yaml.SafeLoader):
     def fetch_flow_collection_start(self, token: Any) -> None:
         """The scanner looks far ahead of what is composed, in a time that grows with the square of the levels."""
         if self.flow_level > DEEPEST:
-            mark = self.get_mark()  # type: ignore[no-untyped-call]
+            mark = self.get_mark()
             raise yaml.scanner.ScannerError(None, None, f"nested more than {DEEPEST} deep", mark)
-        super().fetch_flow_collection_start(token)  # type: ignore[no-untyped-call]
+        super().fetch_flow_collection_start(token)
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """A node with all that is in it."""
         self.depth += 1
         try:
             if self.depth > DEEPEST:
-                mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+                mark = self.peek_event().start_mark
                 raise yaml.composer.ComposerError(None, None, f"nested more than {DEEPEST} deep", mark)
             return super().compose_node(parent, index)
         finally:
