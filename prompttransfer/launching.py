@@ -25,8 +25,8 @@ from typing import Any, TypeVar
 import torch
 
 from prompttransfer.placement import Placement
-from prompttransfer.processes import check_devices, started
-from tasks.errors import MachineError, UserError
+from prompttransfer.processes import check_devices, started, whole_number
+from tasks.errors import MachineError, UserError, out_of_memory
 
 Value = TypeVar("Value")
 KINDS: dict[str, type[Exception]] = {
@@ -62,7 +62,7 @@ def must_start(placement: Placement, device: str) -> bool:
     Raises UserError where this machine has not as many devices, or where other processes were started than are asked for.
     """
     if not placement.several:
-        outside = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+        outside = whole_number("WORLD_SIZE") if "TORCHELASTIC_RUN_ID" in os.environ else 1
         if outside > 1:
             raise UserError(
                 f"torchrun started {outside} processes that would all do the same: give --devices (processes on each "
@@ -138,7 +138,9 @@ def _packed(value: Any) -> bytes:
 
 def _report(path: Path, error: Exception) -> None:
     """Leave behind what went wrong and when."""
-    if isinstance(error, OSError):
+    if out_of_memory(error):
+        error = MemoryError("out of memory")
+    elif isinstance(error, OSError):
         error = MachineError(f"the machine says: {error}")
     known = next((name for name, kind in KINDS.items() if isinstance(error, kind)), "RuntimeError")
     text = str(error) if known != "RuntimeError" else "".join(traceback.format_exception(error))

@@ -76,7 +76,10 @@ class PromptBank(LightningModule):
         return optimizer
 
     def on_train_start(self) -> None:
-        """Measure every prompt before its first step."""
+        """Measure every prompt before its first step; a run that goes on writes its log from the start again."""
+        for index, state in enumerate(self.states):
+            for point in state.curve:
+                self._log(index, point)
         if self.steps_done == 0:
             self._evaluate()
 

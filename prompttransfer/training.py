@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
@@ -49,6 +50,12 @@ class Job:
     lr: float | None = None
     """A learning rate of its own; None takes the recipe's."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise UserError(
+                f"seed {self.seed} of {self.name or self.task.name!r}: give one from 0 to 2^63 - 1"
+            )
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -78,7 +85,8 @@ class TrainingOptions:
 
     state_folder: Path | None = None
     progress: TrainingProgress | None = None
-    loggers: Sequence[Any] = ()
+    loggers: Callable[[], Sequence[Any]] = list
+    """Opens Lightning's loggers, when all has been checked and the first step is near."""
     state_files: list[Path] = field(default_factory=list)
     """Filled by `train_prompts`: what `clear` removes."""
 
@@ -110,7 +118,7 @@ def train_prompts(
     encode = RowEncoder(backbone, recipe.length, place, max_length, aggregation)
     train_rows = [encode.train(job) for job in jobs]
     validation = [encode.validation(job) for job in jobs]
-    initial = [_initial(backbone, job, recipe) for job in jobs]
+    initial = [starting_vectors(backbone, job, recipe) for job in jobs]
     processes = backbone.processes
     progress = options.progress if processes.first else None
     state_file, key = None, ""
@@ -118,7 +126,6 @@ def train_prompts(
         key = _fingerprint(backbone, jobs, recipe, layout, train_rows, initial)
     if options.state_folder is not None:
         state_file = options.state_folder / f".training-{key}.safetensors"
-    recipes = [recipe if job.lr is None else replace(recipe, lr=job.lr) for job in jobs]
     module = PromptBank(
         backbone,
         initial,
@@ -126,7 +133,7 @@ def train_prompts(
         recipe,
         state_file,
         progress,
-        rates=[own.lr for own in recipes],
+        rates=[own_recipe(job, recipe).lr for job in jobs],
     )
     resumed = module.resume()
     processes.agree(
@@ -143,14 +150,12 @@ def train_prompts(
     _fit(module, data, options)
     if backbone.digest() != frozen:
         raise MachineError("the frozen backbone changed during training: this is a bug, please report it")
-    settings = {
-        "precision": str(backbone.dtype).removeprefix("torch."),
-        "max_length": max_length,
-        "bank": len(jobs),
-    }
+    origins = origins_of(
+        backbone, jobs, recipe, layout=layout, max_length=max_length, aggregation=aggregation
+    )
     results = [
-        _finish(backbone, job, state, start, layout, {**own.as_dict(), **settings}, aggregation)
-        for job, state, start, own in zip(jobs, module.states, initial, recipes, strict=True)
+        _finish(job, state, start, origin)
+        for job, state, start, origin in zip(jobs, module.states, initial, origins, strict=True)
     ]
     if state_file is not None and processes.first:
         options.state_files.append(state_file)
@@ -231,7 +236,60 @@ class RowEncoder:
         return self._done[key]
 
 
-def _initial(backbone: Backbone, job: Job, recipe: Recipe) -> Tensor:
+def own_recipe(job: Job, recipe: Recipe) -> Recipe:
+    """The recipe of a bank with a job's own learning rate."""
+    return recipe if job.lr is None else replace(recipe, lr=job.lr)
+
+
+def origins_of(
+    backbone: Backbone,
+    jobs: Sequence[Job],
+    recipe: Recipe,
+    *,
+    layout: str = "prompt-first",
+    max_length: int | None = None,
+    aggregation: str | None = None,
+) -> list[dict[str, Any]]:
+    """What the prompts of a bank will say of where they come from, known before the first step.
+
+    The same origin and the same initial vectors give the same prompt; its vectors, scores and curve are the result.
+    """
+    common = {
+        "precision": str(backbone.dtype).removeprefix("torch."),
+        "max_length": max_length,
+        "bank": len(jobs),
+        "aggregation": aggregation,
+    }
+    found = []
+    for job in jobs:
+        answers = backbone.answers(job.task, aggregation)
+        splits = job.splits
+        found.append(
+            {
+                "task": job.task.name,
+                "name": job.name or job.task.name,
+                "backbone": backbone.name,
+                "revision": backbone.revision,
+                "family": backbone.family,
+                "layout": layout,
+                "seed": job.seed,
+                "initialiser": job.initialiser,
+                "words": answers.mapping if answers else {},
+                "settings": {**own_recipe(job, recipe).as_dict(), **common},
+                "data": {
+                    "source": splits.source,
+                    "revision": splits.revision,
+                    "train": len(splits.train),
+                    "validation": len(splits.validation),
+                    "test": len(splits.test),
+                },
+            }
+        )
+    return found
+
+
+def starting_vectors(backbone: Backbone, job: Job, recipe: Recipe) -> Tensor:
+    """[length, width] what a job starts from; UserError where vectors at hand have another shape."""
     if job.vectors is None:
         return initial_vectors(job.initialiser, backbone, job.task, length=recipe.length, seed=job.seed)
     wanted = (recipe.length, backbone.width)
@@ -282,10 +340,13 @@ def _fit(module: PromptBank, data: BankData, options: TrainingOptions) -> None:
             devices=[device.index] if named else processes.placement.devices,
             num_nodes=processes.placement.nodes,
             strategy=DDPStrategy() if processes.count > 1 else "auto",
+            plugins=None
+            if processes.count > 1
+            else [LightningEnvironment()],  # a cluster's variables mean others
             use_distributed_sampler=False,  # the rows of a step are shared out by BankData
             max_epochs=left,
             reload_dataloaders_every_n_epochs=1,
-            logger=list(options.loggers) or False,
+            logger=list(options.loggers()) or False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -296,38 +357,13 @@ def _fit(module: PromptBank, data: BankData, options: TrainingOptions) -> None:
         raise KeyboardInterrupt
 
 
-def _finish(
-    backbone: Backbone,
-    job: Job,
-    state: PromptState,
-    initial: Tensor,
-    layout: str,
-    settings: dict[str, Any],
-    aggregation: str | None,
-) -> Trained:
-    answers = backbone.answers(job.task, aggregation)
+def _finish(job: Job, state: PromptState, initial: Tensor, origin: dict[str, Any]) -> Trained:
     best = max(state.curve, key=lambda point: point.score)
     prompt = Prompt(
         vectors=state.best.cpu().contiguous(),
         initial=initial,
-        task=job.task.name,
-        name=job.name or job.task.name,
-        backbone=backbone.name,
-        revision=backbone.revision,
-        family=backbone.family,
-        layout=layout,
-        seed=job.seed,
-        initialiser=job.initialiser,
-        words=answers.mapping if answers else {},
-        settings={**settings, "aggregation": aggregation},
-        data={
-            "source": job.splits.source,
-            "revision": job.splits.revision,
-            "train": len(job.splits.train),
-            "validation": len(job.splits.validation),
-            "test": len(job.splits.test),
-        },
         scores={"validation": {job.task.metric: best.score, "step": state.best_step}},
         curve=tuple(state.curve),
+        **origin,
     )
-    return Trained(replace(prompt), state.ended or "steps", state.steps)
+    return Trained(prompt, state.ended or "steps", state.steps)

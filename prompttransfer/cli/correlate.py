@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prompttransfer.cli.options import Overwrite, Types
+from prompttransfer.cli.values import Output, Seed, Whole, checked
+
 if TYPE_CHECKING:
     from analysis.prediction import Prediction
 
 
+@checked
 def correlate(
     transfer: Annotated[
         Path, typer.Option(help="The transfer matrix, CSV: rows source prompts, columns targets.")
@@ -23,21 +27,29 @@ def correlate(
     ] = False,
     common: Annotated[bool, typer.Option("--common", help="Keep the tasks that all files have.")] = False,
     leave_out: Annotated[list[str] | None, typer.Option(help="Task to leave out, may be repeated.")] = None,
-    types: Annotated[
-        list[str] | None, typer.Option("--types", help="task=type, for names that are not known.")
-    ] = None,
+    types: Types = None,
     draws: Annotated[
-        int, typer.Option(min=1, help="Draws of the bootstrap and shuffles of the test.")
+        int, typer.Option(help="Draws of the bootstrap and shuffles of the test."), Whole(1, 1_000_000)
     ] = 2000,
-    seed: Annotated[int, typer.Option(help="Seed of both.")] = 0,
-    output: Annotated[Path | None, typer.Option(help="Folder for summary.csv and per_target.csv.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of both."), Seed] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for summary.csv and per_target.csv."),
+        Output(),
+    ] = None,
+    overwrite: Overwrite = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Rank correlation of indicators with transfer per target, with interval, permutation test, and the choice made."""
+    given = dict(locals())
     from analysis.prediction import per_target_table, predict, prediction_table
     from prompttransfer.cli.plot import without
     from prompttransfer.cli.tables import read_matrix, say_written, task_types, write_table
+    from prompttransfer.outputs import Files, settings_of
 
+    paths = [] if output is None else [output / "summary.csv", output / "per_target.csv"]
+    written = Files(tuple(paths), settings_of("correlate", given))
+    written.check(overwrite=overwrite)
     table = without(read_matrix(transfer), leave_out or [])
     indicators = {_name(path, indicator): read_matrix(path) for path in indicator}
     kinds = task_types(map(str, table.columns), types or [])
@@ -46,12 +58,10 @@ def correlate(
         table, indicators, None if untyped else kinds,
         include_self=include_self, common=common, draws=draws, seed=seed,
     )  # fmt: skip
-    paths = []
-    if output is not None:
-        paths = [
-            write_table(output / "summary.csv", prediction_table(answers)),
-            write_table(output / "per_target.csv", per_target_table(answers)),
-        ]
+    if paths:
+        written.claim()
+        write_table(paths[0], prediction_table(answers))
+        write_table(paths[1], per_target_table(answers))
     notes = (
         [f"same-type flag left out: no type known for {', '.join(untyped[:5])} (give --types)"]
         if untyped
@@ -91,11 +101,12 @@ def as_record(answer: Prediction) -> dict[str, Any]:
 def _print(answers: tuple[Prediction, ...], include_self: bool, notes: list[str]) -> None:
     """Two tables (rank correlation; the choice of a source), then every reason why something is missing."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    from prompttransfer.cli.terminal import CleanConsole
+
+    console = CleanConsole()
     own = "kept in" if include_self else "left out"
     ranks = Table(
         title=f"Spearman with transfer, mean over targets (the target's own prompt {own})", box=SIMPLE_HEAD

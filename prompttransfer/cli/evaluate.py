@@ -16,8 +16,11 @@ from prompttransfer.cli.options import (
     LimitTest,
     MaxLength,
     OtherLayout,
+    Overwrite,
     Precision,
 )
+from prompttransfer.cli.values import OneOf, Output, checked
+from prompttransfer.layouts import LAYOUTS
 from prompttransfer.placement import SINGLE, Placement
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from prompttransfer.prompt import Prompt
 
 
+@checked
 def evaluate(
     prompts: Annotated[list[Path], typer.Argument(help="Prompt folders, or folders of them.")],
     task: Annotated[
@@ -38,7 +42,9 @@ def evaluate(
         str | None, typer.Option("--backbone", "-b", help="Another backbone than the prompts' own.")
     ] = None,
     layout: Annotated[
-        str | None, typer.Option("--layout", help="Another layout, with --other-layout.")
+        str | None,
+        typer.Option("--layout", help="Another layout, with --other-layout."),
+        OneOf("layout", LAYOUTS),
     ] = None,
     data: DataFolder = None,
     label_words: LabelWords = None,
@@ -47,23 +53,30 @@ def evaluate(
     max_length: MaxLength = None,
     limit_test: LimitTest = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Also write the scores as JSON.")
+        Path | None,
+        typer.Option("--output", "-o", help="Also write the scores as JSON."),
+        Output(folder=False),
     ] = None,
+    overwrite: Overwrite = False,
     precision: Precision = "auto",
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> list[Score]:
     """Score prompts on the test split of tasks. The label words are the task's own, never the prompt's."""
+    given = dict(locals())
     import torch
 
     from prompttransfer.cli.common import load_targets, number, print_json, resolve_tasks, say, table
     from prompttransfer.evaluation import encode_task, evaluate_bank
     from prompttransfer.files import write_json
     from prompttransfer.layouts import find_layout
+    from prompttransfer.outputs import Files, settings_of
     from prompttransfer.prompt import check_runs_on
 
     loaded = load_prompts(prompts)
     tasks = resolve_tasks(task or list(dict.fromkeys(p.task for p in loaded)), label_words)
+    written = Files(() if output is None else (output,), settings_of("evaluate", given))
+    written.check(overwrite=overwrite)
     targets = load_targets(tasks, data=data, limit_test=limit_test)
     model = backbone_of(loaded, backbone, precision, device)
     rows, records, scores = [], [], []
@@ -97,6 +110,7 @@ def evaluate(
                 + [str(score.rows)]
             )
     if output is not None:
+        written.claim()
         write_json(output, records)
     if as_json:
         print_json(records)

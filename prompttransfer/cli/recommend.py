@@ -14,31 +14,34 @@ from prompttransfer.cli.options import (
     Device,
     LabelWords,
     MaxLength,
+    Overwrite,
     Precision,
     TaskNames,
+    Types,
 )
+from prompttransfer.cli.values import Output, Whole, checked
 
 if TYPE_CHECKING:
     from prompttransfer.advice import Recommendation
     from prompttransfer.prompt import Prompt
 
 
+@checked
 def recommend(
     task: TaskNames,
     prompts: Annotated[
         list[Path] | None, typer.Option("--prompts", help="Folders of trained source prompts.")
     ] = None,
     rows: Annotated[
-        int, typer.Option(min=1, help="Labelled rows of the task's train split that may be used.")
+        int, typer.Option(help="Labelled rows of the task's train split that may be used."), Whole()
     ] = 32,
     probe_steps: Annotated[
         int | None,
-        typer.Option("--probe-steps", min=0, help="Steps of the probe prompt; 0: none, and no indicators."),
+        typer.Option("--probe-steps", help="Steps of the probe prompt; 0: none, and no indicators."),
+        Whole(0),
     ] = None,
     data: DataFolder = None,
-    types: Annotated[
-        list[str] | None, typer.Option("--types", help="task=type, for source tasks that are not known.")
-    ] = None,
+    types: Types = None,
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
     max_length: MaxLength = None,
@@ -50,7 +53,9 @@ def recommend(
         typer.Option(
             "--output", "-o", help="Folder for recommend.json and a CSV an indicator, for correlate."
         ),
+        Output(),
     ] = None,
+    overwrite: Overwrite = False,
     precision: Precision = "auto",
     device: Device = "auto",
     as_json: AsJson = False,
@@ -60,14 +65,19 @@ def recommend(
     Every source is tried on a few labelled training rows with nothing trained; a probe prompt, trained briefly on the
     same rows, feeds the indicators of similarity. Test rows are never touched.
     """
+    given = dict(locals())
     from prompttransfer.advice import recommend as rank
     from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import check_comparable, task_types
+    from prompttransfer.outputs import Files, settings_of
 
     tasks = resolve_tasks(task, label_words)
     found, places = _sources(prompts or [Path("runs/prompts")])
     check_comparable(found)
+    folders = given | {"prompts": prompts or [Path("runs/prompts")]}
+    written = Files(() if output is None else (output / "recommend.json",), settings_of("recommend", folders))
+    written.check(overwrite=overwrite)
     targets = load_targets(tasks, data=data, limit_train=rows)
     model = backbone_of(found, backbone, precision, device)
     say(f"{len(found)} source prompts on {model.name}, {rows} labelled rows a task", quiet=as_json)
@@ -81,7 +91,10 @@ def recommend(
         max_length=max_length,
         aggregation=aggregation,
     )
-    written = _write(answers, output) if output is not None else []
+    files: list[Path] = []
+    if output is not None:
+        written.claim()
+        files = _write(answers, output)
     sources = {p.name: p for p in found}
     commands = [
         start_command(name, sources[a.best.source], places[a.best.source], data)
@@ -89,11 +102,11 @@ def recommend(
     ]
     if as_json:
         records = [a.as_dict() | {"command": c} for a, c in zip(answers, commands, strict=True)]
-        print_json({"recommendations": records, "files": [str(path) for path in written]})
+        print_json({"recommendations": records, "files": [str(path) for path in files]})
         return answers
     for answer, command in zip(answers, commands, strict=True):
         _print(answer, command)
-    for path in written:
+    for path in files:
         say(f"written: {path}")
     return answers
 
