@@ -23,6 +23,7 @@ from torch import Tensor
 from prompttransfer.backbones.base import Backbone, Row
 from prompttransfer.data import BankData
 from prompttransfer.evaluation import EncodedTask, encode_task
+from prompttransfer.files import disk_errors
 from prompttransfer.initialisers import initial_vectors
 from prompttransfer.layouts import Layout, find_layout
 from prompttransfer.processes import quiet_lightning
@@ -334,7 +335,7 @@ def _fit(module: PromptBank, data: BankData, options: TrainingOptions) -> None:
     processes, device = module.backbone.processes, module.backbone.device
     on_gpu = device.type == "cuda"
     named = on_gpu and processes.count == 1 and device.index is not None
-    with quiet_lightning():
+    with quiet_lightning(), disk_errors(options.state_folder or Path()):  # a logger writes there
         trainer = Trainer(
             accelerator="cuda" if on_gpu else "cpu",
             devices=[device.index] if named else processes.placement.devices,
