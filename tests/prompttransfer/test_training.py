@@ -410,14 +410,20 @@ def test_rows_of_one_prompt_are_added_up_in_the_same_order_every_time():
     [
         {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"},
         {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "x"},
-        {"LSB_JOBID": "7", "LSB_DJOB_RANKFILE": "f", "JSM_NAMESPACE_LOCAL_RANK": "0", "JSM_NAMESPACE_SIZE": "4"},
+        {
+            "LSB_JOBID": "7",
+            "LSB_DJOB_RANKFILE": "f",
+            "JSM_NAMESPACE_LOCAL_RANK": "0",
+            "JSM_NAMESPACE_SIZE": "4",
+        },
         {"PMI_SIZE": "4", "PMI_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4", "WORLD_SIZE": "4", "RANK": "3"},
     ],
 )
 def test_a_cluster_that_allots_more_processes_than_are_asked_for_changes_nothing(
     tiny, monkeypatch, variables
 ):
-    alone = train(tiny("roberta"), jobs(0), steps=2)[0].prompt
+    short = recipe(steps=2, evaluate_every=1)
+    alone = train_prompts(tiny("roberta"), jobs(0), short)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert train(tiny("roberta"), jobs(0), steps=2)[0].prompt.digest == alone.digest
+    assert same(train_prompts(tiny("roberta"), jobs(0), short), alone)
