@@ -97,6 +97,29 @@ def _number(cell: str, place: str) -> float:
     return value
 
 
+def merge_seeds(table: pd.DataFrame, tasks: Sequence[str]) -> tuple[pd.DataFrame, int]:
+    """(the table with one row a task, number of seeds): rows `sst2-s0`, `sst2-s1` of task sst2 become their mean.
+
+    Columns that are named so (an indicator's) become one, too. The number is that of the task with the fewest rows;
+    a row that is named after its task alone is one seed, as far as the names say.
+    """
+    named = {str(label): _task_of(str(label), tasks) for label in [*table.index, *table.columns]}
+    if list(named) == list(named.values()):
+        return table, 1
+    merged = table.rename(index=named, columns=named)
+    counts = pd.Series([task for task in merged.index if task in tasks]).value_counts()
+    merged = merged.groupby(level=0, sort=False).mean()
+    if not merged.columns.is_unique:
+        merged = merged.T.groupby(level=0, sort=False).mean().T
+    return merged, int(counts.min()) if len(counts) else 1
+
+
+def _task_of(label: str, tasks: Sequence[str]) -> str:
+    """The task that a prompt of a seed is of; the label itself for every other."""
+    stem = re.sub(r"-s\d+$", "", label)
+    return stem if stem in tasks and label not in tasks else label
+
+
 def split_references(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(rows of prompts, rows for reference); a row whose name is also a column is always a prompt's."""
     reference = np.array(

@@ -1,10 +1,11 @@
-"""Rank correlation of an indicator with transfer, and how sure one may be of it.
+"""Rank correlation of an indicator with transfer; paired differences; what may be said of one seed.
 
 For every target task the sources are ranked twice, by transfer and by the indicator; Spearman's rho of the two ranks
 is averaged over targets (Su et al. 2022, section 6.2). The source that is the target itself is left out, since one
-may not choose it; the paper keeps it in. The cells of an N x N table are not independent, so doubt is measured by
-tasks: the bootstrap draws tasks (as sources and targets at once), the permutation test shuffles tasks (Mantel 1967).
-A column without two different values has no rank; it is named, never counted as 0 or NaN.
+may not choose it; the paper keeps it in. A column without two different values has no rank; it is named, never
+counted as 0 or NaN. How sure one may be of such a mean is in analysis/resampling.py.
+
+Paired differences (of scores over tasks, or over seeds) have an interval and a p value from flips of their signs.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import permutations as all_permutations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,7 +22,8 @@ from analysis.matrices import Aligned
 
 Floats = NDArray[np.float64]
 
-MIN_TASKS = 4
+FLIPS = 10_000
+"""Flips of signs that are drawn where there are more than so many."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,6 @@ class Interval:
 
     low: float | None
     high: float | None
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class PermutationTest:
-    """Share of shuffles that reach the observed statistic (one-sided, the observed order counted), or a reason."""
-
-    p_value: float | None
-    shuffles: int
     reason: str = ""
 
 
@@ -96,46 +88,6 @@ def mean_rho(correlations: tuple[TargetCorrelation, ...]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def bootstrap_interval(
-    pair: Aligned, *, include_self: bool = False, draws: int = 2000, level: float = 0.95, seed: int = 0
-) -> Interval:
-    """Interval of the mean rho when tasks are drawn with replacement, as sources and as targets at once.
-
-    A task drawn twice counts twice on both sides; none of its copies is a source for itself. Draws with few different
-    tasks have fewer ranks, which moves their mean away from the observed one (upwards for a flag that few sources
-    share); the draws are moved back, so that only their spread counts.
-    """
-    means = bootstrap_means(pair, include_self=include_self, draws=draws, seed=seed)
-    observed = mean_rho(correlate_targets(pair, include_self=include_self))
-    if isinstance(means, str) or observed is None:
-        return Interval(None, None, means if isinstance(means, str) else "no interval: no target has a rank")
-    return percentile_interval(np.clip(means + (observed - means.mean()), -1, 1), level)
-
-
-def bootstrap_means(
-    pair: Aligned, *, include_self: bool = False, draws: int = 2000, seed: int = 0
-) -> Floats | str:
-    """Mean rho of every bootstrap draw [draws], or the reason why there is no bootstrap."""
-    count = len(pair.transfer)
-    if count < MIN_TASKS:
-        return f"no interval from {count} tasks: at least {MIN_TASKS} are needed"
-    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
-    total, mass = np.zeros(draws), np.zeros(draws)
-    for t in range(count):
-        rows = usable_sources(pair, t, include_self=include_self)
-        sources = weights.copy()
-        sources[:, t] = 1  # a target is its own source once (if at all), however often it was drawn
-        rho = weighted_spearman(
-            pair.transfer.to_numpy()[rows, t], pair.indicator.to_numpy()[rows, t], sources[:, rows]
-        )
-        counted = np.isfinite(rho) & (weights[:, t] > 0)
-        total[counted] += (weights[:, t] * rho)[counted]
-        mass[counted] += weights[counted, t]
-    if not (mass > 0).any():
-        return "no interval: no target has a rank"
-    return total[mass > 0] / mass[mass > 0]
-
-
 def weighted_spearman(first: Floats, second: Floats, weights: NDArray[np.integer]) -> Floats:
     """Spearman's rho of n values repeated `weights` times, [draws, n] -> [draws]; NaN where a side is constant."""
     centred = []
@@ -149,56 +101,6 @@ def weighted_spearman(first: Floats, second: Floats, weights: NDArray[np.integer
     return np.divide((weights * a * b).sum(1), scale, out=np.full(len(weights), np.nan), where=scale > 1e-12)
 
 
-def percentile_interval(values: Floats, level: float = 0.95) -> Interval:
-    """The middle `level` of the values."""
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high))
-
-
-def permutation_test(
-    pair: Aligned, *, include_self: bool = False, shuffles: int = 2000, seed: int = 0
-) -> PermutationTest:
-    """Mantel's scheme: the indicator's tasks are shuffled, rows and columns together, and the mean rho taken again.
-
-    The statistic is the mean rho that is reported, so that the level of a target does not count. All orders are
-    taken when there are no more than `shuffles` of them.
-    """
-    count = len(pair.transfer)
-    observed = mean_rho(correlate_targets(pair, include_self=include_self))
-    if count < MIN_TASKS:
-        return PermutationTest(None, 0, f"no test from {count} tasks: at least {MIN_TASKS} are needed")
-    if observed is None:
-        return PermutationTest(None, 0, "no test: no target has a rank")
-    exact = math.factorial(count) <= shuffles
-    rng = np.random.default_rng(seed)
-    orders = np.array(
-        list(all_permutations(range(count))) if exact else [rng.permutation(count) for _ in range(shuffles)]
-    )
-    reached = int((_shuffled_means(pair, orders, include_self=include_self) >= observed - 1e-12).sum())
-    p_value = reached / len(orders) if exact else (reached + 1) / (len(orders) + 1)
-    return PermutationTest(p_value, len(orders))
-
-
-def _shuffled_means(pair: Aligned, orders: NDArray[np.intp], *, include_self: bool) -> Floats:
-    """Mean rho after relabelling the indicator by each order [orders, n]; -inf where nothing can be ranked."""
-    transfer, indicator = pair.transfer.to_numpy(), pair.indicator.to_numpy()
-    total, ranked = np.zeros(len(orders)), np.zeros(len(orders))
-    for t in range(len(transfer)):
-        rows = np.flatnonzero(np.isfinite(transfer[:, t]))
-        rows = rows if include_self else rows[rows != t]
-        if len(rows) < 3:
-            continue
-        shuffled = indicator[orders[:, rows], orders[:, [t]]]
-        ours = rankdata(transfer[rows, t])
-        theirs = rankdata(shuffled, axis=1)
-        a, b = ours - ours.mean(), theirs - theirs.mean(1, keepdims=True)
-        scale = np.sqrt((a @ a) * (b * b).sum(1))
-        counted = np.isfinite(shuffled).all(1) & (scale > 1e-12)
-        total[counted] += (b @ a)[counted] / scale[counted]
-        ranked += counted
-    return np.divide(total, ranked, out=np.full(len(orders), -np.inf), where=ranked > 0)
-
-
 @dataclass(frozen=True)
 class PairedDifference:
     """Mean of first minus second over the same tasks (None without any), its interval, a two-sided sign-flip p value."""
@@ -207,30 +109,96 @@ class PairedDifference:
     interval: Interval
     p_value: float | None
     pairs: int
+    smallest_p: float | None = None
+    """The smallest p value that so many pairs could give, whatever they are; by their number where it is not given."""
+
+    def __post_init__(self) -> None:
+        if self.smallest_p is None and self.pairs:
+            object.__setattr__(self, "smallest_p", smallest_p(self.pairs))
 
 
 def paired_difference(
-    first: ArrayLike, second: ArrayLike, *, draws: int = 10_000, level: float = 0.95, seed: int = 0
+    first: ArrayLike, second: ArrayLike, *, draws: int = FLIPS, level: float = 0.95, seed: int = 0
 ) -> PairedDifference:
-    """Is `first` larger than `second` over the same tasks? Bootstrap of the differences, and flips of their signs."""
+    """Is `first` larger than `second` over the same tasks? Flips of the differences' signs, and the test inverted.
+
+    The test's p value and `paired_interval` come from the same flips: 0 is outside the interval if and only if p is
+    at most 1 - level. Pairs with a missing side are not counted.
+    """
     difference = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     difference = difference[np.isfinite(difference)]
     count = len(difference)
-    mean = float(difference.mean()) if count else None
-    if mean is None or count < MIN_TASKS:
-        reason = f"no interval from {count} pairs: at least {MIN_TASKS} are needed"
-        return PairedDifference(mean, Interval(None, None, reason), None, count)
-    rng = np.random.default_rng(seed)
-    means = difference[rng.integers(0, count, size=(draws, count))].mean(1)
-    exact = 2**count <= draws
-    signs = (
-        1 - 2 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
-        if exact
-        else rng.choice([-1, 1], size=(draws, count))
+    if not count:
+        return PairedDifference(None, paired_interval(difference, level=level), None, 0)
+    mean = float(difference.mean())
+    means = _flipped_means(difference, draws, seed)
+    # Flipping a part of the signs takes the sum to or beyond its own size if the part's mean is not on our side of 0.
+    beyond = means <= 0 if mean > 0 else means >= 0
+    p_value = min(1.0, 2 * (1 + int(beyond.sum())) / (len(means) + 1))
+    interval = paired_interval(difference, level=level, draws=draws, seed=seed)
+    return PairedDifference(mean, interval, p_value, count, smallest_p(count, draws=draws))
+
+
+def paired_interval(
+    differences: ArrayLike, *, level: float = 0.95, draws: int = FLIPS, seed: int = 0
+) -> Interval:
+    """Interval of the mean of paired differences: every centre that a two-sided sign-flip test does not reject.
+
+    Right for differences that are symmetric about their centre, near right for others (docs/statistics.md). The means
+    of all subsets of the differences cut the line into parts of equal probability (Hartigan 1969), so the ends are two
+    of them. Too few pairs for any centre to be rejected have no interval; the reason says how many are needed.
+    """
+    values = np.asarray(differences, dtype=float)
+    values = values[np.isfinite(values)]
+    count, alpha = len(values), 1 - level
+    if count < pairs_needed(level):
+        at_best = f"sign flips of {count} pairs cannot give a p below {smallest_p(count):.3g}"
+        return Interval(
+            None, None, f"no {level:.0%} interval: {at_best}, at least {pairs_needed(level)} pairs are needed"
+        )
+    means = np.sort(_flipped_means(values, draws, seed))
+    cut = math.floor(alpha * (len(means) + 1) / 2 + 1e-9)  # so many means may lie beyond either end
+    return Interval(float(means[cut - 1]), float(means[-cut]))
+
+
+def smallest_p(pairs: int, *, draws: int = FLIPS) -> float:
+    """The smallest two-sided p value that sign flips of so many pairs can give: .25 of 3, .125 of 4, .03125 of 6."""
+    return max(2.0 ** (1 - pairs), 2 / (draws + draws % 2)) if pairs > 0 else 1.0
+
+
+def pairs_needed(level: float = 0.95) -> int:
+    """The fewest pairs whose sign flips can reject anything at 1 - level: 6 at 95 %."""
+    return math.ceil(1 - math.log2(1 - level) - 1e-9)
+
+
+def _flipped_means(differences: Floats, draws: int, seed: int) -> Floats:
+    """Means of the subsets of n differences whose signs are flipped: all 2^n - 1, or `draws` drawn with their complements.
+
+    The whole set is always one of them, the empty one (which flips nothing) never.
+    """
+    count = len(differences)
+    if 2**count <= draws:
+        members = ((np.arange(1, 2**count)[:, None] >> np.arange(count)) & 1).astype(bool)
+    else:
+        half = np.random.default_rng(seed).integers(0, 2, size=((draws + 1) // 2 - 1, count)).astype(bool)
+        half = half[half.any(1) & ~half.all(1)]
+        members = np.concatenate([half, ~half, np.ones((1, count), dtype=bool)])
+    means: Floats = (members @ differences) / members.sum(1)
+    return np.where(np.abs(means) < 1e-12, 0.0, means)  # what cancels is 0, however it was added up
+
+
+def refused_claim(seeds: int | None) -> str:
+    """Why no p value may be given for a table of so many seeds; empty where it may, and for None (the caller answers).
+
+    The one policy for `correlate`, reports and studies. A p value over tasks says how far chance among the tasks could
+    explain what the prompts of the table show. It knows nothing of what other seeds would have trained; from one seed
+    it would be read as if it did, so from one seed none is given. Intervals stay: they are over tasks, and say so.
+    """
+    if seeds is None or seeds > 1:
+        return ""
+    return (
+        "one seed: no p value is given and no significance is claimed, as another seed may reorder everything"
     )
-    reached = int((np.abs((signs * difference).mean(1)) >= abs(mean) - 1e-12).sum())
-    p_value = reached / len(signs) if exact else (reached + 1) / (len(signs) + 1)
-    return PairedDifference(mean, percentile_interval(means, level), p_value, count)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

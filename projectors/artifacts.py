@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from projectors.anchors import AnchorSearch, AnchorSettings
@@ -25,7 +23,8 @@ from projectors.projector import Projector, Side
 from prompttransfer.artifacts import versions
 from prompttransfer.files import atomic_folder
 from prompttransfer.outputs import keep_others
-from tasks.errors import UserError
+from prompttransfer.sealed import read_sealed, write_sealed
+from tasks.errors import MachineError, UserError
 
 FORMAT = 1
 MARKER = "projector.json"
@@ -75,8 +74,7 @@ def save_projector(projector: Projector, folder: Path, *, extra: Mapping[str, st
     `extra`: file name -> text of what belongs beside it, such as the cells of its report.
     """
     with atomic_folder(folder, marker=MARKER) as temporary:
-        tensors = {name: value.contiguous() for name, value in projector.module.state_dict().items()}
-        save_file(tensors, temporary / WEIGHTS)
+        write_sealed(temporary / WEIGHTS, projector.module.state_dict())
         record = to_record(projector)
         (temporary / MARKER).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (temporary / "README.md").write_text(card(projector, record.digest), encoding="utf-8")
@@ -102,11 +100,13 @@ def load_projector(folder: Path) -> Projector:
     architecture = Architecture(**record.architecture)
     module = rebuild(record.method, architecture, shape, record.settings)
     try:
-        module.load_state_dict(load_file(folder / WEIGHTS))
-    except (FileNotFoundError, SafetensorError, RuntimeError) as error:
+        module.load_state_dict(read_sealed(folder / WEIGHTS, "projector file", "fit it again").tensors)
+    except RuntimeError as error:
+        if isinstance(error, MachineError):
+            raise
         line = str(error).strip().splitlines()[0]
         raise UserError(
-            f"{folder / WEIGHTS} cannot be read, it may be missing or cut short: {line}"
+            f"{folder / WEIGHTS} does not hold the weights that {MARKER} describes: {line}"
         ) from error
     if digest(module) != record.digest:
         raise UserError(

@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from projectors.architectures import Standardised, set_output_scale
+from prompttransfer import signals
 from prompttransfer.files import atomic_path
+from prompttransfer.sealed import read_sealed, write_sealed
 from tasks.errors import UserError, unknown
 
 Objective = Callable[[nn.Module, int], Tensor]
@@ -258,6 +258,7 @@ def fit(
     largest = MOST_GROWTH * max(1.0, size_of(parameters))
     curve = Curve() if checkpoint is None else resume(checkpoint, module, optimiser, settings)
     for step in range(len(curve.losses), settings.steps):
+        signals.check()
         for group in optimiser.param_groups:
             group["lr"] = settings.lr * settings.unit * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
         loss = objective(module, step)
@@ -327,7 +328,7 @@ def keep(
         tensors |= {f"moment.{index}.{name}": value.contiguous().clone() for name, value in state.items()}
     record = {"settings": json.dumps(asdict(settings)), "losses": json.dumps(curve.losses)}
     with atomic_path(checkpoint) as temporary:
-        save_file(tensors, temporary, metadata=record)
+        write_sealed(temporary, tensors, record)
 
 
 def resume(
@@ -336,21 +337,26 @@ def resume(
     """Take up the state in `checkpoint` if there is one, of these settings; else begin anew."""
     if not checkpoint.exists():
         return Curve()
-    with safe_open(checkpoint, "pt") as stored:
-        record = stored.metadata() or {}
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict: it cannot be iterated)
+    stored = read_sealed(checkpoint, "state of a fit", "remove it to begin anew")
+    record, tensors = stored.metadata, stored.tensors
     if record.get("settings") != json.dumps(asdict(settings)):
         raise UserError(
             f"{checkpoint} is of a fit with other settings ({record.get('settings')}): remove it to begin anew, "
             "or give another --output"
         )
-    module.load_state_dict(
-        {n.removeprefix("module."): v for n, v in tensors.items() if n.startswith("module.")}
-    )
     moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("moment."):
-            _, index, key = name.split(".", 2)
-            moments.setdefault(int(index), {})[key] = value
-    optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
-    return Curve(json.loads(record["losses"]))
+    try:
+        module.load_state_dict(
+            {n.removeprefix("module."): v for n, v in tensors.items() if n.startswith("module.")}
+        )
+        for name, value in tensors.items():
+            if name.startswith("moment."):
+                _, index, key = name.split(".", 2)
+                moments.setdefault(int(index), {})[key] = value
+        optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
+        return Curve([float(loss) for loss in json.loads(record["losses"])])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"state of a fit {checkpoint} is damaged ({said}): remove it to begin anew"
+        ) from error

@@ -20,13 +20,14 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from prompttransfer.files import atomic_folder, safe_name
 from prompttransfer.outputs import check_same, keep_others
 from prompttransfer.prompt import CurvePoint, Prompt, digest_vectors
+from prompttransfer.sealed import read_sealed, write_sealed
+from prompttransfer.tensor_files import TensorFile, read_tensors
 from tasks.errors import UserError
 
 FORMAT = 1
@@ -34,6 +35,7 @@ MARKER = "prompt.json"
 PROMPT_KEY = "prompt_embeddings"
 FILES = ("adapter_model.safetensors", "adapter_config.json", MARKER, "initial.safetensors", "README.md")
 """What a prompt's folder holds of ours; all else in it is the user's and stays."""
+WHAT = "prompt file"
 
 
 class PromptRecord(BaseModel):
@@ -70,7 +72,7 @@ def save_prompt(prompt: Prompt, folder: Path) -> Path:
     with atomic_folder(folder, marker=MARKER) as temporary:
         save_file({PROMPT_KEY: prompt.vectors.contiguous()}, temporary / "adapter_model.safetensors")
         if prompt.initial is not None:
-            save_file({PROMPT_KEY: prompt.initial.contiguous()}, temporary / "initial.safetensors")
+            write_sealed(temporary / "initial.safetensors", {PROMPT_KEY: prompt.initial})
         _write(temporary / "adapter_config.json", peft_config(prompt))
         _write(temporary / MARKER, record(prompt).model_dump())
         (temporary / "README.md").write_text(card(prompt), encoding="utf-8")
@@ -113,7 +115,7 @@ def load_prompt(folder: Path) -> Prompt:
     start = folder / "initial.safetensors"
     return Prompt(
         vectors=vectors,
-        initial=read_vectors(start) if start.exists() else None,
+        initial=vectors_of(read_sealed(start, WHAT, "train it again"), start) if start.exists() else None,
         curve=tuple(CurvePoint(**point) for point in values.curve),  # type: ignore[arg-type]
         **values.model_dump(exclude={"format", "length", "width", "digest", "versions", "curve"}),
     )
@@ -125,7 +127,9 @@ def find_prompts(folder: Path) -> list[Path]:
         return [folder]
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give a prompt folder, or a folder of prompt folders")
-    found = sorted(path.parent for path in folder.glob(f"*/{MARKER}"))
+    # One after the other, since a glob passes over what it may not look into; hidden ones are being written.
+    inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = [path for path in inside if (path / MARKER).exists()]
     if not found:
         raise UserError(
             f"no prompt in {folder}: a prompt folder holds {MARKER}; train one with `prompttransfer train`"
@@ -157,15 +161,14 @@ def read_record(folder: Path) -> PromptRecord:
 
 def read_vectors(path: Path) -> Tensor:
     """The prompt vectors of one safetensors file, [length, width] float32."""
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: the prompt is incomplete") from None
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} cannot be read, it may be cut short: {error}") from error
-    if PROMPT_KEY not in tensors:
-        raise UserError(f"{path} holds {', '.join(sorted(tensors)) or 'nothing'}, not {PROMPT_KEY!r}")
-    return tensors[PROMPT_KEY]
+    return vectors_of(read_tensors(path, WHAT), path)
+
+
+def vectors_of(file: TensorFile, path: Path) -> Tensor:
+    """The prompt vectors in what was read from `path`."""
+    if PROMPT_KEY not in file.tensors:
+        raise UserError(f"{path} holds {', '.join(sorted(file.tensors)) or 'nothing'}, not {PROMPT_KEY!r}")
+    return file.tensors[PROMPT_KEY]
 
 
 def record(prompt: Prompt) -> PromptRecord:

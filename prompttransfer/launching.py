@@ -13,7 +13,6 @@ import os
 import pickle
 import signal
 import tempfile
-import threading
 import time
 import traceback
 import uuid
@@ -24,11 +23,13 @@ from typing import Any, TypeVar
 
 import torch
 
+from prompttransfer import signals
 from prompttransfer.placement import Placement
 from prompttransfer.processes import check_devices, started, whole_number
 from tasks.errors import MachineError, UserError, out_of_memory
 
 Value = TypeVar("Value")
+KEPT = "what its processes had finished is kept; run the same command again"
 KINDS: dict[str, type[Exception]] = {
     "UserError": UserError,
     "MachineError": MachineError,
@@ -52,7 +53,7 @@ def run_on(placement: Placement, function: Callable[..., Value], /, **arguments:
             f"--nodes {placement.nodes}: start the command on every machine with torchrun (--nnodes {placement.nodes} "
             f"--nproc-per-node {placement.devices}) or srun (--ntasks-per-node {placement.devices})"
         )
-    with tempfile.TemporaryDirectory(prefix="prompttransfer-") as folder:
+    with signals.keeping(lambda: KEPT), tempfile.TemporaryDirectory(prefix="prompttransfer-") as folder:
         return _launch(placement, function, arguments, Path(folder))
 
 
@@ -93,15 +94,14 @@ def _launch(
         logs_specs=DefaultLogsSpecs(str(folder / "logs")),
     )
     try:
-        with _signals_kept(), _quiet_launcher():
+        with signals.undisturbed(), _quiet_launcher():
             results = elastic_launch(config, _enter)(function, dict(arguments), placement, folder)
     except ChildFailedError as error:
+        signals.check()  # what ends all of them is told to some of them first
         _, failure = error.get_first_failure()
         raise _first_error(folder, failure.local_rank, failure.exitcode, placement.count) from None
     except SignalException as error:
-        if error.sigval == signal.SIGINT:
-            raise KeyboardInterrupt from None
-        raise SystemExit(128 + int(error.sigval)) from None
+        raise signals.stopped(int(error.sigval)) from None
     return pickle.loads(results[0])
 
 
@@ -165,21 +165,6 @@ def _first_error(folder: Path, rank: int, code: int, count: int) -> Exception:
         f"process {rank + 1} of {count} was ended by signal {-code} ({signal.Signals(-code).name}): by hand, or by the "
         f"system because memory ran out; the same command goes on from the last evaluation"
     )
-
-
-@contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Give signals back to whoever handled them: the launcher takes them and leaves it at that."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-    before = {number: signal.getsignal(number) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -66,18 +66,26 @@ class TransferMatrix:
         return replace(self, values=self.values / own.where(own > 0, float("nan")), meaning="relative")
 
     def summary(self, types: Mapping[str, str]) -> dict[str, float]:
-        """Mean cell by kind of pair (self left out), `types` being task -> type; NaN where there is no such pair."""
-        groups: dict[str, list[float]] = {"same type": [], "different type": []}
+        """Mean cell by kind of pair (self left out), `types` being task -> type; NaN where there is no such pair.
+
+        Scores of different metrics have no mean: where targets have several, every kind is one entry a metric
+        (`same type, accuracy`).
+        """
+        metrics = self.metrics if len(set(self.metrics)) > 1 else [""] * len(self.targets)
+        ends = {metric: f", {metric}" if metric else "" for metric in metrics}
+        groups: dict[str, list[float]] = {
+            kind + end: [] for end in ends.values() for kind in ("same type", "different type")
+        }
         for row, task in enumerate(self.source_tasks):
             for column, target in enumerate(self.targets):
                 value = float(self.values[row, column])
                 if math.isnan(value) or task == target:
                     continue
                 if task in REFERENCE_ROWS:
-                    groups.setdefault(task, []).append(value)
+                    kind = task
                 else:
-                    same = types[task] == types[target]
-                    groups["same type" if same else "different type"].append(value)
+                    kind = "same type" if types[task] == types[target] else "different type"
+                groups.setdefault(kind + ends[metrics[column]], []).append(value)
         return {name: sum(found) / len(found) if found else float("nan") for name, found in groups.items()}
 
     def to_csv(self) -> str:

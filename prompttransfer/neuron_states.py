@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from analysis.neurons import NeuronStates, merge
 from prompttransfer.files import atomic_path
+from prompttransfer.sealed import read_sealed, write_sealed
 from tasks.errors import UserError
 
 FORMAT = 1
@@ -69,7 +69,7 @@ def save_states(captured: Captured, path: Path) -> Path:
         tasks=list(captured.tasks),
     )
     with atomic_path(path) as temporary:
-        save_file({KEY: states.bits}, temporary, metadata={RECORD: record.model_dump_json()})
+        write_sealed(temporary, {KEY: torch.from_numpy(states.bits)}, {RECORD: record.model_dump_json()})
     return path
 
 
@@ -79,13 +79,9 @@ def load_states(path: Path) -> Captured:
         raise UserError(
             f"no such file of neuron states: {path}; make one with `prompttransfer neurons PROMPT...`"
         )
-    try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            bits = file.get_tensor(KEY) if RECORD in metadata else None
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a safetensors file, or it is cut short: {error}") from error
-    if bits is None:
+    file = read_sealed(path, "file of neuron states", "capture it again")
+    metadata = file.metadata
+    if RECORD not in metadata or KEY not in file.tensors:
         raise UserError(f"{path} holds no neuron states: make them with `prompttransfer neurons PROMPT...`")
     try:
         record = StatesRecord.model_validate_json(metadata[RECORD])
@@ -97,7 +93,9 @@ def load_states(path: Path) -> Captured:
         raise UserError(
             f"{path} is of format {record.format}, this version reads {FORMAT}: use a newer prompttransfer"
         )
-    states = NeuronStates(bits, record.neurons, tuple(record.names), record.backbone, record.rule)
+    states = NeuronStates(
+        file.tensors[KEY].numpy(), record.neurons, tuple(record.names), record.backbone, record.rule
+    )
     if states.layers != record.layers:
         raise UserError(
             f"{path} holds {states.layers} layers, its record says {record.layers}: capture it again"

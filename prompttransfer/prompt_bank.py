@@ -18,6 +18,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from prompttransfer import signals
 from prompttransfer.backbones.base import Backbone, of_rows
 from prompttransfer.data import MicroBatch
 from prompttransfer.device_copies import Reading
@@ -26,6 +27,7 @@ from prompttransfer.progress import TrainingProgress
 from prompttransfer.prompt import CurvePoint
 from prompttransfer.recipes import Recipe, make_optimizer
 from prompttransfer.training_state import PromptState, read_state, write_state
+from tasks.errors import UserError
 
 
 class PromptBank(LightningModule):
@@ -57,6 +59,8 @@ class PromptBank(LightningModule):
         self._losses: list[list[float]] = [[] for _ in initial]
         self._unsettled: Reading | None = None
         self._optimizer_state: dict[str, Any] | None = None
+        self._written = 0
+        """Step of the state on disk."""
 
     @property
     def backbone(self) -> Backbone:
@@ -76,15 +80,19 @@ class PromptBank(LightningModule):
         return optimizer
 
     def on_train_start(self) -> None:
-        """Measure every prompt before its first step; a run that goes on writes its log from the start again."""
-        for index, state in enumerate(self.states):
-            for point in state.curve:
-                self._log(index, point)
+        """Measure every prompt before its first step; log what a run that goes on has measured already."""
         if self.steps_done == 0:
             self._evaluate()
+            return
+        for point, index in sorted(
+            ((point, index) for index, state in enumerate(self.states) for point in state.curve),
+            key=lambda pair: (pair[0].step, pair[1]),
+        ):
+            self._log(index, point)
 
     def training_step(self, micro_batches: list[MicroBatch], index: int) -> None:
         """One step of every active prompt; a loss that is not finite ends its own prompt only."""
+        signals.check()
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         optimizer.zero_grad(set_to_none=True)
@@ -157,6 +165,7 @@ class PromptBank(LightningModule):
             optimizer = self.optimizers(use_pl_optimizer=False)
             assert isinstance(optimizer, Optimizer)
             write_state(self.state_file, self.states, list(self.prompts), optimizer, self.steps_done)
+            self._written = self.steps_done
         if not self.active:
             self.trainer.should_stop = True
 
@@ -195,6 +204,13 @@ class PromptBank(LightningModule):
         for logger in self.loggers:
             logger.log_metrics(values, step=point.step)
 
+    def kept(self) -> str:
+        """What a stop in this moment would leave, in words."""
+        if not self._written:
+            return "no evaluation was kept yet; run the same command again"
+        place = self.state_file.parent if self.state_file is not None else ""
+        return f"step {self._written} is kept in {place}; the same command goes on from there"
+
     def resume(self) -> bool:
         """Go on from the state file if there is one."""
         if self.state_file is None or not self.state_file.exists():
@@ -202,7 +218,12 @@ class PromptBank(LightningModule):
         self.states, vectors, self._optimizer_state, self.steps_done = read_state(
             self.state_file, make_optimizer(self.recipe, self.prompts, self.rates)
         )
+        if [values.shape for values in vectors] != [parameter.shape for parameter in self.prompts]:
+            raise UserError(
+                f"training state {self.state_file} is of other prompts: delete it to start the run anew"
+            )
         with torch.no_grad():
             for parameter, values in zip(self.prompts, vectors, strict=True):
                 parameter.copy_(values)
+        self._written = self.steps_done
         return True

@@ -66,7 +66,7 @@ def draw_all(
     if best is not None:
         draw(
             f"{best.indicator} against transfer",
-            "The indicator that ranks sources best; filled points are pairs of one type.",
+            "The indicator with the highest mean rank correlation; filled points are pairs of one type.",
             lambda: scatter(view.table, tables[best.indicator], types, name=best.indicator, transfer_label=view.name, common=True),
         )  # fmt: skip
     draw(

@@ -61,7 +61,8 @@ def collect(run: Path, *, title: str = "") -> ReportData:
     views = make_views(record, raw, labels)
     notes: list[str] = [f"{prefix!r} is left out of all names on this page."] if prefix else []
     tables = read_indicators(folder, labels, prefix, notes)
-    predictions = answer(views[0].table, tables, types, notes)
+    metrics = dict(zip(record.raw.targets, record.raw.metrics, strict=False))
+    predictions = answer(views[0].table, tables, types, notes, metrics, least_seeds(seeds))
     cross, controls = cross_model(folder, notes)
     if seeds is None and len({p.seed for p in prompts}) <= 1 and not record.tuned:
         notes.append("One seed: differences here are not evidence; train with several --seeds for a spread.")
@@ -69,6 +70,7 @@ def collect(run: Path, *, title: str = "") -> ReportData:
         title=title or f"Prompt transfer on {record.backbone or run.resolve().name}",
         views=views,
         types=types,
+        metrics=metrics,
         seeds=seeds,
         spread=spread,
         impossible=record.raw.impossible,
@@ -190,8 +192,21 @@ def read_indicators(
     return tables
 
 
+def least_seeds(seeds: pd.DataFrame | None) -> int:
+    """The number of seeds of the source that has the fewest; one where no source has several."""
+    if seeds is None:
+        return 1
+    counts = seeds.loc[[not is_reference(str(row)) for row in seeds.index]].max(axis=1)
+    return int(counts[counts > 0].min()) if (counts > 0).any() else 1
+
+
 def answer(
-    transfer: pd.DataFrame, tables: dict[str, pd.DataFrame], types: Mapping[str, str], notes: list[str]
+    transfer: pd.DataFrame,
+    tables: dict[str, pd.DataFrame],
+    types: Mapping[str, str],
+    notes: list[str],
+    metrics: Mapping[str, str],
+    seeds: int,
 ) -> tuple[Prediction, ...]:
     """What the indicators say about the first view; an indicator that fits no task is left out and named."""
     usable, others = {}, []
@@ -207,7 +222,7 @@ def answer(
     if not rows or not usable:
         return ()
     typed = all(column in types for column in transfer.columns)
-    return predict(transfer, usable, types if typed else None, common=True)
+    return predict(transfer, usable, types if typed else None, metrics=metrics, seeds=seeds, common=True)
 
 
 # The rest --------------------------------------------------------------------------------------------------------

@@ -1,12 +1,11 @@
 """Logs of training runs under `<output>/logs`: one folder a run, however often it was killed and started again.
 
-A run is known by its settings. The same command finds its folder `version_N` again, empties it and writes every point
+A run is known by the key of its training state. The same command finds its folder `version_N` again, empties it and writes every point
 anew from the curve in the training state (prompt_bank.py), so that no point stands twice; another run gets the next N.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -35,27 +34,23 @@ LOGGERS: dict[str, Callable[[Path, str, int], Any]] = {"csv": _csv, "tensorboard
 KINDS = (*LOGGERS, "none")
 
 
-def open_logs(
-    kind: str, output: Path, prompts: Collection[str], settings: str, *, first: bool = True
-) -> list[Any]:
-    """Lightning's logger for the run of `prompts` (names) with `settings`, in a list; an empty one for `none`.
+def open_logs(kind: str, output: Path, prompts: Collection[str], run: str) -> list[Any]:
+    """Lightning's logger, in a list, for the run of `prompts` (names) whose key is `run`; an empty list for `none`.
 
-    In the `first` process an older log of the same run is emptied. Raises MachineError where the disk refuses.
+    An older log of the same run is emptied. Raises MachineError where the disk refuses.
     """
     if kind not in KINDS:
         raise unknown("logger", kind, KINDS)
     if kind == "none":
         return []
     logs = output / log_folder(output, prompts)
-    run = hashlib.sha256(repr((kind, sorted(prompts), settings)).encode()).hexdigest()
     version = _version(logs, run)
     place = logs / f"version_{version}"
-    if first:
-        with disk_errors(place):
-            for old in place.glob("*"):
-                if old.name in ("metrics.csv", "hparams.yaml") or old.name.startswith("events.out.tfevents."):
-                    old.unlink()
-            write_text(place / RUN, run + "\n")
+    with disk_errors(place):
+        for old in place.glob("*"):
+            if old.name in ("metrics.csv", "hparams.yaml") or old.name.startswith("events.out.tfevents."):
+                old.unlink()
+        write_text(place / RUN, run + "\n")
     return [LOGGERS[kind](output, logs.name, version)]
 
 

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
+from prompttransfer import signals
 from prompttransfer.backbones.base import Backbone, Row
 from prompttransfer.data import BankData
 from prompttransfer.evaluation import EncodedTask, encode_task
@@ -34,6 +37,7 @@ from prompttransfer.recipes import Recipe
 from prompttransfer.training_state import PromptState
 from tasks.errors import MachineError, UserError
 from tasks.loading import Splits
+from tasks.rows import digest_rows
 from tasks.task import Task
 
 
@@ -86,8 +90,9 @@ class TrainingOptions:
 
     state_folder: Path | None = None
     progress: TrainingProgress | None = None
-    loggers: Callable[[], Sequence[Any]] = list
-    """Opens Lightning's loggers, when all has been checked and the first step is near."""
+    loggers: Sequence[Any] | Callable[[str], Sequence[Any]] = ()
+    """Lightning's; or what makes those of the run whose key it is given, anew each time that the run goes on: the curve
+    so far is logged again, so that a run has one log however often it was killed."""
     state_files: list[Path] = field(default_factory=list)
     """Filled by `train_prompts`: what `clear` removes."""
 
@@ -123,7 +128,7 @@ def train_prompts(
     processes = backbone.processes
     progress = options.progress if processes.first else None
     state_file, key = None, ""
-    if options.state_folder is not None or processes.count > 1:
+    if options.state_folder is not None or processes.count > 1 or callable(options.loggers):
         key = _fingerprint(backbone, jobs, recipe, layout, train_rows, initial)
     if options.state_folder is not None:
         state_file = options.state_folder / f".training-{key}.safetensors"
@@ -148,7 +153,8 @@ def train_prompts(
     data.bank = module
     data.first_epoch = math.ceil(module.steps_done / recipe.evaluate_every)
     frozen = backbone.digest()
-    _fit(module, data, options)
+    with signals.keeping(module.kept):
+        _fit(module, data, options, key)
     if backbone.digest() != frozen:
         raise MachineError("the frozen backbone changed during training: this is a bug, please report it")
     origins = origins_of(
@@ -314,16 +320,28 @@ def _fingerprint(
         repr((backbone.name, backbone.revision, str(backbone.dtype), recipe, layout)).encode()
     )
     seen: dict[int, bytes] = {}
+    digests: dict[int, str] = {}
     for job, own, vectors in zip(jobs, rows, initial, strict=True):
         if id(own) not in seen:
             seen[id(own)] = hashlib.sha256(repr(own).encode()).digest()
         sha.update(seen[id(own)])
-        sha.update(repr((job.name, job.task.name, job.seed, job.lr, digest_vectors(vectors))).encode())
-        sha.update(repr([(e.first, e.label) for e in job.splits.validation]).encode())
+        sha.update(
+            repr(
+                (job.name, job.task.name, job.task.metric, job.seed, job.lr, digest_vectors(vectors))
+            ).encode()
+        )
+        # Not all of a row is in what was encoded: the second text may be cut off, answers only score.
+        sha.update(_rows_digest(job, digests).encode())
     return sha.hexdigest()[:16]
 
 
-def _fit(module: PromptBank, data: BankData, options: TrainingOptions) -> None:
+def _rows_digest(job: Job, known: dict[int, str]) -> str:
+    if id(job.splits) not in known:
+        known[id(job.splits)] = digest_rows((job.splits.train, job.splits.validation))
+    return known[id(job.splits)]
+
+
+def _fit(module: PromptBank, data: BankData, options: TrainingOptions, key: str) -> None:
     """Run Lightning over the stretches that are left."""
     left = math.ceil(module.recipe.steps / module.recipe.evaluate_every) - data.first_epoch
     if not module.active or left <= 0:
@@ -333,29 +351,55 @@ def _fit(module: PromptBank, data: BankData, options: TrainingOptions) -> None:
                 state.ended = "steps"
         return
     processes, device = module.backbone.processes, module.backbone.device
-    on_gpu = device.type == "cuda"
-    named = on_gpu and processes.count == 1 and device.index is not None
-    with quiet_lightning(), disk_errors(options.state_folder or Path()):  # a logger writes there
+    on_gpu, alone = device.type == "cuda", processes.count == 1
+    named = on_gpu and alone and device.index is not None
+    loggers = options.loggers
+    if callable(loggers):
+        loggers = loggers(key) if processes.first else ()
+    place = options.state_folder or Path()  # where a logger writes too
+    with quiet_lightning(), disk_errors(place), _interrupts_as_they_are():
         trainer = Trainer(
+            callbacks=[_OwnSignals()],
             accelerator="cuda" if on_gpu else "cpu",
             devices=[device.index] if named else processes.placement.devices,
             num_nodes=processes.placement.nodes,
             strategy=DDPStrategy() if processes.count > 1 else "auto",
-            plugins=None
-            if processes.count > 1
-            else [LightningEnvironment()],  # a cluster's variables mean others
+            plugins=[LightningEnvironment()]
+            if alone
+            else None,  # a cluster's variables are not about this process
             use_distributed_sampler=False,  # the rows of a step are shared out by BankData
             max_epochs=left,
             reload_dataloaders_every_n_epochs=1,
-            logger=list(options.loggers()) or False,
+            logger=list(loggers) or False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
         trainer.fit(module, datamodule=data)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+
+
+class _OwnSignals(Callback):
+    """Takes back the signals that Lightning gives handlers of its own, which turn a SIGTERM into a failure or into nothing."""
+
+    def __init__(self) -> None:
+        self.before = signals.handlers()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Right behind Lightning's own registration."""
+        if threading.current_thread() is threading.main_thread():
+            signals.restore(self.before)
+
+
+@contextmanager
+def _interrupts_as_they_are() -> Iterator[None]:
+    """Lightning makes exit code 1 of a Ctrl-C where no command listens (signals.py): a caller gets the interrupt itself."""
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _finish(job: Job, state: PromptState, initial: Tensor, origin: dict[str, Any]) -> Trained:

@@ -12,14 +12,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
 from prompttransfer.files import atomic_path
 from prompttransfer.prompt import CurvePoint
+from prompttransfer.sealed import read_sealed, write_sealed
 from tasks.errors import UserError
+
+WHAT, ADVICE = "training state", "delete it to start the run anew"
 
 
 @dataclass
@@ -70,33 +71,35 @@ def write_state(
         "optimizer": numbers,
     }
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"state": json.dumps(record)})
+        write_sealed(temporary, tensors, {"state": json.dumps(record)})
 
 
 def read_state(
     path: Path, optimizer: Optimizer
 ) -> tuple[list[PromptState], list[Tensor], dict[str, Any], int]:
-    """States, vectors, optimizer state (in the shape that `optimizer` has) and step of a file by `write_state`."""
+    """States, vectors, optimizer state (in the shape that `optimizer` has) and step of a file by `write_state`.
+
+    UserError where the file is damaged or of another run than its name says, UnreadableError where it cannot be read.
+    """
+    found = read_sealed(path, WHAT, ADVICE)
+    tensors, refuse = found.tensors, f"{WHAT} {path} is damaged: {ADVICE}"
     try:
-        with safe_open(path, framework="pt") as file:
-            record = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise UserError(
-            f"training state {path} is damaged ({error}): delete it to start the run anew"
-        ) from error
-    states = []
-    for index, entry in enumerate(record["states"]):
-        curve = [CurvePoint(**point) for point in entry.pop("curve")]
-        states.append(PromptState(best=tensors[f"best.{index}"], curve=curve, **entry))
-    moments: dict[int, dict[str, Any]] = {
-        int(index): dict(entries) for index, entries in record["optimizer"].items()
-    }
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            moments.setdefault(int(index), {})[key] = tensor
+        record = json.loads(found.metadata["state"])
+        states = []
+        for index, entry in enumerate(record["states"]):
+            curve = [CurvePoint(**point) for point in entry.pop("curve")]
+            states.append(PromptState(best=tensors[f"best.{index}"], curve=curve, **entry))
+        moments: dict[int, dict[str, Any]] = {
+            int(index): dict(entries) for index, entries in record["optimizer"].items()
+        }
+        for name, tensor in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".", 2)
+                moments.setdefault(int(index), {})[key] = tensor
+        vectors = [tensors[f"vectors.{index}"] for index in range(len(states))]
+        step = int(record["step"])
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f"{refuse} ({type(error).__name__}: {error})") from error
     state = optimizer.state_dict()
     state["state"] = moments
-    vectors = [tensors[f"vectors.{index}"] for index in range(len(states))]
-    return states, vectors, state, int(record["step"])
+    return states, vectors, state, step

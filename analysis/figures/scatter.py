@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from analysis.figures.style import INK, MUTED, TYPE_COLOURS, figure_style
 from analysis.matrices import align
-from analysis.statistics import bootstrap_interval, correlate_targets, mean_rho
+from analysis.resampling import jackknife_interval
+from analysis.statistics import correlate_targets, mean_rho
 from tasks.errors import UserError
 
 Floats = NDArray[np.float64]
@@ -48,7 +49,7 @@ def scatter(
     same = (kinds[:, None] == kinds[None, :]) & (kinds != "")[:, None]
     grid = np.linspace(x[usable].min(), x[usable].max(), 60)
     line, low, high = fit_by_tasks(x, y, usable, grid, draws=draws, seed=seed)
-    rho, interval = mean_rho(correlate_targets(pair)), bootstrap_interval(pair, seed=seed)
+    rho, interval = mean_rho(correlate_targets(pair)), jackknife_interval(pair)
     with figure_style():
         figure = Figure(figsize=(4.6, 3.6))
         axes = figure.add_axes((0.13, 0.14, 0.84, 0.75))

@@ -44,6 +44,8 @@ class ReportData:
     views: tuple[View, ...]
     types: Mapping[str, str] = field(default_factory=dict)
     """Task or prompt name -> type."""
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    """Target -> metric; means are taken within a metric."""
     seeds: pd.DataFrame | None = None
     """Number of seeds behind each cell, labels as the views."""
     spread: pd.DataFrame | None = None

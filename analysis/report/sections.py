@@ -10,33 +10,75 @@ import numpy as np
 import pandas as pd
 
 from analysis.matrices import split_references
-from analysis.prediction import BASELINE, Prediction
+from analysis.prediction import BASELINE, LEVEL, Corrected, Prediction, smallest_p_values
 from analysis.report.data import Picture, ReportData
+from analysis.statistics import Interval
+
+NO_PROMPT = "no prompt"
 
 
 def summary(data: ReportData) -> str:
-    """The means that the matrix comes down to, of its first view, as a list of numbers with their names."""
+    """What the matrix comes down to: its first view's means by metric, below a sentence that follows from them."""
     view = data.views[0]
-    prompts, references = split_references(view.table)
-    groups: dict[str, list[float]] = {"own prompt": [], "same type": [], "different type": []}
-    for (row, column), value in _cells(prompts):
-        kinds = data.types.get(row, ""), data.types.get(column, "")
-        own = row == column or row.split("@")[0] == column
-        name = "own prompt" if own else "same type" if kinds[0] and kinds[0] == kinds[1] else "different type"
-        groups[name].append(value)
-    groups.update(
-        {
-            str(name): [v for v in row if np.isfinite(v)]
-            for name, row in zip(references.index, references.to_numpy(dtype=float), strict=True)
-        }
-    )
-    items = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{_mean(values, view.percent)}</dd></div>"
-        for name, values in groups.items()
-        if values
-    )
+    means = group_means(data)
+    items = [
+        _figures(f"{metric}, " if len(means) > 1 else "", groups, view.percent)
+        for metric, groups in means.items()
+    ]
     meaning = f", {escape(view.meaning)}" if view.meaning else ""
-    return f'<p>Mean over cells of the matrix ({escape(view.name)}{meaning}):</p><dl class="figures">{items}</dl>{_sentence(data)}'
+    apart = "; targets of different metrics are not averaged together" if len(means) > 1 else ""
+    said = "".join(f"<p>{text}</p>" for text in (_against_no_prompt(means), _sentence(data)) if text)
+    return (
+        f"{said}<p>Mean over cells of the matrix ({escape(view.name)}{meaning}){apart}:</p>{''.join(items)}"
+    )
+
+
+def group_means(data: ReportData) -> dict[str, dict[str, float]]:
+    """Metric -> own prompt, same type, different type and rows for reference -> mean cell of the first view.
+
+    Scores of different metrics are never in one mean; all targets are one group where no metrics are known.
+    """
+    prompts, references = split_references(data.views[0].table)
+    groups: dict[str, dict[str, list[float]]] = {}
+    for table in (prompts, references):
+        for (row, column), value in _cells(table):
+            name = row if table is references else _relation(row, column, data.types)
+            groups.setdefault(data.metrics.get(column, ""), {}).setdefault(name, []).append(value)
+    order = ["own prompt", "same type", "different type", *map(str, references.index)]
+    return {
+        metric: {name: float(np.mean(found[name])) for name in order if name in found}
+        for metric, found in groups.items()
+    }
+
+
+def _relation(row: str, column: str, types: Mapping[str, str]) -> str:
+    if row == column or row.split("@")[0] == column:
+        return "own prompt"
+    kinds = types.get(row, ""), types.get(column, "")
+    return "same type" if kinds[0] and kinds[0] == kinds[1] else "different type"
+
+
+def _figures(metric: str, groups: Mapping[str, float], percent: bool) -> str:
+    items = "".join(
+        f"<div><dt>{escape(metric + name)}</dt><dd>{_mean(value, percent)}</dd></div>"
+        for name, value in groups.items()
+    )
+    return f'<dl class="figures">{items}</dl>'
+
+
+def _against_no_prompt(means: Mapping[str, Mapping[str, float]]) -> str:
+    """Where another task's prompt is worth less than none, that comes first."""
+    found = []
+    for metric, groups in means.items():
+        worse = [
+            name
+            for name in ("same type", "different type")
+            if name in groups and NO_PROMPT in groups and groups[name] < groups[NO_PROMPT]
+        ]
+        if worse:
+            where = f" ({escape(metric)})" if len(means) > 1 else ""
+            found.append(f"prompts of tasks of {' and '.join(worse)} score below no prompt at all{where}")
+    return f"<b>Transfer does not help here: {'; '.join(found)}.</b>" if found else ""
 
 
 def _cells(table: pd.DataFrame) -> list[tuple[tuple[str, str], float]]:
@@ -48,33 +90,60 @@ def _cells(table: pd.DataFrame) -> list[tuple[tuple[str, str], float]]:
     ]
 
 
-def _mean(values: list[float], percent: bool) -> str:
-    mean = float(np.mean(values))
-    return f"{mean * 100:.0f} %" if percent else f"{mean:.3g}"
+def _mean(value: float, percent: bool) -> str:
+    return f"{value * 100:.0f} %" if percent else f"{value:.3g}"
 
 
 def _sentence(data: ReportData) -> str:
-    """What the indicators come down to, in one sentence."""
+    """What the indicators come down to, in one sentence: which predicts, or that none does."""
     ranked = [p for p in data.predictions if p.mean is not None]
     found = [p for p in ranked if p.indicator != BASELINE]
     if not found:
         return ""
     best, flag = found[0], next((p for p in ranked if p.indicator == BASELINE), None)
-    text = f"Of the indicators, {escape(best.indicator)} ranks sources best: mean Spearman {_rho(best)}"
-    if flag is not None and flag.mean is not None:
-        text += f"; a plain same-type flag reaches {_rho(flag)}, {_against_flag(best)}"
-    return f"<p>{text}.</p>"
+    highest = f"{escape(best.indicator)} has the highest mean Spearman of {len(found)}, {_rho(best)}"
+    if best.mean is not None and best.mean <= 0:
+        return f"No indicator predicts transfer here: {highest}."
+    if best.predicts is None:
+        return f"Whether an indicator predicts transfer is not shown here ({_why_not(best)}): {highest}{_flag(flag)}."
+    if not best.predicts:
+        return f"No indicator is shown to predict transfer here: {highest}{_p(best.test_holm)}{_flag(flag)}."
+    against = f", {_against_flag(best)}" if flag is not None and flag.mean is not None else ""
+    return (
+        f"{escape(best.indicator)} predicts transfer better than chance does: mean Spearman {_rho(best)}, the highest "
+        f"of {len(found)}{_p(best.test_holm)}{_flag(flag)}{against}."
+    )
+
+
+def _why_not(best: Prediction) -> str:
+    """Why there is no p value, up to the first colon."""
+    return escape((best.test.reason or best.interval.reason).split(":")[0])
+
+
+def _flag(flag: Prediction | None) -> str:
+    """The same-type flag's mean, to be read beside."""
+    if flag is None or flag.mean is None:
+        return ""
+    return f"; a plain same-type flag reaches {_rho(flag)}"
+
+
+def _p(found: Corrected | None) -> str:
+    if found is None or found.p_value is None:
+        return ""
+    cannot = "" if found.can_be_significant else f", which cannot be below {found.smallest:.2g} here"
+    return f" (p {found.p_value:.3f} over tasks, one-sided, corrected{cannot})"
 
 
 def _against_flag(best: Prediction) -> str:
     """Whether the indicator tells more than the names of the types: only where the difference is more than chance."""
-    other, p_value = best.against_baseline, best.p_corrected
+    other, corrected = best.against_baseline, best.against_holm
     if other is None or other.mean is None or other.mean <= 0:
         return "so it tells no more than the names of the types do"
-    if p_value is not None and p_value < 0.05:
-        return f"so it tells more than the names of the types do (p {p_value:.3f})"
-    doubt = f"p {p_value:.3f}" if p_value is not None else "too few tasks for a test"
-    return f"and whether it tells more than the names of the types do is not sure ({doubt})"
+    if corrected is None or corrected.p_value is None:
+        return "and whether it tells more than the names of the types do is not sure (no test)"
+    if corrected.p_value <= LEVEL:
+        return f"so it tells more than the names of the types do (p {corrected.p_value:.3f})"
+    return f"and whether it tells more than the names of the types do is not sure (p {corrected.p_value:.3f})"
 
 
 def _rho(prediction: Prediction) -> str:
@@ -83,48 +152,77 @@ def _rho(prediction: Prediction) -> str:
     return f"{prediction.mean:.2f}{span}"
 
 
+INDICATOR_HEADINGS = (
+    "indicator",
+    "mean ρ",
+    "95 % interval over tasks, −1 to 1",
+    "p, one-sided, tasks shuffled",
+    "p, one-sided, within types",
+    "regret",
+    "random source's",
+    "NDCG",
+    "ρ minus same type",
+    "its 95 % interval",
+    "its p, two-sided",
+)
+
+
 def indicators(predictions: tuple[Prediction, ...]) -> str:
-    """A row an indicator: rank correlation with its interval drawn, permutation p, regret, against the same-type flag."""
-    head = "".join(
-        f"<th scope=col>{h}</th>"
-        for h in (
-            "indicator",
-            "mean ρ",
-            "95 % interval, −1 to 1",
-            "p, shuffled",
-            "regret",
-            "random source's",
-            "NDCG",
-            "ρ minus same type",
-        )
-    )
+    """A row an indicator: rank correlation with its interval drawn, p values, regret, against the same-type flag."""
+    head = "".join(f"<th scope=col>{h}</th>" for h in INDICATOR_HEADINGS)
     rows = []
     for p in predictions:
-        choice, other = p.choice, p.against_baseline
+        other = p.against_baseline
         cells = [
             _number(p.mean, 3),
             _whisker(p)
             if p.mean is not None
             else escape("; ".join(dict.fromkeys(t.reason for t in p.unranked))),
-            _number(p.test.p_value, 4),
-            _number(choice.regret if choice else None, 3),
-            _number(choice.random_regret if choice else None, 3),
-            _number(choice.ndcg if choice else None, 3),
-            _number(other.mean if other else None, 3)
-            + (f" (p {p.p_corrected:.3f})" if p.p_corrected is not None else ""),
+            _p_value(p.test.p_value, p.test_holm),
+            _p_value(p.within.p_value if p.within else None, p.within_holm),
+            _by_metric(p, "regret"),
+            _by_metric(p, "random_regret"),
+            _by_metric(p, "ndcg"),
+            _number(other.mean if other else None, 3),
+            _span(other.interval) if other else "–",
+            _p_value(other.p_value if other else None, p.against_holm),
         ]
         name = "<b>same-type flag</b> (baseline)" if p.indicator == BASELINE else escape(p.indicator)
         rows.append(f"<tr><th scope=row>{name}</th>{''.join(f'<td>{c}</td>' for c in cells)}</tr>")
-    notes = dict.fromkeys(
-        note for p in predictions for note in (p.interval.reason, p.test.reason, *p.notes) if note
-    )
-    said = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    notes = dict.fromkeys(note for p in predictions for note in _notes(p) if note)
+    said = "".join(f"<li>{escape(note)}</li>" for note in [*smallest_p_values(predictions), *notes])
     return f"""<p>Spearman's ρ between an indicator and transfer over the sources of a target, the target's own prompt left out,
-averaged over targets. The interval draws tasks with replacement; p is the share of shuffles of the tasks that do as well.
-Regret is what the indicator's first choice loses against the best source, in the unit of the matrix; p of the last
-column is corrected by Holm for the number of indicators.</p>
+averaged over targets. Intervals and p values are over tasks, for the prompts of this page; in brackets p is corrected by Holm
+for the number of indicators. p, tasks shuffled: the share of new orders of all tasks that do as well; within types: of orders
+that change places within a type alone, which is what the indicator tells beyond the types. ρ minus same type: tasks drawn with
+replacement, the same for both. Regret is what the indicator's first choice loses against the best source, in the unit of the matrix.</p>
 <div class="scroll"><table class="plain"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>
 {f"<ul>{said}</ul>" if said else ""}"""
+
+
+def _notes(p: Prediction) -> tuple[str, ...]:
+    """Every reason for a number that is missing."""
+    others = [part.reason for part in (p.interval, p.test, p.within) if part is not None]
+    return (*others, p.against_baseline.interval.reason if p.against_baseline else "", *p.notes)
+
+
+def _p_value(value: float | None, found: Corrected | None) -> str:
+    corrected = f" ({found.p_value:.3f})" if found is not None and found.p_value is not None else ""
+    return _number(value, 4) + corrected
+
+
+def _by_metric(p: Prediction, name: str) -> str:
+    """A mean of the choice; one a metric where targets have several."""
+    if len(p.choice_by_metric) < 2:
+        return _number(getattr(p.choice, name) if p.choice else None, 3)
+    return "<br>".join(
+        f"{escape(metric or 'unknown metric')} {_number(getattr(c, name), 3)}"
+        for metric, c in p.choice_by_metric.items()
+    )
+
+
+def _span(interval: Interval) -> str:
+    return "–" if interval.low is None else f"{_number(interval.low, 2)} to {_number(interval.high, 2)}"
 
 
 def _number(value: float | None, decimals: int) -> str:

@@ -1,6 +1,7 @@
 """The command line: one verb a command, every heavy import inside its command, so that `--help` answers at once.
 
-A user's mistake is one line and exit code 2, the machine's fault one line and exit code 3; never a traceback.
+A user's mistake is one line and exit code 2, the machine's fault one line and exit code 3, a stop from outside one line
+and 130 (Ctrl-C) or 143 (SIGTERM); never a traceback.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from prompttransfer.cli.terminal import clean_line, replace_unknown_letters
 from prompttransfer.cli.train import train
 from prompttransfer.cli.transfer import transfer
 from prompttransfer.cli.values import as_command
+from prompttransfer.signals import Interrupted, listening, say_once
 from tasks.errors import MachineError, UserError, out_of_memory
 
 app = typer.Typer(
@@ -121,7 +123,11 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         check_arguments(given)
         command = typer.main.get_command(app)  # made once: it takes a tenth of a second
-        code = command(spread(command, given), standalone_mode=False)
+        with listening():
+            code = command(spread(command, given), standalone_mode=False)
+    except Interrupted as error:
+        say_once(str(error))
+        raise SystemExit(error.code) from None
     except MISUSE as error:  # typer's own: an unknown option, text for a number
         if type(error).__name__ != "NoArgsIsHelpError":  # the help has been printed then
             _stop(f"{error.format_message()} ({_how_to_get_help(error)})", code=2)
@@ -130,8 +136,6 @@ def main(arguments: list[str] | None = None) -> None:
         _stop(*getattr(error, "lines", [str(error)]), code=2)
     except MachineError as error:
         _stop(str(error), code=3)
-    except KeyboardInterrupt:
-        _stop("interrupted: run the same command again to go on from the last evaluation", code=130)
     except Exception as error:
         if out_of_memory(error):
             _stop("out of memory: use a smaller --batch, a shorter --length or --max-length", code=3)

@@ -198,7 +198,7 @@ def print_comparisons(found: Any) -> None:
             number(row.value),
             f"{number(row.low)} to {number(row.high)}" if row.low == row.low and row.low is not None else "-",
             number(row.p_holm),
-            str(row.significant) or "not claimed",
+            str(row.significant) or ("one seed" if row.seeds < 2 else "cannot be"),
             f"{row.tasks} x {row.seeds}",
         ]
         for row in found.itertuples(index=False)
@@ -215,6 +215,10 @@ def print_comparisons(found: Any) -> None:
         "tasks x seeds",
     ]
     table("comparisons: differences of scores, ratios of steps for speed-ups", columns, rows, left=4)
+    if any(row[-2] == "cannot be" for row in rows):
+        typer.echo(
+            "cannot be: so few pairs, corrected for so many comparisons, can give no p of 0.05 or less, whatever they are"
+        )
 
 
 study_app.command("explain")(explain)

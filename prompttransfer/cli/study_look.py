@@ -47,11 +47,13 @@ def status(
 
 def watch_status(store: Store, every: float) -> None:
     """Draw the status again and again until nothing is left to do, or until the person has seen enough."""
+    import signal
     import time
 
     from rich.live import Live
 
     from prompttransfer.cli.common import console
+    from prompttransfer.signals import Interrupted, forget
     from prompttransfer.study.status import read_status
 
     with Live(console=console, auto_refresh=False) as live:
@@ -62,8 +64,10 @@ def watch_status(store: Store, every: float) -> None:
                 if not found.total("left"):
                     return
                 time.sleep(max(0.1, every))
-        except KeyboardInterrupt:
-            return
+        except (KeyboardInterrupt, Interrupted) as error:
+            if getattr(error, "number", signal.SIGINT) != signal.SIGINT:
+                raise
+            forget()  # Ctrl-C is how a person stops looking
 
 
 def drawn(found: Status) -> Any:

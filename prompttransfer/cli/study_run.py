@@ -70,9 +70,11 @@ def run(
     else:
         from prompttransfer.launching import run_on
         from prompttransfer.processes import check_devices
+        from prompttransfer.signals import keeping
 
         check_devices(placement, device or "auto")
-        complete = run_on(placement, make_study, **given, placement=placement)
+        with keeping(lambda: f"finished cells are kept in {output or 'the study'}; the same command goes on"):
+            complete = run_on(placement, make_study, **given, placement=placement)
     if not complete:
         raise typer.Exit(1)
 

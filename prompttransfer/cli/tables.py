@@ -53,15 +53,26 @@ def task_types(labels: Iterable[str], given: Sequence[str] = ()) -> dict[str, st
     from analysis.matrices import PUBLISHED_TYPES
     from tasks.catalog import all_tasks
 
-    known = {**PUBLISHED_TYPES, **{name: task.type for name, task in all_tasks().items()}}
     own = parse_types(given)
-    known.update(own)
+    known = {**PUBLISHED_TYPES, **{name: task.type for name, task in all_tasks().items()}, **own}
+    return {**_of_names(labels, known), **own}
+
+
+def task_metrics(labels: Iterable[str]) -> dict[str, str]:
+    """The metric of every label that is named after a task of the catalogue, as for `task_types`."""
+    from tasks.catalog import all_tasks
+
+    return _of_names(labels, {name: task.metric for name, task in all_tasks().items()})
+
+
+def _of_names(labels: Iterable[str], known: Mapping[str, str]) -> dict[str, str]:
+    """What is known of each label by its name, or by the longest name that it begins with."""
     found = {}
     for label in labels:
         stems = [n for n in known if label == n or re.match(re.escape(n) + r"[^A-Za-z0-9]", label)]
         if stems:
             found[label] = known[max(stems, key=len)]
-    return {**found, **own}
+    return found
 
 
 def parse_types(given: Sequence[str]) -> dict[str, str]:

@@ -283,15 +283,12 @@ def run_jobs(
     from prompttransfer.progress import TrainingProgress
     from prompttransfer.reuse import Target, with_test_score
     from prompttransfer.run_logs import open_logs
-    from prompttransfer.training import TrainingOptions, origins_of, train_prompts
+    from prompttransfer.training import TrainingOptions, train_prompts
 
     names = [job.name for job in jobs]
 
-    def loggers() -> list[Any]:
-        settings = repr(origins_of(model, jobs, recipe, **encoding))
-        return (
-            [] if output is None else open_logs(logger, output, names, settings, first=model.processes.first)
-        )
+    def loggers(run: str) -> list[Any]:
+        return [] if output is None else open_logs(logger, output, names, run)
 
     with TrainingProgress(console, names, recipe.steps) as progress:
         options = TrainingOptions(state_folder=output, progress=None if quiet else progress, loggers=loggers)

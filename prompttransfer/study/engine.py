@@ -14,13 +14,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from prompttransfer import signals
+from prompttransfer.files import clear_leftovers
 from prompttransfer.study.cell import Cell, Graph, Json, Unit
 from prompttransfer.study.executors import EXECUTORS, Executor, stopping
+from prompttransfer.study.leases import swept
 from prompttransfer.study.records import CellRecord, FailureRecord
 from prompttransfer.study.status import spoken
 from prompttransfer.study.store import Store, read_failures, write_failure, write_graph
 from prompttransfer.study.work import Outcome, Tell, failure, workplace_for
-from tasks.errors import MachineError, unknown
+from tasks.errors import MachineError, UnreadableError, unknown
 
 KINDS = "prompttransfer.study.kinds:KINDS"
 DAMAGED_AGAIN = 3
@@ -71,22 +74,32 @@ def run_study(
     unless the machine was at fault or `retry_failed` is set. With `verify` every finished cell is compared bit by bit
     first, otherwise by its sizes. `watch` gets the record of every cell that this run commits.
 
-    Raises MachineError when the disk is full: nothing more can be written, and nothing was lost.
+    Raises MachineError when the disk is full: nothing more can be written, and nothing was lost. Raises
+    UnreadableError for a file that cannot be read now: it is neither damaged nor missing, so nothing is made over it.
     """
     if executor not in EXECUTORS:
         raise unknown("executor", executor, EXECUTORS)
     started = time.monotonic()
-    write_graph(store, graph)
     run = _Run(graph, store, say, watch)
     run.look(verify=verify)
+    store.check_writable(graph.cells.keys() - run.done)
+    write_graph(store, graph)
     run.tidy()
     run.take_failures(retry_failed)
     if run.left:
-        with stopping(
-            EXECUTORS[executor](workplace_for(store, kinds, local or {}), say, store, options or {})
-        ) as at:
+        where = workplace_for(store, kinds, local or {})
+        with (
+            signals.keeping(run.kept),
+            swept(store.work / "leases"),
+            stopping(EXECUTORS[executor](where, say, store, options or {})) as at,
+        ):
             run.work(at)
     return run.summary(time.monotonic() - started)
+
+
+def kept_words(finished: int, cells: int, place: str) -> str:
+    """What a run that is stopped leaves."""
+    return f"{finished} of {cells} cells are finished in {place}; the same command goes on with the others"
 
 
 @dataclass
@@ -134,6 +147,7 @@ class _Run:
         """Remove what a run that was killed right after the last commit of a unit left of its work, and what was thrown away."""
         finished = {unit.id for unit in self.graph if all(cell.id in self.done for cell in unit.cells)}
         scratch = self.store.work / "scratch"
+        clear_leftovers(scratch)
         for folder in (*scratch.glob("*"), *scratch.glob("filled/*")):
             if folder.name.split("-")[0] in (*finished, "discarded"):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -185,6 +199,7 @@ class _Run:
         pause = FIRST_LOOK
         looked = time.monotonic()
         while self.ready or self.running or self.elsewhere:
+            signals.check()
             self.fill(executor)
             if self.running:
                 outcomes = executor.outcomes()
@@ -237,6 +252,8 @@ class _Run:
             self.lose(unit, outcome)
         elif outcome.state == "killed":
             self.killed(unit, outcome, executor)
+        elif outcome.state == "unreadable":
+            raise UnreadableError(outcome.line)
         else:
             raise MachineError(f"{outcome.line}: nothing was lost; free some space and run again")
 
@@ -312,6 +329,10 @@ class _Run:
                 self.fail(unit, [known[name] for name in missing if name in known])
             else:
                 self.queue([unit])
+
+    def kept(self) -> str:
+        """What a stop in this moment would leave, in words."""
+        return kept_words(len(self.done), len(self.graph.cells), self.store.place)
 
     def summary(self, seconds: float) -> Summary:
         """What the run came to."""

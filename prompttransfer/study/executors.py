@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
@@ -122,7 +122,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         before = set(multiprocessing.active_children())
         self._pool = ProcessPoolExecutor(1, context, initializer=begin, initargs=(dict(self.environment),))
-        future = self._order(self._pool, unit)
+        with _interrupts_held():
+            future = self._order(self._pool, unit)
         # The pool starts its process when it takes the first unit; its exit code is read from it later.
         self._process = next(iter(set(multiprocessing.active_children()) - before), None)
         return future
@@ -148,6 +149,16 @@ class _Worker:
         self._pool = self._process = None
 
 
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """A process that is started here hears no Ctrl-C of the terminal before `begin` leaves interrupts to the run."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def how_it_ended(code: int | None) -> str:
     """One line about a process that ended without an outcome."""
     if code == -signal.SIGKILL:
@@ -171,6 +182,7 @@ def begin(environment: Mapping[str, str]) -> None:
     """The first thing a worker process does: take its share, leave interrupts to the run, end when the run ends."""
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

@@ -7,8 +7,7 @@ reach, sizes that are widely known stand in, so that a cost can be told; such a 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from prompttransfer.study.checks import backbone_mistakes, backbone_place, label
 from prompttransfer.study.spec import BackboneEntry, Spec, StudyFile
 from tasks.errors import MachineError
 from tasks.loading import Splits, load_splits
+from tasks.rows import digest_rows
 from tasks.task import Example, Task
 
 if TYPE_CHECKING:
@@ -127,16 +127,6 @@ def gather_facts(study: StudyFile, *, guess: bool = False) -> Facts:
 def data_folder(spec: Spec, folder: Path) -> Path | None:
     """The study's data folder, relative to its file."""
     return folder / spec.data if spec.data is not None else None
-
-
-def digest_rows(parts: Iterable[Sequence[Example]]) -> str:
-    """16 hex digits over every field of every row, in order."""
-    sha = hashlib.sha256()
-    for rows in parts:
-        sha.update(f"{len(rows)} rows\n".encode())
-        for row in rows:
-            sha.update(repr((row.first, row.second, row.label, row.references)).encode())
-    return sha.hexdigest()[:16]
 
 
 @lru_cache(maxsize=64)

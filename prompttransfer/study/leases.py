@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prompttransfer.study.cell import ID
@@ -47,7 +47,7 @@ def _lock(path: Path) -> int | None:
     import fcntl  # not there on Windows, where everything but studies runs
 
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -68,6 +68,22 @@ def _is_still(path: Path, handle: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(handle))
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def swept(folder: Path) -> Iterator[None]:
+    """Before and behind the block, remove the files of leases that nobody holds: their processes were killed."""
+    _sweep(folder)
+    try:
+        yield
+    finally:
+        _sweep(folder)
+
+
+def _sweep(folder: Path) -> None:
+    for path in folder.glob(f"*{SUFFIX}"):
+        with suppress(OSError), lease(folder, path.name.removesuffix(SUFFIX)):
+            pass  # whoever gets it removes its file
 
 
 def held(folder: Path) -> dict[str, float]:

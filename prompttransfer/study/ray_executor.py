@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from prompttransfer import signals
 from prompttransfer.study.cell import Unit
 from prompttransfer.study.executors import work_here
 from prompttransfer.study.work import Outcome, Tell, Workplace
@@ -22,6 +23,8 @@ QUEUED = 4
 """Units that wait at Ray for each CPU of the cluster: enough to keep it busy, few enough to stop quickly."""
 PATIENCE = 10.0
 """Seconds to wait for an answer from the head of a cluster; Ray itself tries for minutes before it says anything."""
+ROUND = 1.0
+"""Seconds between looks at whether the run was asked to stop."""
 
 
 class RayExecutor:
@@ -45,7 +48,8 @@ class RayExecutor:
             check_reachable(address or os.environ.get("RAY_ADDRESS"))
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local Ray of ours reports to nobody
             try:
-                ray.init(address=address, logging_level=logging.WARNING, log_to_driver=True, **options)
+                with signals.undisturbed():  # Ray makes a plain exit of SIGTERM
+                    ray.init(address=address, logging_level=logging.WARNING, log_to_driver=True, **options)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise MachineError(f"cannot reach a Ray cluster at {address or 'auto'}: {error}") from error
         self.slots = max(1, round(ray.cluster_resources().get("CPU", 1))) * QUEUED
@@ -65,7 +69,10 @@ class RayExecutor:
 
     def outcomes(self) -> list[Outcome]:
         """Wait for Ray to bring an outcome, or to give a unit up."""
-        done, _ = self._ray.wait(list(self._running), num_returns=1)
+        done: list[Any] = []
+        while not done:  # in rounds: no exception of a signal may leave Ray's compiled code
+            with signals.held():
+                done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=ROUND)
         ready, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
         return [self._take(reference) for reference in dict.fromkeys([*done, *ready])]
 

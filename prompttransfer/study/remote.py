@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from prompttransfer.files import temporary_folder
 from prompttransfer.study.cell import ID, short_digest
 from prompttransfer.study.records import RECORD, CellRecord, read_cell_record
-from prompttransfer.study.store import LocalStore, difference
+from prompttransfer.study.store import LocalStore, difference, reading
+from tasks.documents import decode
 from tasks.errors import MachineError, UserError
 
 
@@ -38,6 +41,14 @@ class RemoteStore:
         """A local folder for scratch, leases and what was downloaded."""
         return self.local.root
 
+    @property
+    def _is_local(self) -> bool:
+        return "file" in self.files.protocol or "local" in self.files.protocol
+
+    def check_writable(self, cells: Iterable[str]) -> None:
+        """The folder for the work; whether the URL takes files is seen when the study's file is written there."""
+        self.local.check_writable(cells)
+
     def _at(self, *parts: str) -> str:
         return "/".join([self.root.rstrip("/"), *parts])
 
@@ -47,8 +58,11 @@ class RemoteStore:
     def ids(self) -> set[str]:
         """Cells whose record is there: it was uploaded last."""
         self.files.invalidate_cache()
+        # A file system's own errors are left out by fsspec unless told otherwise: a cell would count as missing.
+        told: dict[str, Any] = {"on_error": "raise"} if self._is_local else {}
         try:
-            paths = self.files.find(self._at("cells"))
+            with reading(self.place):
+                paths = self.files.find(self._at("cells"), **told)
         except FileNotFoundError:
             return set()
         found = (path.rsplit("/", 2) for path in paths if path.endswith(f"/{RECORD}"))
@@ -57,7 +71,12 @@ class RemoteStore:
     def has(self, cell: str) -> bool:
         """Whether the record of the cell is there."""
         self.files.invalidate_cache()
-        return bool(self.files.exists(self._cell(cell, RECORD)))
+        try:
+            with reading(self.place):
+                self.files.info(self._cell(cell, RECORD))  # `exists` takes every error for a no
+        except FileNotFoundError:
+            return False
+        return True
 
     def damage(self, cell: str, *, digests: bool = False) -> str | None:
         """What is wrong with a cell; only with `digests`, for which it is downloaded.
@@ -77,7 +96,8 @@ class RemoteStore:
         """The record of a finished cell, else a UserError."""
         path = self._cell(cell, RECORD)
         try:
-            return read_cell_record(self.files.cat_file(path), path)
+            with reading(path):
+                return read_cell_record(self.files.cat_file(path), path)
         except FileNotFoundError as error:
             raise UserError(f"cell {cell} is not finished in {self.place}: run the study first") from error
 
@@ -100,7 +120,7 @@ class RemoteStore:
     def _download(self, record: CellRecord) -> str | None:
         """Put a cell into the local folder; one line if what came is not what was written."""
         (self.work / "scratch").mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="download-", dir=self.work / "scratch"))
+        folder = temporary_folder(self.work / "scratch" / f"download-{record.id}")
         try:
             for name, file in record.files.items():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +149,7 @@ class RemoteStore:
 
     def _replace(self, path: str, content: bytes) -> None:
         """An object store shows an object when it is whole; elsewhere a rename does that."""
-        if "file" in self.files.protocol or "local" in self.files.protocol:
+        if self._is_local:
             new = f"{path}.{uuid.uuid4().hex}.new"
             self.files.pipe_file(new, content)
             os.replace(new, path)
@@ -147,10 +167,11 @@ class RemoteStore:
     def read_text(self, name: str) -> str | None:
         """A small file of the study, None where there is none."""
         try:
-            found: bytes = self.files.cat_file(self._at(name))
+            with reading(self._at(name)):
+                found: bytes = self.files.cat_file(self._at(name))
         except FileNotFoundError:
             return None
-        return found.decode()
+        return decode(found, self._at(name))
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file of the study."""

@@ -23,7 +23,13 @@ from prompttransfer.study.assembly import backbones_scored, slug, write_run_fold
 from prompttransfer.study.cell import Graph
 from prompttransfer.study.results import COLUMNS, Results, long_table, open_results
 from prompttransfer.study.store import Store, read_failures
-from prompttransfer.study.tables import COMPARISON_COLUMNS, comparisons, predictions, summary
+from prompttransfer.study.tables import (
+    COMPARISON_COLUMNS,
+    INDICATOR_COLUMNS,
+    comparisons,
+    predictions,
+    summary,
+)
 from tasks.errors import UserError
 
 if TYPE_CHECKING:
@@ -87,6 +93,7 @@ def _write_tables(tables: Mapping[str, pd.DataFrame], output: Path) -> list[Path
         tables["results"].to_parquet(temporary, index=False)
     described = [("results", *item) for item in COLUMNS.items()]
     described += [("comparisons", *item) for item in COMPARISON_COLUMNS.items()]
+    described += [("indicators", *item) for item in INDICATOR_COLUMNS.items()]
     columns = pd.DataFrame(described, columns=["table", "column", "meaning"])
     write_text(output / "report" / "columns.csv", columns.to_csv(index=False, lineterminator="\n"))
     return [*files, output / "results.parquet", output / "report" / "columns.csv"]
@@ -101,7 +108,9 @@ def _notes(results: Results, tables: Mapping[str, pd.DataFrame]) -> tuple[str, .
             f"{missing} of {len(results.graph.cells)} cells are not finished{said}: `study run` makes them."
         )
     if tables["results"]["seed"].nunique() < 2:
-        notes.append("One seed: differences here are not evidence, and no significance is claimed.")
+        notes.append(
+            "One seed: differences here are not evidence; no p value is given and no significance is claimed."
+        )
     return tuple(notes)
 
 
@@ -122,7 +131,10 @@ def render_page(
         f'<li><a href="{escape(path.relative_to(folder).as_posix())}">{escape(name)}</a></li>'
         for name, path in pages.items()
     )
+    scores = overview(tables["results"])
+    said = headlines(scores, tables["indicators"])
     sections = [
+        ("In short", "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in said) + "</ul>" if said else ""),
         ("Models", f"<p>Matrices, figures and curves of each model:</p><ul>{links}</ul>"),
         (
             "To know",
@@ -130,7 +142,7 @@ def render_page(
         ),
         ("Comparisons", _comparisons(tables["comparisons"])),
         ("Do indicators predict transfer?", _table(tables["indicators"])),
-        ("Scores, mean over sources and seeds", _table(overview(tables["results"]))),
+        ("Scores, mean over sources and seeds", _table(scores)),
     ]
     body = "".join(
         f"<section><h2>{escape(name)}</h2>{content}</section>" for name, content in sections if content
@@ -153,18 +165,70 @@ def render_page(
 """
 
 
+def headlines(scores: pd.DataFrame, indicators: pd.DataFrame) -> list[str]:
+    """What the numbers come down to: where transfer is worth less than no prompt, and whether an indicator predicts it."""
+    return [*_transfer_headlines(scores), *_indicator_headlines(indicators)]
+
+
+def _transfer_headlines(scores: pd.DataFrame) -> list[str]:
+    lines = []
+    for (backbone, metric), part in scores.groupby(["backbone", "metric"], sort=False):
+        means = dict(zip(part["condition"], part["mean"], strict=True))
+        none = means.get("no prompt")
+        shots = {name: means[name] for name in SHOTS if name in means}
+        if none is None or not shots:
+            continue
+        told = ", ".join(f"{name.removeprefix('zero-shot, ')} {value:.3f}" for name, value in shots.items())
+        worse = [name for name, value in shots.items() if value < none]
+        verdict = (
+            "prompts of other tasks score below no prompt"
+            if len(worse) == len(shots)
+            else f"prompts of tasks of {worse[0].removeprefix('zero-shot, ')} score below no prompt"
+            if worse
+            else "prompts of other tasks score above no prompt"
+        )
+        lines.append(f"{backbone}, {metric}: {verdict} (zero-shot {told}; no prompt {none:.3f}).")
+    return lines
+
+
+SHOTS = ("zero-shot, same type", "zero-shot, different type")
+
+
+def _indicator_headlines(indicators: pd.DataFrame) -> list[str]:
+    """One line a backbone: the indicator with the highest mean, only where it is more than chance is it said to predict."""
+    from analysis.prediction import BASELINE, LEVEL
+
+    lines = []
+    for backbone, part in indicators.groupby("backbone", sort=False):
+        ranked = part[(part["indicator"] != BASELINE) & part["mean_spearman"].notna()]
+        if ranked.empty:
+            continue
+        best = ranked.loc[ranked["mean_spearman"].idxmax()]
+        p_value = best["p_permutation_holm"]
+        highest = (
+            f"{best['indicator']} has the highest mean Spearman of {len(ranked)}, {best['mean_spearman']:.2f}"
+        )
+        if best["mean_spearman"] <= 0:
+            said = f"no indicator predicts transfer: {highest}"
+        elif p_value != p_value:
+            said = f"whether an indicator predicts transfer is not shown: {highest}"
+        elif p_value > LEVEL:
+            said = f"no indicator is shown to predict transfer: {highest} (p {p_value:.3f}, corrected)"
+        else:
+            said = f"{best['indicator']} predicts transfer better than chance does: {highest} (p {p_value:.3f}, corrected)"
+        lines.append(f"{backbone}: {said}.")
+    return lines
+
+
 def overview(table: pd.DataFrame) -> pd.DataFrame:
-    """Test scores by backbone and condition: mean over sources, targets and seeds, and the number of values."""
-    scores = table[table["kind"] == "score"].copy()
+    """Test scores by backbone, metric and condition: mean over sources, targets and seeds, and the number of values."""
+    scores = table[table["kind"] == "score"].rename(columns={"measure": "metric"})
     scores["condition"] = scores["condition"] + scores["relation"].map(
         lambda relation: f", {relation}" if relation in ("same type", "different type") else ""
     )
-    groups = scores.groupby(["backbone", "condition"], sort=False)["value"]
-    seeds = (
-        scores.groupby(["backbone", "condition", "seed"], sort=False)["value"]
-        .mean()
-        .groupby(level=[0, 1], sort=False)
-    )
+    keys = ["backbone", "metric", "condition"]
+    groups = scores.groupby(keys, sort=False)["value"]
+    seeds = scores.groupby([*keys, "seed"], sort=False)["value"].mean().groupby(level=[0, 1, 2], sort=False)
     return (
         groups.mean()
         .to_frame("mean")
@@ -175,8 +239,9 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
 
 def _comparisons(table: pd.DataFrame) -> str:
     words = (
-        "<p>Differences of scores, and ratios of steps for speed-ups, with 95 % bootstrap intervals over the unit named. "
-        "p values by flips of signs, corrected by Holm within each family; from one seed none is claimed.</p>"
+        "<p>Differences of scores, and ratios of steps for speed-ups, over the unit named. p values by flips of signs, corrected by "
+        "Holm within each family, and 95 % intervals of what the flips do not reject; from one seed no p value is given, and "
+        "fewer than six pairs cannot come out significant.</p>"
     )
     return words + _table(table) if len(table) else ""
 

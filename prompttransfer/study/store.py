@@ -12,19 +12,19 @@ and made again; nothing is ever repaired in place.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from prompttransfer.files import disk_errors, write_text
+from prompttransfer.files import check_writable, disk_errors, temporary_folder, write_text
 from prompttransfer.study.cell import ID, Cell, Graph, Unit
 from prompttransfer.study.records import (
     FORMAT,
@@ -34,7 +34,8 @@ from prompttransfer.study.records import (
     file_record,
     read_cell_record,
 )
-from tasks.errors import UserError
+from tasks.documents import decode
+from tasks.errors import UnreadableError, UserError
 
 PLAN = "plan.json"
 
@@ -79,6 +80,9 @@ class Store(Protocol):
     def remove_text(self, name: str) -> None:
         """Remove a small file of the study, if it is there."""
 
+    def check_writable(self, cells: Iterable[str]) -> None:
+        """Raise MachineError, before any work, where one of these cells or a file of the study could not be written."""
+
     def names(self, folder: str) -> list[str]:
         """Names of the small files in a folder of the study."""
 
@@ -105,40 +109,53 @@ class LocalStore:
         return set(self._ids())
 
     def _ids(self) -> Iterator[str]:
-        try:
-            shelves = [entry.path for entry in os.scandir(self.root / "cells") if len(entry.name) == 2]
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        for shelf in shelves:
-            with os.scandir(shelf) as entries:
+        for shelf in self._shelves():
+            with reading(shelf), suppress(NotADirectoryError), os.scandir(shelf) as entries:
                 yield from (entry.name for entry in entries if ID.fullmatch(entry.name))
 
+    def _shelves(self) -> list[str]:
+        place = str(self.root / "cells")
+        try:
+            with reading(place), os.scandir(place) as entries:
+                return [entry.path for entry in entries if len(entry.name) == 2]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
     def has(self, cell: str) -> bool:
-        """Whether the cell is there, unchecked."""
-        return os.path.isdir(f"{self.root}/cells/{cell[:2]}/{cell}")
+        """Whether the cell is there, unchecked; also what stands in its place and is none (`damage` says so)."""
+        place = f"{self.root}/cells/{cell[:2]}/{cell}"
+        try:
+            with reading(place):
+                os.lstat(place)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
     def damage(self, cell: str, *, digests: bool = False) -> str | None:
-        """What is wrong with a cell that is there: one line, or None."""
+        """What is wrong with a cell that is there: one line, or None. UnreadableError where that cannot be seen now."""
         base = f"{self.root}/cells/{cell[:2]}/{cell}"
         try:
-            with open(f"{base}/{RECORD}", "rb", buffering=0) as stream:  # `status` reads every record
-                record = json.loads(stream.read())
-            if record["id"] != cell:
-                return f"{RECORD} is that of {record['id']}"
-            for name, file in record["files"].items():
-                if wrong := difference(base, name, file["bytes"], file["sha256"] if digests else None):
-                    return wrong
+            with reading(base):
+                record = json.loads(_regular_bytes(f"{base}/{RECORD}"))  # quick: `status` reads every record
+                if record["id"] != cell:
+                    return f"{RECORD} is that of {record['id']}"
+                for name, file in record["files"].items():
+                    if wrong := difference(base, name, file["bytes"], file["sha256"] if digests else None):
+                        return wrong
         except FileNotFoundError as error:
             return f"{os.path.relpath(error.filename, base)} is missing"
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            return f"{RECORD} cannot be read ({error})"
+        except OSError as error:
+            return f"{os.path.relpath(error.filename or base, base)} is no file of a cell ({error.strerror})"
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            return f"{RECORD} is no record ({error})"
         return None
 
     def record(self, cell: str) -> CellRecord:
         """The record of a finished cell, else a UserError."""
         path = self.path(cell) / RECORD
         try:
-            return read_cell_record(path.read_bytes(), str(path))
+            with reading(str(path)):
+                return read_cell_record(_regular_bytes(str(path)), str(path))
         except OSError as error:
             raise UserError(f"cell {cell} is not finished in {self.place}: run the study first") from error
 
@@ -173,18 +190,28 @@ class LocalStore:
         """Throw a cell away: out of its place by one rename, then bit by bit."""
         self._checked.discard(cell)
         scratch = self.root / "scratch"
-        scratch.mkdir(parents=True, exist_ok=True)
-        trash = Path(tempfile.mkdtemp(prefix=f"discarded-{cell}-", dir=scratch))
-        with contextlib.suppress(FileNotFoundError):
-            self.path(cell).rename(trash)  # over an empty folder of our own
+        with disk_errors(self.path(cell)):
+            scratch.mkdir(parents=True, exist_ok=True)
+            trash = temporary_folder(scratch / f"discarded-{cell}")
+            with suppress(FileNotFoundError):
+                self.path(cell).rename(trash / cell)  # whatever it is: a folder, a file, a link
         shutil.rmtree(trash, ignore_errors=True)
+
+    def check_writable(self, cells: Iterable[str]) -> None:
+        """Raise MachineError, before any work, where one of these cells or a file of the study could not be written."""
+        shelves = sorted({f"cells/{cell[:2]}" for cell in cells})
+        for name in ("", "failures", "leases", "report", "scratch", "scratch/filled", *shelves):
+            check_writable(self.root / name)
 
     def read_text(self, name: str) -> str | None:
         """A small file of the study, None where there is none."""
+        path = self.root / name
         try:
-            return (self.root / name).read_text(encoding="utf-8")
-        except FileNotFoundError:
+            with reading(str(path)):
+                data = _regular_bytes(str(path))
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        return decode(data, str(path))
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file of the study as a whole."""
@@ -204,12 +231,41 @@ class LocalStore:
 
 def difference(base: str, name: str, size: int, sha256: str | None) -> str | None:
     """One line if the file `base/name` has another size or digest than was written; FileNotFoundError if it is not there."""
-    found = os.stat(f"{base}/{name}").st_size
-    if found != size:
-        return f"{name} has {found} bytes, {size} were written"
+    found = os.stat(f"{base}/{name}")
+    if not stat.S_ISREG(found.st_mode):
+        return f"{name} is no regular file"
+    if found.st_size != size:
+        return f"{name} has {found.st_size} bytes, {size} were written"
     if sha256 is not None and file_record(Path(base, name)).sha256 != sha256:
         return f"{name} was changed after it was written (its digest differs)"
     return None
+
+
+NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
+"""What the system says where something is not there, or is nothing that a study wrote; all else may pass."""
+
+
+@contextmanager
+def reading(place: str) -> Iterator[None]:
+    """Turn an error that says nothing about the file (permission, I/O, too many open files) into UnreadableError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_FILE or isinstance(error, FileNotFoundError):  # fsspec gives no number
+            raise
+        raise UnreadableError(
+            f"{error.filename or place} cannot be read now ({error.strerror or error}): it was left as it is; "
+            "mend that and run again"
+        ) from error
+
+
+def _regular_bytes(path: str) -> bytes:
+    """The content of a file; of a pipe, which would be waited for, nothing."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+    with open(handle, "rb", buffering=0) as stream:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return b""
+        return stream.readall()
 
 
 def _renamed(filled: Path, place: Path) -> bool:
@@ -303,12 +359,12 @@ def read_failures(store: Store) -> dict[str, FailureRecord]:
     found = {}
     for name in store.names("failures"):
         cell = name.removesuffix(".json")
-        text = store.read_text(f"failures/{name}")
-        if text is None or not ID.fullmatch(cell):
-            continue
         try:
+            text = store.read_text(f"failures/{name}")
+            if text is None or not ID.fullmatch(cell):
+                continue
             found[cell] = FailureRecord.model_validate_json(text)
-        except ValidationError:
+        except (ValidationError, UserError):
             found[cell] = FailureRecord(
                 format=FORMAT, id=cell, kind="unknown", label=cell, cause="machine", line="its report is damaged",
                 traceback="", when="",

@@ -1,19 +1,21 @@
 """Statistics of a study: means and spread over seeds, paired differences, speed-ups, each with how sure one may be.
 
-The unit of doubt is named: `over: tasks` draws tasks (each value a mean over seeds), `over: seeds` draws seeds (each a
-mean over tasks). Intervals are bootstrap intervals, p values come from flips of signs and are corrected by Holm within a
-family (analysis/statistics.py). From one seed nothing is called significant, whatever the tasks say, and the table says
-so; from fewer than four pairs there is no interval.
+The unit of doubt is named: `over: tasks` takes tasks as the pairs (each value a mean over seeds), `over: seeds` seeds
+(each a mean over tasks of one metric). p values come from flips of signs, corrected by Holm within a family; intervals
+are what that test does not reject, so that the two never contradict each other (analysis/statistics.py). From one seed
+no p value is given, whatever the tasks say. Fewer than six pairs cannot come out significant at 5 % whatever they are:
+they have no interval, are left out of the correction, and the table says so.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from analysis.statistics import PairedDifference, holm, paired_difference
+from analysis.prediction import PREDICTION_COLUMNS
+from analysis.statistics import PairedDifference, holm, paired_difference, refused_claim
 from prompttransfer.study import results as r
 
 if TYPE_CHECKING:
@@ -37,13 +39,15 @@ COMPARISON_COLUMNS = {
     "family": "comparisons whose p values are corrected together",
     "backbone": "the model that was run; for a projector what it joins and how it was fitted",
     "comparison": "what is compared, as first minus second, or as a ratio for speed-ups",
-    "over": "what is drawn in the bootstrap: tasks (values are means over seeds) or seeds (means over tasks)",
+    "over": "what the pairs are: tasks (values are means over seeds) or seeds (means over tasks)",
     "value": "mean difference; for a speed-up the geometric mean of the ratio",
-    "low": "lower end of the 95 % bootstrap interval",
+    "low": "lower end of the 95 % interval: the least mean that sign flips do not reject; empty for fewer than six pairs",
     "high": "upper end",
-    "p": "two-sided p value by sign flips; empty from one seed",
-    "p_holm": "p corrected by Holm within the family",
-    "significant": "yes or no at 0.05 after correction; empty where it may not be claimed",
+    "p": "two-sided p value by sign flips, for other tasks or other seeds as `over` says; empty from one seed",
+    "p_holm": "p corrected by Holm within the family and unit; empty where no p could be 0.05 or less",
+    "smallest_p": "the smallest p that so many pairs can give: 0.25 of 3, 0.125 of 4, 0.031 of 6",
+    "smallest_p_holm": "the smallest that p_holm could be; above 0.05 nothing can come out significant",
+    "significant": "yes or no at 0.05 after correction; empty where it may not be claimed or cannot be shown",
     "pairs": "number of pairs behind the value",
     "tasks": "number of target tasks",
     "seeds": "number of seeds",
@@ -86,16 +90,31 @@ class Comparison:
     ratio: bool = False
     notes: tuple[str, ...] = ()
     p_holm: float | None = None
+    family_size: int = 0
+    """Comparisons whose p values were corrected together; 0 where this one was not among them."""
+
+    @property
+    def smallest_p(self) -> float | None:
+        """The smallest p value that its pairs can give."""
+        return self.difference.smallest_p
+
+    @property
+    def can_be_significant(self) -> bool:
+        """Whether so many pairs can give a p value of LEVEL or less before any correction."""
+        return self.smallest_p is not None and self.smallest_p <= LEVEL
 
     def as_row(self) -> dict[str, object]:
         """With the columns of COMPARISON_COLUMNS."""
         show: Callable[[float | None], float | None] = _exp if self.ratio else _same
-        claimed = self.p_holm is not None
-        notes = [*self.notes]
-        if self.seeds < 2:
-            notes.append("one seed: no significance is claimed")
-        if self.difference.interval.reason:
-            notes.append(self.difference.interval.reason)
+        refused = refused_claim(self.seeds)
+        smallest = min(1.0, self.family_size * (self.smallest_p or 0)) if self.family_size else None
+        claimed = self.p_holm is not None and smallest is not None and smallest <= LEVEL
+        notes = [*self.notes, refused, self.difference.interval.reason]
+        if smallest is not None and not claimed:
+            notes.append(
+                f"cannot come out significant: p of {self.difference.pairs} pairs, corrected for "
+                f"{self.family_size} comparisons, is {smallest:.3g} at least"
+            )
         return {
             "family": self.family,
             "backbone": self.backbone,
@@ -104,13 +123,15 @@ class Comparison:
             "value": show(self.difference.mean),
             "low": show(self.difference.interval.low),
             "high": show(self.difference.interval.high),
-            "p": self.difference.p_value if claimed else None,
+            "p": None if refused else self.difference.p_value,
             "p_holm": self.p_holm,
-            "significant": ("yes" if (self.p_holm or 0) < LEVEL else "no") if claimed else "",
+            "smallest_p": self.smallest_p,
+            "smallest_p_holm": smallest,
+            "significant": ("yes" if (self.p_holm or 0) <= LEVEL else "no") if claimed else "",
             "pairs": self.difference.pairs,
             "tasks": self.tasks,
             "seeds": self.seeds,
-            "note": "; ".join(notes),
+            "note": "; ".join(filter(None, notes)),
         }
 
 
@@ -131,13 +152,37 @@ def comparisons(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def corrected(found: Sequence[Comparison]) -> list[Comparison]:
-    """Holm's correction within families; one seed has no p value that may be claimed."""
+    """Holm's correction within families, over the comparisons of several seeds that could come out significant at all."""
     families: dict[tuple[str, str], dict[str, float]] = {}
     for index, one in enumerate(found):
-        if one.difference.p_value is not None and one.seeds > 1:
+        if one.difference.p_value is not None and one.can_be_significant and not refused_claim(one.seeds):
             families.setdefault((one.family, one.over), {})[str(index)] = one.difference.p_value
-    values = {int(index): p for family in families.values() for index, p in holm(family).items()}
-    return [replace(one, p_holm=values.get(index)) for index, one in enumerate(found)]
+    values = {
+        int(index): (p, len(family)) for family in families.values() for index, p in holm(family).items()
+    }
+    return [
+        replace(one, p_holm=values[index][0], family_size=values[index][1]) if index in values else one
+        for index, one in enumerate(found)
+    ]
+
+
+def metrics_of(table: pd.DataFrame) -> dict[str, str]:
+    """Target -> its metric, as the scores say."""
+    scores = table[table["kind"] == "score"]
+    return dict(zip(map(str, scores["target"]), map(str, scores["measure"]), strict=True))
+
+
+def by_metric(rows: pd.DataFrame, metrics: Mapping[str, str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """(", " and the metric, its rows) for every metric of the targets; one part without a name where there is one.
+
+    Scores of different metrics have no mean.
+    """
+    known = rows["target"].map(lambda target: metrics.get(str(target), ""))
+    if known.nunique() < 2:
+        yield "", rows
+        return
+    for metric, part in rows.groupby(known, sort=False):
+        yield f", {metric or 'unknown metric'}", part
 
 
 def compare(
@@ -178,18 +223,20 @@ PAIRS_OF_CONDITIONS = (
 
 def _transfer(table: pd.DataFrame) -> Iterator[Comparison]:
     """Zero-shot transfer by relation of source and target, against one another and the references."""
-    scores = table[table["kind"] == "score"]
-    for backbone, own in scores.groupby("backbone", sort=False):
-        shots = own[own["condition"] == r.ZERO_SHOT]
-        tables = {relation: wide(shots[shots["relation"] == relation]) for relation in (r.SAME, r.DIFFERENT)}
-        tables |= {
-            condition: wide(own[own["condition"] == condition])
-            for condition in (r.OWN, "random prompt", "no prompt")
-        }
-        for first, second in PAIRS_OF_CONDITIONS:
-            yield from compare(
-                "zero-shot", str(backbone), f"{first} minus {second}", tables[first], tables[second]
-            )
+    scores, metrics = table[table["kind"] == "score"], metrics_of(table)
+    for backbone, rows in scores.groupby("backbone", sort=False):
+        for metric, own in by_metric(rows, metrics):
+            shots = own[own["condition"] == r.ZERO_SHOT]
+            tables = {
+                relation: wide(shots[shots["relation"] == relation]) for relation in (r.SAME, r.DIFFERENT)
+            }
+            tables |= {
+                condition: wide(own[own["condition"] == condition])
+                for condition in (r.OWN, "random prompt", "no prompt")
+            }
+            for first, second in PAIRS_OF_CONDITIONS:
+                name = f"{first} minus {second}{metric}"
+                yield from compare("zero-shot", str(backbone), name, tables[first], tables[second])
 
 
 def _tuned(table: pd.DataFrame) -> Iterator[Comparison]:
@@ -204,14 +251,17 @@ def _tuned(table: pd.DataFrame) -> Iterator[Comparison]:
             ]:
                 if relation and group["relation"].nunique() < 2:
                     continue
-                yield from _one_tuned(family, name, relation, part)
+                yield from _one_tuned(family, name, relation, part, metrics_of(table))
 
 
-def _one_tuned(family: str, name: str, relation: str, runs: pd.DataFrame) -> Iterator[Comparison]:
+def _one_tuned(
+    family: str, name: str, relation: str, runs: pd.DataFrame, metrics: Mapping[str, str]
+) -> Iterator[Comparison]:
     import numpy as np
 
-    tested, beside = (wide(runs[runs["measure"] == measure]) for measure in ("test", "test from scratch"))
-    yield from compare(family, name, f"test score minus scratch{relation}", tested, beside)
+    for metric, part in by_metric(runs, metrics):
+        tested, beside = (wide(part[part["measure"] == measure]) for measure in ("test", "test from scratch"))
+        yield from compare(family, name, f"test score minus scratch{relation}{metric}", tested, beside)
     for measure in ("convergence speed-up", "comparable speed-up"):
         ratios = runs[runs["measure"] == measure]
         known = ratios[ratios["value"].notna()].copy()
@@ -234,25 +284,37 @@ def _one_tuned(family: str, name: str, relation: str, runs: pd.DataFrame) -> Ite
 def _projected(table: pd.DataFrame) -> Iterator[Comparison]:
     """Projected prompts against every control of their report, by group of tasks."""
     cells = table[table["kind"] == "projector"]
-    for (by, group), part in cells.groupby(["by", "relation"], sort=False):
-        tables = {condition: wide(rows) for condition, rows in part.groupby("condition", sort=False)}
-        for control in ("random source", "mean constant", "tuned constant", "own prompt", "no prompt"):
-            if "projected" in tables and control in tables:
-                name = f"projected minus {control}, {group}"
-                yield from compare("projectors", str(by), name, tables["projected"], tables[control])
+    metrics = dict(zip(map(str, cells["target"]), map(str, cells["measure"]), strict=True))
+    for (by, group), rows in cells.groupby(["by", "relation"], sort=False):
+        for metric, part in by_metric(rows, metrics):
+            tables = {condition: wide(found) for condition, found in part.groupby("condition", sort=False)}
+            for control in ("random source", "mean constant", "tuned constant", "own prompt", "no prompt"):
+                if "projected" in tables and control in tables:
+                    name = f"projected minus {control}, {group}{metric}"
+                    yield from compare("projectors", str(by), name, tables["projected"], tables[control])
+
+
+INDICATOR_COLUMNS = {
+    "backbone": "the model that was run",
+    "indicator": "the indicator; same-type is the flag that it has to beat",
+    **PREDICTION_COLUMNS,
+    "seeds": "number of seeds behind the scores",
+    "note": "why there is no p value, and which cannot come out significant",
+}
+"""Column of indicators.csv -> what it is."""
 
 
 def predictions(table: pd.DataFrame, types: dict[str, str]) -> pd.DataFrame:
     """Whether indicators predict zero-shot transfer, one row an indicator and backbone (`correlate` in a table).
 
-    Means over seeds; p values are left out of a study of one seed.
+    Means over seeds; p values are left out of a study of one seed, as `correlate` leaves them out.
     """
     import pandas as pd
 
-    from analysis.prediction import predict, prediction_table
+    from analysis.prediction import predict, prediction_table, smallest_p_values
 
     found = []
-    indicators = table[table["kind"] == "indicator"]
+    indicators, metrics = table[table["kind"] == "indicator"], metrics_of(table)
     for backbone, own in table[table["kind"] == "score"].groupby("backbone", sort=False):
         shots = own[own["condition"].isin([r.OWN, r.ZERO_SHOT])]
         transfer = shots.pivot_table(index="source", columns="target", values="value", aggfunc="mean")
@@ -266,13 +328,11 @@ def predictions(table: pd.DataFrame, types: dict[str, str]) -> pd.DataFrame:
         transfer = transfer.div(
             [transfer.loc[t, t] if transfer.loc[t, t] > 0 else float("nan") for t in transfer.columns]
         )
-        answers = prediction_table(predict(transfer, tables, types, common=True))
         seeds = int(shots["seed"].nunique())
-        if seeds < 2:
-            answers[["p_permutation", "p_minus_same_type"]] = float("nan")
-        answers.insert(0, "backbone", str(backbone))
-        answers.insert(1, "indicator", answers.index)
-        found.append(
-            answers.assign(seeds=seeds, note="one seed: no significance is claimed" if seeds < 2 else "")
-        )
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["backbone", "indicator"])
+        answers = predict(transfer, tables, types, metrics=metrics, seeds=seeds, common=True)
+        notes = [refused_claim(seeds), *smallest_p_values(answers)]
+        rows = prediction_table(answers)
+        rows.insert(0, "backbone", str(backbone))
+        rows.insert(1, "indicator", rows.index)
+        found.append(rows.assign(seeds=seeds, note="; ".join(filter(None, notes))))
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(INDICATOR_COLUMNS))

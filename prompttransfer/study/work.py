@@ -29,7 +29,7 @@ from prompttransfer.study.records import (
     now,
 )
 from prompttransfer.study.store import Store, open_store, write_failure
-from tasks.errors import MachineError, UserError
+from tasks.errors import MachineError, UnreadableError, UserError
 
 Cost = Mapping[str, Mapping[str, Json]]
 Tell = Callable[[str], None]
@@ -47,7 +47,7 @@ class Workplace:
     commit: str | None = None
 
 
-State = Literal["done", "busy", "failed", "damaged", "full", "killed"]
+State = Literal["done", "busy", "failed", "damaged", "unreadable", "full", "killed"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Outcome:
 
     unit: str
     state: State
-    """busy: another run has its lease; damaged: an input is; full: the disk is; killed: its process ended."""
+    """busy: another run has its lease; damaged: an input is; unreadable: a file; full: the disk; killed: its process ended."""
     seconds: float = 0.0
     committed: tuple[CellRecord, ...] = ()
     failures: tuple[FailureRecord, ...] = ()
@@ -131,7 +131,9 @@ def work_on(
             if (broken := _broken_input(store, unit)) is not None:
                 return Outcome(unit.id, "damaged", damaged=broken[0], line=broken[1])
             return _make(unit, missing, workplace, store, say, started, begin)
-    except (Exception, SystemExit) as error:
+    except UnreadableError as error:
+        return Outcome(unit.id, "unreadable", line=str(error))
+    except Exception as error:
         if disk_is_full(error):
             line = f"no space left on a disk while {unit.label!r} was made in {workplace.place} ({error})"
             return Outcome(unit.id, "full", line=line)

@@ -7,6 +7,7 @@ import pytest
 from analysis.matrices import (
     align,
     is_reference,
+    merge_seeds,
     order_by_type,
     parse_matrix,
     same_type,
@@ -108,3 +109,19 @@ def test_a_task_without_type_cannot_be_flagged():
 )
 def test_names_lose_what_all_of_them_begin_with(labels, prefix):
     assert shared_prefix(labels) == prefix
+
+
+def test_rows_of_several_seeds_become_their_mean_and_are_counted():
+    table = pd.DataFrame(
+        [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [0.0, 0.0]],
+        index=["a-s0", "a-s1", "b-s0", "no prompt"],
+        columns=["a", "b"],
+    )
+    merged, seeds = merge_seeds(table, ["a", "b"])
+    assert merged.loc["a"].tolist() == [2, 3] and merged.loc["b"].tolist() == [5, 6]
+    assert list(merged.index) == ["a", "b", "no prompt"] and seeds == 1
+    indicator = pd.DataFrame(np.arange(9.0).reshape(3, 3), index=table.index[:3], columns=table.index[:3])
+    square, _ = merge_seeds(indicator, ["a", "b"])
+    assert square.loc["a", "a"] == np.mean([0, 1, 3, 4]) and square.loc["b", "a"] == np.mean([6, 7])
+    plain, one = merge_seeds(merged, ["a", "b"])
+    assert plain.equals(merged) and one == 1

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from report_example import HOSTILE, TASKS, example
 
+from analysis.prediction import predict
 from analysis.report import Picture, ReportData, View, render_report
 from analysis.report.matrix import cell_text, colour_range
 from tasks.errors import UserError
@@ -127,3 +128,61 @@ def test_cells_are_written_as_people_read_them():
     assert cell_text(0.00123, False, 0.002) == "1.2e-03"
     assert colour_range(pd.DataFrame([[0.1, 0.9]])) == [0.0, 0.9]
     assert colour_range(pd.DataFrame([[0.5, 0.9]])) == [0.5, 0.9]
+
+
+# What the page says follows from its numbers --------------------------------------------------------------------
+
+
+def said(data):
+    """The text of the summary, without marks."""
+    text = re.search(r'<section id="summary">.*?</section>', render_report(data), re.S).group()
+    return re.sub(r"<[^>]+>", "", text)
+
+
+def predicted(transfer, indicator, **settings):
+    tasks = TASKS[:5]
+    view = View("raw", pd.DataFrame(transfer, index=tasks, columns=tasks))
+    tables = {"E_concat": pd.DataFrame(indicator, index=tasks, columns=tasks)}
+    return ReportData("t", (view,), predictions=predict(view.table, tables, **settings))
+
+
+def test_an_indicator_with_a_negative_mean_is_not_praised():
+    transfer = np.random.default_rng(0).random((5, 5))
+    text = said(predicted(transfer, -transfer, seeds=3))
+    assert "No indicator predicts transfer here: E_concat has the highest mean Spearman of 1, -1.00" in text
+    assert "ranks sources best" not in text
+
+
+def test_an_indicator_that_is_not_above_chance_is_not_said_to_predict():
+    rng = np.random.default_rng(3)
+    transfer = rng.random((5, 5))
+    data = predicted(transfer, transfer + 2.0 * rng.random((5, 5)), seeds=3)
+    assert data.predictions[0].mean > 0 and data.predictions[0].test_holm.p_value > 0.05
+    assert "No indicator is shown to predict transfer here" in said(data)
+
+
+def test_one_seed_shows_nothing_and_several_may():
+    transfer = np.random.default_rng(0).random((5, 5))
+    one, three = (said(predicted(transfer, transfer, seeds=n)) for n in (1, 3))
+    assert "Whether an indicator predicts transfer is not shown here (one seed)" in one
+    assert "E_concat predicts transfer better than chance does" in three and "corrected" in three
+
+
+def test_transfer_below_no_prompt_is_the_headline():
+    tasks = ["a", "b"]
+    table = pd.DataFrame([[0.9, 0.3], [0.2, 0.9], [0.5, 0.5]], index=[*tasks, "no prompt"], columns=tasks)
+    types = {"a": "x", "b": "y"}
+    text = said(ReportData("t", (View("raw", table),), types=types))
+    first = "Transfer does not help here: prompts of tasks of different type score below no prompt at all."
+    assert text.removeprefix("In short").startswith(first)
+    better = table.replace({0.3: 0.7, 0.2: 0.7})
+    assert "does not help" not in said(ReportData("t", (View("raw", better),), types=types))
+
+
+def test_scores_of_different_metrics_are_not_averaged_together():
+    tasks = ["a", "b"]
+    table = pd.DataFrame([[0.9, 0.1], [0.5, 0.3]], index=tasks, columns=tasks)
+    data = ReportData("t", (View("raw", table),), metrics={"a": "accuracy", "b": "token-f1"})
+    text = said(data)
+    assert "accuracy, own prompt0.9" in text and "token-f1, own prompt0.3" in text
+    assert "own prompt0.6" not in text and "not averaged together" in text

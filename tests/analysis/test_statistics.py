@@ -1,7 +1,7 @@
-"""Rank correlation, bootstrap, permutation, Holm: by hand where a hand can do it, else against the plain way."""
+"""Rank correlation, paired differences, Holm: by hand where a hand can do it, else against the plain way."""
 
 import math
-from itertools import permutations
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -10,12 +10,13 @@ from scipy.stats import spearmanr
 
 from analysis.matrices import Aligned
 from analysis.statistics import (
-    bootstrap_interval,
     correlate_targets,
     holm,
     mean_rho,
     paired_difference,
-    permutation_test,
+    paired_interval,
+    refused_claim,
+    smallest_p,
     spearman,
     weighted_spearman,
 )
@@ -82,51 +83,9 @@ def test_weighted_spearman_is_spearman_of_the_repeated_values():
     np.testing.assert_allclose(weighted_spearman(first, second, weights), expected, atol=1e-12)
 
 
-def test_the_bootstrap_of_a_perfect_indicator_is_one_at_both_ends():
-    interval = bootstrap_interval(random_pair(8))
-    assert (interval.low, interval.high) == (pytest.approx(1), pytest.approx(1))
-
-
-def test_the_bootstrap_interval_holds_the_mean_and_does_not_move_with_the_clock():
-    pair = random_pair(10, agree=0.6)
-    first, again = bootstrap_interval(pair, seed=3), bootstrap_interval(pair, seed=3)
-    assert first == again
-    assert first.low < mean_rho(correlate_targets(pair)) < first.high
-
-
-def test_the_interval_of_a_flag_that_few_sources_share_holds_its_mean():
-    # Four types of two tasks: each target has one source of its type, which many draws miss.
-    pair = random_pair(8, agree=0.5)
-    for i in range(8):
-        for j in range(8):
-            pair.indicator.iloc[i, j] = float(i // 2 == j // 2)
-            pair.transfer.iloc[i, j] += 2.0 * (i // 2 == j // 2)
-    interval = bootstrap_interval(pair)
-    assert interval.low < mean_rho(correlate_targets(pair)) < interval.high
-
-
-def test_fewer_than_four_tasks_get_no_interval_and_the_reason():
-    interval = bootstrap_interval(random_pair(3))
-    assert interval.low is None and "3 tasks" in interval.reason and "4" in interval.reason
-    assert permutation_test(random_pair(3)).p_value is None
-
-
-def test_the_permutation_test_takes_all_orders_of_few_tasks():
-    pair = random_pair(4, agree=0.7)
-    observed = mean_rho(correlate_targets(pair))
-    reached = 0
-    for order in permutations(range(4)):
-        moved = pair.indicator.iloc[list(order), list(order)]
-        moved.index = moved.columns = pair.transfer.columns
-        reached += mean_rho(correlate_targets(Aligned(pair.transfer, moved))) >= observed - 1e-12
-    test = permutation_test(pair)
-    assert test.shuffles == 24 and test.p_value == pytest.approx(reached / 24)
-
-
-def test_the_permutation_test_finds_agreement_and_not_noise():
-    assert permutation_test(random_pair(9, agree=1.0)).p_value < 0.01
-    noise = [permutation_test(random_pair(7, seed=s, agree=0.0), shuffles=300).p_value for s in range(40)]
-    assert 0.3 < np.mean(noise) < 0.7
+def test_one_seed_is_refused_a_p_value_and_several_are_not():
+    assert "no p value is given" in refused_claim(1)
+    assert refused_claim(2) == refused_claim(None) == ""
 
 
 def test_holm_by_hand():
@@ -141,9 +100,60 @@ def test_a_paired_difference_flips_all_signs_of_few_pairs():
     # differences 1 2 3 4: only all plus and all minus reach a mean of 2.5, 2 of 16
     result = paired_difference([2, 4, 6, 8], [1, 2, 3, 4])
     assert result.mean == pytest.approx(2.5) and result.p_value == pytest.approx(2 / 16)
-    assert 1 <= result.interval.low < 2.5 < result.interval.high <= 4
+
+
+@pytest.mark.parametrize("count", [5, 7, 9])
+def test_the_sign_flip_p_value_is_that_of_all_flips(count):
+    difference = np.random.default_rng(count).normal(0.4, size=count).round(1)  # with ties
+    flips = [abs(np.dot(signs, difference)) for signs in product([-1, 1], repeat=count)]
+    expected = np.mean(np.array(flips) >= abs(difference.sum()) - 1e-12)
+    assert paired_difference(difference, np.zeros(count)).p_value == pytest.approx(expected)
+
+
+def test_six_pairs_have_the_interval_from_the_least_to_the_most():
+    # 2 of 64 flips may be beyond: only a centre below (or above) all six is rejected
+    interval = paired_interval([3, 1, 4, 1.5, 9, 2.6])
+    assert (interval.low, interval.high) == (1, 9)
+
+
+def test_fewer_than_six_pairs_have_no_interval_and_the_smallest_p_is_said():
+    result = paired_difference([1, 2, 3, 4.5], [0, 0, 0, 0])
+    assert result.interval.low is None and result.smallest_p == 0.125
+    assert "4 pairs" in result.interval.reason and "0.125" in result.interval.reason
+    assert "at least 6 pairs" in result.interval.reason
+
+
+@pytest.mark.parametrize("count", [6, 8, 13, 14, 30])
+def test_the_interval_excludes_zero_exactly_where_the_test_rejects(count):
+    rng = np.random.default_rng(count)
+    for _ in range(30):
+        result = paired_difference(rng.normal(0.5, size=count), np.zeros(count))
+        outside = not result.interval.low <= 0 <= result.interval.high
+        assert outside == (result.p_value <= 0.05)
+
+
+def test_the_smallest_p_is_reached_when_all_differences_have_one_sign():
+    for count in (3, 4, 6, 40):
+        result = paired_difference(np.arange(1, count + 1), np.zeros(count))
+        assert result.p_value == pytest.approx(smallest_p(count)) == result.smallest_p
+    assert [smallest_p(n) for n in (3, 4, 6)] == [0.25, 0.125, 0.03125]
+
+
+@pytest.mark.parametrize(("shape", "true"), [("normal", 0.0), ("uniform", 0.5), ("gamma", 2.0)])
+@pytest.mark.parametrize("count", [6, 8, 12])
+def test_the_interval_of_a_paired_difference_covers_what_it_says(shape, true, count):
+    rng = np.random.default_rng(count)
+    draw = {"normal": rng.normal, "uniform": rng.random, "gamma": lambda size: rng.gamma(2.0, size=size)}[
+        shape
+    ]
+    held = 0
+    for _ in range(400):
+        interval = paired_interval(draw(size=count))
+        held += interval.low <= true <= interval.high
+    assert 0.91 < held / 400 < 0.99
 
 
 def test_pairs_with_a_missing_side_are_not_counted():
     assert paired_difference([1, 2, np.nan, 4, 5], [0, 0, 0, 0, 0]).pairs == 4
+    assert paired_difference([np.nan], [0]).mean is None
     assert "3 pairs" in paired_difference([1, 2, 3], [0, 0, 0]).interval.reason

@@ -231,12 +231,20 @@ def test_two_tasks_of_one_name_are_refused_before_anything_is_made(world, capsys
 
 
 def test_names_of_tuned_prompts_are_looked_at_before_training(world, capsys) -> None:
-    assert train() == 0
     long = "x" * 115
-    record = json.loads((world / "p" / "film" / "prompt.json").read_text())
-    (world / "p" / "film" / "prompt.json").write_text(json.dumps({**record, "name": long}))
+    (world / "long.yaml").write_text((world / "film.yaml").read_text().replace("film", long))
+    (world / "data" / "film").rename(world / "data" / long)
+    assert train(task="long.yaml") == 0
     assert transfer("--tune", "--steps", "1") == 2
     assert "name of a tuned prompt" in capsys.readouterr().err
-    (world / "p" / "film" / "prompt.json").write_text(json.dumps({**record, "name": "../../esc"}))
+    assert not (world / "t").exists() and not list(world.glob(".training-*"))
+
+
+def test_a_prompt_whose_name_leads_elsewhere_is_refused_when_it_is_read(world, capsys) -> None:
+    assert train() == 0
+    path = world / "p" / "film" / "prompt.json"
+    path.write_text(path.read_text().replace('"name": "film"', '"name": "../../esc"'))
+    for verb in (("evaluate", "p", "--task", "film.yaml"), ("compare", "p"), ("export", "p", "-o", "x.npy")):
+        assert run(*verb) == 2
     assert transfer("--tune", "--steps", "1") == 2
     assert not (world / "t").exists() and not list(world.glob(".training-*"))

@@ -151,6 +151,34 @@ def test_correlate_writes_tables_and_prints_every_indicator(matrices):
     assert list(read_matrix(matrices / "out" / "per_target.csv").columns) == TASKS
 
 
+def test_correlate_gives_no_p_value_from_one_seed_and_says_so(matrices):
+    arguments = ["correlate", "--transfer", matrices / "transfer.csv", "--indicator", matrices / "similarity_ON.csv",
+                 "--draws", 50]  # fmt: skip
+    one, three = (json.loads(run(*arguments, "--json", *more)) for more in ((), ("--seeds", 3)))
+    assert (one["seeds"], three["seeds"]) == (1, 3)
+    for record, there in ((one, False), (three, True)):
+        found = next(a for a in record["indicators"] if a["indicator"] == "ON")
+        assert found["interval"]["low"] is not None
+        p_values = [found[name]["p_value"] for name in ("permutation_test", "permutation_test_within_types", "minus_same_type")]  # fmt: skip
+        assert [p is not None for p in p_values] == [there] * 3
+    assert "one seed: no p value is given" in run(*arguments)
+    assert "one-sided" in run(*arguments)
+
+
+def test_correlate_counts_the_seeds_that_rows_are_named_after(matrices):
+    table = read_matrix(matrices / "transfer.csv").loc[TASKS]
+    table.index = [f"{task}-s0" for task in TASKS]
+    both = pd.concat([table, table.rename(index=lambda name: name.replace("-s0", "-s1"))])
+    both.to_csv(matrices / "seeds.csv")
+    record = json.loads(run("correlate", "--transfer", matrices / "seeds.csv", "--indicator",
+                            matrices / "similarity_ON.csv", "--draws", 50, "--json"))  # fmt: skip
+    assert record["seeds"] == 2
+    assert record["indicators"][0]["permutation_test"]["p_value"] is not None
+    assert any(
+        "cannot come out significant" in note for note in record["notes"]
+    )  # sst2, imdb and mnli, snli: 4 orders
+
+
 def test_correlate_says_why_a_number_is_missing(matrices):
     (matrices / "flat.csv").write_text(",sst2,imdb,mnli\nsst2,1,1,1\nimdb,1,1,1\nmnli,1,1,1\n")
     arguments = [

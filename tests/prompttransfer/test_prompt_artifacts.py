@@ -65,7 +65,7 @@ def test_a_file_that_was_cut_short_is_one_line(prompt, tmp_path, keep):
     folder = save_prompt(prompt, tmp_path / "p")
     file = folder / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(UserError, match="may be cut short") as caught:
+    with pytest.raises(UserError, match="cut short") as caught:
         load_prompt(folder)
     assert "\n" not in str(caught.value)
 
@@ -73,7 +73,7 @@ def test_a_file_that_was_cut_short_is_one_line(prompt, tmp_path, keep):
 def test_a_missing_file_is_named(prompt, tmp_path):
     folder = save_prompt(prompt, tmp_path / "p")
     (folder / "adapter_model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"adapter_model\.safetensors is missing"):
+    with pytest.raises(UserError, match=r"no prompt file .*adapter_model\.safetensors"):
         load_prompt(folder)
 
 

@@ -182,7 +182,7 @@ def test_a_damaged_state_is_one_clear_error(tiny, tmp_path):
         )
     (state,) = tmp_path.iterdir()
     state.write_bytes(state.read_bytes()[:-20])
-    with pytest.raises(UserError, match=r"is damaged .* delete it"):
+    with pytest.raises(UserError, match=r"is damaged .*delete it"):
         train_prompts(tiny("roberta"), jobs(), recipe(), options=TrainingOptions(tmp_path))
 
 

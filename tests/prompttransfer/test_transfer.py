@@ -147,6 +147,22 @@ def test_the_summary_leaves_self_out_and_keeps_reference_rows_apart():
     assert math.isnan(matrix().summary({"a": "x", "b": "x", "c": "x"})["different type"])
 
 
+def test_scores_of_different_metrics_have_no_common_mean():
+    one = TransferMatrix(
+        sources=("a", "b", "c", NO_PROMPT),
+        source_tasks=("a", "b", "c", NO_PROMPT),
+        targets=("a", "b", "c"),
+        values=torch.tensor([[0.9, 0.6, 0.2], [0.7, 0.9, 0.3], [0.5, 0.4, 0.8], [0.5, 0.5, 0.1]]),
+        metrics=("accuracy", "accuracy", "token-f1"),
+    )
+    summary = one.summary({"a": "x", "b": "x", "c": "y"})
+    assert summary["same type, accuracy"] == pytest.approx((0.6 + 0.7) / 2)
+    assert summary["different type, accuracy"] == pytest.approx((0.5 + 0.4) / 2)
+    assert summary["different type, token-f1"] == pytest.approx((0.2 + 0.3) / 2)
+    assert summary["no prompt, token-f1"] == pytest.approx(0.1)
+    assert math.isnan(summary["same type, token-f1"]) and "same type" not in summary
+
+
 def test_labels_that_do_not_fit_the_values_are_refused():
     with pytest.raises(ValueError, match=r"\[1, 2\], labels are 1 x 1"):
         TransferMatrix(sources=("a",), source_tasks=("a",), targets=("b",), values=torch.zeros(1, 2))

@@ -157,7 +157,9 @@ def test_comparisons_say_what_they_are_over(tables):
     assert set(found["family"]) == {"zero-shot", "TPT_task", "TPT_model", "projectors"}
     assert set(found["over"]) == {"tasks", "seeds"}
     assert (found["significant"] == "").all()  # two seeds and three tasks are too few for any interval
-    assert found["note"].str.contains("at least 4 are needed").all()
+    assert found["note"].str.contains("at least 6 pairs are needed").all()
+    assert found["note"].str.contains("cannot give a p below").all()
+    assert (found["smallest_p"] == 2.0 ** (1 - found["pairs"])).all()
 
 
 def test_the_report_is_pages_and_tables(small, tmp_path):

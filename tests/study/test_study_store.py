@@ -82,7 +82,7 @@ def test_the_graph_is_kept_beside_its_cells(finished):
     [
         (lambda folder: (folder / "number.json").write_text("{"), "has 1 bytes"),
         (lambda folder: (folder / "number.json").unlink(), "number.json is missing"),
-        (lambda folder: (folder / RECORD).write_text("{"), "cannot be read"),
+        (lambda folder: (folder / RECORD).write_text("{"), "is no record"),
         (lambda folder: (folder / RECORD).unlink(), "cell.json is missing"),
     ],
 )

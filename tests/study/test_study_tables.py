@@ -1,0 +1,150 @@
+"""The statistics of a study from tables made by hand: what few seeds can say, and what has no mean."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from prompttransfer.study.reports import headlines, overview
+from prompttransfer.study.results import COLUMNS
+from prompttransfer.study.tables import (
+    COMPARISON_COLUMNS,
+    INDICATOR_COLUMNS,
+    compare,
+    comparisons,
+    corrected,
+    predictions,
+)
+
+TASKS = {f"t{i}": "ab"[i % 2] for i in range(8)}
+
+
+def results(rows):
+    table = pd.DataFrame([{"kind": "score", "backbone": "tiny", "by": "", **row} for row in rows])
+    return table.reindex(columns=list(COLUMNS))
+
+
+def scores(seeds=3, gain=0.2, metrics=None):
+    """Every task on every other; prompts of the same type gain, no prompt is at 0.5."""
+    rng, rows = np.random.default_rng(0), []
+    for target, kind in TASKS.items():
+        metric = (metrics or {}).get(target, "accuracy")
+        for seed in range(seeds):
+            for source, other in TASKS.items():
+                same = kind == other
+                value = 0.5 + (0.4 if source == target else gain if same else 0.0) + 0.02 * rng.random()
+                rows.append(
+                    {
+                        "source": source,
+                        "target": target,
+                        "seed": seed,
+                        "measure": metric,
+                        "value": value,
+                        "condition": "own prompt" if source == target else "zero-shot",
+                        "relation": "own" if source == target else "same type" if same else "different type",
+                    }
+                )
+            rows.append(
+                {"target": target, "seed": seed, "measure": metric, "value": 0.5, "condition": "no prompt"}
+            )
+    return results(rows)
+
+
+def wide(values):
+    return pd.DataFrame(values, dtype=float)
+
+
+def test_four_seeds_cannot_come_out_significant_and_say_so():
+    first = wide(np.full((8, 4), 0.7) + 0.01 * np.arange(4))
+    over_tasks, over_seeds = (
+        one.as_row() for one in corrected(list(compare("f", "m", "n", first, first * 0)))
+    )
+    assert over_seeds["p"] == over_seeds["smallest_p"] == 0.125
+    assert (over_seeds["low"], over_seeds["p_holm"], over_seeds["significant"]) == (None, None, "")
+    assert (
+        "sign flips of 4 pairs cannot give a p below 0.125, at least 6 pairs are needed" in over_seeds["note"]
+    )
+    assert over_tasks["significant"] == "yes" and over_tasks["p_holm"] == 2 / 2**8
+
+
+def test_a_correction_that_no_p_value_survives_is_said():
+    first = wide(np.full((6, 2), 0.7) + 0.01 * np.arange(6)[:, None])
+    pair = [one for name in "ab" for one in compare("f", "m", name, first, first * 0) if one.over == "tasks"]
+    rows = [one.as_row() for one in corrected(pair)]
+    for row in rows:
+        assert row["p"] == 1 / 32 and row["smallest_p_holm"] == 2 / 32
+        assert row["significant"] == "" and "corrected for 2 comparisons, is 0.0625 at least" in row["note"]
+
+
+def test_one_seed_has_no_p_value():
+    first = wide(np.full((8, 1), 0.7))
+    (row,) = (one.as_row() for one in corrected(list(compare("f", "m", "n", first, first * 0))))
+    assert row["p"] is None and row["significant"] == "" and "one seed" in row["note"]
+
+
+def test_an_interval_leaves_out_zero_exactly_where_p_is_at_most_five_per_cent():
+    table = comparisons(scores(seeds=7))
+    known = table[table["low"].notna() & table["p"].notna()]
+    assert len(known)
+    outside = (known["low"] > 0) | (known["high"] < 0)
+    assert (outside == (known["p"] <= 0.05)).all()
+    assert list(table.columns) == list(COMPARISON_COLUMNS)
+
+
+def test_comparisons_are_within_a_metric():
+    table = comparisons(scores(metrics={"t6": "token-f1", "t7": "token-f1"}))
+    over_tasks = table[table["over"] == "tasks"].set_index("comparison")
+    assert over_tasks.loc["same type minus different type, accuracy", "tasks"] == 6
+    assert over_tasks.loc["same type minus different type, token-f1", "tasks"] == 2
+    assert "same type minus different type" not in over_tasks.index
+
+
+def test_the_overview_has_a_mean_a_metric():
+    found = overview(scores(metrics={"t7": "token-f1"}))
+    none = found[found["condition"] == "no prompt"].set_index("metric")
+    assert none["values"].to_dict() == {"accuracy": 21, "token-f1": 3}
+
+
+def test_the_headline_is_that_transfer_is_below_no_prompt_where_it_is():
+    nothing = pd.DataFrame(columns=list(INDICATOR_COLUMNS))
+    (bad,) = headlines(overview(scores(gain=-0.2)), nothing)
+    assert bad.startswith("tiny, accuracy: prompts of tasks of same type score below no prompt")
+    (good,) = headlines(overview(scores(gain=0.2)), nothing)
+    assert "prompts of other tasks score above no prompt" in good
+
+
+def indicator_rows(table, seeds):
+    return results(
+        {
+            "kind": "indicator", "source": a, "target": b, "seed": seed, "by": "E", "measure": "similarity",
+            "value": table[i, j],
+        }
+        for seed in range(seeds) for i, a in enumerate(TASKS) for j, b in enumerate(TASKS)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_indicators_have_p_values_from_several_seeds_only(seeds):
+    noise = np.random.default_rng(5).random((8, 8))
+    found = predictions(pd.concat([scores(seeds), indicator_rows(noise, seeds)]), TASKS)
+    assert list(found.columns) == list(INDICATOR_COLUMNS)
+    row = found.set_index("indicator").loc["E"]
+    assert ("one seed" in row["note"]) == (seeds == 1)
+    for name in ("p_permutation", "p_within_types", "p_minus_same_type"):
+        assert pd.isna(row[name]) == (seeds == 1)
+        assert row[f"smallest_{name}_holm"] > 0
+    assert "smallest that" in row["note"]
+
+
+def test_the_headline_does_not_praise_an_indicator_that_does_not_predict():
+    flag = np.equal.outer(list(TASKS.values()), list(TASKS.values())).astype(float)
+    noise = np.random.default_rng(5).random((8, 8))
+    table = scores(3)
+
+    def line(values):
+        rows = predictions(pd.concat([table, indicator_rows(values, 3)]), TASKS)
+        return headlines(overview(table), rows)[-1]
+
+    assert "no indicator predicts transfer: E has the highest mean Spearman of 1, -" in line(
+        -flag + 0.1 * noise
+    )
+    assert "E predicts transfer better than chance does" in line(flag + 0.1 * noise)
