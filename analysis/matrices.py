@@ -20,7 +20,15 @@ import pandas as pd
 from tasks.errors import UserError
 from tasks.task import TYPES as TYPE_ORDER
 
-REFERENCE_ROWS = ("no prompt", "random prompt", "random", "majority", "majority class", "full fine-tuning")
+REFERENCE_ROWS = (
+    "no prompt",
+    "no prompt, calibrated",
+    "random prompt",
+    "random",
+    "majority",
+    "majority class",
+    "full fine-tuning",
+)
 
 # The names that Su et al. 2022 give the tasks in their published matrices (they differ in spelling from the hub's).
 PUBLISHED_TYPES: dict[str, str] = {

@@ -141,6 +141,7 @@ def predict(
 
     def answer(name: str, pair: Aligned) -> Prediction:
         targets, choices = correlate_targets(pair, include_self=include_self), choose_sources(pair)
+        by_metric = _by_metric(choices, metrics or {})
         shuffled = {"include_self": include_self, "shuffles": draws, "seed": seed}
         inside = types is not None and name != BASELINE
         return Prediction(
@@ -152,8 +153,9 @@ def predict(
             within=permutation_test(pair, types=types, **shuffled) if inside else None,  # type: ignore[arg-type]
             against_baseline=_against(pair, pairs.get(BASELINE), include_self, draws, seed),
             choices=choices,
+            choice=next(iter(by_metric.values())) if len(by_metric) == 1 else None,
+            choice_by_metric=by_metric,
             notes=pair.notes,
-            **_choice(choices, metrics),
         )
 
     answers = [answer(name, pair) for name, pair in pairs.items()]
@@ -163,16 +165,13 @@ def predict(
     return tuple(_corrected(ranked))
 
 
-def _choice(choices: tuple[TargetChoice, ...], metrics: Mapping[str, str] | None) -> dict[str, object]:
-    """The means over targets, by metric, and over all where all have one metric."""
-    groups: dict[str, list[TargetChoice]] = {}
-    for choice in choices:
-        groups.setdefault((metrics or {}).get(choice.target, ""), []).append(choice)
-    found = {name: summarise(tuple(group)) for name, group in groups.items()}
-    return {
-        "choice": next(iter(found.values())) if len(found) == 1 else None,
-        "choice_by_metric": {name: summary for name, summary in found.items() if summary},
+def _by_metric(choices: tuple[TargetChoice, ...], metrics: Mapping[str, str]) -> dict[str, ChoiceSummary]:
+    """Metric ("" where none is known) -> the means over its targets."""
+    names = dict.fromkeys(metrics.get(c.target, "") for c in choices)
+    found = {
+        name: summarise(tuple(c for c in choices if metrics.get(c.target, "") == name)) for name in names
     }
+    return {name: summary for name, summary in found.items() if summary is not None}
 
 
 def _against(

@@ -23,9 +23,10 @@ from prompttransfer.layouts import find_layout
 from prompttransfer.prompt import Prompt
 from prompttransfer.recipes import recipe_for
 from prompttransfer.training import Job, TrainingOptions, origins_of, train_prompts
-from tasks.catalog import find_task
+from tasks.catalog import all_tasks, find_task
 from tasks.errors import UserError
 from tasks.loading import Splits, load_splits
+from tasks.records import KEPT, own_task
 from tasks.task import Task
 
 Tell = Callable[[str], None]
@@ -101,13 +102,17 @@ def gather(
 def other_tasks(
     given: Mapping[str, Sequence[Prompt]], wanted: Mapping[str, Task], target: Backbone, tell: Tell
 ) -> dict[str, Task]:
-    """The catalogue's tasks that have source prompts, are not wanted already, and that the target can do."""
+    """The known tasks that have source prompts, are not wanted already, and that the target can do.
+
+    A task that the catalogue has not is the one that its prompts keep.
+    """
     others = {}
-    for name in given:
+    for name, prompts in given.items():
         if name in wanted:
             continue
         try:
-            task = find_task(name)
+            kept = own_task(name, {f"prompt {p.name!r}": p.data.get(KEPT) for p in prompts})
+            task = kept if kept is not None and name not in all_tasks() else find_task(name)
             target.check_task(task)
         except UserError as error:
             tell(f"left out: {error}")

@@ -34,7 +34,7 @@ from prompttransfer.recipes import recipe_for
 from prompttransfer.reuse import Target, common_layout
 from prompttransfer.training import Job, TrainingOptions, train_prompts
 from tasks.errors import UserError
-from tasks.loading import Splits
+from tasks.loading import Splits, sample
 
 FEW_SHOT_LOSS, ADVICE = "few-shot-loss", "recommend"
 KNOWN_WITHOUT_PROBE = (FEW_SHOT, FEW_SHOT_LOSS, BASELINE)
@@ -142,8 +142,9 @@ def recommend(
     max_length: int | None = None,
     aggregation: str | None = None,
     options: TrainingOptions | None = None,
+    seed: int = 0,
 ) -> list[Recommendation]:
-    """Rank the source prompts for every target from its first `rows` training rows (`in_order`).
+    """Rank the source prompts for every target from `rows` of its training rows, drawn by `seed` (`in_order`).
 
     `types` is task -> type for the flag that costs nothing. `probe_steps` 0 leaves the probe and all that needs it
     out; the default is a twentieth of the recipe, at least 30. `leave_own_out` drops a target's own prompts from its
@@ -152,7 +153,7 @@ def recommend(
     if rows < 1:
         raise UserError(f"--rows {rows}: at least one labelled row is needed")
     layout = common_layout(backbone, prompts)
-    few = [_with_rows(target, rows) for target in targets]
+    few = [_with_rows(target, rows, seed) for target in targets]
     sources = {
         t.task.name: [p for p in prompts if not (leave_own_out and p.task == t.task.name)] for t in few
     }
@@ -175,9 +176,12 @@ def recommend(
     ]
 
 
-def _with_rows(target: Target, rows: int) -> Target:
-    """The target with its first training rows on every side: nothing else of it is looked at, least of all its test."""
-    few = target.splits.train[:rows]
+def _with_rows(target: Target, rows: int, seed: int) -> Target:
+    """The target with a few training rows on every side: nothing else of it is looked at, least of all its test.
+
+    They are drawn, because many data sets are sorted by label.
+    """
+    few = sample(target.splits.train, seed, rows)
     return Target(target.task, Splits(few, few, few, target.splits.source, target.splits.revision))
 
 

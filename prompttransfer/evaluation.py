@@ -87,7 +87,22 @@ def evaluate_bank(
 
     A bank of length 0 measures the backbone without a prompt. `advance` is called with the number of rows done.
     """
-    predictions, losses = predict(backbone, bank, encoded, advance=advance)
+    return _scores(encoded, *predict(backbone, bank, encoded, advance=advance))
+
+
+def evaluate_calibrated(
+    backbone: Backbone, bank: Tensor, encoded: EncodedTask, bias: Tensor
+) -> tuple[list[Score], list[Score]]:
+    """The scores of every prompt as they are and less the `bias` of its label words, from the same passes.
+
+    `bias` is [prompts, classes], the log-probabilities that calibration.py takes for each prompt's bias.
+    """
+    raw, calibrated = _predict(backbone, bank, encoded, (None, bias))
+    return _scores(encoded, *raw), _scores(encoded, *calibrated)
+
+
+def _scores(encoded: EncodedTask, predictions: list[list[Any]], losses: Tensor | None) -> list[Score]:
+    """What the answers of each prompt are worth."""
     task = encoded.task
     base = chance(task, encoded.examples)
     scores = []
@@ -108,44 +123,85 @@ def evaluate_bank(
     return scores
 
 
-@torch.no_grad()
+Predicted = tuple[list[list[Any]], Tensor | None]
+"""The answer of every prompt for every row, and the mean loss [prompts] of label tasks."""
+
+
 def predict(
     backbone: Backbone, bank: Tensor, encoded: EncodedTask, *, advance: Callable[[int], None] | None = None
-) -> tuple[list[list[Any]], Tensor | None]:
+) -> Predicted:
     """The answer of every prompt for every row (label index or text), and the mean loss [prompts] of label tasks.
 
     The processes of the backbone share the rows, and each has all answers in the end.
     """
+    return _predict(backbone, bank, encoded, (None,), advance)[0]
+
+
+@torch.no_grad()
+def _predict(
+    backbone: Backbone,
+    bank: Tensor,
+    encoded: EncodedTask,
+    biases: Sequence[Tensor | None],
+    advance: Callable[[int], None] | None = None,
+) -> list[Predicted]:
+    """What `predict` gives, once for each of the `biases` [prompts, classes] that are taken from the label words' scores."""
     count = len(bank)
-    answers: list[list[Any]] = [[None] * len(encoded.rows) for _ in range(count)]
-    losses = None if encoded.task.generates else torch.zeros(count, dtype=torch.float64)
+    tallies = [_Tally(encoded, count) for _ in biases]
     for indices, batch in batches(backbone, encoded, prompts=count, processes=backbone.processes):
         prompts = bank.to(backbone.device).repeat_interleave(batch.rows, dim=0)
         wide = repeat(batch, count)
-        if losses is None:
-            written: Sequence[Any] = backbone.generate(
-                prompts, wide, max_new_tokens=NEW_TOKENS[encoded.task.kind]
-            )
+        if encoded.task.generates:
+            written = backbone.generate(prompts, wide, max_new_tokens=NEW_TOKENS[encoded.task.kind])
+            for tally in tallies:
+                tally.write(written, indices, batch.rows)
         else:
             scores = backbone.label_scores(prompts, wide)
             assert wide.labels is not None
-            row_losses = -scores.gather(1, wide.labels.clamp(min=0)[:, None]).squeeze(1)
-            own = row_losses.reshape(count, -1)[:, : len(indices)]
-            losses += own.double().sum(dim=1).cpu()
-            written = scores.argmax(dim=1).tolist()
-        for position, answer in enumerate(written):
-            prompt, row = divmod(position, batch.rows)
-            if row < len(indices):
-                answers[prompt][indices[row]] = answer
+            for tally, bias in zip(tallies, biases, strict=True):
+                tally.choose(_less(scores, bias, batch.rows), wide.labels, indices, batch.rows)
         if advance is not None:
             advance(len(indices))
-    answers, losses = _joined(backbone.processes.gather((answers, losses)))
-    return answers, None if losses is None else losses / len(encoded.rows)
+    return [tally.finish(backbone.processes) for tally in tallies]
 
 
-def _joined(
-    found: Sequence[tuple[list[list[Any]], Tensor | None]],
-) -> tuple[list[list[Any]], Tensor | None]:
+def _less(scores: Tensor, bias: Tensor | None, rows: int) -> Tensor:
+    """Log-probabilities over the label words once their bias is taken off; `scores` [prompts x rows, classes]."""
+    if bias is None:
+        return scores
+    return torch.log_softmax(scores - bias.to(scores).repeat_interleave(rows, dim=0), dim=-1)
+
+
+class _Tally:
+    """The answers and losses of a bank on the rows of a task, as batches come in."""
+
+    def __init__(self, encoded: EncodedTask, prompts: int):
+        self.rows = len(encoded.rows)
+        self.answers: list[list[Any]] = [[None] * self.rows for _ in range(prompts)]
+        self.losses = None if encoded.task.generates else torch.zeros(prompts, dtype=torch.float64)
+
+    def choose(self, scores: Tensor, labels: Tensor, indices: Sequence[int], rows: int) -> None:
+        """Take the best label of each row; of a batch of `rows` rows only those of `indices` count."""
+        assert self.losses is not None
+        row_losses = -scores.gather(1, labels.clamp(min=0)[:, None]).squeeze(1)
+        own = row_losses.reshape(len(self.answers), -1)[:, : len(indices)]
+        self.losses += own.double().sum(dim=1).cpu()
+        self.write(scores.argmax(dim=1).tolist(), indices, rows)
+
+    def write(self, written: Sequence[Any], indices: Sequence[int], rows: int) -> None:
+        """Put the answers of a batch at their places."""
+        for position, answer in enumerate(written):
+            prompt, row = divmod(position, rows)
+            if row < len(indices):
+                self.answers[prompt][indices[row]] = answer
+
+    def finish(self, processes: Processes) -> Predicted:
+        """The answers of all processes, and the mean losses."""
+        answers, losses = _joined(processes.gather((self.answers, self.losses)))
+        return answers, None if losses is None else losses / self.rows
+
+
+def _joined(found: Sequence[Predicted]) -> Predicted:
     """The answers and summed losses of several processes, each of which has those of its own rows, as one."""
     answers, losses = found[0]
     for others, more in found[1:]:

@@ -1,7 +1,7 @@
 """Transfer matrices: rows are source prompts, columns target tasks, each cell what the source's vectors score there.
 
-Beside the sources stand reference rows, without which a score means little: no prompt, a random prompt at matched
-norm, the majority class. A cell that cannot be (a masked LM asked to summarise) is NaN and its reason is kept.
+Beside the sources stand reference rows, without which a score means little: no prompt, as it is and with its label
+words calibrated (calibration.py), a random prompt at matched norm, the majority class. A cell that cannot be (a masked LM asked to summarise) is NaN and its reason is kept.
 """
 
 from __future__ import annotations
@@ -16,11 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tasks.errors import UserError
+from tasks.metrics import LABEL_METRICS
+
 NO_PROMPT, RANDOM_PROMPT, MAJORITY = "no prompt", "random prompt", "majority"
-REFERENCE_ROWS = (NO_PROMPT, RANDOM_PROMPT, MAJORITY)
+NO_PROMPT_CALIBRATED = "no prompt, calibrated"
+REFERENCE_ROWS = (NO_PROMPT, NO_PROMPT_CALIBRATED, RANDOM_PROMPT, MAJORITY)
 MEANINGS = {
     "raw": "the target's metric, 0 to 1",
     "relative": "the target's metric over that of the target's own prompt",
+    "calibrated": "the target's metric, 0 to 1, once the bias of the label words is taken off; `no prompt` is as it is",
 }
 
 
@@ -40,6 +45,10 @@ class TransferMatrix:
     """Number of test rows of each target."""
     impossible: Mapping[str, str] = field(default_factory=dict)
     """target -> why no cell of its column could be computed."""
+    calibrated: TransferMatrix | None = None
+    """The same cells with calibrated label words, where they were asked for."""
+    calibration: str = ""
+    """How label words were calibrated, in words."""
 
     def __post_init__(self) -> None:
         if tuple(self.values.shape) != (len(self.sources), len(self.targets)):
@@ -55,15 +64,36 @@ class TransferMatrix:
             columns.append(self.values[rows, column].mean() if rows else torch.tensor(float("nan")))
         return torch.stack([column.double() for column in columns])
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Targets whose answer is written, so that there are no label words to calibrate."""
+        return tuple(
+            target
+            for target, metric in zip(self.targets, self.metrics, strict=False)
+            if target not in self.impossible and metric not in LABEL_METRICS
+        )
+
+    @property
+    def has_own(self) -> bool:
+        """Whether some target has an own prompt that scores above 0, so that something is relative to it."""
+        return bool((self.own() > 0).any())
+
     def relative(self) -> TransferMatrix:
         """Each cell over the target's own prompt (Su et al. 2022, section 4).
 
-        NaN where there is no own prompt, or one that scores 0, of which nothing is a share.
+        NaN where there is no own prompt, or one that scores 0, of which nothing is a share. UserError where that holds
+        for all targets.
         """
         from dataclasses import replace
 
         own = self.own()
-        return replace(self, values=self.values / own.where(own > 0, float("nan")), meaning="relative")
+        if not self.has_own:
+            raise UserError(
+                f"no score is relative to an own prompt here: none of the sources was trained on {', '.join(self.targets)} "
+                "and scores above 0 there; give the targets' own prompts among the sources, or read the raw matrix"
+            )
+        values = self.values / own.where(own > 0, float("nan"))
+        return replace(self, values=values, meaning="relative", calibrated=None)
 
     def summary(self, types: Mapping[str, str]) -> dict[str, float]:
         """Mean cell by kind of pair (self left out), `types` being task -> type; NaN where there is no such pair.
@@ -108,6 +138,7 @@ class TransferMatrix:
             "metrics": list(self.metrics),
             "rows": list(self.rows),
             "impossible": dict(self.impossible),
+            "calibration": self.calibration,
             "values": [[None if math.isnan(v) else v for v in row] for row in self.values.tolist()],
         }
 

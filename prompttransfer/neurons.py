@@ -2,7 +2,9 @@
 
 One idea: both are forward hooks on one module a layer, behind a context manager that takes them away again whatever
 happens, so that the frozen backbone is never changed. What is read is the value at the slot where the answer is
-given, for the input of the prompt alone (Su et al. 2022, arXiv 2111.06719, section 6) or averaged over real rows.
+given, for the input of the prompt alone (Su et al. 2022, arXiv 2111.06719, section 6) or over real rows. Over rows a
+neuron's 0/1 states are averaged, not its activations: those of RoBERTa are read after GELU and those of T5 before ReLU,
+so the sign of a mean would be another event on each.
 
     RoBERTa, BERT     output of `intermediate`, after its activation; read at the mask
     T5 v1.0           output of the decoder's `wi`, before ReLU (the sign is the same); first decoding step
@@ -178,19 +180,31 @@ def activations(backbone: Backbone, vectors: Tensor, layout: Layout) -> Tensor:
     return torch.cat(parts)
 
 
-@torch.no_grad()
 def mean_activations(backbone: Backbone, vectors: Tensor, encoded: EncodedTask) -> Tensor:
     """The same averaged over the rows of a task, [prompts, layers, neurons] float32."""
+    return over_rows(backbone, vectors, encoded, lambda values: values)[0]
+
+
+@torch.no_grad()
+def over_rows(
+    backbone: Backbone, vectors: Tensor, encoded: EncodedTask, *measures: Callable[[Tensor], Tensor]
+) -> list[Tensor]:
+    """The mean over the rows of a task of each measure of a row's activations, [prompts, layers, neurons] float32.
+
+    A measure takes activations [..., layers, neurons] to values of that shape.
+    """
     count = len(vectors)
-    total: Tensor | None = None
+    shape = (count, len(find_site(backbone).modules), -1)
+    totals: list[Tensor | float] = [0.0] * len(measures)
     with reading(find_site(backbone), _slot(backbone, encoded.length, encoded.layout)) as found:
         for _, batch in batches(backbone, encoded, prompts=count):
             prompts = vectors.to(backbone.device).repeat_interleave(batch.rows, dim=0)
             backbone.label_scores(prompts, _any_answer(repeat(batch, count)))
-            values = torch.stack(found, dim=1).unflatten(0, (count, batch.rows)).sum(dim=1).cpu()
-            total = values if total is None else total + values
-    assert total is not None
-    return total / len(encoded.rows)
+            values = torch.stack(found, dim=1).unflatten(0, (count, batch.rows)).cpu()
+            totals = [
+                total + of(values).float().sum(dim=1) for total, of in zip(totals, measures, strict=True)
+            ]
+    return [torch.as_tensor(total).reshape(shape) / len(encoded.rows) for total in totals]
 
 
 @dataclass(frozen=True)
@@ -201,18 +215,58 @@ class Reading:
     names: tuple[str, ...]
     tasks: tuple[str, ...]
     values: NDArray[np.float32]
-    """[prompts, layers, neurons]."""
+    """[prompts, layers, neurons]; over rows their mean."""
     tensor: str
     shown: str
+    rule: str = "positive"
+    share: float = 0.1
+    often: NDArray[np.float32] | None = None
+    """[prompts, layers, neurons] share of the rows in which a neuron is active by `rule`; None for the prompt alone."""
 
-    def states(self, rule: str = "positive", share: float = 0.1) -> Captured:
-        """Which of them are active: `positive` (the paper's: active iff > 0) or `top` (the largest `share` of each layer)."""
-        if rule not in RULES:
-            raise unknown("rule for active neurons", rule, RULES)
-        active = RULES[rule](self.values, *((share,) if rule == "top" else ()))
-        words = "above 0" if rule == "positive" else f"largest {100 * share:g} % of a layer"
+    def states(self, rule: str | None = None, share: float | None = None) -> Captured:
+        """Which of them are active: `positive` (the paper's: active iff > 0) or `top` (the largest `share` of each layer).
+
+        Over rows: `positive` in more than half of them, `top` the `share` of each layer that is most often among the
+        largest of a row. The rule is that of the reading where none is given; over rows no other can be given.
+        """
+        rule, share = rule or self.rule, self.share if share is None else share
+        check_rule(rule)
+        if self.often is not None and (rule, share) != (self.rule, self.share):
+            raise UserError(
+                f"these activations were counted row by row under the rule {self.rule}, share {self.share:g}: "
+                f"read them again for {rule}, share {share:g}"
+            )
+        active, words = (
+            _states_alone(self.values, rule, share)
+            if self.often is None
+            else _states_over_rows(self.often, self.values, rule, share)
+        )
         packed = pack(active, self.names, self.backbone, f"{words}; {self.shown}")
         return Captured(packed, self.tasks, self.tensor)
+
+
+def check_rule(rule: str) -> None:
+    """Raise UserError for a rule that is not in RULES."""
+    if rule not in RULES:
+        raise unknown("rule for active neurons", rule, RULES)
+
+
+def _states_alone(values: NDArray[np.float32], rule: str, share: float) -> tuple[Bits, str]:
+    """Which neurons are active on one input, and by which rule in words."""
+    if rule == "positive":
+        return RULES[rule](values), "above 0"
+    return RULES[rule](values, share), f"largest {100 * share:g} % of a layer"
+
+
+def _states_over_rows(
+    often: NDArray[np.float32], values: NDArray[np.float32], rule: str, share: float
+) -> tuple[Bits, str]:
+    """Which neurons are active over rows, from how `often` they are; equally often, the larger mean goes first."""
+    if rule == "positive":
+        return often > 0.5, "above 0 in more than half of the rows"
+    order = np.lexsort((values, often), axis=-1)
+    places = np.argsort(order, axis=-1)
+    return RULES[rule](places, share), f"most often among the largest {100 * share:g} % of a layer"
 
 
 def read_activations(
@@ -221,20 +275,28 @@ def read_activations(
     *,
     encoded: EncodedTask | None = None,
     other_layout: bool = False,
+    rule: str = "positive",
+    share: float = 0.1,
 ) -> Reading:
     """What every prompt stimulates, in all layers.
 
-    `encoded` are rows of a task to average over; without them the input is the prompt alone. Raises UserError for
-    prompts that do not belong to this backbone or to one another.
+    `encoded` are rows of a task, in each of which the active neurons are counted by `rule`; without them the input is
+    the prompt alone. Raises UserError for prompts that do not belong to this backbone or to one another.
     """
+    check_rule(rule)
     _check_origin(backbone, prompts)
     layout = find_layout(common_layout(backbone, prompts, other_layout=other_layout), backbone.family)
     vectors = bank(prompts)
+    often = None
     if encoded is None:
         values, shown = activations(backbone, vectors, layout), input_in_words(backbone, layout)
     else:
-        values = mean_activations(backbone, vectors, encoded)
-        shown = f"mean over {len(encoded.rows)} rows of {encoded.task.name}"
+
+        def active(rows: Tensor) -> Tensor:
+            return torch.from_numpy(_states_alone(rows.numpy(), rule, share)[0])
+
+        values, counted = over_rows(backbone, vectors, encoded, lambda rows: rows, active)
+        often, shown = counted.numpy(), f"{len(encoded.rows)} rows of {encoded.task.name}"
     return Reading(
         backbone_label(backbone.name, backbone.revision),
         tuple(prompt.name for prompt in prompts),
@@ -242,6 +304,9 @@ def read_activations(
         values.numpy(),
         find_site(backbone).tensor,
         shown,
+        rule,
+        share,
+        often,
     )
 
 
@@ -255,9 +320,9 @@ def capture(
     other_layout: bool = False,
 ) -> Captured:
     """Which neurons each prompt activates, in all layers: `read_activations` under a rule of RULES."""
-    if rule not in RULES:
-        raise unknown("rule for active neurons", rule, RULES)
-    return read_activations(backbone, prompts, encoded=encoded, other_layout=other_layout).states(rule, share)
+    return read_activations(
+        backbone, prompts, encoded=encoded, other_layout=other_layout, rule=rule, share=share
+    ).states()
 
 
 def _check_origin(backbone: Backbone, prompts: Sequence[Prompt]) -> None:

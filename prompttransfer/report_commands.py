@@ -24,6 +24,8 @@ def commands(folder: RunFolder, record: TransferRecord, prompts: Sequence[Prompt
     ]  # fmt: skip
     places = _unique(str(path.parent) for path in folder.prompts) or ["PROMPTS"]
     tune = ["--tune"] if record.tuned else []
+    if record.calibrated is not None and record.calibrated.calibration:
+        tune += ["--calibrate", record.calibrated.calibration.split(",")[0]]
     lines.append(["prompttransfer", "transfer", *places, "--to", *record.raw.targets, *tune, "--output", str(folder.matrix.parent)])  # fmt: skip
     for output, names in _compared(folder).items():
         lines.append(["prompttransfer", "compare", *places, "--metric", *names, "--output", str(output)])

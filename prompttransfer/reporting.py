@@ -93,9 +93,10 @@ def without_prefix(record: TransferRecord, prefix: str) -> TransferRecord:
     cut = {name: name.removeprefix(prefix) for name in [*raw.sources, *raw.source_tasks, *raw.targets]}
     data["types"] = {task.removeprefix(prefix): kind for task, kind in record.types.items()}
     data["data"] = {task.removeprefix(prefix): entry for task, entry in record.data.items()}
-    for key in ("sources", "source_tasks", "targets"):
-        data["raw"][key] = [cut[name] for name in data["raw"][key]]
-    data["raw"]["impossible"] = {task.removeprefix(prefix): why for task, why in raw.impossible.items()}
+    for matrix in filter(None, (data["raw"], data["calibrated"])):
+        for key in ("sources", "source_tasks", "targets"):
+            matrix[key] = [cut.get(name, name) for name in matrix[key]]
+        matrix["impossible"] = {task.removeprefix(prefix): why for task, why in matrix["impossible"].items()}
     for pair in data["tuned"]:
         pair.update(source=pair["source"].removeprefix(prefix), target=pair["target"].removeprefix(prefix))
     return TransferRecord(**data)
@@ -145,6 +146,13 @@ def make_views(record: TransferRecord, raw: pd.DataFrame, labels: Mapping[str, s
     if np.isfinite(relative.to_numpy()).any():
         views.append(View("relative", relative, "score over that of the target's own prompt", percent=True))
     views.append(View("raw", raw, "the target's metric on the test rows, 0 to 1"))
+    if record.calibrated is not None:
+        calibrated = merge_seeds(record.model_copy(update={"raw": record.calibrated}), labels)[0]
+        how = f" ({record.calibrated.calibration})" if record.calibrated.calibration else ""
+        meaning = (
+            f"the target's metric once the bias of its label words is taken off{how}; no prompt as it is"
+        )
+        views.append(View("calibrated", calibrated, meaning))
     if record.tuned:
         pairs = pd.DataFrame([pair.model_dump() for pair in record.tuned])
         pairs["source"] = pairs["source"].map(lambda name: labels.get(name, name))

@@ -14,9 +14,17 @@ from typing import Any
 import torch
 
 from prompttransfer.backbones.base import Backbone
+from prompttransfer.calibration import (
+    NO_WORDS,
+    TRAIN_MEAN,
+    Calibration,
+    bare_calibrated,
+    encode_inputs,
+    evaluate_both,
+)
 from prompttransfer.evaluation import Score, encode_task, evaluate_bank
 from prompttransfer.layouts import find_layout
-from prompttransfer.matrix import MAJORITY, NO_PROMPT, RANDOM_PROMPT, TransferMatrix, random_like
+from prompttransfer.matrix import REFERENCE_ROWS, TransferMatrix, random_like
 from prompttransfer.prompt import Prompt, bank, check_runs_on
 from prompttransfer.recipes import Recipe
 from prompttransfer.training import (
@@ -51,18 +59,22 @@ def zero_shot(
     max_length: int | None = None,
     aggregation: str | None = None,
     seed: int = 0,
+    calibration: Calibration | None = None,
     advance: Callable[[str], None] | None = None,
 ) -> TransferMatrix:
-    """Every prompt on the test split of every target, and the three reference rows beneath.
+    """Every prompt on the test split of every target, and the reference rows beneath.
 
-    The random row is the mean over three draws at the mean norm of the sources. Raises UserError for a prompt that
+    With a `calibration` the matrix has a second one of calibrated scores (`.calibrated`), from the same passes; the row
+    `no prompt, calibrated` is there in any case (by the mean over training rows where nothing else is asked for). The random row is the mean over three draws at the mean norm of the sources. Raises UserError for a prompt that
     does not run on this backbone, or prompts of different length or layout.
     """
     layout = common_layout(backbone, prompts, other_layout=other_layout)
     sources = bank(prompts)
     noise = random_like(list(sources), draws=RANDOM_DRAWS, seed=seed)
     columns: list[list[float]] = []
-    metrics, counts, impossible = [], [], {}
+    second: list[list[float]] = []
+    metrics, counts, impossible, written = [], [], {}, {}
+    chosen = calibration or Calibration(TRAIN_MEAN, seed=seed)
     for target in targets:
         if advance is not None:
             advance(target.task.name)
@@ -72,7 +84,8 @@ def zero_shot(
             backbone.check_task(target.task)
         except UserError as error:
             impossible[target.task.name] = str(error)
-            columns.append([float("nan")] * (len(prompts) + 3))
+            columns.append([float("nan")] * (len(prompts) + len(REFERENCE_ROWS)))
+            second.append(columns[-1])
             continue
         encoded = encode_task(
             backbone,
@@ -83,17 +96,37 @@ def zero_shot(
             max_length=max_length,
             aggregation=aggregation,
         )
-        scores = evaluate_bank(backbone, torch.cat([sources, noise]), encoded)
-        bare = evaluate_bank(backbone, torch.zeros(1, 0, backbone.width), encoded)[0]
+        inputs = encode_inputs(
+            backbone, chosen, encoded, target.splits, max_length=max_length, aggregation=aggregation
+        )
+        bare = bare_calibrated(backbone, encoded, inputs)
+        scores, calibrated = evaluate_both(
+            backbone, torch.cat([sources, noise]), encoded, inputs if calibration else None
+        )
         columns.append(_column(scores, bare, len(prompts)))
-    return TransferMatrix(
-        sources=(*(p.name for p in prompts), NO_PROMPT, RANDOM_PROMPT, MAJORITY),
-        source_tasks=(*(p.task for p in prompts), NO_PROMPT, RANDOM_PROMPT, MAJORITY),
+        second.append(_column(calibrated, bare, len(prompts)))
+        if inputs is None:
+            written[target.task.name] = NO_WORDS
+    matrix = TransferMatrix(
+        sources=(*(p.name for p in prompts), *REFERENCE_ROWS),
+        source_tasks=(*(p.task for p in prompts), *REFERENCE_ROWS),
         targets=tuple(target.task.name for target in targets),
         values=torch.tensor(columns, dtype=torch.float64).T.contiguous(),
         metrics=tuple(metrics),
         rows=tuple(counts),
         impossible=impossible,
+        calibration=str(chosen),
+    )
+    if calibration is None:
+        return matrix
+    return replace(
+        matrix,
+        calibrated=replace(
+            matrix,
+            values=torch.tensor(second, dtype=torch.float64).T.contiguous(),
+            meaning="calibrated",
+            impossible={**impossible, **written},
+        ),
     )
 
 
@@ -118,13 +151,17 @@ def common_layout(backbone: Backbone, prompts: Sequence[Prompt], *, other_layout
     return layout
 
 
-def _column(scores: Sequence[Score], bare: Score, prompts: int) -> list[float]:
-    noise = [score.value for score in scores[prompts:]]
+def _column(scores: Sequence[Score] | None, bare: tuple[Score, Score | None], prompts: int) -> list[float]:
+    """The cells of one target in the order of the matrix's rows; NaN where nothing was scored."""
+    raw, calibrated = bare
+    missing = float("nan")
+    noise = [score.value for score in scores[prompts:]] if scores else [missing]
     return [
-        *(score.value for score in scores[:prompts]),
-        bare.value,
+        *([score.value for score in scores[:prompts]] if scores else [missing] * prompts),
+        raw.value,
+        calibrated.value if calibrated else missing,
         sum(noise) / len(noise),
-        scores[0].chance,
+        raw.chance,
     ]
 
 

@@ -35,6 +35,7 @@ class MatrixRecord(BaseModel):
     metrics: list[str] = []
     rows: list[int] = []
     impossible: dict[str, str] = {}
+    calibration: str = ""
 
 
 class TunedRecord(BaseModel):
@@ -63,6 +64,7 @@ class TransferRecord(BaseModel):
     data: dict[str, dict[str, Any]] = {}
     split: str = ""
     raw: MatrixRecord
+    calibrated: MatrixRecord | None = None
     tuned: list[TunedRecord] = []
     versions: dict[str, str] = {}
 
@@ -176,15 +178,26 @@ def read_transfer(path: Path) -> TransferRecord:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise UserError(f"{path} is damaged at {place or 'the start'}: {first['msg']}") from error
-    raw = record.raw
-    if len(raw.values) != len(raw.sources) or len(raw.source_tasks) != len(raw.sources) or any(
-        len(row) != len(raw.targets) for row in raw.values
-    ):  # fmt: skip
+    for matrix in filter(None, (record.raw, record.calibrated)):
+        _check_shape(matrix, path)
+    if record.calibrated and (record.calibrated.sources, record.calibrated.targets) != (
+        record.raw.sources,
+        record.raw.targets,
+    ):
         raise UserError(
-            f"{path}: the values do not fit {len(raw.sources)} sources x {len(raw.targets)} targets; "
-            f"run `prompttransfer transfer` again"
+            f"{path}: the calibrated matrix has other sources or targets than the raw one; run `prompttransfer transfer` again"
         )
     return record
+
+
+def _check_shape(matrix: MatrixRecord, path: Path) -> None:
+    count = len(matrix.sources)
+    fits = len(matrix.values) == count == len(matrix.source_tasks)
+    if not fits or any(len(row) != len(matrix.targets) for row in matrix.values):
+        raise UserError(
+            f"{path}: the values do not fit {count} sources x {len(matrix.targets)} targets; "
+            f"run `prompttransfer transfer` again"
+        )
 
 
 def read_square(path: Path) -> pd.DataFrame:

@@ -15,8 +15,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 PATIENCE = 8.0
@@ -126,7 +127,7 @@ def listening() -> Iterator[None]:
         _give_back(before, earlier, inner)
 
 
-def _give_back(before: dict[signal.Signals, object], earlier: int, inner: socket.socket) -> None:
+def _give_back(before: Mapping[Any, object], earlier: int, inner: socket.socket) -> None:
     global _listens
     restore(before)
     signal.set_wakeup_fd(earlier)
@@ -202,7 +203,7 @@ def handlers() -> dict[signal.Signals, object]:
     return {number: signal.getsignal(number) for number in able if isinstance(number, signal.Signals)}
 
 
-def restore(before: dict[signal.Signals, object]) -> None:
+def restore(before: Mapping[Any, object]) -> None:
     """Give every signal back to who handled it in `before` (by `handlers`)."""
     for number, handler in before.items():
         if handler is not None and signal.getsignal(number) is not handler:

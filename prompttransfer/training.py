@@ -37,6 +37,7 @@ from prompttransfer.recipes import Recipe
 from prompttransfer.training_state import PromptState
 from tasks.errors import MachineError, UserError
 from tasks.loading import Splits
+from tasks.records import kept_of
 from tasks.rows import digest_rows
 from tasks.task import Task
 
@@ -289,6 +290,7 @@ def origins_of(
                     "train": len(splits.train),
                     "validation": len(splits.validation),
                     "test": len(splits.test),
+                    **kept_of(job.task),
                 },
             }
         )

@@ -94,8 +94,8 @@ def read_state(
         }
         for name, tensor in tensors.items():
             if name.startswith("optimizer."):
-                _, index, key = name.split(".", 2)
-                moments.setdefault(int(index), {})[key] = tensor
+                _, prompt, key = name.split(".", 2)
+                moments.setdefault(int(prompt), {})[key] = tensor
         vectors = [tensors[f"vectors.{index}"] for index in range(len(states))]
         step = int(record["step"])
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:

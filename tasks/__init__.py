@@ -3,8 +3,10 @@
 task.py        the record, `Example`, label words for a run
 catalog.py     the shipped records; `find_task`
 custom.py      a user's own record from a YAML file
+records.py     a task as JSON values, which prompts of own tasks keep
 loading.py     three disjoint splits, from folder.py, hub.py or microworld/; rows.py checks each row
 metrics.py     how answers are scored, and what is scored without a model
+texts.py       words and sentences of texts in any script
 errors.py      the user's mistakes and the machine's faults
 """
 

@@ -61,7 +61,7 @@ def load_splits(
     """Load the three splits of a task.
 
     `data` is a folder that holds `<task>/train.jsonl` and `<task>/validation.jsonl`; it goes before every other
-    source. `seed` chooses the validation rows, and the rows that a limit keeps; limits are drawn at random because
+    source but a folder of the task's own that is there. `seed` chooses the validation rows, and the rows that a limit keeps; limits are drawn at random because
     many data sets are sorted by label. Order within a split is the source's.
     """
     for name, limit in (("train", limit_train), ("test", limit_test)):
@@ -121,7 +121,8 @@ def _read(task: Task, data: Path | None) -> tuple[Mapping[str, Rows], str, str]:
             raise UserError(
                 f"--data {data} is not a folder: it must hold {task.name}/train.jsonl and validation.jsonl"
             )
-        return _from_folder(task, data / task.name)
+        if task.folder is None or not Path(task.folder).is_dir():
+            return _from_folder(task, data / task.name)
     if task.folder is not None:
         return _from_folder(task, Path(task.folder))
     if task.world is not None:

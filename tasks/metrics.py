@@ -2,19 +2,19 @@
 
 A prediction is the index of a label, or the text that was generated. Exact match and token F1 normalise as the
 evaluation script of SQuAD (Rajpurkar et al. 2016): lower case, no punctuation, no articles, single spaces; the best
-reference counts. ROUGE-L is the F measure of the longest common subsequence (Lin 2004, package `rouge-score`,
-no stemming), again of the best reference.
+reference counts; two answers that normalise to nothing agree, as in SQuAD 2.0. ROUGE-L is the F measure of the longest
+common subsequence (Lin 2004, package `rouge-score`, no stemming), again of the best reference. What counts as a word in
+text that is not Latin is said in texts.py.
 """
 
 from __future__ import annotations
 
-import re
-import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 from tasks.errors import UserError, unknown
 from tasks.task import Example, Task
+from tasks.texts import first_sentence, is_latin, normalise, unicode_words
 
 Prediction = int | str
 Metric = Callable[[Sequence[Prediction], Sequence[Example]], float]
@@ -51,12 +51,14 @@ def rouge_l(predictions: Sequence[Prediction], examples: Sequence[Example]) -> f
     """The mean ROUGE-L F measure of the generated text against the reference."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(["rougeL"], use_stemmer=False)
-    return _best(
-        predictions,
-        examples,
-        lambda answer, reference: float(scorer.score(reference, answer)["rougeL"].fmeasure),
-    )
+    plain = RougeScorer(["rougeL"], use_stemmer=False)
+    unicode = RougeScorer(["rougeL"], use_stemmer=False, tokenizer=_UnicodeWords())
+
+    def agreement(answer: str, reference: str) -> float:
+        scorer = plain if is_latin(answer) and is_latin(reference) else unicode
+        return float(scorer.score(reference, answer)["rougeL"].fmeasure)
+
+    return _best(predictions, examples, agreement)
 
 
 LABEL_METRICS: dict[str, Metric] = {"accuracy": accuracy, "macro-f1": macro_f1}
@@ -103,20 +105,15 @@ def ignorant_predictions(task: Task, examples: Sequence[Example]) -> list[Predic
     return [commonest] * len(examples)
 
 
-def first_sentence(text: str) -> str:
-    """The text up to its first full stop, question or exclamation mark before a space, or its first line."""
-    line = text.strip().split("\n", 1)[0]
-    return re.split(r"(?<=[.!?])\s", line, maxsplit=1)[0]
+class _UnicodeWords:
+    """A tokenizer as `rouge-score` takes one."""
 
-
-def normalise(text: str) -> str:
-    """Lower case, without punctuation, without a / an / the, single spaces (SQuAD's evaluation script)."""
-    bare = "".join(character for character in text.lower() if character not in string.punctuation)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+    def tokenize(self, text: str) -> list[str]:
+        return unicode_words(text)
 
 
 def _word_f1(answer: str, reference: str) -> float:
-    """F1 over the bags of normalised words; two empty bags agree."""
+    """F1 over the bags of normalised words; an empty bag agrees with an empty one alone (SQuAD 2.0)."""
     given, wanted = normalise(answer).split(), normalise(reference).split()
     if not given or not wanted:
         return float(given == wanted)

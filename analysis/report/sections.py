@@ -27,7 +27,9 @@ def summary(data: ReportData) -> str:
     ]
     meaning = f", {escape(view.meaning)}" if view.meaning else ""
     apart = "; targets of different metrics are not averaged together" if len(means) > 1 else ""
-    said = "".join(f"<p>{text}</p>" for text in (_against_no_prompt(means), _sentence(data)) if text)
+    said = "".join(
+        f"<p>{text}</p>" for text in (_against_no_prompt(gains_over_no_prompt(data)), _sentence(data)) if text
+    )
     return (
         f"{said}<p>Mean over cells of the matrix ({escape(view.name)}{meaning}){apart}:</p>{''.join(items)}"
     )
@@ -66,19 +68,41 @@ def _figures(metric: str, groups: Mapping[str, float], percent: bool) -> str:
     return f'<dl class="figures">{items}</dl>'
 
 
-def _against_no_prompt(means: Mapping[str, Mapping[str, float]]) -> str:
+def gains_over_no_prompt(data: ReportData) -> dict[str, dict[str, float]]:
+    """Metric -> same type, different type -> mean over targets of the mean cell of the relation less that of no prompt.
+
+    Target by target, since a target without a source of its type has no part in the mean of same type.
+    """
+    prompts, references = split_references(data.views[0].table)
+    if NO_PROMPT not in references.index:
+        return {}
+    found: dict[str, dict[str, list[float]]] = {}
+    for target, none in references.loc[NO_PROMPT].items():
+        cells: dict[str, list[float]] = {}
+        for (row, _), value in _cells(prompts[[target]]):
+            cells.setdefault(_relation(row, str(target), data.types), []).append(value)
+        for relation in ("same type", "different type"):
+            if relation in cells and np.isfinite(none):
+                groups = found.setdefault(data.metrics.get(str(target), ""), {})
+                groups.setdefault(relation, []).append(float(np.mean(cells[relation]) - none))
+    return {
+        metric: {name: float(np.mean(v)) for name, v in groups.items()} for metric, groups in found.items()
+    }
+
+
+def _against_no_prompt(gains: Mapping[str, Mapping[str, float]]) -> str:
     """Where another task's prompt is worth less than none, that comes first."""
-    found = []
-    for metric, groups in means.items():
-        worse = [
-            name
-            for name in ("same type", "different type")
-            if name in groups and NO_PROMPT in groups and groups[name] < groups[NO_PROMPT]
-        ]
-        if worse:
-            where = f" ({escape(metric)})" if len(means) > 1 else ""
-            found.append(f"prompts of tasks of {' and '.join(worse)} score below no prompt at all{where}")
-    return f"<b>Transfer does not help here: {'; '.join(found)}.</b>" if found else ""
+    lines = []
+    for metric, groups in gains.items():
+        where = f" ({escape(metric)})" if len(gains) > 1 else ""
+        worse = [name for name, gain in groups.items() if gain < 0]
+        if len(worse) == len(groups):
+            lines.append(
+                f"Transfer does not help here{where}: prompts of other tasks score below no prompt at all."
+            )
+        elif worse:
+            lines.append(f"Prompts of tasks of {worse[0]} score below no prompt at all{where}.")
+    return f"<b>{' '.join(lines)}</b>" if lines else ""
 
 
 def _cells(table: pd.DataFrame) -> list[tuple[tuple[str, str], float]]:

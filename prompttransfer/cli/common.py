@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,25 +10,30 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from prompttransfer.cli.terminal import CleanConsole, json_text
-from tasks.catalog import find_task
+from prompttransfer.cli.terminal import CleanConsole, clean_line, json_text
+from tasks.catalog import all_tasks, find_task
 from tasks.errors import UserError, unknown
+from tasks.records import KEPT, is_of_catalogue, own_task
 from tasks.task import Task, parse_label_words, with_words
 
 if TYPE_CHECKING:
     from prompttransfer.backbones import Backbone
+    from prompttransfer.prompt import Prompt
     from prompttransfer.reuse import Target
 
 console = CleanConsole(highlight=False)
 
 
-def resolve_tasks(names: Sequence[str], label_words: Sequence[str] | None = None) -> list[Task]:
+def resolve_tasks(
+    names: Sequence[str], label_words: Sequence[str] | None = None, prompts: Sequence[Prompt] = ()
+) -> list[Task]:
     """Tasks by name or YAML file, with the run's label words put on every task that has such a label.
 
+    A name is looked for in the catalogue first, then among the own tasks that `prompts` were trained on and keep.
     Raises UserError for an unknown task, one that is given twice, or a label that none of the tasks has.
     """
     words = parse_label_words(label_words or ())
-    found = [_resolve(name) for name in names]
+    found = [_resolve(name, prompts) for name in names]
     called = [task.name for task in found]
     twice = next((name for name in called if called.count(name) > 1), None)
     if twice is not None:
@@ -56,7 +62,7 @@ def check_initialiser(spec: str) -> None:
         read_record(Path(argument))
 
 
-def _resolve(name: str) -> Task:
+def _resolve(name: str, prompts: Sequence[Prompt]) -> Task:
     if name.endswith((".yaml", ".yml")):
         from tasks.custom import read_task_file
 
@@ -65,6 +71,11 @@ def _resolve(name: str) -> Task:
         raise UserError(
             f"{name} is a folder and no task: folders of prompts stand before the options of several values"
         )
+    kept = own_task(name, {f"prompt {p.name!r}": p.data.get(KEPT) for p in prompts})
+    if name not in all_tasks():
+        return kept or find_task(name)
+    if kept is not None and not is_of_catalogue(kept):
+        warn(f"the prompts of {name} were trained on another task than the catalogue's, which is used here")
     return find_task(name)
 
 
@@ -103,6 +114,12 @@ def say(line: str, *, quiet: bool = False) -> None:
     """Print one line, unless the output is for a machine."""
     if not quiet:
         console.print(line, markup=False)
+
+
+def warn(line: str) -> None:
+    """One line that a person should see whatever is printed for a machine."""
+    if not console.quiet:
+        print(f"warning: {clean_line(line)}", file=sys.stderr)
 
 
 def print_json(value: Any) -> None:

@@ -62,9 +62,9 @@ def compare(
     check_comparable(found)
     group = Group(
         tuple(found),
-        task_types([prompt.task for prompt in found], types or []),
+        task_types([prompt.task for prompt in found], types or [], found),
         backbone=cache(lambda: backbone_of(found, None, precision, device)),
-        rows=lambda names: load_targets(resolve_tasks(names), data=data, limit_train=rows),
+        rows=lambda names: load_targets(resolve_tasks(names, prompts=found), data=data, limit_train=rows),
     )
     names = names_of(group, metric or [])
     paths = [] if output is None else [output / f"similarity_{name}.csv" for name in names]

@@ -55,7 +55,14 @@ def correlate(
     from analysis.matrices import merge_seeds
     from analysis.prediction import per_target_table, predict, prediction_table, smallest_p_values
     from prompttransfer.cli.plot import without
-    from prompttransfer.cli.tables import read_matrix, say_written, task_metrics, task_types, write_table
+    from prompttransfer.cli.tables import (
+        read_matrix,
+        say_written,
+        task_metrics,
+        task_types,
+        types_beside,
+        write_table,
+    )
     from prompttransfer.outputs import Files, settings_of
 
     paths = [] if output is None else [output / "summary.csv", output / "per_target.csv"]
@@ -65,7 +72,7 @@ def correlate(
     tasks = [str(t) for t in table.columns]
     table, counted = merge_seeds(table, tasks)
     indicators = {_name(path, indicator): merge_seeds(read_matrix(path), tasks)[0] for path in indicator}
-    kinds = task_types(tasks, types or [])
+    kinds = task_types(tasks, types or [], recorded=types_beside(transfer))
     untyped = [t for t in tasks if t not in kinds]
     answers = predict(
         table, indicators, None if untyped else kinds, metrics=task_metrics(tasks), seeds=seeds or counted,

@@ -148,7 +148,7 @@ def _stage(line: str) -> None:
 def _explain(matrix: TransferMatrix) -> None:
     """What was seen, in numbers and words."""
     from prompttransfer.cli.common import table
-    from prompttransfer.matrix import MAJORITY, NO_PROMPT, RANDOM_PROMPT
+    from prompttransfer.matrix import MAJORITY, NO_PROMPT, NO_PROMPT_CALIBRATED, RANDOM_PROMPT
     from tasks.catalog import find_task
 
     types = {name: find_task(name).type for name in matrix.targets}
@@ -158,6 +158,7 @@ def _explain(matrix: TransferMatrix) -> None:
         "different type": "prompts of tasks of other types",
         RANDOM_PROMPT: "random vectors at the same norm: what any prompt does",
         NO_PROMPT: "the model alone",
+        NO_PROMPT_CALIBRATED: "the model alone, less what its label words score whatever the text says",
         MAJORITY: "always the commonest answer: chance",
     }
     rows = [[name, f"{100 * means[name]:.0f} %", text] for name, text in meaning.items() if name in means]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from prompttransfer.cli.options import (
     Aggregation,
     AsJson,
+    Calibrate,
     DataFolder,
     Device,
     LabelWords,
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from prompttransfer.backbones import Backbone
-    from prompttransfer.evaluation import Score
+    from prompttransfer.calibration import Calibration
+    from prompttransfer.evaluation import EncodedTask, Score
     from prompttransfer.prompt import Prompt
+
+    Prepared = tuple[EncodedTask, EncodedTask | None, tuple[Score, Score | None]]
 
 
 @checked
@@ -52,6 +56,7 @@ def evaluate(
     other_layout: OtherLayout = False,
     max_length: MaxLength = None,
     limit_test: LimitTest = None,
+    calibrate: Calibrate = "none",
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Also write the scores as JSON."),
@@ -64,22 +69,50 @@ def evaluate(
 ) -> list[Score]:
     """Score prompts on the test split of tasks. The label words are the task's own, never the prompt's."""
     given = dict(locals())
-    import torch
+    from functools import cache
 
-    from prompttransfer.cli.common import load_targets, number, print_json, resolve_tasks, say, table
-    from prompttransfer.evaluation import encode_task, evaluate_bank
+    from prompttransfer.calibration import (
+        TRAIN_MEAN,
+        Calibration,
+        bare_calibrated,
+        calibration_of,
+        encode_inputs,
+        evaluate_both,
+    )
+    from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say, table
+    from prompttransfer.evaluation import encode_task
     from prompttransfer.files import write_json
     from prompttransfer.layouts import find_layout
     from prompttransfer.outputs import Files, settings_of
     from prompttransfer.prompt import check_runs_on
 
+    calibration = calibration_of(calibrate)
     loaded = load_prompts(prompts)
-    tasks = resolve_tasks(task or list(dict.fromkeys(p.task for p in loaded)), label_words)
+    tasks = resolve_tasks(task or list(dict.fromkeys(p.task for p in loaded)), label_words, loaded)
     written = Files(() if output is None else (output,), settings_of("evaluate", given))
     written.check(overwrite=overwrite)
     targets = load_targets(tasks, data=data, limit_test=limit_test)
     model = backbone_of(loaded, backbone, precision, device)
-    rows, records, scores = [], [], []
+
+    @cache
+    def prepared(place: int, length: int, layout: str) -> Prepared:
+        """Rows, inputs of the calibration and the backbone alone, once for all prompts of a length and layout."""
+        task, splits = targets[place].task, targets[place].splits
+        shape = find_layout(layout, model.family)
+        encoded = encode_task(
+            model,
+            task,
+            splits.test,
+            length=length,
+            layout=shape,
+            max_length=max_length,
+            aggregation=aggregation,
+        )
+        chosen = calibration or Calibration(TRAIN_MEAN)
+        inputs = encode_inputs(model, chosen, encoded, splits, max_length=max_length, aggregation=aggregation)
+        return encoded, inputs, bare_calibrated(model, encoded, inputs)
+
+    records, scores = [], []
     for prompt in loaded:
         chosen = layout or prompt.layout
         check_runs_on(
@@ -90,40 +123,66 @@ def evaluate(
             layout=chosen,
             other_layout=other_layout,
         )
-        for target in targets:
-            encoded = encode_task(
-                model,
-                target.task,
-                target.splits.test,
-                length=prompt.length,
-                layout=find_layout(chosen, model.family),
-                max_length=max_length,
-                aggregation=aggregation,
-            )
-            score = evaluate_bank(model, prompt.vectors[None], encoded)[0]
-            bare = evaluate_bank(model, torch.zeros(1, 0, model.width), encoded)[0]
-            scores.append(score)
-            records.append({"prompt": prompt.name, **score.as_dict(), "no_prompt": bare.value})
-            rows.append(
-                [prompt.name, target.task.name, score.metric]
-                + [number(v) for v in (score.chance, bare.value, score.value, score.cut)]
-                + [str(score.rows)]
-            )
+        for place in range(len(targets)):
+            encoded, inputs, bare = prepared(place, prompt.length, chosen)
+            raw, less = evaluate_both(model, prompt.vectors[None], encoded, inputs if calibration else None)
+            scores.append(raw[0])
+            records.append(_record(prompt, raw[0], bare, less[0] if less else None, calibration))
     if output is not None:
         written.claim()
         write_json(output, records)
     if as_json:
         print_json(records)
     else:
+        columns = [pair for pair in COLUMNS if pair[1] in records[0]]
         table(
             f"scores on {model.name}",
-            ["prompt", "task", "metric", "chance", "no prompt", "score", "share cut", "rows"],
-            rows,
+            [heading for heading, _ in columns],
+            [[_shown(record[key]) for _, key in columns] for record in records],
             left=3,
         )
+        if calibration is not None:
+            say(f"calibrated: {calibration}; - where the answer is written")
         if output is not None:
             say(f"written to {output}")
     return scores
+
+
+COLUMNS = (
+    ("prompt", "prompt"),
+    ("task", "task"),
+    ("metric", "metric"),
+    ("chance", "chance"),
+    ("no prompt", "no_prompt"),
+    ("no prompt, calibrated", "no_prompt_calibrated"),
+    ("score", "value"),
+    ("calibrated", "calibrated"),
+    ("share cut", "cut"),
+    ("rows", "rows"),
+)
+"""Heading of the table -> key of a record."""
+
+
+def _record(
+    prompt: Prompt,
+    score: Score,
+    bare: tuple[Score, Score | None],
+    calibrated: Score | None,
+    calibration: Calibration | None,
+) -> dict[str, Any]:
+    """One prompt on one task, for JSON; null where the answer is written and nothing can be calibrated."""
+    raw, less = bare
+    record = {"prompt": prompt.name, **score.as_dict(), "no_prompt": raw.value}
+    record["no_prompt_calibrated"] = less.value if less else None
+    if calibration is not None:
+        record |= {"calibrated": calibrated.value if calibrated else None, "calibration": str(calibration)}
+    return record
+
+
+def _shown(value: Any) -> str:
+    from prompttransfer.cli.common import number
+
+    return number(value) if value is None or isinstance(value, float) else str(value)
 
 
 def load_prompts(folders: list[Path]) -> list[Prompt]:

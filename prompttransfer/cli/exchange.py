@@ -57,6 +57,7 @@ def import_prompt(
     from prompttransfer.files import check_free, safe_name
     from prompttransfer.foreign import read_foreign
     from prompttransfer.prompt import Prompt
+    from tasks.records import kept_of
 
     target = resolve_tasks([task])[0]
     called = safe_name(name or target.name, "prompt name")
@@ -73,7 +74,7 @@ def import_prompt(
         layout=chosen_layout,
         name=called,
         settings={"imported": facts},
-        data={"source": f"imported from {facts['file']} ({facts['format']})"},
+        data={"source": f"imported from {facts['file']} ({facts['format']})", **kept_of(target)},
     )
     if not overwrite:
         check_unlike(prompt, place)

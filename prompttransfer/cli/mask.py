@@ -97,12 +97,13 @@ def mask(
         settings_of("neurons mask", given),
     )
     written.check(overwrite=overwrite)
-    target = load_targets(resolve_tasks([task or own.task]), data=data, limit_test=limit_test)[0]
+    tasks = resolve_tasks([task or own.task], prompts=group)
+    target = load_targets(tasks, data=data, limit_test=limit_test)[0]
     model = backbone_of(group, None, precision, device)
     before = model.digest()
     on = training_rows(model, group, task or own.task, rows, data, max_length) if rows else None
-    reading = read_activations(model, group, encoded=on)
-    states = reading.states(rule, share).states
+    reading = read_activations(model, group, encoded=on, rule=rule, share=share)
+    states = reading.states().states
     layout = find_layout(own.layout, model.family)
     encoded = encode_task(
         model, target.task, target.splits.test, length=own.length, layout=layout, max_length=max_length
@@ -148,7 +149,7 @@ def training_rows(
     from prompttransfer.evaluation import encode_task
     from prompttransfer.layouts import find_layout
 
-    target = load_targets(resolve_tasks([name]), data=data, limit_train=rows)[0]
+    target = load_targets(resolve_tasks([name], prompts=prompts), data=data, limit_train=rows)[0]
     layout = find_layout(prompts[0].layout, model.family)
     return encode_task(
         model,

@@ -67,7 +67,7 @@ def capture(
     ] = 0.1,
     task: Annotated[
         str | None,
-        typer.Option("--task", "-t", help="Average over rows of this task instead of the prompt alone."),
+        typer.Option("--task", "-t", help="Count over rows of this task instead of the prompt alone."),
     ] = None,
     rows: Annotated[int, typer.Option(help="Training rows of that task."), Whole()] = 64,
     data: DataFolder = None,
@@ -81,8 +81,8 @@ def capture(
 ) -> None:
     """Capture which neurons each prompt activates, in all layers, and keep them as bits.
 
-    The input is the prompt alone, read where the answer is given (Su et al. 2022, section 6), or with --task the mean
-    over real rows.
+    The input is the prompt alone, read where the answer is given (Su et al. 2022, section 6), or with --task real rows:
+    active is then what is active in more than half of them.
     """
     given = dict(locals())
     from prompttransfer.cli.common import resolve_tasks

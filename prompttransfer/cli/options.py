@@ -20,7 +20,9 @@ BackboneName = Annotated[
 DataFolder = Annotated[
     Path | None,
     typer.Option(
-        "--data", help="Folder with <task>/{train,validation}.jsonl, instead of the task's own source."
+        "--data",
+        help="Folder with <task>/{train,validation}.jsonl, instead of the hub or the embedded world. A YAML task's own "
+        "folder goes before it, where there is one.",
     ),
 ]
 TaskNames = Annotated[
@@ -106,6 +108,14 @@ Nodes = Annotated[
     int,
     typer.Option("--nodes", help="Machines, where torchrun or srun starts the command on each."),
     Whole(1, 100_000),
+]
+Calibrate = Annotated[
+    str,
+    typer.Option(
+        "--calibrate",
+        help="Scores with the bias of the label words taken off, beside the raw ones: content-free (an empty text and "
+        "N/A in the task's format), train-mean (training rows without labels; never test rows), or none.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 EMBEDDED_DEFAULT = "microworld-roberta"

@@ -72,20 +72,20 @@ def recommend(
     from prompttransfer.cli.tables import check_comparable, task_types
     from prompttransfer.outputs import Files, settings_of
 
-    tasks = resolve_tasks(task, label_words)
     found, places = _sources(prompts or [Path("runs/prompts")])
+    tasks = resolve_tasks(task, label_words, found)
     check_comparable(found)
     folders = given | {"prompts": prompts or [Path("runs/prompts")]}
     written = Files(() if output is None else (output / "recommend.json",), settings_of("recommend", folders))
     written.check(overwrite=overwrite)
-    targets = load_targets(tasks, data=data, limit_train=rows)
+    targets = load_targets(tasks, data=data)  # `recommend` draws the rows, here as from Python
     model = backbone_of(found, backbone, precision, device)
     say(f"{len(found)} source prompts on {model.name}, {rows} labelled rows a task", quiet=as_json)
     answers = rank(
         model,
         found,
         targets,
-        task_types([p.task for p in found], types or []),
+        task_types([p.task for p in found], types or [], found),
         rows=rows,
         probe_steps=probe_steps,
         max_length=max_length,

@@ -89,6 +89,7 @@ def print_plan(made: Plan, costs: Estimate, folder: str, done: set[str]) -> None
     for side in made.facts.backbones.values():
         say(
             f"{side.label} ({side.family}, {in_words(side.parameters)}): {len(side.tasks)} tasks; {side.recipe}"
+            + "".join(f"; {task}: {recipe}" for task, recipe in side.recipes.items())
         )
     columns = ["kind", "cells", "done", "units", "steps", "tokens", "arithmetic", "memory", "disk"]
     table(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.errors import UserError
+from tasks.records import KEPT, task_of_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,8 +46,15 @@ def read_long_table(path: Path) -> pd.DataFrame:
         raise UserError(f"{path} is not a table: {error}") from error
 
 
-def task_types(labels: Iterable[str], given: Sequence[str] = ()) -> dict[str, str]:
+def task_types(
+    labels: Iterable[str],
+    given: Sequence[str] = (),
+    prompts: Sequence[Prompt] = (),
+    recorded: Mapping[str, str] | None = None,
+) -> dict[str, str]:
     """The type of every label that has one: as given (`name=type`), of the task of that name, or of a name that it begins with.
+
+    `prompts` know the types of own tasks that they were trained on, `recorded` is what a transfer matrix says of its.
 
     `sst2-seed1` is of the type of `sst2`; names as in the matrices of Su et al. 2022 (SST2, movierationales) are known.
     """
@@ -54,7 +62,8 @@ def task_types(labels: Iterable[str], given: Sequence[str] = ()) -> dict[str, st
     from tasks.catalog import all_tasks
 
     own = parse_types(given)
-    known = {**PUBLISHED_TYPES, **{name: task.type for name, task in all_tasks().items()}, **own}
+    known = {**_types_kept(prompts), **(recorded or {}), **PUBLISHED_TYPES}
+    known |= {name: task.type for name, task in all_tasks().items()} | own
     return {**_of_names(labels, known), **own}
 
 
@@ -73,6 +82,21 @@ def _of_names(labels: Iterable[str], known: Mapping[str, str]) -> dict[str, str]
         if stems:
             found[label] = known[max(stems, key=len)]
     return found
+
+
+def _types_kept(prompts: Sequence[Prompt]) -> dict[str, str]:
+    """Own task -> type, as the prompts keep it."""
+    kept = {prompt.name: prompt.data.get(KEPT) for prompt in prompts}
+    tasks = [task_of_record(record, f"prompt {name!r}") for name, record in kept.items() if record]
+    return {task.name: task.type for task in tasks}
+
+
+def types_beside(matrix: Path) -> dict[str, str]:
+    """Task -> type, from the `transfer.json` that lies beside a `transfer.csv`; nothing where there is none."""
+    from prompttransfer.run_folder import MATRIX, read_transfer
+
+    record = matrix.with_name(MATRIX)
+    return read_transfer(record).types if record.is_file() and record != matrix else {}
 
 
 def parse_types(given: Sequence[str]) -> dict[str, str]:

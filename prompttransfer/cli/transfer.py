@@ -13,6 +13,7 @@ from prompttransfer.cli.options import (
     Aggregation,
     AsJson,
     Batch,
+    Calibrate,
     DataFolder,
     Device,
     Devices,
@@ -41,11 +42,12 @@ if TYPE_CHECKING:
     from prompttransfer.matrix import TransferMatrix
     from prompttransfer.prompt import Prompt
     from prompttransfer.reuse import Target, TunedPair, TunedTransfer
+    from prompttransfer.run_folder import MatrixRecord
     from prompttransfer.training import Trained, TrainingOptions
     from tasks.task import Task
 
 MARKER = "transfer.json"
-FILES = (MARKER, "transfer.csv", "transfer_relative.csv", "tuned.csv", "prompts")
+FILES = (MARKER, "transfer.csv", "transfer_relative.csv", "transfer_calibrated.csv", "tuned.csv", "prompts")
 """What the folder of a transfer holds of ours; all else in it is the user's and stays."""
 
 
@@ -78,6 +80,7 @@ def transfer(
     max_length: MaxLength = None,
     limit_train: LimitTrain = None,
     limit_test: LimitTest = None,
+    calibrate: Calibrate = "none",
     precision: Precision = "auto",
     device: Device = "auto",
     devices: Devices = 1,
@@ -88,13 +91,14 @@ def transfer(
 ) -> TransferMatrix:
     """Use source prompts on target tasks with the targets' own templates and label words.
 
-    Without --tune nothing is trained: the result is a matrix with the rows `no prompt`, `random prompt` and
-    `majority` beneath. With --tune each source is also the start of a training run on each target (TPT_task), with
+    Without --tune nothing is trained: the result is a matrix with the rows `no prompt` (also with its label words
+    calibrated), `random prompt` and `majority` beneath, with --calibrate a second one of calibrated scores. With --tune each source is also the start of a training run on each target (TPT_task), with
     the target's run from scratch beside it and both speed-ups of the paper. Prompts that `project apply` carried from
     another model are used in the same way (TPT_model). With --devices every device takes a share of the rows.
     From Python nothing is written without `output`.
     """
     given = dict(locals())
+    from prompttransfer.calibration import calibration_of
     from prompttransfer.cli.common import (
         load_targets,
         only_the_first_speaks,
@@ -111,8 +115,9 @@ def transfer(
     from tasks.errors import UserError
 
     placement = Placement(devices, strategy, nodes)
+    calibration = calibration_of(calibrate)
     prompts = load_prompts(sources)
-    tasks = resolve_tasks(to, label_words)
+    tasks = resolve_tasks(to, label_words, prompts)
     check_names(prompts, [task.name for task in tasks], list(dict.fromkeys(seeds or [0])) if tune else [])
     settings = settings_of("transfer", given)
     if output is not None:
@@ -141,6 +146,7 @@ def transfer(
         other_layout=other_layout,
         max_length=max_length,
         aggregation=aggregation,
+        calibration=calibration,
         advance=lambda name: say(f"zero-shot: {name}", quiet=as_json),
     )
     pairs: list[TunedPair] = []
@@ -180,6 +186,8 @@ def transfer(
         print_json(record)
     else:
         print_matrix(matrix)
+        if matrix.calibrated is not None:
+            print_matrix(matrix.calibrated, f"zero-shot transfer, calibrated ({matrix.calibration})")
         if pairs:
             print_pairs(pairs, kind_of_start(prompts))
         if output is not None:
@@ -231,29 +239,42 @@ def finished(output: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
 
 def show_finished(record: dict[str, Any], output: Path, *, as_json: bool) -> TransferMatrix:
     """Print and return what was made before with the same settings."""
-    import torch
+    from dataclasses import replace
 
     from prompttransfer.cli.common import print_json, say
-    from prompttransfer.matrix import TransferMatrix
     from prompttransfer.run_folder import read_transfer
 
-    raw = read_transfer(output / MARKER).raw
-    values = [[float("nan") if value is None else value for value in row] for row in raw.values]
-    matrix = TransferMatrix(
-        sources=tuple(raw.sources),
-        source_tasks=tuple(raw.source_tasks),
-        targets=tuple(raw.targets),
-        values=torch.tensor(values, dtype=torch.float64).reshape(len(raw.sources), len(raw.targets)),
-        metrics=tuple(raw.metrics),
-        rows=tuple(raw.rows),
-        impossible=raw.impossible,
-    )
+    found = read_transfer(output / MARKER)
+    matrix = matrix_of(found.raw)
+    if found.calibrated is not None:
+        matrix = replace(matrix, calibrated=matrix_of(found.calibrated), calibration=found.raw.calibration)
     if as_json:
         print_json(record)
-    else:
-        print_matrix(matrix)
-        say(f"made before with the same settings, nothing is left to do; all of it is in {output}")
+        return matrix
+    print_matrix(matrix)
+    if matrix.calibrated is not None:
+        print_matrix(matrix.calibrated, f"zero-shot transfer, calibrated ({matrix.calibration})")
+    say(f"made before with the same settings, nothing is left to do; all of it is in {output}")
     return matrix
+
+
+def matrix_of(record: MatrixRecord) -> TransferMatrix:
+    """The matrix that a record holds."""
+    import torch
+
+    from prompttransfer.matrix import TransferMatrix
+
+    values = [[float("nan") if value is None else value for value in row] for row in record.values]
+    return TransferMatrix(
+        sources=tuple(record.sources),
+        source_tasks=tuple(record.source_tasks),
+        targets=tuple(record.targets),
+        values=torch.tensor(values, dtype=torch.float64).reshape(len(record.sources), len(record.targets)),
+        metrics=tuple(record.metrics),
+        rows=tuple(record.rows),
+        impossible=record.impossible,
+        calibration=record.calibration,
+    )
 
 
 def _tune(
@@ -310,7 +331,8 @@ def _record(
         "data": {t.task.name: {"source": t.splits.source, "revision": t.splits.revision} for t in targets},
         "split": "test (the official validation split)",
         "raw": matrix.as_dict(),
-        "relative": matrix.relative().as_dict(),
+        "relative": matrix.relative().as_dict() if matrix.has_own else None,
+        **({"calibrated": matrix.calibrated.as_dict()} if matrix.calibrated else {}),
         "tuned": [pair.as_dict() for pair in pairs],
         "versions": versions(),
     }
@@ -327,10 +349,11 @@ def write_transfer(
     from prompttransfer.artifacts import save_prompt
     from prompttransfer.files import write_json, write_text
 
-    relative = matrix.relative()
     write_text(folder / "transfer.csv", matrix.to_csv())
-    if bool((~relative.values.isnan()).any()):
-        write_text(folder / "transfer_relative.csv", relative.to_csv())
+    if matrix.has_own:
+        write_text(folder / "transfer_relative.csv", matrix.relative().to_csv())
+    if matrix.calibrated is not None:
+        write_text(folder / "transfer_calibrated.csv", matrix.calibrated.to_csv())
     write_json(folder / MARKER, record)
     if pairs:
         write_text(folder / "tuned.csv", pairs_csv(pairs))
@@ -348,7 +371,7 @@ def pairs_csv(pairs: Sequence[TunedPair]) -> str:
     return stream.getvalue()
 
 
-def print_matrix(matrix: TransferMatrix) -> None:
+def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> None:
     """The matrix in per cent, with the reference rows beneath."""
     from prompttransfer.cli.common import say, table
 
@@ -361,13 +384,15 @@ def print_matrix(matrix: TransferMatrix) -> None:
         for name, row in zip(matrix.sources, matrix.values.tolist(), strict=True)
     ]
     table(
-        "zero-shot transfer, per cent (rows: source prompts, columns: target tasks"
+        f"{title}, per cent (rows: source prompts, columns: target tasks"
         + (f"; {shared!r} left out of the names)" if shared else ")"),
         ["", *(name.removeprefix(shared) for name in matrix.targets)],
         rows,
     )
     for target, reason in matrix.impossible.items():
         say(f"{target}: {reason}")
+    if matrix.written:
+        say(f"calibrated: none for {', '.join(matrix.written)}, whose answer is written")
 
 
 def _times(speedup: float | None, steps: int | None) -> str:

@@ -44,7 +44,11 @@ class Whole:
     most: int = LARGEST
 
     def check(self, option: str, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, Integral) or not self.least <= value <= self.most:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, Integral)
+            or not self.least <= int(value) <= self.most
+        ):
             raise UserError(f"{option} {value}: give a whole number from {self.least} to {self.most}")
 
 

@@ -94,7 +94,8 @@ def _write_transfer(results: Results, backbone: str, prompts: Sequence[Cell], fo
         },
         "split": "test (the official validation split)",
         "raw": matrix.as_dict(),
-        "relative": matrix.relative().as_dict(),
+        "relative": matrix.relative().as_dict() if matrix.has_own else None,
+        **({"calibrated": matrix.calibrated.as_dict()} if matrix.calibrated else {}),
         "tuned": [pair.as_dict() for pair in pairs],
         "versions": versions(),
     }

@@ -127,6 +127,10 @@ def _backbones(spec: Spec, folder: Path) -> Found:
             yield (*path, "name"), str(error)
         yield from _choice((*path, "layout"), "layout", entry.layout, LAYOUTS)
         yield from _choice((*path, "recipe", "optimizer"), "optimizer", entry.recipe.optimizer, _optimizers())
+        for task, own in entry.recipe.per_task.items():
+            place: Path_ = (*path, "recipe", "per-task", task)
+            yield from _choice(place, "task of this backbone", task, spec.tasks_of(entry))
+            yield from _choice((*place, "optimizer"), "optimizer", own.optimizer, _optimizers())
         if entry.tasks is not None:
             yield from _tasks((*path, "tasks"), entry.tasks, folder)
         labels = {

@@ -79,7 +79,13 @@ class BackboneFacts:
     recipe: Recipe
     tasks: Mapping[str, TaskFacts] = field(default_factory=dict)
     """Name in the study file -> facts."""
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    """Name in the study file -> the recipe of a task that has one of its own."""
     certain: bool = True
+
+    def recipe_of(self, task: str) -> Recipe:
+        """What a task (its name in the study file) is trained with."""
+        return self.recipes.get(task, self.recipe)
 
 
 @dataclass(frozen=True)
@@ -206,6 +212,9 @@ def _backbone_facts(
             special=outline.special_tokens,
             layout=entry.layout or spec.layout,
             recipe=recipe_for(outline, **spec.recipe_of(entry)),
+            recipes={
+                task: recipe_for(outline, **spec.recipe_of(entry, task)) for task in entry.recipe.per_task
+            },
         )
     tasks = {}
     for name in spec.tasks_of(entry):
@@ -298,5 +307,9 @@ def _known(name: str, spec: Spec, entry: BackboneEntry, folder: Path) -> Backbon
         special=5 if family == "masked-lm" else 2,
         layout=entry.layout or spec.layout,
         recipe=recipe_for_size(family, width, **spec.recipe_of(entry)),
+        recipes={
+            task: recipe_for_size(family, width, **spec.recipe_of(entry, task))
+            for task in entry.recipe.per_task
+        },
         certain=False,
     )

@@ -9,36 +9,55 @@ from prompttransfer.matrix import REFERENCE_ROWS, TransferMatrix
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
 
 def transfer_matrix(scores: Sequence[dict[str, Any]]) -> TransferMatrix:
     """The matrix of the contents of `score.json` files, those of prompts and of references; NaN where there is none.
 
-    The reference rows are means over seeds; sources keep a row a seed.
+    The reference rows are means over seeds; sources keep a row a seed. Calibrated scores are a second matrix.
     """
-    import torch
+    from dataclasses import replace
 
     targets = list(dict.fromkeys(score["task"] for score in scores))
     prompts = {score["prompt"]: score["prompt_task"] for score in scores if "prompt" in score}
-    values = torch.full((len(prompts) + len(REFERENCE_ROWS), len(targets)), float("nan"), dtype=torch.float64)
-    rows = {name: index for index, name in enumerate([*prompts, *REFERENCE_ROWS])}
-    found: dict[tuple[int, int], list[float]] = {}
-    for score in scores:
-        column = targets.index(score["task"])
-        named = {score["prompt"]: score["value"]} if "prompt" in score else score["references"]
-        for name, value in named.items():
-            found.setdefault((rows[name], column), []).append(value)
-    for place, each in found.items():
-        values[place] = sum(each) / len(each)
     by_target = {score["task"]: score for score in scores}
-    return TransferMatrix(
+    matrix = TransferMatrix(
         sources=(*prompts, *REFERENCE_ROWS),
         source_tasks=(*prompts.values(), *REFERENCE_ROWS),
         targets=tuple(targets),
-        values=values,
+        values=_values(scores, [*prompts, *REFERENCE_ROWS], targets, ""),
         metrics=tuple(by_target[target]["metric"] for target in targets),
         rows=tuple(by_target[target]["rows"] for target in targets),
     )
+    if not any("calibrated" in score or "calibrated references" in score for score in scores):
+        return matrix
+    values = _values(scores, [*prompts, *REFERENCE_ROWS], targets, "calibrated")
+    how = next((score["calibration"] for score in scores if "calibration" in score), "")
+    second = replace(matrix, values=values, meaning="calibrated", calibration=how)
+    return replace(matrix, calibration=how, calibrated=second)
+
+
+def _values(
+    scores: Sequence[dict[str, Any]], sources: Sequence[str], targets: Sequence[str], kind: str
+) -> Tensor:
+    """[sources, targets] of one kind of score ("" or `calibrated`), means where a place has several; NaN where it has none."""
+    import torch
+
+    found: dict[tuple[int, int], list[float]] = {}
+    for score in scores:
+        column = targets.index(score["task"])
+        if "prompt" in score:
+            named = {score["prompt"]: score.get(kind or "value")}
+        else:
+            named = score.get(f"{kind} references".strip(), {})
+        for name, value in named.items():
+            if value is not None:
+                found.setdefault((sources.index(name), column), []).append(value)
+    values = torch.full((len(sources), len(targets)), float("nan"), dtype=torch.float64)
+    for place, each in found.items():
+        values[place] = sum(each) / len(each)
+    return values
 
 
 def mean_table(matrix: TransferMatrix) -> pd.DataFrame:

@@ -77,19 +77,32 @@ class Naming:
             {"source": source.id} if source else {},
         )
 
-    def score(self, side: BackboneFacts, target: TaskFacts, prompt: Cell) -> Cell:
+    def score(self, side: BackboneFacts, target: TaskFacts, prompt: Cell, calibrate: str = "none") -> Cell:
         """A prompt on the test rows of a target."""
         label = f"score on {target.task.name} of {prompt.label}"
-        return self.cell("score", label, self.tested(side, target), {"prompt": prompt.id})
+        settings = self.tested(side, target)
+        if calibrate != "none":
+            settings |= {"calibrate": calibrate, "unlabelled": self.unlabelled(target)}
+        return self.cell("score", label, settings, {"prompt": prompt.id})
+
+    def unlabelled(self, target: TaskFacts) -> dict[str, Json]:
+        """The training rows, of which some without their labels calibrate scores."""
+        return {"learned": target.rows.learned, "limit_train": self.spec.limit_train}
 
     def references(
         self, side: BackboneFacts, target: TaskFacts, seed: int, prompts: Mapping[str, Cell]
     ) -> Cell:
-        """No prompt, random prompts at the sources' norm, the majority answer; says of which type the task is."""
+        """No prompt, random prompts at the sources' norm, the majority answer; says of which type the task is.
+
+        No prompt is there with calibrated label words too, by training rows where nothing else is asked for.
+        """
+        settings = {**self.tested(side, target), "unlabelled": self.unlabelled(target)}
+        if self.spec.transfers.calibrate != "none":
+            settings |= {"calibrate": self.spec.transfers.calibrate}
         return self.cell(
             "score",
             f"references of {target.task.name} seed {seed} on {side.label}",
-            {**self.tested(side, target), "references": seed, "type": target.task.type},
+            {**settings, "references": seed, "type": target.task.type},
             {f"prompt {source}": cell.id for source, cell in prompts.items()},
         )
 

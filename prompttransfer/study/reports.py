@@ -21,12 +21,13 @@ from prompttransfer.files import atomic_path, write_text
 from prompttransfer.reporting import write_report
 from prompttransfer.study.assembly import backbones_scored, slug, write_run_folder
 from prompttransfer.study.cell import Graph
-from prompttransfer.study.results import COLUMNS, Results, long_table, open_results
+from prompttransfer.study.results import COLUMNS, Results, long_table, open_results, raw_scores
 from prompttransfer.study.store import Store, read_failures
 from prompttransfer.study.tables import (
     COMPARISON_COLUMNS,
     INDICATOR_COLUMNS,
     comparisons,
+    gains_over_no_prompt,
     predictions,
     summary,
 )
@@ -131,8 +132,7 @@ def render_page(
         f'<li><a href="{escape(path.relative_to(folder).as_posix())}">{escape(name)}</a></li>'
         for name, path in pages.items()
     )
-    scores = overview(tables["results"])
-    said = headlines(scores, tables["indicators"])
+    said = headlines(tables["results"], tables["indicators"])
     sections = [
         ("In short", "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in said) + "</ul>" if said else ""),
         ("Models", f"<p>Matrices, figures and curves of each model:</p><ul>{links}</ul>"),
@@ -142,7 +142,7 @@ def render_page(
         ),
         ("Comparisons", _comparisons(tables["comparisons"])),
         ("Do indicators predict transfer?", _table(tables["indicators"])),
-        ("Scores, mean over sources and seeds", _table(scores)),
+        ("Scores, mean over sources and seeds", _table(overview(tables["results"]))),
     ]
     body = "".join(
         f"<section><h2>{escape(name)}</h2>{content}</section>" for name, content in sections if content
@@ -165,33 +165,28 @@ def render_page(
 """
 
 
-def headlines(scores: pd.DataFrame, indicators: pd.DataFrame) -> list[str]:
+def headlines(results: pd.DataFrame, indicators: pd.DataFrame) -> list[str]:
     """What the numbers come down to: where transfer is worth less than no prompt, and whether an indicator predicts it."""
-    return [*_transfer_headlines(scores), *_indicator_headlines(indicators)]
+    return [*_transfer_headlines(results), *_indicator_headlines(indicators)]
 
 
-def _transfer_headlines(scores: pd.DataFrame) -> list[str]:
+def _transfer_headlines(results: pd.DataFrame) -> list[str]:
     lines = []
-    for (backbone, metric), part in scores.groupby(["backbone", "metric"], sort=False):
-        means = dict(zip(part["condition"], part["mean"], strict=True))
-        none = means.get("no prompt")
-        shots = {name: means[name] for name in SHOTS if name in means}
-        if none is None or not shots:
+    for backbone, metric, gains in gains_over_no_prompt(results):
+        worse = [relation for relation, gain in gains.items() if gain < 0]
+        told = ", ".join(f"{relation} {gain:+.3f}" for relation, gain in gains.items())
+        if not gains:
             continue
-        told = ", ".join(f"{name.removeprefix('zero-shot, ')} {value:.3f}" for name, value in shots.items())
-        worse = [name for name, value in shots.items() if value < none]
-        verdict = (
-            "prompts of other tasks score below no prompt"
-            if len(worse) == len(shots)
-            else f"prompts of tasks of {worse[0].removeprefix('zero-shot, ')} score below no prompt"
-            if worse
-            else "prompts of other tasks score above no prompt"
+        if len(worse) == len(gains):
+            verdict = "transfer does not help: prompts of other tasks score below no prompt"
+        elif worse:
+            verdict = f"prompts of tasks of {worse[0]} score below no prompt"
+        else:
+            verdict = "prompts of other tasks score above no prompt"
+        lines.append(
+            f"{backbone}, {metric}: {verdict} (zero-shot minus no prompt, mean over targets: {told})."
         )
-        lines.append(f"{backbone}, {metric}: {verdict} (zero-shot {told}; no prompt {none:.3f}).")
     return lines
-
-
-SHOTS = ("zero-shot, same type", "zero-shot, different type")
 
 
 def _indicator_headlines(indicators: pd.DataFrame) -> list[str]:
@@ -222,7 +217,7 @@ def _indicator_headlines(indicators: pd.DataFrame) -> list[str]:
 
 def overview(table: pd.DataFrame) -> pd.DataFrame:
     """Test scores by backbone, metric and condition: mean over sources, targets and seeds, and the number of values."""
-    scores = table[table["kind"] == "score"].rename(columns={"measure": "metric"})
+    scores = raw_scores(table).rename(columns={"measure": "metric"})
     scores["condition"] = scores["condition"] + scores["relation"].map(
         lambda relation: f", {relation}" if relation in ("same type", "different type") else ""
     )

@@ -30,10 +30,10 @@ COLUMNS = {
     "target": "task whose rows were scored",
     "relation": "of source and target: own, same type, different type; empty without a source. For a projector its group of tasks",
     "seed": "seed of the prompts",
-    "condition": "what was scored: own prompt, zero-shot, no prompt, random prompt, majority, scratch, from source (TPT_task), "
+    "condition": "what was scored: own prompt, zero-shot, no prompt (as it is and calibrated), random prompt, majority, scratch, from source (TPT_task), "
     "from projected (TPT_model), trained; for a projector the rows of its report",
     "by": "the indicator, or the projector that a prompt came through; empty elsewhere",
-    "measure": "what the value is: a metric on test rows, `validation <metric>`, steps, a speed-up, similarity",
+    "measure": "what the value is: a metric on test rows, `calibrated <metric>`, `validation <metric>`, steps, a speed-up, similarity",
     "value": "the number; empty where there is none (a speed-up over a run that learned nothing)",
     "bound": "`at least` where the value is a lower bound, as the run had converged before its first step",
     "rows": "number of test rows behind the value; empty where it is not from test rows",
@@ -41,6 +41,7 @@ COLUMNS = {
 """Column of results.csv and results.parquet -> what it is."""
 
 OWN, ZERO_SHOT, SCRATCH = "own prompt", "zero-shot", "scratch"
+CALIBRATED = "calibrated"
 FROM_SOURCE, FROM_PROJECTED = "from source", "from projected"
 SAME, DIFFERENT = "same type", "different type"
 STEPS = {
@@ -192,17 +193,33 @@ def _score_rows(results: Results, cell: Cell) -> Iterator[Row]:
         "rows": record["rows"],
     }
     if "references" in record:
+        row["seed"] = cell.settings["references"]
         for condition, value in record["references"].items():
-            yield {**row, "seed": cell.settings["references"], "condition": condition, "value": value}
+            yield {**row, "condition": condition, "value": value}
+        for condition, value in record.get("calibrated references", {}).items():
+            yield {**row, **_calibrated(record, value), "condition": condition}
         return
     prompt = results.input(cell, "prompt")
     row |= {"seed": prompt.settings["seed"], "value": record["value"]}
     if prompt.id in results.own:
         source = record["prompt_task"]
         condition = OWN if source == target else ZERO_SHOT
-        yield {**row, "source": source, "condition": condition, "relation": results.relation(source, target)}
+        row |= {"source": source, "condition": condition, "relation": results.relation(source, target)}
+        yield row
+        if "calibrated" in record:
+            yield {**row, **_calibrated(record, record["calibrated"])}
     else:
         yield {**row, **_condition(results, prompt)}
+
+
+def _calibrated(record: Row, value: float) -> Row:
+    """A calibrated score as another measure, so that no table takes it for a raw one."""
+    return {"measure": f"{CALIBRATED} {record['metric']}", "value": value}
+
+
+def raw_scores(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the long table that are scores as they are, not calibrated."""
+    return table[(table["kind"] == "score") & ~table["measure"].str.startswith(CALIBRATED)]
 
 
 def _tuned_rows(results: Results, cell: Cell) -> Iterator[Row]:

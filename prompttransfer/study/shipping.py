@@ -16,6 +16,7 @@ from prompttransfer.study.document import read_document
 from prompttransfer.study.spec import StudyFile, parse_study, read_study
 from tasks.errors import UserError, unknown
 
+PER_TASK = "per-task"
 TASK_LISTS = ("tasks", "fitting", "unseen")
 SHIPPED = Path(__file__).parent / "shipped"
 
@@ -103,6 +104,8 @@ def _kept(value: Any, keep: Collection[str], key: str = "") -> Any:
     if isinstance(value, dict):
         if key == "sources":
             return {target: one for target, one in value.items() if target in keep and one in keep}
+        if key == PER_TASK:
+            return {task: item for task, item in value.items() if task in keep}
         return {name: _kept(item, keep, name) for name, item in value.items()}
     if isinstance(value, list):
         if key in TASK_LISTS:
@@ -117,7 +120,8 @@ def _renamed(value: Any, backbones: Mapping[str, str], rename: Callable[[str], s
             return {
                 rename(target): _renamed(one, backbones, rename, "tasks") for target, one in value.items()
             }
-        return {name: _renamed(item, backbones, rename, name) for name, item in value.items()}
+        named = {rename(name) if key == PER_TASK else name: item for name, item in value.items()}
+        return {name: _renamed(item, backbones, rename, name) for name, item in named.items()}
     if isinstance(value, list):
         return [_renamed(item, backbones, rename, key) for item in value]
     if key in TASK_LISTS:

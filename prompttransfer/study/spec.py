@@ -1,12 +1,14 @@
 """The study file: what is to be run, in one YAML mapping that is checked as a whole.
 
     study: my-study                     # a name; the folder of results is runs/<name> unless told
-    backbones: [roberta-base]           # or {name: roberta-base, tasks: [...], recipe: {...}, layout: su2022}
+    backbones: [roberta-base]           # or {name: roberta-base, tasks: [...], recipe: {...}, layout: su2022};
+                                        # recipe: {lr: 5e-3, per-task: {laptop: {lr: 1e-2}}} for single tasks
     tasks: [sst2, imdb, mnli]           # names, or YAML files of own tasks
     seeds: [0, 1, 2]
     recipe: {steps: 300}                # as the options of `train`; a backbone's own recipe goes before it
     transfers:
       zero-shot: true
+      calibrate: train-mean             # a second matrix of calibrated scores; or content-free
       initialisation: {sources: same-type, steps: 100}
     projectors:
       - {source: roberta-base, target: roberta-large, method: task, fitting: [sst2, mnli], initialisation: true}
@@ -65,12 +67,24 @@ class RecipeOptions(Part):
         }
 
 
+class TaskRecipe(RecipeOptions):
+    """What one task is trained with on a backbone, before the backbone's own options."""
+
+    length: Literal[None] = None
+
+
+class BackboneRecipe(RecipeOptions):
+    """The options of one backbone, and of single tasks on it."""
+
+    per_task: dict[str, TaskRecipe] = Field(default_factory=dict)
+
+
 class BackboneEntry(Part):
     """One backbone with what is its own."""
 
     name: str
     tasks: list[str] | None = None
-    recipe: RecipeOptions = RecipeOptions()
+    recipe: BackboneRecipe = BackboneRecipe()
     layout: str | None = None
     max_length: int | None = Field(default=None, ge=1)
     label_words: dict[str, str] = Field(default_factory=dict)
@@ -88,6 +102,8 @@ class Transfers(Part):
     """What the trained prompts are used for."""
 
     zero_shot: bool = True
+    calibrate: Literal["none", "content-free", "train-mean"] = "none"
+    """A second matrix of scores with the bias of the label words taken off (calibration.py)."""
     initialisation: Initialisation | None = None
 
 
@@ -183,9 +199,10 @@ class Spec(Part):
         """The tasks that a backbone is to learn, in order."""
         return backbone.tasks if backbone.tasks is not None else self.tasks
 
-    def recipe_of(self, backbone: BackboneEntry) -> dict[str, Any]:
-        """The study's recipe options with the backbone's own before them."""
-        return self.recipe.overrides() | backbone.recipe.overrides()
+    def recipe_of(self, backbone: BackboneEntry, task: str | None = None) -> dict[str, Any]:
+        """The study's recipe options with the backbone's own before them, and before those the task's on it."""
+        own = backbone.recipe.per_task.get(task, TaskRecipe()) if task is not None else TaskRecipe()
+        return self.recipe.overrides() | backbone.recipe.overrides() | own.overrides()
 
 
 @dataclass(frozen=True)
@@ -308,7 +325,8 @@ PARTS: dict[tuple[str, ...], type[Part]] = {
     (): Spec,
     ("recipe",): RecipeOptions,
     ("backbones", "*"): BackboneEntry,
-    ("backbones", "*", "recipe"): RecipeOptions,
+    ("backbones", "*", "recipe"): BackboneRecipe,
+    ("backbones", "*", "recipe", "per-task", "*"): TaskRecipe,
     ("transfers",): Transfers,
     ("transfers", "initialisation"): Initialisation,
     ("projectors", "*"): ProjectorEntry,
@@ -322,7 +340,10 @@ PARTS: dict[tuple[str, ...], type[Part]] = {
 
 def keys_at(path: Path_) -> list[str]:
     """The keys that are known at a place."""
-    part = PARTS.get(tuple("*" if isinstance(step, int) else step for step in path))
+    named = {index + 1 for index, step in enumerate(path) if step == "per-task"}
+    part = PARTS.get(
+        tuple("*" if isinstance(step, int) or index in named else step for index, step in enumerate(path))
+    )
     return [_hyphens(name) for name in part.model_fields] if part else []
 
 
@@ -345,6 +366,8 @@ def _explain(document: Document, item: Any) -> Mistake:
     if kind == "value_error":
         return Mistake(line, f"{key}: {item['ctx']['error']}")
     said = item["msg"][0].lower() + item["msg"][1:]
+    if path[-1:] == ("length",) and "per-task" in path:
+        return Mistake(line, "length cannot be given here: all prompts of a backbone have one length")
     if path[-1:] == ("length",) and "initialisation" in path:
         return Mistake(line, "length cannot be given here: a run from a prompt has that prompt's length")
     place = ".".join(str(step) for step in path)

@@ -168,7 +168,7 @@ def corrected(found: Sequence[Comparison]) -> list[Comparison]:
 
 def metrics_of(table: pd.DataFrame) -> dict[str, str]:
     """Target -> its metric, as the scores say."""
-    scores = table[table["kind"] == "score"]
+    scores = r.raw_scores(table)
     return dict(zip(map(str, scores["target"]), map(str, scores["measure"]), strict=True))
 
 
@@ -223,7 +223,7 @@ PAIRS_OF_CONDITIONS = (
 
 def _transfer(table: pd.DataFrame) -> Iterator[Comparison]:
     """Zero-shot transfer by relation of source and target, against one another and the references."""
-    scores, metrics = table[table["kind"] == "score"], metrics_of(table)
+    scores, metrics = r.raw_scores(table), metrics_of(table)
     for backbone, rows in scores.groupby("backbone", sort=False):
         for metric, own in by_metric(rows, metrics):
             shots = own[own["condition"] == r.ZERO_SHOT]
@@ -237,6 +237,23 @@ def _transfer(table: pd.DataFrame) -> Iterator[Comparison]:
             for first, second in PAIRS_OF_CONDITIONS:
                 name = f"{first} minus {second}{metric}"
                 yield from compare("zero-shot", str(backbone), name, tables[first], tables[second])
+
+
+def gains_over_no_prompt(table: pd.DataFrame) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """(model, metric, relation -> mean over targets of zero-shot transfer less no prompt), each target a mean over seeds."""
+    scores = table[table["kind"] == "score"]
+    for (backbone, metric), own in scores.groupby(["backbone", "measure"], sort=False):
+        none = wide(own[own["condition"] == "no prompt"]).mean(axis=1)
+        shots = own[own["condition"] == r.ZERO_SHOT]
+        gains = {
+            relation: (wide(shots[shots["relation"] == relation]).mean(axis=1) - none).dropna()
+            for relation in (r.SAME, r.DIFFERENT)
+        }
+        yield (
+            str(backbone),
+            str(metric),
+            {relation: float(g.mean()) for relation, g in gains.items() if len(g)},
+        )
 
 
 def _tuned(table: pd.DataFrame) -> Iterator[Comparison]:
@@ -315,7 +332,7 @@ def predictions(table: pd.DataFrame, types: dict[str, str]) -> pd.DataFrame:
 
     found = []
     indicators, metrics = table[table["kind"] == "indicator"], metrics_of(table)
-    for backbone, own in table[table["kind"] == "score"].groupby("backbone", sort=False):
+    for backbone, own in r.raw_scores(table).groupby("backbone", sort=False):
         shots = own[own["condition"].isin([r.OWN, r.ZERO_SHOT])]
         transfer = shots.pivot_table(index="source", columns="target", values="value", aggfunc="mean")
         measured = indicators[indicators["backbone"] == backbone]

@@ -66,14 +66,15 @@ class _Wiring:
         side = self.facts.backbones[name]
         for seed in self.spec.seeds:
             cells = [
-                self.naming.prompt(side, task, seed, side.recipe, self.spec.initialiser)
-                for task in side.tasks.values()
+                self.naming.prompt(side, task, seed, side.recipe_of(called), self.spec.initialiser)
+                for called, task in side.tasks.items()
             ]
             for task, cell in zip(side.tasks, cells, strict=True):
                 self.trained[name, task, seed] = cell
-            # Texts of one length belong in one bank: others would only pad it.
-            for budget in dict.fromkeys(task.budget for task in side.tasks.values()):
-                alike = [cell for cell in cells if cell.settings["max_length"] == budget]
+            # Texts of one length belong in one bank: others would only pad it. A bank has one recipe.
+            kinds = [(cell.settings["max_length"], cell.settings["recipe"]) for cell in cells]
+            for kind in [one for index, one in enumerate(kinds) if one not in kinds[:index]]:
+                alike = [cell for cell, own in zip(cells, kinds, strict=True) if own == kind]
                 for start in range(0, len(alike), self.spec.bank):
                     self.add(alike[start : start + self.spec.bank], _large(side))
 
@@ -84,7 +85,11 @@ class _Wiring:
             for target, facts in side.tasks.items():
                 sources = list(side.tasks) if self.spec.transfers.zero_shot else [target]
                 prompts = {source: self.trained[name, source, seed] for source in sources}
-                cells = {source: self.naming.score(side, facts, prompt) for source, prompt in prompts.items()}
+                calibrate = self.spec.transfers.calibrate
+                cells = {
+                    source: self.naming.score(side, facts, prompt, calibrate)
+                    for source, prompt in prompts.items()
+                }
                 for source, cell in cells.items():
                     self.scored[name, source, target, seed] = cell
                 references = self.naming.references(side, facts, seed, prompts)
@@ -118,7 +123,7 @@ class _Wiring:
             return
         side = self.facts.backbones[name]
         task = side.tasks[target]
-        recipe = replace(side.recipe, **given.overrides())
+        recipe = replace(side.recipe_of(target), **given.overrides())
         scratch = self.naming.prompt(side, task, seed, recipe, scratch_start)
         runs = [self.naming.prompt(side, task, seed, recipe, "prompt", start) for start in starts]
         self.add([scratch, *runs], _large(side))

@@ -168,15 +168,30 @@ def test_one_seed_shows_nothing_and_several_may():
     assert "E_concat predicts transfer better than chance does" in three and "corrected" in three
 
 
+def against_no_prompt(cells, types):
+    names = list("abc")
+    table = pd.DataFrame(cells, index=[*names, "no prompt"], columns=names)
+    return said(ReportData("t", (View("raw", table),), types=types)).removeprefix("In short")
+
+
 def test_transfer_below_no_prompt_is_the_headline():
-    tasks = ["a", "b"]
-    table = pd.DataFrame([[0.9, 0.3], [0.2, 0.9], [0.5, 0.5]], index=[*tasks, "no prompt"], columns=tasks)
-    types = {"a": "x", "b": "y"}
-    text = said(ReportData("t", (View("raw", table),), types=types))
-    first = "Transfer does not help here: prompts of tasks of different type score below no prompt at all."
-    assert text.removeprefix("In short").startswith(first)
-    better = table.replace({0.3: 0.7, 0.2: 0.7})
-    assert "does not help" not in said(ReportData("t", (View("raw", better),), types=types))
+    types = {"a": "x", "b": "x", "c": "y"}
+    below = [[0.9, 0.3, 0.2], [0.2, 0.9, 0.2], [0.1, 0.1, 0.9], [0.5, 0.5, 0.5]]
+    text = against_no_prompt(below, types)
+    assert text.startswith(
+        "Transfer does not help here: prompts of other tasks score below no prompt at all."
+    )
+    above = [[0.9, 0.7, 0.2], [0.7, 0.9, 0.2], [0.1, 0.1, 0.9], [0.5, 0.5, 0.5]]
+    assert against_no_prompt(above, types).startswith(
+        "Prompts of tasks of different type score below no prompt"
+    )
+    assert "no prompt at all" not in against_no_prompt([*above[:2], [0.6, 0.6, 0.9], [0.5, 0.5, 0.1]], types)
+
+
+def test_no_prompt_is_compared_target_by_target():
+    # c has no source of its type and is hard: same type gains 0.1 on a and b, though no prompt is at 0.4 on the mean.
+    cells = [[0.9, 0.4, 0.7], [0.4, 0.9, 0.7], [0.4, 0.4, 0.9], [0.3, 0.3, 0.6]]
+    assert "no prompt at all" not in against_no_prompt(cells, {"a": "x", "b": "x", "c": "y"})
 
 
 def test_scores_of_different_metrics_are_not_averaged_together():

@@ -68,7 +68,34 @@ def test_a_prompt_is_trained_evaluated_and_moved_to_another_task(world: Path, ca
     assert run(*moved, "--precision", "fp32", "--output", "moved") == 0
     matrix = pd.read_csv(world / "moved" / "transfer.csv", index_col=0)
     assert list(matrix.columns) == ["toy-room", "toy-film"]
-    assert {"toy-film-s0", "toy-film-s1", "no prompt", "random prompt", "majority"} == set(matrix.index)
+    references = {"no prompt", "no prompt, calibrated", "random prompt", "majority"}
+    assert {"toy-film-s0", "toy-film-s1", *references} == set(matrix.index)
+
+
+def test_calibrated_scores_stand_beside_the_raw_ones(world: Path, capsys) -> None:
+    import json
+
+    assert train("--output", "prompts") == 0
+    more = ("--data", "data", "--precision", "fp32", "--calibrate", "train-mean")
+    assert run("transfer", "prompts", "--to", "toy-room.yaml", *more, "--output", "moved") == 0
+    said = capsys.readouterr().out
+    assert "calibrated (train-mean, at most 128 training rows without labels, seed 0)" in said
+    assert "transfer_calibrated.csv" in said and not (world / "moved" / "transfer_relative.csv").exists()
+    record = json.loads((world / "moved" / "transfer.json").read_text())
+    assert record["calibrated"]["meaning"] == "calibrated" and record["relative"] is None
+    second = pd.read_csv(world / "moved" / "transfer_calibrated.csv", index_col=0)
+    assert second.loc["toy-film", "toy-room"] == pytest.approx(record["calibrated"]["values"][0][0], abs=1e-6)
+
+    assert run("evaluate", "prompts", "--task", "toy-room.yaml", *more, "--json") == 0
+    score = json.loads(capsys.readouterr().out)[0]
+    assert score["calibrated"] == pytest.approx(record["calibrated"]["values"][0][0])
+    assert score["no_prompt_calibrated"] == pytest.approx(record["raw"]["values"][2][0])
+
+    assert run("report", "moved", "--output", "page.html") == 0
+    page = (world / "page.html").read_text()
+    assert "once the bias of its label words is taken off" in page
+    assert run("transfer", "prompts", "--to", "toy-room.yaml", "--calibrate", "maen", "--output", "x") == 2
+    assert "unknown calibration 'maen'" in capsys.readouterr().err and not (world / "x").exists()
 
 
 def test_the_label_words_of_a_run_are_stored_with_the_prompt(world: Path) -> None:

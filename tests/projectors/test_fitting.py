@@ -209,3 +209,18 @@ def test_bad_settings_are_refused() -> None:
         distance_objective([], FitSettings())
     with pytest.raises(UserError, match="at least one fitting task"):
         task_objective([], FitSettings())
+
+
+def test_a_changed_bit_of_a_checkpoint_is_never_taken(tmp_path: Path) -> None:
+    path, given, settings = tmp_path / "fit.safetensors", pairs(4), FitSettings(steps=8)
+
+    def run() -> None:
+        module = build(Architecture("linear"), SHAPE)
+        fit(module, distance_objective(given, settings), settings, checkpoint=path, every=5)
+
+    run()
+    whole = path.read_bytes()
+    for place in range(8, len(whole), len(whole) // 40):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(UserError, match="remove it to begin anew"):
+            run()

@@ -122,7 +122,38 @@ def test_capturing_says_rule_input_and_tensor(tiny):
     assert captured.tensor == "intermediate, after gelu, at the mask" and captured.tasks == ("toy",) * 3
     top = capture(backbone, prompts, rule="top", share=0.25, encoded=encoded(backbone))
     assert top.states.active(0).sum(-1).tolist() == [8, 8, 8]
-    assert top.states.rule == "largest 25 % of a layer; mean over 12 rows of toy"
+    assert top.states.rule == "most often among the largest 25 % of a layer; 12 rows of toy"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_over_rows_the_states_are_averaged_and_not_the_activations(tiny, kind):
+    backbone, prompt, rows = tiny(kind), prompt_on(tiny(kind)), sentences(("film",))[:5]
+    each = [mean_activations(backbone, prompt.vectors[None], encoded(backbone, examples=(r,))) for r in rows]
+    often = torch.cat(each).gt(0).float().mean(0)
+    read = read_activations(backbone, [prompt], encoded=encoded(backbone, examples=rows))
+    assert np.allclose(read.often[0], often, atol=1e-6)
+    captured = read.states()
+    assert captured.states.rule == "above 0 in more than half of the rows; 5 rows of toy"
+    for layer in range(2):
+        assert np.array_equal(captured.states.active(layer)[0], (often[layer] > 0.5).numpy())
+
+
+def test_two_rows_against_three_decide_though_the_mean_is_above_zero(tiny):
+    # The event must not depend on where the tensor is read: states 1 1 0 0 0 are not active, whatever their size.
+    backbone = tiny("t5")
+    rows = sentences(("film",))[:5]
+    read = read_activations(backbone, [prompt_on(backbone)], encoded=encoded(backbone, examples=rows))
+    seldom = (read.values > 0) & (read.often < 0.5)
+    assert seldom.any()
+    active = np.stack([read.states().states.active(layer) for layer in range(2)], axis=1)
+    assert not active[seldom].any()
+
+
+def test_rows_counted_under_one_rule_are_not_read_under_another(tiny):
+    backbone = tiny("roberta")
+    read = read_activations(backbone, [prompt_on(backbone)], encoded=encoded(backbone))
+    with pytest.raises(UserError, match="counted row by row under the rule positive"):
+        read.states("top", 0.25)
 
 
 def test_a_prompt_of_another_revision_is_refused(tiny):
@@ -252,3 +283,28 @@ def test_one_reading_gives_states_by_either_rule(tiny):
     assert reading.values.shape == (2, 2, 32) and reading.shown == "P1 .. PL <s> <mask> </s>"
     assert (reading.states().states.active(0) == (reading.values[:, 0] > 0)).all()
     assert (reading.states("top", 0.25).states.active(1).sum(axis=1) == 8).all()
+
+
+def test_a_changed_bit_of_states_is_found_and_states_from_before_digests_are_read(tmp_path):
+    from safetensors import safe_open
+    from safetensors.numpy import load_file
+
+    active = np.random.default_rng(0).random((2, 3, 16)) > 0.5
+    path = save_states(Captured(pack(active, ["a", "b"], "toy"), ("t", "t"), "x"), tmp_path / "s.safetensors")
+    whole = path.read_bytes()
+    with safe_open(path, "np") as file:
+        record = {key: value for key, value in file.metadata().items() if key != "sha256"}
+    for place in range(8, len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            found = load_states(path)
+        except UserError:
+            continue
+        # what is not seen is the name of the digest itself, or white space: all that the file says is as it was
+        assert np.array_equal(found.states.bits, np.packbits(active, axis=-1)) and found.states.names == (
+            "a",
+            "b",
+        )
+    path.write_bytes(whole)
+    save_file(load_file(path), path, metadata=record)
+    assert load_states(path).states.names == ("a", "b")

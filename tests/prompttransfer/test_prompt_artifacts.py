@@ -189,3 +189,25 @@ def test_prompts_of_different_shape_do_not_make_a_bank(tiny):
     with pytest.raises(UserError, match=r"'toy-s0' is \[3, 16\], 'other-s0' is \[4, 16\]"):
         bank([short, long])
     assert bank([short, short]).shape == (2, 3, 16)
+
+
+def test_a_changed_bit_of_the_initial_vectors_is_found(prompt, tmp_path):
+    file = save_prompt(prompt, tmp_path / "p") / "initial.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-3] + bytes([whole[-3] ^ 4]) + whole[-2:])
+    with pytest.raises(UserError, match=r"initial\.safetensors was changed after it was written"):
+        load_prompt(tmp_path / "p")
+
+
+def test_initial_vectors_from_before_digests_are_read(prompt, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    file = save_prompt(prompt, tmp_path / "p") / "initial.safetensors"
+    save_file(load_file(file), file)
+    assert torch.equal(load_prompt(tmp_path / "p").initial, prompt.initial)
+
+
+def test_a_prompt_that_is_being_written_is_not_found(prompt, tmp_path):
+    save_prompt(prompt, tmp_path / "p")
+    save_prompt(prompt, tmp_path / ".p.~half")
+    assert find_prompts(tmp_path) == [tmp_path / "p"]

@@ -22,6 +22,7 @@ from prompttransfer.layouts import find_layout
 from prompttransfer.prompt import bank
 from prompttransfer.reuse import Target
 from tasks.errors import UserError
+from tasks.loading import sample
 from tasks.task import Example
 
 TYPES = {"one": "sentiment", "two": "sentiment", "three": "nli"}
@@ -47,7 +48,11 @@ def test_sources_stand_by_rows_right_with_two_more_for_the_type_and_then_their_l
     backbone = tiny("roberta")
     found = recommend(backbone, sources(backbone), [target()], TYPES, rows=8, probe_steps=0)[0]
     rows = encode_task(
-        backbone, label_task("new"), splits().train[:8], length=3, layout=find_layout("prompt-first")
+        backbone,
+        label_task("new"),
+        sample(splits().train, 0, 8),
+        length=3,
+        layout=find_layout("prompt-first"),
     )
     scores = dict(zip(TYPES, evaluate_bank(backbone, bank(sources(backbone)), rows), strict=True))
     by_hand = sorted(
@@ -72,15 +77,29 @@ def test_two_rows_of_evidence_outweigh_no_type_three_do_and_equals_go_by_overlap
     assert order(candidate("a", 0.8, same_type=None), candidate("b", 0.9, same_type=None)) == ["b", "a"]
 
 
-def test_only_the_first_training_rows_are_looked_at(tiny):
+def test_only_the_drawn_training_rows_are_looked_at(tiny):
     backbone = tiny("roberta")
-    poison = (Example("a text", label=7),)  # a label that the task does not have: looking at it would fail
+    poison = Example("a text", label=7)  # a label that the task does not have: looking at it would fail
     clean = recommend(backbone, sources(backbone), [target()], TYPES, rows=6, probe_steps=2)[0]
-    given = target(test=poison, validation=poison, train=splits().train[:6] + poison)
+    drawn = sample(tuple(range(len(splits().train))), 0, 6)
+    train = tuple(row if place in drawn else poison for place, row in enumerate(splits().train))
+    given = target(test=(poison,), validation=(poison,), train=train)
     again = recommend(backbone, sources(backbone), [given], TYPES, rows=6, probe_steps=2)[0]
     assert [replace(e, seconds=0.0) for e in again.evidence] == [
         replace(e, seconds=0.0) for e in clean.evidence
     ]
+
+
+def test_rows_that_are_sorted_by_label_are_drawn_from_all_labels(tiny):
+    backbone = tiny("roberta")
+    # The first twelve rows of forty-eight have one label: taken in order they would be one class alone.
+    train = tuple(sorted(splits().train * 4, key=lambda row: row.label))
+    found = recommend(backbone, sources(backbone), [target(train=train)], TYPES, rows=12, probe_steps=0)[0]
+    assert found.chance < 1
+    other = recommend(
+        backbone, sources(backbone), [target(train=train)], TYPES, rows=12, probe_steps=0, seed=3
+    )
+    assert other[0].chance < 1 and other[0].candidates != found.candidates
 
 
 def test_the_probe_brings_similarity_and_overlap_with_their_cost(tiny):

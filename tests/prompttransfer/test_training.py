@@ -24,6 +24,7 @@ from prompttransfer.training import (
 from prompttransfer.training_state import PromptState
 from tasks.errors import UserError
 from tasks.loading import Splits
+from tasks.records import task_record
 from tasks.task import Example
 
 TASK = label_task()
@@ -186,6 +187,109 @@ def test_a_damaged_state_is_one_clear_error(tiny, tmp_path):
         train_prompts(tiny("roberta"), jobs(), recipe(), options=TrainingOptions(tmp_path))
 
 
+def test_a_changed_bit_of_a_state_is_never_taken(tiny, tmp_path):
+    with pytest.raises(RuntimeError):
+        train_prompts(
+            tiny("roberta"), jobs(), recipe(), options=TrainingOptions(tmp_path, progress=Watcher(5, stop))
+        )
+    (state,) = tmp_path.iterdir()
+    whole = state.read_bytes()
+    for place in range(8, len(whole), len(whole) // 60):  # header, numbers and tensors
+        state.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(UserError, match="delete it to start the run anew"):
+            train_prompts(tiny("roberta"), jobs(), recipe(), options=TrainingOptions(tmp_path))
+
+
+def test_a_state_from_before_digests_is_taken(tiny, tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    watcher = Watcher()
+    whole = train_prompts(tiny("roberta"), jobs(), recipe())
+    with pytest.raises(RuntimeError):
+        train_prompts(
+            tiny("roberta"), jobs(), recipe(), options=TrainingOptions(tmp_path, progress=Watcher(5, stop))
+        )
+    (state,) = tmp_path.iterdir()
+    with safe_open(state, "pt") as file:
+        numbers = file.metadata()["state"]
+    save_file(load_file(state), state, metadata={"state": numbers})
+    resumed = train_prompts(
+        tiny("roberta"), jobs(), recipe(), options=TrainingOptions(tmp_path, progress=watcher)
+    )
+    assert watcher.resumed_at == 4 and same(whole, resumed)
+
+
+@pytest.mark.parametrize(
+    "change", [{"second": "another film"}, {"references": ("bad",)}, {"first": "another"}, {"label": 1}]
+)
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_a_run_whose_rows_were_mended_begins_anew(tiny, tmp_path, part, change):
+    rows = splits()
+    mended = replace(getattr(rows, part)[0], **change)
+    other = replace(rows, **{part: (mended, *getattr(rows, part)[1:])})
+    if mended == getattr(rows, part)[0]:
+        pytest.skip("the row has that already")
+    with pytest.raises(RuntimeError):
+        train_prompts(
+            tiny("roberta"), [Job(TASK, rows)], recipe(),
+            options=TrainingOptions(tmp_path, progress=Watcher(5, stop)),
+        )  # fmt: skip
+    watcher = Watcher()
+    train_prompts(
+        tiny("roberta"), [Job(TASK, other)], recipe(), options=TrainingOptions(tmp_path, progress=watcher)
+    )
+    assert watcher.resumed_at is None
+
+
+class Stopped(BaseException):
+    """What a caller's own handler raises."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_signals_stay_with_who_handled_them(tiny, number):
+    def handle(number, frame):
+        raise Stopped
+
+    before = signal.signal(number, handle)
+    try:
+        with pytest.raises(Stopped):
+            train_prompts(
+                tiny("roberta"), jobs(), recipe(),
+                options=TrainingOptions(progress=Watcher(3, lambda bank: os.kill(os.getpid(), number))),
+            )  # fmt: skip
+        assert signal.getsignal(number) is handle
+    finally:
+        signal.signal(number, before)
+
+
+def test_an_interrupt_reaches_the_caller_as_one(tiny):
+    with pytest.raises(KeyboardInterrupt):
+        train_prompts(
+            tiny("roberta"), jobs(), recipe(),
+            options=TrainingOptions(progress=Watcher(3, lambda bank: os.kill(os.getpid(), signal.SIGINT))),
+        )  # fmt: skip
+
+
+def test_a_run_has_one_log_however_often_it_was_stopped(tiny, tmp_path):
+    from prompttransfer.cli.train import log_of
+
+    def logged(folder, at=None):
+        options = TrainingOptions(folder, progress=Watcher(at, stop), loggers=log_of("csv", folder))
+        if at is None:
+            train_prompts(tiny("roberta"), jobs(0, 1), recipe(), options=options)
+        else:
+            with pytest.raises(RuntimeError):
+                train_prompts(tiny("roberta"), jobs(0, 1), recipe(), options=options)
+
+    logged(tmp_path / "whole")
+    for at in (3, 5, None):
+        logged(tmp_path / "stopped", at)
+    (whole,), (stopped,) = ((tmp_path / name).glob("logs/*/*.csv") for name in ("whole", "stopped"))
+    assert stopped.read_text() == whole.read_text()
+    assert len(whole.read_text().splitlines()) == 1 + 4 * 2  # at steps 0, 2, 4 and 6, for each of two prompts
+
+
 @pytest.mark.parametrize("kind", ["roberta", "t5"])
 def test_a_bank_trains_each_prompt_as_if_it_were_alone(tiny, kind):
     plan = recipe(lr=0.01)
@@ -335,7 +439,8 @@ def test_a_prompt_records_what_it_was_trained_with(tiny):
     assert prompt.words == {"negative": "terrible", "positive": "great"}
     assert prompt.revision.startswith("sha256:")
     assert prompt.settings["lr"] == 0.05 and prompt.settings["precision"] == "float32"
-    assert prompt.data == {"source": "toy rows", "revision": "1", "train": 12, "validation": 12, "test": 12}
+    rows = {"source": "toy rows", "revision": "1", "train": 12, "validation": 12, "test": 12}
+    assert prompt.data == {**rows, "task": task_record(label_task())}
     assert prompt.initialiser == "random" and prompt.initial is not None
 
 

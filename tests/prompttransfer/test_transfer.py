@@ -8,7 +8,14 @@ from toys import label_task, prompt_on, question_task, recipe, sentences, splits
 
 from prompttransfer.evaluation import encode_task, evaluate_bank
 from prompttransfer.layouts import LAYOUTS
-from prompttransfer.matrix import MAJORITY, NO_PROMPT, RANDOM_PROMPT, TransferMatrix, random_like
+from prompttransfer.matrix import (
+    MAJORITY,
+    NO_PROMPT,
+    NO_PROMPT_CALIBRATED,
+    RANDOM_PROMPT,
+    TransferMatrix,
+    random_like,
+)
 from prompttransfer.prompt import CurvePoint
 from prompttransfer.reuse import RANDOM_DRAWS, Target, TunedPair, tune, tuned_pair, zero_shot
 from prompttransfer.training import Job, train_prompts
@@ -71,7 +78,14 @@ def test_the_reference_rows_are_no_prompt_random_prompt_and_majority(tiny):
         label_task("uneven"), Splits(rows, rows, (*rows, Example("it was warm", label=1)), "toy rows", "1")
     )
     matrix = zero_shot(backbone, prompts, [uneven], seed=5)
-    assert matrix.sources == ("toy-s0", "other-s1", NO_PROMPT, RANDOM_PROMPT, MAJORITY)
+    assert matrix.sources == (
+        "toy-s0",
+        "other-s1",
+        NO_PROMPT,
+        NO_PROMPT_CALIBRATED,
+        RANDOM_PROMPT,
+        MAJORITY,
+    )
     encoded = encode_task(backbone, uneven.task, uneven.splits.test, length=3, layout=FIRST)
     bare = evaluate_bank(backbone, torch.zeros(1, 0, 16), encoded)[0]
     draws = random_like([prompt.vectors for prompt in prompts], draws=RANDOM_DRAWS, seed=5)
@@ -136,6 +150,18 @@ def test_the_relative_matrix_is_each_cell_over_the_targets_own_prompt():
     assert relative.values[:, 0].tolist() == pytest.approx([8 / 7, 6 / 7, 0.5, 0.5])
     assert relative.values[:, 1].tolist() == pytest.approx([0.8, 0.4, 1.0, 0.5])
     assert relative.values[:, 2].isnan().all()
+
+
+def test_a_matrix_without_own_prompts_has_no_relative_one_and_says_so():
+    from dataclasses import replace
+
+    for foreign in (
+        replace(matrix(), targets=("d", "e", "f")),
+        replace(matrix(), values=torch.zeros(4, 3, dtype=torch.float64)),
+    ):
+        assert matrix().has_own and not foreign.has_own
+        with pytest.raises(UserError, match=r"none of the sources was trained on .* and scores above 0"):
+            foreign.relative()
 
 
 def test_the_summary_leaves_self_out_and_keeps_reference_rows_apart():

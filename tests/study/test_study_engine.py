@@ -1,5 +1,6 @@
 """The run of a graph: order, failures, kills, two runs at once; every way ends in the same bits."""
 
+import errno
 import os
 import random
 import signal
@@ -18,7 +19,7 @@ from prompttransfer.study.leases import held, lease
 from prompttransfer.study.status import read_status
 from prompttransfer.study.store import LocalStore, read_failures, write_failure
 from prompttransfer.study.work import failure
-from tasks.errors import MachineError, UserError
+from tasks.errors import MachineError, UnreadableError, UserError
 
 HERE, HOME = Path(__file__).parent, Path(__file__).parents[2]
 
@@ -45,16 +46,23 @@ def start(folder, widths, *, workers=0, local=None, **settings):
     sys.path[:0] = [{str(HERE)!r}, {str(HOME)!r}]
     from pathlib import Path
     from toy_kinds import NAME, layers
+    from prompttransfer.signals import Interrupted, listening
     from prompttransfer.study.engine import run_study
     from prompttransfer.study.store import LocalStore
     options = dict(executor="workers", options={{"workers": {workers}}}) if {workers} else {{}}
-    found = run_study(layers({widths!r}, **{settings!r}), LocalStore(Path({str(folder)!r})), kinds=NAME,
-                      local={local or {}!r}, **options)
+    try:
+        with listening():
+            found = run_study(layers({widths!r}, **{settings!r}), LocalStore(Path({str(folder)!r})), kinds=NAME,
+                              local={local or {}!r}, **options)
+    except Interrupted as error:
+        print(error)
+        raise SystemExit(error.code)
     print("made", found.made, found.complete)
 """
     return subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HOME}"}, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
 
 
@@ -316,3 +324,84 @@ def test_what_a_run_killed_after_its_last_commit_left_is_removed_by_the_next(tmp
     run(graph, tmp_path)
     assert sorted(path.name for path in (tmp_path / "scratch").glob("*")) == ["0123456789abcdef", "filled"]
     assert not list((tmp_path / "scratch" / "filled").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("workers", "number"), [(0, signal.SIGTERM), (0, signal.SIGINT), (2, signal.SIGTERM)]
+)
+def test_a_run_that_is_stopped_counts_nothing_as_failed_and_goes_on(tmp_path, workers, number):
+    folder, log = tmp_path / "s", tmp_path / "log"
+    graph = layers([2, 1], sleep=30)
+    process = start(folder, [2, 1], workers=workers, local={"log": str(log)}, sleep=30)
+    wait_for(lambda: log.exists() and len(log.read_text().split()) == max(1, workers))
+    assert held(folder / "leases")
+    process.send_signal(number)
+    said = process.communicate(timeout=30)[0]
+    assert process.returncode == 128 + number, said
+    assert (
+        f"stopped by {number.name}: 0 of 3 cells are finished in {folder}; the same command goes on" in said
+    )
+    store = LocalStore(folder)
+    assert read_failures(store) == {} and read_status(store).total("left") == len(graph.cells)
+    assert not list((folder / "leases").iterdir())  # and with the leases their holders are gone
+
+
+def test_a_file_that_cannot_be_read_stops_the_run_and_stays(tmp_path, monkeypatch):
+    from prompttransfer.study import store as stores
+
+    graph = layers([2, 1])
+    run(graph, tmp_path)
+    last = list(graph.cells)[-1]
+    used = next(iter(graph.cells[last].inputs.values()))
+    LocalStore(tmp_path).discard(last)
+    path = LocalStore(tmp_path).path(used) / "number.json"
+    whole, inode = stores.file_record, path.stat().st_ino
+    for number in (errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE):
+
+        def refuse(file, number=number):
+            if file == path:
+                raise OSError(number, os.strerror(number), str(file))
+            return whole(file)
+
+        monkeypatch.setattr(stores, "file_record", refuse)
+        with pytest.raises(UnreadableError, match=f"number.json cannot be read now .{os.strerror(number)}"):
+            run(graph, tmp_path)
+        with pytest.raises(UnreadableError):
+            run(graph, tmp_path, verify=True)
+    assert path.stat().st_ino == inode and read_failures(LocalStore(tmp_path)) == {}
+
+
+@pytest.mark.parametrize("name", ["cell.json", "more/bytes.bin"])
+@pytest.mark.parametrize("kind", ["loop", "pipe"])
+def test_what_is_no_file_in_a_cell_is_damage_and_nothing_waits_for_it(tmp_path, name, kind):
+    graph = layers([1])
+    run(graph, tmp_path)
+    (cell_id,) = graph.cells
+    path = LocalStore(tmp_path).path(cell_id) / name
+    path.unlink()
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to(path)
+    found, said = run(graph, tmp_path, verify=True)
+    assert found.made == 1 and any(line.startswith("damaged") for line in said)
+    assert not path.is_symlink() and contents(tmp_path)
+
+
+def test_a_link_in_the_place_of_a_cell_is_damage(tmp_path):
+    graph = layers([1])
+    run(graph, tmp_path)
+    (cell_id,) = graph.cells
+    path = LocalStore(tmp_path).path(cell_id)
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(path)
+    assert run(graph, tmp_path)[0].made == 1
+    assert (tmp_path / "elsewhere" / "cell.json").exists()
+
+
+def test_a_place_that_cannot_be_written_is_said_before_any_work(tmp_path, monkeypatch):
+    graph, log = layers([1]), tmp_path / "log"
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "report").mkdir()
+    able = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "report" and able(path, mode))
+    with pytest.raises(MachineError, match=r"cannot write into .*report"):
+        run(graph, tmp_path / "s", local={"log": str(log)})
+    assert not log.exists()

@@ -76,10 +76,26 @@ def test_twelve_mistakes_are_reported_together_with_line_and_hint():
         ("projectors: [{source: microworld-roberta, target: microworld-roberta}]\n", "no 'fitting' here: it is needed"),
         ("indicators: {neurons: [OM]}\n", "unknown overlap of neurons 'OM': did you mean 'ON'?"),
         ("seeds: []\n", "my.yaml:4: seeds is []"),
+        ("transfers: {calibrate: mean}\n", "my.yaml:4: transfers.calibrate is 'mean'"),
     ],
 )  # fmt: skip
 def test_one_mistake_is_told_by_its_line(more, said):
     assert any(said in line for line in mistakes(MINIMAL + more)), mistakes(MINIMAL + more)
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ("microworld-imbd: {lr: 1e-2}", "my.yaml:2: unknown task of this backbone 'microworld-imbd'"),
+        ("microworld-imdb: {rate: 1e-2}", "my.yaml:2: unknown key 'rate'"),
+        ("microworld-imdb: {length: 5}", "my.yaml:2: length cannot be given here: all prompts of a backbone"),
+        ("microworld-imdb: {optimizer: adam}", "my.yaml:2: unknown optimizer 'adam': did you mean 'adamw'"),
+    ],
+)
+def test_the_recipe_of_one_task_is_checked(own, said):
+    entry = f"[{{name: microworld-roberta, recipe: {{per-task: {{{own}}}}}}}]"
+    text = MINIMAL.replace("[microworld-roberta]", entry)
+    assert entry in text and any(said in line for line in mistakes(text)), mistakes(text)
 
 
 def test_a_file_without_its_parts_names_each():
@@ -139,5 +155,9 @@ def test_su2022_is_the_papers_protocol():
     roberta, t5 = spec.backbones
     assert (len(spec.tasks_of(roberta)), len(spec.tasks_of(t5))) == (13, 17)
     assert (spec.recipe_of(roberta)["lr"], spec.recipe_of(t5)["lr"]) == (1e-3, 5e-3)
+    rates = {task: spec.recipe_of(t5, task)["lr"] for task in spec.tasks_of(t5)}
+    assert {task for task, rate in rates.items() if rate == 1e-2} == {"laptop", "qnli", "snli"}
+    batches = {task: spec.recipe_of(roberta, task)["batch"] for task in spec.tasks_of(roberta)}
+    assert {task for task, batch in batches.items() if batch == 8} == {"mrpc"} and batches["qqp"] == 16
     assert {entry.method for entry in spec.projectors} == {"distance", "task"}
     assert spec.transfers.zero_shot and set(spec.transfers.initialisation.sources) == set(spec.tasks)

@@ -8,6 +8,7 @@ import pytest
 from small_study import write_rows, write_study
 
 from prompttransfer.artifacts import load_prompt
+from prompttransfer.study.assembly import write_run_folder
 from prompttransfer.study.cell import Graph, Unit
 from prompttransfer.study.engine import run_study
 from prompttransfer.study.facts import load_rows
@@ -65,6 +66,61 @@ def test_prompts_are_artifacts_that_every_command_reads(small):
     assert (prompt.name, prompt.backbone, prompt.length, prompt.seed) == ("films-s0", "near", 3, 0)
     assert [point.step for point in prompt.curve] == [0, 2, 4]
     assert store.record(cell.id).cost["steps"] == 4
+
+
+CALIBRATED = """
+study: calibrated
+backbones: [near]
+tasks: [films.yaml, pairs.yaml]
+data: data
+limit-test: 12
+recipe: {steps: 2, batch: 4, length: 3, evaluate-every: 2}
+"""
+
+
+def test_calibrated_scores_are_measures_and_a_matrix_of_their_own(tmp_path, backbone_folder):
+    asked = make_plan(
+        read_study(
+            write_study(tmp_path, backbone_folder, CALIBRATED + "transfers: {calibrate: content-free}\n")
+        )
+    )
+    plain = make_plan(read_study(write_study(tmp_path, backbone_folder, CALIBRATED)))
+    scores = {kind: {c.id for c in plan.graph.cells.values() if c.kind == "score"} for kind, plan in (("asked", asked), ("plain", plain))}  # fmt: skip
+    assert not scores["asked"] & scores["plain"]
+    assert not [c for c in plain.graph.cells.values() if "calibrate" in c.settings]
+    assert {c.id for c in plain.graph.cells.values() if c.kind == "prompt"} <= set(asked.graph.cells)
+    store, summary = run(asked, tmp_path / "run")
+    assert summary.complete
+    results = open_results(asked.graph, store)
+    table = make_tables(results)["results"]
+    own = only(table, kind="score", measure="calibrated accuracy")
+    assert sorted(own["condition"].unique()) == [
+        "majority",
+        "no prompt",
+        "no prompt, calibrated",
+        "own prompt",
+        "random prompt",
+        "zero-shot",
+    ]
+    raw = only(table, kind="score", measure="accuracy", condition="no prompt, calibrated")
+    again = only(own, condition="no prompt, calibrated")
+    assert raw["value"].tolist() == again["value"].tolist()
+    folder = write_run_folder(results, "near", tmp_path / "shown")
+    record = json.loads((folder / "transfer" / "transfer.json").read_text())
+    assert record["calibrated"]["calibration"] == "content-free"
+    assert (folder / "transfer" / "transfer_calibrated.csv").exists()
+
+
+def test_no_prompt_calibrated_is_among_the_references_and_looks_at_the_training_rows(small):
+    plan, store, _ = small
+    cell = next(cell for cell in plan.graph.cells.values() if "references" in cell.settings)
+    found = json.loads((store.folder(cell.id) / "score.json").read_text())["references"]
+    assert list(found) == ["no prompt", "no prompt, calibrated", "random prompt", "majority"]
+    assert cell.settings["unlabelled"]["learned"] == next(
+        c.settings["rows"]
+        for c in plan.graph.cells.values()
+        if c.kind == "prompt" and c.settings["task"] == cell.settings["task"]
+    )
 
 
 def test_a_prompt_from_a_source_starts_at_the_sources_vectors(small):

@@ -61,6 +61,20 @@ def test_planning_twice_gives_the_same_units(planned):
     assert [unit.id for unit in planned().graph] == [unit.id for unit in planned().graph]
 
 
+def test_the_recipe_of_one_task_changes_its_prompts_alone_and_parts_its_bank(planned):
+    own = "[{name: near, recipe: {per-task: {songs.yaml: {lr: 0.01}}}}, far]"
+    before, after = planned(), planned(("[near, far]", own))
+    gone = [cell for name, cell in before.graph.cells.items() if name not in after.graph.cells]
+    prompts = [c for c in gone if c.kind == "prompt" and "source" not in c.inputs]
+    assert {(c.settings["task"], c.settings["backbone"]["name"]) for c in prompts} == {("songs", "near")}
+    rates = [
+        {cell.settings["recipe"]["lr"] for cell in unit.cells}
+        for unit in after.graph
+        if unit.kind == "prompt"
+    ]
+    assert all(len(found) == 1 for found in rates) and {0.01} in rates
+
+
 def test_a_run_from_scratch_with_the_studys_own_recipe_is_the_studys_own_prompt(planned):
     plan = planned(("{sources: all, steps: 2, evaluate-every: 1}", "{sources: all}"))
     scratch = {cell.inputs["scratch"] for cell in plan.graph.cells.values() if cell.kind == "tuned"}

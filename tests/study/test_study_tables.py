@@ -106,9 +106,9 @@ def test_the_overview_has_a_mean_a_metric():
 
 def test_the_headline_is_that_transfer_is_below_no_prompt_where_it_is():
     nothing = pd.DataFrame(columns=list(INDICATOR_COLUMNS))
-    (bad,) = headlines(overview(scores(gain=-0.2)), nothing)
+    (bad,) = headlines(scores(gain=-0.2), nothing)
     assert bad.startswith("tiny, accuracy: prompts of tasks of same type score below no prompt")
-    (good,) = headlines(overview(scores(gain=0.2)), nothing)
+    (good,) = headlines(scores(gain=0.2), nothing)
     assert "prompts of other tasks score above no prompt" in good
 
 
@@ -142,7 +142,7 @@ def test_the_headline_does_not_praise_an_indicator_that_does_not_predict():
 
     def line(values):
         rows = predictions(pd.concat([table, indicator_rows(values, 3)]), TASKS)
-        return headlines(overview(table), rows)[-1]
+        return headlines(table, rows)[-1]
 
     assert "no indicator predicts transfer: E has the highest mean Spearman of 1, -" in line(
         -flag + 0.1 * noise

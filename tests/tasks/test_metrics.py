@@ -6,8 +6,9 @@ import pytest
 
 from tasks.catalog import TASKS
 from tasks.errors import UserError
-from tasks.metrics import METRICS, chance, first_sentence, ignorant_predictions, normalise, score
+from tasks.metrics import METRICS, chance, ignorant_predictions, score
 from tasks.task import METRICS_OF, Example
+from tasks.texts import first_sentence, normalise, unicode_words
 
 
 def labelled(*labels: int) -> list[Example]:
@@ -117,4 +118,90 @@ def test_chance_of_a_summary_is_the_first_sentence():
     ],
 )
 def test_the_first_sentence_ends_at_a_stop_before_a_space(text, sentence):
+    assert first_sentence(text) == sentence
+
+
+# Other scripts ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "f1", "rouge"),
+    [
+        # by character: 2 shared of 2 and 4
+        ("北京", "北京大学", 2 * 2 / 6, 2 * 2 / 6),
+        # 3 shared of 3 and 5; full-width digits are digits, and punctuation is none
+        ("東京タ", "東京タワー。", 2 * 3 / 8, 2 * 3 / 8),
+        ("１９９８年", "1998 年", 1, 1),
+        # words: 1 shared of 2 and 2
+        ("Красная площадь", "красная река!", 0.5, 0.5),
+        # a vowel sign belongs to its letter: 1 shared of 1 and 2
+        ("हिन्दी", "हिन्दी भाषा।", 2 / 3, 2 / 3),
+        ("اللغة العربية", "العربية؟", 2 / 3, 2 / 3),
+        # Hangul by character, as in KorQuAD: 2 shared of 2 and 3
+        ("서울", "서울은", 2 * 2 / 5, 2 * 2 / 5),
+        ("Ää", "ää", 1, 1),
+    ],
+)
+def test_text_of_other_scripts_is_scored_by_its_words_or_characters(answer, reference, f1, rouge):
+    examples = answered((reference,))
+    assert score("token-f1", [answer], examples)["token-f1"] == pytest.approx(f1)
+    assert score("exact-match", [answer], examples)["exact-match"] == float(f1 == 1)
+    assert score("rouge-l", [answer], examples)["rouge-l"] == pytest.approx(rouge)
+
+
+@pytest.mark.parametrize(
+    "text", ["Café “Noir”, 5 µm² at the Łódź river: don't", "x₂ ℓ ½ naïve", "a b", "", "..."]
+)
+def test_latin_text_is_scored_by_the_rules_for_english(text):
+    from rouge_score.rouge_scorer import RougeScorer
+
+    other = "cafe noir at naïve łódź don"
+    known = RougeScorer(["rougeL"]).score(other, text)["rougeL"].fmeasure
+    assert score("rouge-l", [text], answered((other,)))["rouge-l"] == known
+    assert normalise("The “Ärzte”, naïve don't") == "“ärzte” naïve dont"
+
+
+def test_answers_that_normalise_to_nothing_agree_with_their_like_alone():
+    for answer, reference, value in (("", "!", 1), ("the", "।", 1), ("", "北", 0), ("北", "the", 0)):
+        assert score("token-f1", [answer], answered((reference,)))["token-f1"] == value
+        assert score("exact-match", [answer], answered((reference,)))["exact-match"] == value
+
+
+def test_words_of_several_scripts_are_told_apart():
+    text = "Windows-10 は東京で العربيّة می\u200cخواهم"
+    assert unicode_words(text) == ["windows", "10", "は", "東", "京", "で", "العربيّة", "میخواهم"]
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "Dr. Smith met J. R. R. Tolkien in the U.S. Army.",
+        "Use tools, e.g. a saw, i.e. this one.",
+        "It cost 3.5 million at No. 5 in St. Louis.",
+        "He works for Acme Inc. as Mr. Roe said.",
+        'He said "Go."',
+        '"Go!" he said.',
+        "At 5 p.m. they left ... and ran.",
+        "А. С. Пушкин жил в 1820 г. на юге.",
+    ],
+)
+def test_an_abbreviation_an_initial_or_a_decimal_ends_no_sentence(sentence):
+    assert first_sentence(f"{sentence} Then more. And more.") == sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("He lives in the U.S. He works there.", "He lives in the U.S."),
+        ("We left at 5 p.m. They did not.", "We left at 5 p.m."),
+        ("That is a no. Next.", "That is a no."),
+        ("北京很大。人很多。", "北京很大。"),
+        ("「行け！」と言った。", "「行け！」"),
+        ("今日は３．５度。寒い。", "今日は３．５度。"),
+        ("यह अच्छा है। वह गया।", "यह अच्छा है।"),
+        ("یہ اچھا ہے۔ وہ گیا۔", "یہ اچھا ہے۔"),
+        ("هل ذهبت؟ نعم.", "هل ذهبت؟"),
+    ],
+)
+def test_the_first_sentence_of_other_scripts_ends_at_their_full_stops(text, sentence):
     assert first_sentence(text) == sentence

@@ -31,7 +31,7 @@ class Figure:
                 for role in cell.inputs
             ]
             matrix = transfer_matrix(scores)
-            relative = bool(matrix.relative().values.isfinite().any())
+            relative = matrix.has_own
             table = mean_table(matrix.relative() if relative else matrix)
             types = setting(cell.settings, "types")
             title = (

@@ -1,25 +1,41 @@
 """Kind `score`: prompts on the test rows of one target, all of a unit in one pass, with the reference rows beside.
 
-Its files: `score.json`, one value, or for the references (no prompt, random prompts, majority) one each.
+Its files: `score.json`, one value, or for the references (no prompt, random prompts, majority) one each; with
+calibrated label words beside them where the study asks for that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prompttransfer.files import write_json
 from prompttransfer.study.cell import Cell, Context, Json, Unit
-from prompttransfer.study.kinds.loading import load_backbone_of, prompt_of, rows_to_test, setting, task_of
+from prompttransfer.study.facts import load_rows
+from prompttransfer.study.kinds.loading import (
+    check_rows,
+    data_of,
+    load_backbone_of,
+    prompt_of,
+    rows_to_test,
+    setting,
+    task_of,
+)
 from prompttransfer.study.kinds.versions import VERSIONS
 
 if TYPE_CHECKING:
     from prompttransfer.backbones import Backbone
+    from prompttransfer.calibration import Calibration
+    from prompttransfer.matrix import TransferMatrix
     from prompttransfer.prompt import Prompt
     from prompttransfer.reuse import Target
+    from tasks.loading import Splits
+    from tasks.task import Task
 
 SCORE = "score.json"
 REFERENCES = "references"
+CALIBRATE, UNLABELLED = "calibrate", "unlabelled"
 
 
 class Scored:
@@ -34,7 +50,7 @@ class Scored:
         first = unit.cells[0]
         backbone = load_backbone_of(setting(first.settings, "backbone"), context)
         task = task_of(setting(first.settings, "task"), setting(first.settings, "words"), context)
-        target = Target(task, rows_to_test(task, first, context))
+        target = Target(task, splits_of(task, unit.cells, context))
         prompts: dict[str, Prompt] = {}
         for cell in unit.cells:
             for role, name in cell.inputs.items():
@@ -57,6 +73,24 @@ class Scored:
         return {cell.id: {"rows": rows * (len(prompts) if cell is reference else 1)} for cell in unit.cells}
 
 
+def splits_of(task: Task, cells: Sequence[Cell], context: Context) -> Splits:
+    """The test rows of the cells, with the training rows that calibrate them, where one of them needs any."""
+    splits = rows_to_test(task, cells[0], context)
+    wanting = next((cell.settings for cell in cells if UNLABELLED in cell.settings), None)
+    if wanting is None:
+        return splits
+    learned, found, _ = load_rows(task, data_of(context), setting(wanting, UNLABELLED, "limit_train"), 1)
+    check_rows(task, found, setting(wanting, UNLABELLED, "learned"))
+    return replace(splits, train=learned.train)
+
+
+def calibration_of(cell: Cell) -> Calibration | None:
+    """How the label words of a cell are calibrated for the second matrix; None where there is none."""
+    from prompttransfer.calibration import Calibration
+
+    return Calibration(setting(cell.settings, CALIBRATE)) if CALIBRATE in cell.settings else None
+
+
 def with_references(
     backbone: Backbone, prompts: Mapping[str, Prompt], target: Target, reference: Cell
 ) -> dict[str, dict[str, Json]]:
@@ -71,18 +105,38 @@ def with_references(
         max_length=setting(reference.settings, "max_length"),
         aggregation=setting(reference.settings, "aggregation"),
         seed=setting(reference.settings, REFERENCES),
+        calibration=calibration_of(reference),
     )
-    column = dict(zip([*prompts, *REFERENCE_ROWS], matrix.values[:, 0].tolist(), strict=True))
-    chance = column[MAJORITY]
-    found: dict[str, dict[str, Json]] = {name: {"value": column[name], "chance": chance} for name in prompts}
-    found[REFERENCES] = {"references": {row: column[row] for row in REFERENCE_ROWS}}
+    column, calibrated = (_known(prompts, one) for one in (matrix, matrix.calibrated))
+    found: dict[str, dict[str, Json]] = {
+        name: {
+            "value": column[name],
+            "chance": column[MAJORITY],
+            **({"calibrated": calibrated[name]} if name in calibrated else {}),
+        }
+        for name in prompts
+    }
+    found[REFERENCES] = {"references": {row: column[row] for row in REFERENCE_ROWS if row in column}}
+    if calibrated:
+        found[REFERENCES] |= {
+            "calibrated references": {row: calibrated[row] for row in REFERENCE_ROWS if row in calibrated},
+            "calibration": matrix.calibration,
+        }
     return found
+
+
+def _known(prompts: Mapping[str, Prompt], matrix: TransferMatrix | None) -> dict[str, float]:
+    """Cell id of a prompt, or reference row -> value in the one column of a matrix, where there is one."""
+    from prompttransfer.matrix import REFERENCE_ROWS
+
+    values = [] if matrix is None else matrix.values[:, 0].tolist()
+    return {row: v for row, v in zip([*prompts, *REFERENCE_ROWS], values, strict=False) if v == v}
 
 
 def alone(
     backbone: Backbone, prompts: Mapping[str, Prompt], target: Target, cell: Cell
 ) -> dict[str, dict[str, Json]]:
-    """The same without references."""
+    """The same without references, and so without a calibration: zero-shot cells always run beside theirs."""
     from prompttransfer.evaluation import encode_task, evaluate_bank
     from prompttransfer.layouts import find_layout
     from prompttransfer.prompt import bank

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 VERSIONS = {
     "prompt": 4,
-    "score": 3,
+    "score": 4,
     "tuned": 4,
     "projector": 4,
     "carried": 1,
