@@ -11,12 +11,14 @@ import csv
 import io
 import os.path
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from tasks.documents import shortened
 from tasks.errors import UserError
 from tasks.task import TYPES as TYPE_ORDER
 
@@ -64,7 +66,10 @@ def parse_matrix(text: str, name: str) -> pd.DataFrame:
     `name` is what the messages call it. A line of another length, a cell that is no number, or a label that occurs
     twice is a UserError with the line number.
     """
-    lines = [line for line in csv.reader(io.StringIO(text.lstrip("\ufeff"))) if line]
+    try:
+        lines = [line for line in csv.reader(io.StringIO(text.lstrip("\ufeff"))) if line]
+    except csv.Error as error:
+        raise UserError(f"{name} is not a table: {error}") from None
     if len(lines) < 2 or len(lines[0]) < 2:
         raise UserError(
             f"{name} is not a matrix: it needs a line of column names and at least one row of numbers"
@@ -80,17 +85,25 @@ def parse_matrix(text: str, name: str) -> pd.DataFrame:
         rows.append(line[0].strip())
         values.append(
             [
-                _number(cell, f"{name}, line {number}, column {c!r}")
+                _number(cell, f"{name}, line {number}, column {shortened(c)!r}")
                 for cell, c in zip(line[1:], columns, strict=True)
             ]
         )
     for side, labels in (("row", rows), ("column", columns)):
-        twice = sorted({label for label in labels if labels.count(label) > 1})
+        twice = sorted(label for label, count in Counter(labels).items() if count > 1)
         if twice:
             raise UserError(
-                f"{name}: {side} name used twice: {', '.join(twice)}; every {side} needs its own name"
+                f"{name}: {side} name used twice: {_list(twice)}; every {side} needs its own name"
             )
     return pd.DataFrame(values, index=rows, columns=columns)
+
+
+def parse_long_table(text: str, name: str) -> pd.DataFrame:
+    """A CSV with named columns, one observation a row; UserError for what is none."""
+    try:
+        return pd.read_csv(io.StringIO(text))
+    except (ValueError, OverflowError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise UserError(f"{name} is not a table: {shortened(str(error))}") from None
 
 
 def _number(cell: str, place: str) -> float:
@@ -99,9 +112,11 @@ def _number(cell: str, place: str) -> float:
     try:
         value = float(cell)
     except ValueError:
-        raise UserError(f"{place}: {cell!r} is not a number; leave a cell empty if it cannot be") from None
+        raise UserError(
+            f"{place}: {shortened(cell)!r} is not a number; leave a cell empty if it cannot be"
+        ) from None
     if np.isinf(value):
-        raise UserError(f"{place}: {cell!r} is not finite; leave a cell empty if it cannot be")
+        raise UserError(f"{place}: {shortened(cell)!r} is not finite; leave a cell empty if it cannot be")
     return value
 
 

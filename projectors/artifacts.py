@@ -13,8 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import nn
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
 
 from projectors.anchors import AnchorSearch, AnchorSettings
 from projectors.architectures import Architecture, Shape, build
@@ -24,7 +25,8 @@ from prompttransfer.artifacts import versions
 from prompttransfer.files import atomic_folder
 from prompttransfer.outputs import keep_others
 from prompttransfer.sealed import read_sealed, write_sealed
-from tasks.errors import MachineError, UserError
+from tasks.documents import checked, read_json, shortened
+from tasks.errors import MissingError, UserError
 
 FORMAT = 1
 MARKER = "projector.json"
@@ -46,6 +48,43 @@ class SideRecord(BaseModel):
     width: int
 
 
+class ArchitectureRecord(BaseModel):
+    """`Architecture` in `projector.json`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = "mlp"
+    hidden: int = 768
+    rank: int = 64
+    activation: str = "leaky-relu"
+    words: int = Field(default=0, ge=0)
+    standardise: bool = False
+    bias: bool = True
+
+
+class AnchorRecord(BaseModel):
+    """`AnchorSettings` in `projector.json`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    keep: int
+    steps: int
+    lr: float
+    every: int
+    seed: int
+
+
+class EntryRecord(BaseModel):
+    """One row of the report's table in `projector.json`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    mean: float
+    spread: float
+    seeds: int = 1
+    tasks: int = 1
+
+
 class ProjectorRecord(BaseModel):
     """`projector.json`, checked because it comes from outside."""
 
@@ -55,12 +94,12 @@ class ProjectorRecord(BaseModel):
     source: SideRecord
     target: SideRecord
     method: str
-    architecture: dict[str, Any]
+    architecture: ArchitectureRecord
     settings: dict[str, Any]
     tasks: list[str]
     seed: int
     curve: list[float]
-    scores: dict[str, Any]
+    scores: dict[str, dict[str, EntryRecord]]
     sensitivity: dict[str, float]
     collapsed: bool | None
     verdict: str
@@ -97,17 +136,14 @@ def load_projector(folder: Path) -> Projector:
         )
     source, target = Side(**record.source.model_dump()), Side(**record.target.model_dump())
     shape = Shape(source.length, source.width, target.length, target.width)
-    architecture = Architecture(**record.architecture)
-    module = rebuild(record.method, architecture, shape, record.settings)
+    architecture = Architecture(**record.architecture.model_dump())
     try:
-        module.load_state_dict(read_sealed(folder / WEIGHTS, "projector file", "fit it again").tensors)
-    except RuntimeError as error:
-        if isinstance(error, MachineError):
-            raise
-        line = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"{folder / WEIGHTS} does not hold the weights that {MARKER} describes: {line}"
-        ) from error
+        tensors = read_sealed(folder / WEIGHTS, "projector file", "fit it again").tensors
+    except MissingError:
+        raise UserError(f"{folder / WEIGHTS} is missing: the projector is incomplete, fit it again") from None
+    _check_fits(folder, record, architecture, shape, tensors)
+    module = rebuild(record.method, architecture, shape, record.settings)
+    module.load_state_dict(dict(tensors))
     if digest(module) != record.digest:
         raise UserError(
             f"projector {folder} was changed after it was written (its digest differs): fit it again"
@@ -129,16 +165,36 @@ def load_projector(folder: Path) -> Projector:
 def read_record(folder: Path) -> ProjectorRecord:
     """`projector.json` of a projector folder, checked."""
     path = folder / MARKER
-    if not path.exists():
+    try:
+        return checked(ProjectorRecord, read_json(path, "projector record"), str(path))
+    except MissingError:
         raise UserError(
             f"{folder} is not a projector folder (no {MARKER} in it): make one with `prompttransfer project fit`"
-        )
+        ) from None
+
+
+def _check_fits(
+    folder: Path,
+    record: ProjectorRecord,
+    architecture: Architecture,
+    shape: Shape,
+    tensors: Mapping[str, Tensor],
+) -> None:
+    """Raise UserError unless the file holds the tensors of the module, which is built without memory to see that."""
     try:
-        return ProjectorRecord.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(f"{path} is damaged: {place}: {first['msg']}") from error
+        with torch.device("meta"):
+            empty = rebuild(record.method, architecture, shape, record.settings).state_dict()
+    except (RuntimeError, TypeError) as error:  # sizes whose product no memory could hold
+        raise UserError(f"{folder / MARKER} is damaged: {shortened(str(error))}") from None
+    for name in [*empty, *tensors]:
+        needed, found = (
+            f"{list(side[name].shape)} {side[name].dtype}" if name in side else "nothing"
+            for side in (empty, tensors)
+        )
+        if needed != found:
+            raise UserError(
+                f"{folder / WEIGHTS} does not fit {MARKER}: {shortened(name)} is {found}, needed is {needed}"
+            )
 
 
 def rebuild(method: str, architecture: Architecture, shape: Shape, settings: dict[str, Any]) -> nn.Module:
@@ -146,7 +202,8 @@ def rebuild(method: str, architecture: Architecture, shape: Shape, settings: dic
     if method == "combination":
         return Combination(shape, architecture.words, architecture.rank)
     if method == "anchors":
-        return AnchorSearch(shape, architecture.words, AnchorSettings(**settings))
+        found = checked(AnchorRecord, settings, "settings of an anchor search")
+        return AnchorSearch(shape, architecture.words, AnchorSettings(**found.model_dump()))
     return build(architecture, shape)
 
 
@@ -157,7 +214,7 @@ def to_record(projector: Projector) -> ProjectorRecord:
         source=SideRecord(**asdict(projector.source)),
         target=SideRecord(**asdict(projector.target)),
         method=projector.method,
-        architecture=asdict(projector.architecture),
+        architecture=ArchitectureRecord(**asdict(projector.architecture)),
         settings=dict(projector.settings),
         tasks=list(projector.tasks),
         seed=projector.seed,

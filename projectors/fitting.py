@@ -13,13 +13,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.nn import functional
 
 from projectors.architectures import Standardised, set_output_scale
 from prompttransfer import signals
 from prompttransfer.files import atomic_path
+from prompttransfer.random_prompts import random_like
 from prompttransfer.sealed import read_sealed, write_sealed
+from tasks.documents import checked, parse_json, shortened
 from tasks.errors import UserError, unknown
 
 Objective = Callable[[nn.Module, int], Tensor]
@@ -76,7 +79,7 @@ class FitSettings:
     """How a projector is fitted.
 
     noise: standard deviation added to source prompts, as a share of their rms. null: share of a batch that is a
-    random prompt at the sources' norms, which has to come out as an untrained target prompt (what knows nothing on
+    random prompt at the norms of a source, which has to come out as an untrained target prompt (what knows nothing on
     one side knows nothing on the other). contrast: weight of the term that makes an output nearest to its own
     task's target prompt. mix: largest share of a second prompt of the same task mixed into a source. unit: what the
     learning rate is multiplied by, the size of the target's words over the source's for a map that starts from words.
@@ -228,12 +231,6 @@ def pick(indices: Tensor, generator: torch.Generator) -> Tensor:
     return indices[torch.randint(len(indices), (), generator=generator)]
 
 
-def random_like(prompts: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """`count` random prompts [count, L, d]: normal directions, every token at the mean norm of `prompts`' tokens."""
-    drawn = torch.randn(count, *prompts.shape[-2:], generator=generator)
-    return functional.normalize(drawn, dim=-1) * prompts.norm(dim=-1).mean()
-
-
 def step_generator(seed: int, step: int) -> torch.Generator:
     """The generator of one step: a function of seed and step alone, which is what lets a fit resume."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
@@ -337,26 +334,58 @@ def resume(
     """Take up the state in `checkpoint` if there is one, of these settings; else begin anew."""
     if not checkpoint.exists():
         return Curve()
-    stored = read_sealed(checkpoint, "state of a fit", "remove it to begin anew")
-    record, tensors = stored.metadata, stored.tensors
+    what = f"state of a fit {checkpoint}"
+    file = read_sealed(checkpoint, "state of a fit", "remove it to begin anew")
+    record = file.metadata
     if record.get("settings") != json.dumps(asdict(settings)):
         raise UserError(
-            f"{checkpoint} is of a fit with other settings ({record.get('settings')}): remove it to begin anew, "
-            "or give another --output"
+            f"{checkpoint} is of a fit with other settings ({shortened(str(record.get('settings')), 400)}): remove it to "
+            "begin anew, or give another --output"
         )
-    moments: dict[int, dict[str, Tensor]] = {}
     try:
-        module.load_state_dict(
-            {n.removeprefix("module."): v for n, v in tensors.items() if n.startswith("module.")}
+        losses = checked(LossesRecord, {"losses": parse_json(record.get("losses", ""), what)}, what).losses
+        if len(losses) > settings.steps:
+            raise UserError(f"{what} has {len(losses)} steps of {settings.steps}")
+        parts: dict[str, dict[str, Tensor]] = {"module": {}, "moment": {}}
+        for name, value in file.tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind not in parts or not value.is_floating_point():
+                raise UserError(f"{what} is damaged: {shortened(name)!r} is nothing of a fit")
+            parts[kind][rest] = value
+        try:
+            module.load_state_dict(parts["module"])
+        except RuntimeError as error:
+            raise UserError(f"{what} is of another module: {shortened(str(error), 300)}") from None
+        optimiser.load_state_dict(
+            optimiser.state_dict() | {"state": _moments(parts["moment"], optimiser, what)}
         )
-        for name, value in tensors.items():
-            if name.startswith("moment."):
-                _, index, key = name.split(".", 2)
-                moments.setdefault(int(index), {})[key] = value
-        optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
-        return Curve([float(loss) for loss in json.loads(record["losses"])])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"state of a fit {checkpoint} is damaged ({said}): remove it to begin anew"
-        ) from error
+    except UserError as error:
+        raise UserError(f"{error}; remove it to begin anew") from None
+    return Curve(losses)
+
+
+class LossesRecord(BaseModel):
+    """The losses of a fit that was kept."""
+
+    losses: list[float]
+
+
+ADAM = frozenset({"step", "exp_avg", "exp_avg_sq"})
+
+
+def _moments(
+    tensors: dict[str, Tensor], optimiser: torch.optim.Optimizer, what: str
+) -> dict[int, dict[str, Tensor]]:
+    """Index of a parameter -> its moments; UserError unless they fit the parameters."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, _, key = name.partition(".")
+        if not index.isdecimal() or int(index) >= len(parameters) or key not in ADAM:
+            raise UserError(f"{what} is damaged: {shortened(name)!r} is no moment of its parameters")
+        if tuple(value.shape) != (() if key == "step" else tuple(parameters[int(index)].shape)):
+            raise UserError(f"{what} is damaged: moment {name} is {list(value.shape)}")
+        moments.setdefault(int(index), {})[key] = value
+    if any(entry.keys() != ADAM for entry in moments.values()):
+        raise UserError(f"{what} is damaged: it lacks moments of its parameters")
+    return moments

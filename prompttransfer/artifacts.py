@@ -19,16 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from safetensors.torch import save_file
 from torch import Tensor
 
 from prompttransfer.files import atomic_folder, safe_name
 from prompttransfer.outputs import check_same, keep_others
-from prompttransfer.prompt import CurvePoint, Prompt, digest_vectors
+from prompttransfer.prompt import CurvePoint, Prompt, check_vectors, digest_vectors
+from prompttransfer.revisions import is_commit
 from prompttransfer.sealed import read_sealed, write_sealed
 from prompttransfer.tensor_files import TensorFile, read_tensors
-from tasks.errors import UserError
+from tasks.documents import checked, read_json, shortened
+from tasks.errors import MissingError, UserError
 
 FORMAT = 1
 MARKER = "prompt.json"
@@ -36,6 +38,38 @@ PROMPT_KEY = "prompt_embeddings"
 FILES = ("adapter_model.safetensors", "adapter_config.json", MARKER, "initial.safetensors", "README.md")
 """What a prompt's folder holds of ours; all else in it is the user's and stays."""
 WHAT = "prompt file"
+
+
+class PointRecord(BaseModel):
+    """One evaluation of a learning curve on disk."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: int = Field(ge=0)
+    loss: float | None
+    score: float
+    validation_loss: float | None = None
+
+    @property
+    def point(self) -> CurvePoint:
+        """The point."""
+        return CurvePoint(**self.model_dump())
+
+
+class SettingsRecord(BaseModel):
+    """What readers of prompts take from their settings; all of it may be missing, and there may be more."""
+
+    model_config = ConfigDict(extra="allow")
+
+    optimizer: str | None = None
+    lr: float | None = None
+    weight_decay: float | None = None
+    steps: int | None = None
+    batch: int | None = None
+    length: int | None = None
+    evaluate_every: int | None = None
+    patience: int | None = None
+    precision: str | None = None
 
 
 class PromptRecord(BaseModel):
@@ -58,9 +92,15 @@ class PromptRecord(BaseModel):
     settings: dict[str, Any]
     data: dict[str, Any]
     scores: dict[str, Any]
-    curve: list[dict[str, float | int | None]]
+    curve: list[PointRecord]
     digest: str
     versions: dict[str, str]
+
+    @field_validator("settings")
+    @classmethod
+    def _check_settings(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        SettingsRecord.model_validate(settings)
+        return settings
 
 
 def save_prompt(prompt: Prompt, folder: Path) -> Path:
@@ -112,11 +152,10 @@ def load_prompt(folder: Path) -> Prompt:
             f"prompt {folder} was changed after it was written (its digest differs): train it again, or take the "
             f"vectors as they are with `prompttransfer import {folder}/adapter_model.safetensors`"
         )
-    start = folder / "initial.safetensors"
     return Prompt(
         vectors=vectors,
-        initial=vectors_of(read_sealed(start, WHAT, "train it again"), start) if start.exists() else None,
-        curve=tuple(CurvePoint(**point) for point in values.curve),  # type: ignore[arg-type]
+        initial=_read_start(folder / "initial.safetensors"),
+        curve=tuple(point.point for point in values.curve),
         **values.model_dump(exclude={"format", "length", "width", "digest", "versions", "curve"}),
     )
 
@@ -140,35 +179,45 @@ def find_prompts(folder: Path) -> list[Path]:
 def read_record(folder: Path) -> PromptRecord:
     """`prompt.json` of a prompt folder, checked."""
     path = folder / MARKER
-    if not path.exists():
+    try:
+        value = read_json(path, "prompt record")
+    except MissingError:
         hint = (
             "`prompttransfer import` reads prompts of other systems" if folder.exists() else "no such folder"
         )
-        raise UserError(f"{folder} is not a prompt folder (no {MARKER} in it): {hint}")
-    try:
-        found = PromptRecord.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(f"{path} is damaged: {place}: {first['msg']}") from error
-    if found.format != FORMAT:
+        raise UserError(f"{folder} is not a prompt folder (no {MARKER} in it): {hint}") from None
+    if isinstance(value, dict) and isinstance(value.get("format"), int) and value["format"] != FORMAT:
         raise UserError(
-            f"{path} is of format {found.format}, this version reads {FORMAT}: use a newer prompttransfer"
+            f"{path} is of format {value['format']}, this version reads {FORMAT}: use a newer prompttransfer"
         )
+    found = checked(PromptRecord, value, str(path))
     safe_name(found.name, f"{path}: prompt name")
     return found
 
 
 def read_vectors(path: Path) -> Tensor:
     """The prompt vectors of one safetensors file, [length, width] float32."""
-    return vectors_of(read_tensors(path, WHAT), path)
+    try:
+        return vectors_of(read_tensors(path, WHAT), path)
+    except MissingError:
+        raise UserError(f"{path} is missing: the prompt is incomplete") from None
 
 
 def vectors_of(file: TensorFile, path: Path) -> Tensor:
     """The prompt vectors in what was read from `path`."""
     if PROMPT_KEY not in file.tensors:
-        raise UserError(f"{path} holds {', '.join(sorted(file.tensors)) or 'nothing'}, not {PROMPT_KEY!r}")
+        held = shortened(", ".join(sorted(file.tensors))) or "nothing"
+        raise UserError(f"{path} holds {held}, not {PROMPT_KEY!r}")
     return file.tensors[PROMPT_KEY]
+
+
+def _read_start(path: Path) -> Tensor | None:
+    """The vectors before the first step, where the prompt has them."""
+    if not path.exists():
+        return None
+    vectors = vectors_of(read_sealed(path, WHAT, "train it again"), path)
+    check_vectors(vectors, str(path))
+    return vectors
 
 
 def record(prompt: Prompt) -> PromptRecord:
@@ -189,7 +238,7 @@ def record(prompt: Prompt) -> PromptRecord:
         settings=dict(prompt.settings),
         data=dict(prompt.data),
         scores=dict(prompt.scores),
-        curve=[asdict(point) for point in prompt.curve],
+        curve=[PointRecord(**asdict(point)) for point in prompt.curve],
         digest=prompt.digest,
         versions=versions(),
     )
@@ -213,13 +262,15 @@ def peft_config(prompt: Prompt) -> dict[str, Any]:
     """`adapter_config.json`: what PEFT needs to put the prompt in front of an input.
 
     PEFT has no task type for a masked LM, and without one it ignores the prompt silently; FEATURE_EXTRACTION hands
-    the prompt to whatever model it wraps. One submodule keeps PEFT from adding rows for T5's decoder.
+    the prompt to whatever model it wraps. One submodule keeps PEFT from adding rows for T5's decoder. The revision is
+    the commit of a backbone of the hub, which PEFT then loads.
     """
     masked = prompt.family == "masked-lm"
     return {
         "peft_type": "PROMPT_TUNING",
         "task_type": "FEATURE_EXTRACTION" if masked else "SEQ_2_SEQ_LM",
         "base_model_name_or_path": prompt.backbone,
+        "revision": prompt.revision if is_commit(prompt.revision) else None,
         "inference_mode": True,
         "num_virtual_tokens": prompt.length,
         "token_dim": prompt.width,

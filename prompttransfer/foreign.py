@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,14 +20,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from prompttransfer.artifacts import PROMPT_KEY, peft_config
 from prompttransfer.files import atomic_folder, atomic_path, check_free, write_json
 from prompttransfer.outputs import taken
 from prompttransfer.prompt import Prompt
-from tasks.errors import UserError, unknown
+from prompttransfer.tensor_files import check_regular, read_numpy, read_tensors, read_torch
+from tasks.documents import cannot_read, read_json_object, shortened
+from tasks.errors import MissingError, UserError, unknown
 
 PEFT_CONFIG, PEFT_WEIGHTS, PEFT_PICKLE = (
     "adapter_config.json",
@@ -62,6 +62,7 @@ def read_foreign(path: Path, key: str | None = None) -> Foreign:
     if path.is_dir():
         vectors, facts = _read_peft(path, key)
     else:
+        check_regular(path, "prompt")
         head = _head(path)
         name = next((name for name, (fits, _) in READERS.items() if fits(head)), None)
         if name is None:
@@ -79,7 +80,7 @@ def _head(path: Path) -> bytes:
         with path.open("rb") as stream:
             return stream.read(16)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        raise cannot_read(path, "prompt", error) from None
 
 
 def _checked(vectors: Tensor, path: Path, facts: dict[str, Any]) -> Tensor:
@@ -90,6 +91,11 @@ def _checked(vectors: Tensor, path: Path, facts: dict[str, Any]) -> Tensor:
         )
     if not vectors.is_floating_point():
         raise UserError(f"{path} holds {_dtype(vectors)}: a soft prompt is made of floats")
+    if (
+        vectors.layout != torch.strided
+        or vectors.untyped_storage().nbytes() < vectors.numel() * vectors.element_size()
+    ):
+        raise UserError(f"{path} holds an array that is sparse or folded: save a plain one")
     facts["stored_as"] = _dtype(vectors)
     converted = vectors.detach().to(torch.float32).contiguous().clone()
     if not torch.isfinite(converted).all():
@@ -106,63 +112,37 @@ def _dtype(tensor: Tensor) -> str:
 
 def _read_torch(path: Path, key: str | None) -> tuple[Tensor, dict[str, Any]]:
     """A torch pickle: a tensor (`*.task_prompt` of Su et al.), or a dict that holds the prompt under `model`."""
-    value = _unpickle(path)
+    value = read_torch(path, "prompt")
     if isinstance(value, Tensor):
         _no_key(path, key)
         known = {"layout": "su2022"} if path.suffix == ".task_prompt" else {}
         return value, {"format": "torch", **known}
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a {type(value).__name__}: a tensor or a dict of tensors is needed")
-    counters = {name: value[name] for name in ("trained_epoch", "global_step") if name in value}
+    counters = {
+        name: value[name] for name in ("trained_epoch", "global_step") if isinstance(value.get(name), int)
+    }
     if isinstance(value.get("model"), Tensor) and key in (None, "model"):
         known = {"layout": "su2022"} if len(counters) == 2 else {}
         return value["model"], {"format": "torch checkpoint", "key": "model", **counters, **known}
     inner = value["model"] if isinstance(value.get("model"), dict) else value
-    vectors, chosen = _choose({k: v for k, v in inner.items() if isinstance(v, Tensor)}, key, path)
+    tensors = {k: v for k, v in inner.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    vectors, chosen = _choose(tensors, key, path)
     return vectors, {"format": "torch checkpoint", "key": chosen, **counters}
-
-
-def _unpickle(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # torch warns of old pickle protocols, which are what we are here for
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "unsupported" in str(error).lower():
-            raise UserError(
-                f"{path} is a pickle with Python objects in it, which could run code, so it is not read: save the "
-                f"prompt alone with safetensors, in the program that made it"
-            ) from error
-        raise _cut_short(path, "torch pickle") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError) as error:
-        raise _cut_short(path, "torch pickle") from error
 
 
 def _read_numpy(path: Path, key: str | None) -> tuple[Tensor, dict[str, Any]]:
     _no_key(path, key)
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        if "allow_pickle" in str(error):
-            raise UserError(
-                f"{path} holds Python objects, which could run code, so it is not read: save a plain float array"
-            ) from error
-        raise _cut_short(path, "NumPy file") from error
+    array = read_numpy(path, "prompt")
     if array.dtype.kind != "f":
-        raise UserError(f"{path} holds {array.dtype}: a soft prompt is made of floats")
+        raise UserError(f"{path} holds {shortened(str(array.dtype))}: a soft prompt is made of floats")
     width = array.dtype.itemsize
     native = array.astype(f"=f{width}" if width in (2, 4, 8) else np.float64)
     return torch.from_numpy(native), {"format": "npy"}
 
 
 def _read_safetensors(path: Path, key: str | None) -> tuple[Tensor, dict[str, Any]]:
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise _cut_short(path, "safetensors file") from error
-    vectors, chosen = _choose(tensors, key, path)
+    vectors, chosen = _choose(read_tensors(path, "prompt").tensors, key, path)
     return vectors, {"format": "safetensors", "key": chosen}
 
 
@@ -171,16 +151,24 @@ def _read_peft(folder: Path, key: str | None) -> tuple[Tensor, dict[str, Any]]:
     config = _peft_config(folder)
     kind = str(config.get("peft_type"))
     if kind != "PROMPT_TUNING":
-        raise UserError(f"{folder} is a PEFT adapter of type {kind}, not a soft prompt (PROMPT_TUNING)")
+        raise UserError(
+            f"{folder} is a PEFT adapter of type {shortened(kind)}, not a soft prompt (PROMPT_TUNING)"
+        )
     weights = next((folder / n for n in (PEFT_WEIGHTS, PEFT_PICKLE) if (folder / n).exists()), None)
     if weights is None:
         raise UserError(f"{folder} has no {PEFT_WEIGHTS} and no {PEFT_PICKLE}: the adapter is incomplete")
     read = _read_torch if weights.name == PEFT_PICKLE else _read_safetensors
     vectors, facts = read(weights, key or PROMPT_KEY)
     length = config.get("num_virtual_tokens")
-    if not isinstance(length, int) or vectors.ndim != 2 or length < 1 or len(vectors) % length:
+    if (
+        not isinstance(length, int)
+        or isinstance(length, bool)
+        or vectors.ndim != 2
+        or length < 1
+        or len(vectors) % length
+    ):
         raise UserError(
-            f"{folder}: {weights.name} holds {list(vectors.shape)}, which does not fit num_virtual_tokens {length} "
+            f"{folder}: {weights.name} holds {list(vectors.shape)}, which does not fit num_virtual_tokens {shortened(str(length))} "
             f"of {PEFT_CONFIG}"
         )
     families = {"SEQ_2_SEQ_LM": "t5", "FEATURE_EXTRACTION": "masked-lm"}
@@ -188,21 +176,17 @@ def _read_peft(folder: Path, key: str | None) -> tuple[Tensor, dict[str, Any]]:
         "base_model": config.get("base_model_name_or_path"),
         "family": families.get(str(config.get("task_type"))),
     }
-    known = {name: value for name, value in said.items() if value}
+    known = {name: value for name, value in said.items() if value and isinstance(value, str)}
     return vectors[:length], {**facts, "format": "peft", "rows": len(vectors), **known}
 
 
 def _peft_config(folder: Path) -> dict[str, Any]:
-    path = folder / PEFT_CONFIG
-    if not path.exists():
-        raise UserError(f"folder {folder} has no {PEFT_CONFIG}: give a PEFT folder, or a single file")
     try:
-        config = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON, it may be cut short: {error}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} is not a JSON object")
-    return config
+        return read_json_object(folder / PEFT_CONFIG, "PEFT configuration")
+    except MissingError:
+        raise UserError(
+            f"folder {folder} has no {PEFT_CONFIG}: give a PEFT folder, or a single file"
+        ) from None
 
 
 def _choose(tensors: Mapping[str, Tensor], key: str | None, path: Path) -> tuple[Tensor, str]:
@@ -210,7 +194,7 @@ def _choose(tensors: Mapping[str, Tensor], key: str | None, path: Path) -> tuple
     if not tensors:
         raise UserError(f"{path} holds no array")
     if key is None and len(tensors) > 1:
-        shown = ", ".join(sorted(tensors)[:20]) + (", ..." if len(tensors) > 20 else "")
+        shown = shortened(", ".join(sorted(tensors)), 400)
         raise UserError(f"{path} holds {len(tensors)} arrays: choose one with --key; available: {shown}")
     chosen = next(iter(tensors)) if key is None else key
     if chosen not in tensors:
@@ -221,10 +205,6 @@ def _choose(tensors: Mapping[str, Tensor], key: str | None, path: Path) -> tuple
 def _no_key(path: Path, key: str | None) -> None:
     if key is not None:
         raise UserError(f"{path} holds one array without a name: drop --key {key}")
-
-
-def _cut_short(path: Path, kind: str) -> UserError:
-    return UserError(f"{path} cannot be read as a {kind}, it may be damaged or cut short")
 
 
 Reader = Callable[[Path, "str | None"], tuple[Tensor, dict[str, Any]]]
@@ -278,12 +258,14 @@ def _write_safetensors(prompts: Sequence[Prompt], output: Path, overwrite: bool)
 
 def _holds(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bool:
     """Whether an export of ours is of these prompts; the order of a file's entries is not always the same."""
-    there = load_file(path)
+    there = read_tensors(path, "export").tensors
     same = _metadata(path).get(EXPORTED) == json.dumps(about) and there.keys() == tensors.keys()
     return same and all(torch.equal(there[name], tensor) for name, tensor in tensors.items())
 
 
 def _metadata(path: Path) -> Mapping[str, str]:
+    if not path.is_file():  # a pipe would be waited for
+        return {}
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}

@@ -19,13 +19,15 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
+from pydantic import BaseModel
 
 from prompttransfer import signals
 from prompttransfer.placement import Placement
 from prompttransfer.processes import check_devices, started, whole_number
+from tasks.documents import checked, read_json
 from tasks.errors import MachineError, UserError, out_of_memory
 
 Value = TypeVar("Value")
@@ -150,14 +152,25 @@ def _report(path: Path, error: Exception) -> None:
     unfinished.replace(path)
 
 
+class Report(BaseModel):
+    """What a process left behind of its end."""
+
+    time: float
+    kind: Literal["UserError", "MachineError", "MemoryError", "RuntimeError"]
+    text: str
+    lines: list[str] | None
+
+
 def _first_error(folder: Path, rank: int, code: int, count: int) -> Exception:
     """The error that came first: others often follow from it. Without a word from anybody, how the process ended."""
-    reports = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
+    reports = [
+        checked(Report, read_json(path, "report of a process"), str(path)) for path in folder.glob("*.json")
+    ]
     if code >= 0 and reports:
-        first = min(reports, key=lambda report: float(report["time"]))
-        error = KINDS[first["kind"]](first["text"])
-        if first["lines"]:
-            error.lines = first["lines"]  # type: ignore[attr-defined]
+        first = min(reports, key=lambda report: report.time)
+        error = KINDS[first.kind](first.text)
+        if first.lines:
+            error.lines = first.lines  # type: ignore[attr-defined]
         return error
     if code >= 0:
         return MachineError(f"process {rank + 1} of {count} did not start well: what it printed says why")

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from analysis.neurons import NeuronStates, merge
 from prompttransfer.files import atomic_path
 from prompttransfer.sealed import read_sealed, write_sealed
-from tasks.errors import UserError
+from tasks.documents import checked, parse_json
+from tasks.errors import MissingError, UserError
 
 FORMAT = 1
 KEY, RECORD = "bits", "prompttransfer.neurons"
@@ -29,8 +30,8 @@ class StatesRecord(BaseModel):
 
     format: int
     backbone: str
-    neurons: int
-    layers: int
+    neurons: int = Field(ge=1)
+    layers: int = Field(ge=1)
     rule: str
     tensor: str
     names: list[str]
@@ -75,20 +76,18 @@ def save_states(captured: Captured, path: Path) -> Path:
 
 def load_states(path: Path) -> Captured:
     """Read states that `save_states` wrote; UserError for another file, one cut short, or a record that does not fit."""
-    if not path.is_file():
+    try:
+        file = read_sealed(path, "file of neuron states", "capture it again")
+    except MissingError:
         raise UserError(
             f"no such file of neuron states: {path}; make one with `prompttransfer neurons PROMPT...`"
-        )
-    file = read_sealed(path, "file of neuron states", "capture it again")
-    metadata = file.metadata
-    if RECORD not in metadata or KEY not in file.tensors:
+        ) from None
+    if RECORD not in file.metadata or KEY not in file.tensors:
         raise UserError(f"{path} holds no neuron states: make them with `prompttransfer neurons PROMPT...`")
-    try:
-        record = StatesRecord.model_validate_json(metadata[RECORD])
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: its record is damaged at {place or 'the start'}: {first['msg']}") from error
+    source = f"{path}: its record"
+    record = checked(StatesRecord, parse_json(file.metadata[RECORD], source), source)
+    if file.tensors[KEY].dtype != torch.uint8:
+        raise UserError(f"{path} is damaged: its states are {file.tensors[KEY].dtype}, not bits in bytes")
     if record.format != FORMAT:
         raise UserError(
             f"{path} is of format {record.format}, this version reads {FORMAT}: use a newer prompttransfer"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prompttransfer.indicators import INDICATORS
 from prompttransfer.prompt import Prompt
+from prompttransfer.revisions import pinned
 from prompttransfer.run_folder import RunFolder, TransferRecord
 
 
@@ -56,7 +57,7 @@ def _train_options(prompt: Prompt, output: Path) -> tuple[str, ...]:
         for text in (f"--{name.replace('_', '-')}", f"{prompt.settings[name]}")
     ]
     start = ["--init", prompt.initialiser, "--layout", prompt.layout]
-    return ("--backbone", prompt.backbone, *start, *given, "--output", str(output))
+    return ("--backbone", prompt.backbone, *pinned(prompt.revision), *start, *given, "--output", str(output))
 
 
 def _unique(values: Iterable[str]) -> list[str]:

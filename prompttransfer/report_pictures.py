@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +28,7 @@ from analysis.report import Picture, View
 from prompttransfer.artifacts import load_prompt
 from prompttransfer.neuron_states import load_all
 from prompttransfer.prompt import Prompt
-from prompttransfer.run_folder import RunFolder, read_text
+from prompttransfer.run_folder import RunFolder, read_long
 from tasks.errors import UserError
 
 Draw = Callable[[str, str, Callable[[], "Figure | None"]], None]
@@ -82,7 +81,7 @@ def draw_all(
     if folder.states:
         draw_neurons(folder, types, prefix, draw)
     for path in folder.masking:
-        table = pd.read_csv(io.StringIO(read_text(path)))
+        table = read_long(path)
         caption = f"Score while neurons are switched off ({path.relative_to(folder.root)})."
         draw("Without neurons", caption, lambda table=table: masking_curves(table))  # type: ignore[misc]
     return tuple(drawn)

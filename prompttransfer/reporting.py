@@ -243,7 +243,7 @@ def cross_model(folder: RunFolder, notes: list[str]) -> tuple[pd.DataFrame | Non
         record = read_projector(path)
         name = f"{path.name}: " if len(folder.projectors) > 1 else ""
         for group, conditions in record.scores.items():
-            columns[name + group] = {condition: entry["mean"] for condition, entry in conditions.items()}
+            columns[name + group] = {condition: entry.mean for condition, entry in conditions.items()}
         notes.append(
             f"Projector {path.name} ({record.method}) from {record.source.backbone} to {record.target.backbone}: "
             f"{record.verdict}."
@@ -290,7 +290,7 @@ def _rows(raw: MatrixRecord) -> str:
 
 def _recipe(prompt: Prompt) -> str:
     s = prompt.settings
-    if "steps" not in s:
+    if not {"optimizer", "lr", "steps", "batch"} <= s.keys():
         return f"{prompt.length} vectors, started from {prompt.initialiser}"
     return (
         f"{s['optimizer']} lr {s['lr']:g}, {s['steps']} steps of {s['batch']} rows, {prompt.length} vectors started "

@@ -6,16 +6,18 @@ demo's layout (RUN/prompts, RUN/transfer, RUN/compare, ...) is a habit and not a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from analysis.matrices import parse_matrix
+from analysis.matrices import parse_long_table, parse_matrix
 from prompttransfer import artifacts
+from tasks.documents import checked, read_json, read_text, shortened
 from tasks.errors import UserError
 
 MATRIX, MATRIX_TABLE = "transfer.json", "transfer.csv"
@@ -67,6 +69,17 @@ class TransferRecord(BaseModel):
     calibrated: MatrixRecord | None = None
     tuned: list[TunedRecord] = []
     versions: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> TransferRecord:
+        raw = self.raw
+        for side, labels in (("source", raw.sources), ("target", raw.targets)):
+            if twice := [label for label, count in Counter(labels).items() if count > 1]:
+                raise ValueError(f"{side} {shortened(twice[0])!r} stands twice")
+        for name, given in (("metrics", raw.metrics), ("rows", raw.rows)):
+            if given and len(given) != len(raw.targets):
+                raise ValueError(f"{len(given)} {name} for {len(raw.targets)} targets")
+        return self
 
 
 @dataclass(frozen=True)
@@ -163,21 +176,15 @@ def _named(paths: list[Path], root: Path) -> dict[str, Path]:
 
 def read_transfer(path: Path) -> TransferRecord:
     """The record of a matrix; a bare CSV has the matrix alone."""
-    text = read_text(path)
     if path.suffix == ".csv":
-        table = parse_matrix(text, str(path))
+        table = read_square(path)
         values = [[None if v != v else float(v) for v in row] for row in table.to_numpy()]
         labels = [str(row) for row in table.index]
         raw = MatrixRecord(
             sources=labels, source_tasks=labels, targets=list(map(str, table.columns)), values=values
         )
         return TransferRecord(raw=raw)
-    try:
-        record = TransferRecord.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path} is damaged at {place or 'the start'}: {first['msg']}") from error
+    record = checked(TransferRecord, read_json(path, "transfer matrix"), str(path))
     for matrix in filter(None, (record.raw, record.calibrated)):
         _check_shape(matrix, path)
     if record.calibrated and (record.calibrated.sources, record.calibrated.targets) != (
@@ -201,13 +208,10 @@ def _check_shape(matrix: MatrixRecord, path: Path) -> None:
 
 
 def read_square(path: Path) -> pd.DataFrame:
-    """An indicator as a table."""
-    return parse_matrix(read_text(path), str(path))
+    """An indicator, or a matrix without its record, as a table."""
+    return parse_matrix(read_text(path, "table"), str(path))
 
 
-def read_text(path: Path) -> str:
-    """The text of a file of the run, or one line about why it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text: {error}") from error
+def read_long(path: Path) -> pd.DataFrame:
+    """A table with one observation a row, under named columns."""
+    return parse_long_table(read_text(path, "table"), str(path))

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from prompttransfer.tensor_files import TensorFile, read_tensors
-from tasks.errors import UserError
+from tasks.errors import MissingError, UserError
 
 SEAL = "sha256"
 
@@ -31,11 +31,13 @@ def write_sealed(
 def read_sealed(path: Path, what: str, advice: str) -> TensorFile:
     """The content of a file by `write_sealed`, or by an earlier version that put no digest there.
 
-    Raises UserError, which ends with `advice`, if it is damaged or not what was written; UnreadableError if it cannot
+    Raises MissingError where there is none; UserError, which ends with `advice`, if it is damaged or not what was written; UnreadableError if it cannot
     be read now.
     """
     try:
         found = read_tensors(path, what)
+    except MissingError:
+        raise
     except UserError as error:
         raise UserError(f"{error}; {advice}") from None
     rest = {name: value for name, value in found.metadata.items() if name != SEAL}

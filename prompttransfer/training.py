@@ -186,7 +186,11 @@ def bank_data(
     )
 
 
-def convergence_step(curve: Sequence[CurvePoint], share: float = 0.99) -> int:
+CONVERGED = 0.99
+"""The share of its best validation score at which a run counts as converged."""
+
+
+def convergence_step(curve: Sequence[CurvePoint], share: float = CONVERGED) -> int:
     """First evaluated step whose validation score is at least `share` of the run's best.
 
     The paper's criterion was not published; this one is ours and is named wherever a speed-up is shown.
@@ -290,6 +294,7 @@ def origins_of(
                     "train": len(splits.train),
                     "validation": len(splits.validation),
                     "test": len(splits.test),
+                    "split_seed": splits.seed,
                     **kept_of(job.task),
                 },
             }

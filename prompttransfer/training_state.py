@@ -12,12 +12,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.optim import Optimizer
 
 from prompttransfer.files import atomic_path
 from prompttransfer.prompt import CurvePoint
 from prompttransfer.sealed import read_sealed, write_sealed
+from tasks.documents import checked, parse_json, shortened
 from tasks.errors import UserError
 
 WHAT, ADVICE = "training state", "delete it to start the run anew"
@@ -74,32 +76,99 @@ def write_state(
         write_sealed(temporary, tensors, {"state": json.dumps(record)})
 
 
+class CurveEntry(BaseModel):
+    """One evaluation so far; losses may be anything, as a run that went wrong is kept too."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: int = Field(ge=0)
+    loss: float | None
+    score: float
+    validation_loss: float | None
+
+
+class StateEntry(BaseModel):
+    """One prompt's numbers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    best_step: int = Field(ge=0)
+    since_best: int = Field(ge=0)
+    steps: int = Field(ge=0)
+    ended: str | None
+    curve: list[CurveEntry]
+
+
+class RunEntry(BaseModel):
+    """The numbers of a run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: int = Field(ge=0)
+    states: list[StateEntry]
+    optimizer: dict[int, dict[str, int | float | None]]
+
+
 def read_state(
     path: Path, optimizer: Optimizer
 ) -> tuple[list[PromptState], list[Tensor], dict[str, Any], int]:
     """States, vectors, optimizer state (in the shape that `optimizer` has) and step of a file by `write_state`.
 
-    UserError where the file is damaged or of another run than its name says, UnreadableError where it cannot be read.
+    UserError where it is damaged or does not fit the prompts that `optimizer` trains.
     """
-    found = read_sealed(path, WHAT, ADVICE)
-    tensors, refuse = found.tensors, f"{WHAT} {path} is damaged: {ADVICE}"
+    what = f"{WHAT} {path}"
+    file = read_sealed(path, WHAT, ADVICE)
     try:
-        record = json.loads(found.metadata["state"])
-        states = []
-        for index, entry in enumerate(record["states"]):
-            curve = [CurvePoint(**point) for point in entry.pop("curve")]
-            states.append(PromptState(best=tensors[f"best.{index}"], curve=curve, **entry))
-        moments: dict[int, dict[str, Any]] = {
-            int(index): dict(entries) for index, entries in record["optimizer"].items()
-        }
-        for name, tensor in tensors.items():
-            if name.startswith("optimizer."):
-                _, prompt, key = name.split(".", 2)
-                moments.setdefault(int(prompt), {})[key] = tensor
-        vectors = [tensors[f"vectors.{index}"] for index in range(len(states))]
-        step = int(record["step"])
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise UserError(f"{refuse} ({type(error).__name__}: {error})") from error
-    state = optimizer.state_dict()
-    state["state"] = moments
-    return states, vectors, state, step
+        record = checked(RunEntry, parse_json(file.metadata.get("state", ""), what, any_number=True), what)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if len(record.states) != len(parameters):
+            raise UserError(f"{what} is of {len(record.states)} prompts, not of {len(parameters)}")
+        tensors = dict(file.tensors)
+        shapes = [parameter.shape for parameter in parameters]
+        vectors = [_take(tensors, f"vectors.{index}", [shape], what) for index, shape in enumerate(shapes)]
+        best = [_take(tensors, f"best.{index}", [shape], what) for index, shape in enumerate(shapes)]
+        moments = _moments(record, tensors, shapes, what)
+    except UserError as error:
+        raise UserError(f"{error}; {ADVICE}") from None
+    states = [
+        PromptState(
+            best=kept,
+            curve=[CurvePoint(**point.model_dump()) for point in entry.curve],
+            **entry.model_dump(exclude={"curve"}),
+        )
+        for kept, entry in zip(best, record.states, strict=True)
+    ]
+    return states, vectors, optimizer.state_dict() | {"state": moments}, record.step
+
+
+def _take(tensors: dict[str, Tensor], name: str, shapes: Sequence[Sequence[int]], what: str) -> Tensor:
+    """Take a float tensor of one of some shapes out of `tensors`."""
+    if name not in tensors:
+        raise UserError(f"{what} is damaged: it lacks {name}")
+    tensor = tensors.pop(name)
+    if not tensor.is_floating_point() or not any(tuple(tensor.shape) == tuple(shape) for shape in shapes):
+        raise UserError(
+            f"{what} is damaged: {name} is {tensor.dtype} {list(tensor.shape)}, not floats {list(shapes[0])}"
+        )
+    return tensor
+
+
+def _moments(
+    record: RunEntry, tensors: dict[str, Tensor], shapes: Sequence[Sequence[int]], what: str
+) -> dict[int, dict[str, Any]]:
+    """What the optimizer keeps of each prompt: numbers, and tensors of its shape or (Adafactor) of its rows or columns.
+
+    All prompts have the same entries; one that trained no step has none.
+    """
+    moments: dict[int, dict[str, Any]] = {index: dict(entries) for index, entries in record.optimizer.items()}
+    for name in list(tensors):
+        kind, _, rest = name.partition(".")
+        index, _, key = rest.partition(".")
+        if kind != "optimizer" or not index.isdecimal() or int(index) >= len(shapes) or not key:
+            raise UserError(f"{what} is damaged: {shortened(name)!r} belongs to no prompt of it")
+        shape = tuple(shapes[int(index)])
+        usual = [shape, (), shape[:1], shape[1:]]
+        moments.setdefault(int(index), {})[key] = _take(tensors, name, usual, what)
+    if moments.keys() - set(range(len(shapes))) or len({frozenset(entry) for entry in moments.values()}) > 1:
+        raise UserError(f"{what} is damaged: what the optimizer keeps of the prompts does not agree")
+    return moments

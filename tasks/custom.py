@@ -17,10 +17,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.catalog import TASKS
+from tasks.documents import PlainLoader, read_yaml, shortened
 from tasks.errors import UserError, unknown
 from tasks.task import FAMILIES, KINDS, HubSource, Task
 
@@ -120,20 +120,7 @@ def _words_by_family(file: _TaskFile) -> dict[str, dict[str, tuple[str, ...]]]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no task file {path}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text; a task file is YAML") from None
-    except OSError as error:
-        raise UserError(f"cannot read task file {path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f":{mark.line + 1}" if mark else ""
-        raise UserError(
-            f"{path}{where}: not YAML ({getattr(error, 'problem', None) or 'unreadable'})"
-        ) from None
+    content = read_yaml(path, "task file", PlainLoader)
     if not isinstance(content, dict):
         raise UserError(f"{path}: a task file is a YAML mapping with name, type, kind and words")
     return content
@@ -166,4 +153,6 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "missing":
         advice = {"kind": f", one of {', '.join(KINDS)}", "type": ", as in sentiment, nli, paraphrase, qa"}
         return f"no {key!r}; a task file needs name, type and kind ({key}{advice.get(key, '')})"
-    return f"{key} is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    return (
+        f"{shortened(key)} is {shortened(repr(first['input']))}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    )

@@ -15,6 +15,10 @@ class UserError(ValueError):
     """A request that cannot be met as given; the message says what was given, what was needed and what to do."""
 
 
+class MissingError(UserError):
+    """A file that is not there."""
+
+
 class MachineError(RuntimeError):
     """A fault of the machine (disk full, memory gone, hub out of reach), not of the request."""
 
@@ -29,6 +33,7 @@ class UnreadableError(MachineError):
 def unknown(kind: str, name: str, available: Iterable[str]) -> UserError:
     """The error for a name that is not in a dict: `unknown projector 'liner': did you mean 'linear'? available: ...`."""
     names = sorted(available)
+    name = name if len(name) <= 200 else name[:200] + "..."
     close = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
     hint = next((f" did you mean {n!r}?" for n in names if close and n.lower() == close[0]), "")
     return UserError(f"unknown {kind} {name!r}:{hint} available: {', '.join(names)}")

@@ -7,12 +7,12 @@ checked to its last line before anything is made of it; the first bad line is na
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import MachineError, UserError
+from tasks.documents import parse_json_lines, read_bytes
+from tasks.errors import MissingError, UserError
 from tasks.rows import example_of
 from tasks.task import Example, Task
 
@@ -39,10 +39,9 @@ def read_folder(task: Task, folder: Path) -> tuple[dict[str, list[Example]], str
 def read_lines(task: Task, content: bytes, path: Path) -> list[Example]:
     """The examples in the bytes of a JSON-lines file; blank lines are passed over."""
     examples = []
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if line.strip():
-            where = f"{path}:{number}"
-            examples.append(example_of(task, _neutral(task, _object(line, where), where), where))
+    for number, row in parse_json_lines(content, str(path)):
+        where = f"{path}:{number}"
+        examples.append(example_of(task, _neutral(task, _object(row, where), where), where))
     if not examples:
         raise UserError(
             f"{path} holds no rows: write one JSON object a line with {', '.join(task.fields)} for task {task.name!r}"
@@ -52,32 +51,14 @@ def read_lines(task: Task, content: bytes, path: Path) -> list[Example]:
 
 def _content(task: Task, path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
+        return read_bytes(path, "file of JSON lines")
+    except MissingError:
         raise UserError(
             f"no file {path}: task {task.name!r} needs {' and '.join(FILES.values())} in that folder"
         ) from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder; it must be a file of JSON lines") from None
-    except OSError as error:
-        raise MachineError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _object(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{where}: not UTF-8 (byte {line[error.start]:#04x} at column {error.start + 1}); save the file as UTF-8"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{where}: not a JSON object ({error.msg} at column {error.colno}); write one whole object on each line"
-        ) from None
-    except (ValueError, RecursionError):  # a number of thousands of digits, brackets in thousands of brackets
-        raise UserError(
-            f"{where}: not a JSON object that can be read; write one plain object on each line"
-        ) from None
+def _object(row: Any, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise UserError(
             f"{where}: this is a {type(row).__name__}; each line must be one JSON object like {{...}}"

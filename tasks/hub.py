@@ -10,10 +10,11 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tasks.documents import shortened
 from tasks.errors import MachineError, UserError
 from tasks.rows import example_of
 from tasks.task import Example, HubSource, Task
@@ -75,23 +76,44 @@ def neutral_row(task: Task, source: HubSource, row: dict[str, Any], where: str) 
     """The row under neutral names and with our label names; None for a row to leave out."""
     neutral: dict[str, Any] = {}
     for name in task.fields:
-        value: Any = row
-        for part in _column(source, name).split("."):
-            value = value[part]
-        neutral[name] = value
+        neutral[name] = _value(row, _column(source, name), where)
     if "label" in neutral and source.labels:
         value = neutral["label"]
-        if value not in source.labels:
+        if not isinstance(value, Hashable) or value not in source.labels:
             known = ", ".join(map(str, source.labels))
             raise UserError(
-                f"{where}: label {value!r} is not one of those known for task {task.name!r}: {known}"
+                f"{where}: label {shortened(repr(value))} is not one of those known for task {task.name!r}: {known}"
             )
         neutral["label"] = source.labels[value]
         if neutral["label"] is None:
             return None
     if task.kind == "summarisation" and isinstance(neutral["document"], list):
-        neutral["document"] = " ".join(neutral["document"])
+        neutral["document"] = _joined(neutral["document"], where)
     return None if any(_is_empty(value) for value in neutral.values()) else neutral
+
+
+def _value(row: Any, column: str, where: str) -> Any:
+    """What stands in a column, `a.b` for a nested one; None where there is nothing to look into."""
+    found = row
+    for part in column.split("."):
+        if found is None:
+            return None
+        if not isinstance(found, Mapping) or part not in found:
+            inside = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
+            raise UserError(
+                f"{where}: no {part!r} of column {column!r}, only {shortened(inside) or 'nothing'}; mend the columns of "
+                "the task, or use --data DIR with files of your own"
+            )
+        found = found[part]
+    return found
+
+
+def _joined(parts: list[Any], where: str) -> str:
+    if not all(isinstance(part, str) for part in parts):
+        raise UserError(
+            f"{where}: 'document' is a list with other things than text; mend the columns of the task"
+        )
+    return " ".join(parts)
 
 
 def hub_trouble(source: HubSource, patience: float = PATIENCE) -> str | None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tasks.documents import shortened
 from tasks.errors import UserError, unknown
 
 TYPES = ("sentiment", "nli", "ethics", "paraphrase", "qa", "summarisation")
@@ -137,7 +138,7 @@ def check_name(what: str, name: str) -> str:
     """Return a name that is safe as a folder name; a slash or `..` would leave the output folder."""
     if not _NAME.fullmatch(name) or ".." in name:
         raise UserError(
-            f"{what} name {name!r} cannot be used: a name has letters, digits, '_', '-' and single '.' only, "
+            f"{what} name {shortened(name)!r} cannot be used: a name has letters, digits, '_', '-' and single '.' only, "
             "begins with a letter or digit, and has at most 100 characters"
         )
     return name

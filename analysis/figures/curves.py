@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.style import INK, MUTED, RULE, SCRATCH_COLOUR, TRANSFER_COLOUR, figure_style, shorten
+from tasks.documents import shortened
 from tasks.errors import UserError
 
 SCRATCH = "scratch"
@@ -30,6 +31,10 @@ _DASHES: tuple[Any, ...] = (
 _MARKS = ("o", "s", "^", "D", "v")
 
 
+NUMBERS = frozenset({"step", "score", "share", "layer", "mean", "low", "high"})
+NAMES = frozenset({"task", "start", "kind", "pair"})
+
+
 def _checked(table: pd.DataFrame, columns: Sequence[str], what: str) -> pd.DataFrame:
     missing = [c for c in columns if c not in table.columns]
     if missing or table.empty:
@@ -37,7 +42,29 @@ def _checked(table: pd.DataFrame, columns: Sequence[str], what: str) -> pd.DataF
         raise UserError(
             f"{what} need columns {needed} and at least one row; missing: {', '.join(missing) or 'rows'}"
         )
-    return table
+    made = table.copy()
+    for column in columns:
+        if column in NUMBERS:
+            made[column] = _numbers(table[column], what)
+        elif column in NAMES:
+            if table[column].isna().any():
+                raise UserError(
+                    f"{what}: column {column!r} is empty in row {int(table[column].isna().argmax()) + 1}"
+                )
+            made[column] = table[column].astype(str)
+    return made
+
+
+def _numbers(column: pd.Series, what: str) -> pd.Series:
+    """The column as finite floats."""
+    values = pd.to_numeric(column, errors="coerce").astype(float)
+    wrong = ~np.isfinite(values.to_numpy())
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise UserError(
+            f"{what}: column {column.name!r} holds {shortened(str(column.iloc[row]))!r} in row {row + 1}: it needs numbers"
+        )
+    return values
 
 
 def learning_curves(table: pd.DataFrame, *, title: str = "", score_label: str = "validation score") -> Figure:

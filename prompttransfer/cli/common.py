@@ -14,7 +14,7 @@ from prompttransfer.cli.terminal import CleanConsole, clean_line, json_text
 from tasks.catalog import all_tasks, find_task
 from tasks.errors import UserError, unknown
 from tasks.records import KEPT, is_of_catalogue, own_task
-from tasks.task import Task, parse_label_words, with_words
+from tasks.task import Example, Task, parse_label_words, with_words
 
 if TYPE_CHECKING:
     from prompttransfer.backbones import Backbone
@@ -85,15 +85,25 @@ def load_targets(
     data: Path | None,
     limit_train: int | None = None,
     limit_test: int | None = None,
+    seeds: Sequence[int] = (0,),
+    one_split: bool = False,
 ) -> list[Target]:
-    """Each task with its three splits."""
+    """Each task with its three splits; each seed draws its own validation rows, or with `one_split` has those of seed 0."""
     from prompttransfer.reuse import Target
-    from tasks.loading import load_splits
+    from tasks.loading import load_seeded
 
-    return [
-        Target(task, load_splits(task, data=data, limit_train=limit_train, limit_test=limit_test))
-        for task in tasks
-    ]
+    drawn = [0] if one_split else list(seeds)
+    targets = []
+    for task in tasks:
+        found = load_seeded(task, drawn, data=data, limit_train=limit_train, limit_test=limit_test)
+        targets.append(Target(task, found[drawn[0]], {} if one_split else found))
+    return targets
+
+
+def seeds_line(seeds: Sequence[int], *, one_split: bool) -> str:
+    """What a seed decides, for people: a spread over seeds is the spread of just that."""
+    shared = "; all have the validation rows of seed 0" if one_split else " and validation rows"
+    return f"seed{'s' * (len(seeds) > 1)} {' '.join(map(str, seeds))}: start, row order{shared}"
 
 
 def only_the_first_speaks(backbone: Backbone) -> bool:
@@ -108,6 +118,19 @@ def describe(backbone: Backbone) -> str:
     if backbone.processes.count > 1:
         line += f"; {backbone.processes.placement}, {backbone.held_bytes / 1e6:.1f} MB of weights in each"
     return line
+
+
+def unknown_words(backbone: Backbone, task: str, examples: Sequence[Example]) -> str | None:
+    """One line on the words of some rows that a backbone's tokenizer does not know; None where they have no word."""
+    share = backbone.unknown_share(examples)
+    if share is None:
+        return None
+    if not share:
+        return f"{backbone.name} knows all words of {task}"
+    read = (
+        f"reads them as {backbone.tokenizer.unk_token}" if backbone.tokenizer.unk_token else "leaves them out"
+    )
+    return f"{100 * share:.1f} % of the words of {task} are unknown to {backbone.name}, which {read}"
 
 
 def say(line: str, *, quiet: bool = False) -> None:

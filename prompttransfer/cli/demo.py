@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prompttransfer.cli.options import EMBEDDED_DEFAULT, BackboneName, Overwrite
+from prompttransfer.cli.options import EMBEDDED_DEFAULT, BackboneName, Overwrite, Revision
 from prompttransfer.cli.values import Output, Seed, Whole, checked
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def demo(
         Output(standard="runs/demo"),
     ] = None,
     backbone: BackboneName = EMBEDDED_DEFAULT,
+    revision: Revision = None,
     steps: Annotated[int, typer.Option(help="Training steps of each prompt."), Whole()] = STEPS,
     seed: Annotated[int, typer.Option(help="Seed of the prompts."), Seed] = 0,
     tasks: Annotated[list[str] | None, typer.Option(help="Other tasks of the embedded world.")] = None,
@@ -63,7 +64,7 @@ def demo(
     given = f"--steps {steps} --evaluate-every {max(1, steps // 2)} --limit-test {TEST_ROWS}"
     say(f"$ prompttransfer train --task {listed} {given} --output {prompts}\n")
     train(
-        task=chosen, backbone=backbone, steps=steps, seeds=[seed], output=prompts,
+        task=chosen, backbone=backbone, revision=revision, steps=steps, seeds=[seed], output=prompts,
         limit_test=TEST_ROWS, evaluate_every=max(1, steps // 2), overwrite=overwrite,
     )  # fmt: skip
     folders = [prompts / name for name in chosen]
@@ -79,7 +80,7 @@ def demo(
     say(f"$ prompttransfer plot heatmap {table} --output {picture}\n")
     title = "Zero-shot transfer, relative to own prompt"
     heatmap(table, output=picture, title=title, overwrite=overwrite)
-    projected = _carry(output, prompts, chosen, backbone, seed, overwrite)
+    projected = _carry(output, prompts, chosen, backbone, revision, seed, overwrite)
     _stage("6. put it all on one page")
     say(f"$ prompttransfer report {output}\n")
     report(output, overwrite=overwrite)
@@ -90,7 +91,13 @@ def demo(
 
 
 def _carry(
-    output: Path, prompts: Path, tasks: list[str], backbone: str, seed: int, overwrite: bool
+    output: Path,
+    prompts: Path,
+    tasks: list[str],
+    backbone: str,
+    revision: str | None,
+    seed: int,
+    overwrite: bool,
 ) -> Path | None:
     """Fit a projector to another model on the first task of each type and measure it on others; its folder."""
     from prompttransfer.cli.common import say
@@ -121,7 +128,7 @@ def _carry(
         f"--limit-test {TEST_ROWS} --output {projector}\n"
     )
     fit(
-        tasks=fitting, source_backbone=backbone, target_backbone=other, source_prompts=prompts, target_prompts=own,
+        tasks=fitting, source_backbone=backbone, source_revision=revision, target_backbone=other, source_prompts=prompts, target_prompts=own,
         unseen=unseen, seeds=[seed], steps=FIT_STEPS, limit_test=TEST_ROWS, output=projector,
         overwrite=overwrite,
     )  # fmt: skip

@@ -16,9 +16,11 @@ from prompttransfer.cli.options import (
     LabelWords,
     LimitTest,
     MaxLength,
+    OtherBackbone,
     OtherLayout,
     Overwrite,
     Precision,
+    Revision,
 )
 from prompttransfer.cli.values import OneOf, Output, checked
 from prompttransfer.layouts import LAYOUTS
@@ -45,6 +47,7 @@ def evaluate(
     backbone: Annotated[
         str | None, typer.Option("--backbone", "-b", help="Another backbone than the prompts' own.")
     ] = None,
+    revision: Revision = None,
     layout: Annotated[
         str | None,
         typer.Option("--layout", help="Another layout, with --other-layout."),
@@ -54,6 +57,7 @@ def evaluate(
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
     other_layout: OtherLayout = False,
+    other_backbone: OtherBackbone = False,
     max_length: MaxLength = None,
     limit_test: LimitTest = None,
     calibrate: Calibrate = "none",
@@ -92,7 +96,7 @@ def evaluate(
     written = Files(() if output is None else (output,), settings_of("evaluate", given))
     written.check(overwrite=overwrite)
     targets = load_targets(tasks, data=data, limit_test=limit_test)
-    model = backbone_of(loaded, backbone, precision, device)
+    model = backbone_of(loaded, backbone, precision, device, revision=revision)
 
     @cache
     def prepared(place: int, length: int, layout: str) -> Prepared:
@@ -118,10 +122,12 @@ def evaluate(
         check_runs_on(
             prompt,
             backbone=model.name,
+            revision=model.revision,
             width=model.width,
             family=model.family,
             layout=chosen,
             other_layout=other_layout,
+            other_backbone=other_backbone,
         )
         for place in range(len(targets)):
             encoded, inputs, bare = prepared(place, prompt.length, chosen)
@@ -198,8 +204,10 @@ def backbone_of(
     precision: str,
     device: str,
     placement: Placement = SINGLE,
+    *,
+    revision: str | None = None,
 ) -> Backbone:
-    """The named backbone, or the one that all prompts were trained on."""
+    """The named backbone, or the one that all prompts were trained on, a hub model at the commit that they name."""
     from prompttransfer.backbones import load_backbone
     from tasks.errors import UserError
 
@@ -208,4 +216,23 @@ def backbone_of(
         raise UserError(
             f"the prompts are of several backbones ({', '.join(names)}): choose one with --backbone"
         )
-    return load_backbone(name or names[0], precision=precision, device=device, placement=placement)
+    if name is None and revision is None:
+        revision = _common_commit(prompts)
+    return load_backbone(
+        name or names[0], revision=revision, precision=precision, device=device, placement=placement
+    )
+
+
+def _common_commit(prompts: Sequence[Prompt]) -> str | None:
+    """The commit of the hub that prompts of one backbone were trained at; UserError if it is not one for all."""
+    from prompttransfer.revisions import is_commit
+    from tasks.errors import UserError
+
+    found = {prompt.revision: prompt.name for prompt in prompts if is_commit(prompt.revision)}
+    if len(found) > 1:
+        (first, name), (second, other) = list(found.items())[:2]
+        raise UserError(
+            f"prompts {name!r} and {other!r} were trained on {prompts[0].backbone} at different commits ({first}, "
+            f"{second}): use them one after the other, or train again at one --revision"
+        )
+    return next(iter(found), None)

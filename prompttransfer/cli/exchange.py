@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prompttransfer.cli.options import AsJson, Overwrite
+from prompttransfer.cli.options import AsJson, Overwrite, Revision
 from prompttransfer.cli.values import OneOf, Output, checked
 from prompttransfer.layouts import LAYOUTS
 
@@ -22,6 +22,7 @@ def import_prompt(
         str, typer.Option("--backbone", "-b", help="The model that the prompt was trained on.")
     ],
     task: Annotated[str, typer.Option("--task", "-t", help="The task that it was trained for.")],
+    revision: Revision = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Prompt folder to write; runs/prompts/NAME if not given."),
@@ -70,6 +71,7 @@ def import_prompt(
         vectors=vectors,
         task=target.name,
         backbone=backbone,
+        revision=revision or "",
         family=chosen_family,
         layout=chosen_layout,
         name=called,
@@ -142,9 +144,8 @@ def choose_family(backbone: str, given: str | None, facts: dict[str, Any], *, wi
 
 def local_config(backbone: str) -> tuple[str, int] | None:
     """Family and width of a backbone that is embedded or a folder, from its configuration; None if it is elsewhere."""
-    import json
-
     from prompttransfer.places import EMBEDDED, EMBEDDED_FOLDER
+    from tasks.documents import read_json_object, shortened
     from tasks.errors import UserError
 
     folder = EMBEDDED_FOLDER / backbone if backbone in EMBEDDED else Path(backbone)
@@ -160,15 +161,19 @@ def local_config(backbone: str) -> tuple[str, int] | None:
         FAMILIES,
     )  # slow to import, and not needed for a backbone that is elsewhere
 
-    try:
-        config = json.loads(path.read_bytes())
-        kind = config["model_type"]
-        width = config["d_model"] if kind == "t5" else config["hidden_size"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
+    config = read_json_object(path, "configuration")
+    kind = config.get("model_type")
+    width = config.get("d_model" if kind == "t5" else "hidden_size")
+    if not isinstance(kind, str) or not isinstance(width, int) or width < 1:
+        raise UserError(
+            f"{path} is damaged: it needs model_type and the width, hidden_size (t5: d_model), as in those that "
+            "save_pretrained writes"
+        )
     if kind not in FAMILIES:
-        raise UserError(f"backbone {backbone!r} is a {kind} model: prompttransfer runs {', '.join(FAMILIES)}")
-    return FAMILIES[kind].family, int(width)
+        raise UserError(
+            f"backbone {backbone!r} is a {shortened(kind)} model: prompttransfer runs {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[kind].family, width
 
 
 def choose_layout(given: str | None, family: str, facts: dict[str, Any]) -> tuple[str, str]:

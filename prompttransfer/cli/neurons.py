@@ -14,9 +14,11 @@ from prompttransfer.cli.options import (
     DataFolder,
     Device,
     MaxLength,
+    OtherBackbone,
     OtherLayout,
     Overwrite,
     Precision,
+    Revision,
 )
 from prompttransfer.cli.values import OneOf, Output, Share, Whole, checked
 
@@ -72,7 +74,9 @@ def capture(
     rows: Annotated[int, typer.Option(help="Training rows of that task."), Whole()] = 64,
     data: DataFolder = None,
     backbone: Annotated[str | None, typer.Option("--backbone", "-b", help="Another backbone.")] = None,
+    revision: Revision = None,
     other_layout: OtherLayout = False,
+    other_backbone: OtherBackbone = False,
     max_length: MaxLength = None,
     precision: Precision = "auto",
     device: Device = "auto",
@@ -94,10 +98,11 @@ def capture(
     from prompttransfer.outputs import Files, settings_of
 
     found = read_prompts(prompts)
-    resolve_tasks([] if task is None else [task])
+    resolve_tasks([] if task is None else [task], prompts=found)
     written = Files((output,), settings_of("neurons capture", given))
     written.check(overwrite=overwrite)
-    model = backbone_of(found, backbone, precision, device)
+    model = backbone_of(found, backbone, precision, device, revision=revision)
+    model.takes_any = other_backbone
     encoded = training_rows(model, found, task, rows, data, max_length) if task is not None else None
     captured = capture_states(
         model, found, rule=rule, share=share, encoded=encoded, other_layout=other_layout

@@ -17,6 +17,16 @@ LONGEST_PROMPT = 100_000
 BackboneName = Annotated[
     str, typer.Option("--backbone", "-b", help="Embedded name, hub name or folder of the frozen model.")
 ]
+Revision = Annotated[
+    str | None,
+    typer.Option("--revision", help="Commit, branch or tag of a hub backbone; what a folder must be at."),
+]
+OtherBackbone = Annotated[
+    bool,
+    typer.Option(
+        "--other-backbone", help="Use prompts as they are on a backbone that they were not trained on."
+    ),
+]
 DataFolder = Annotated[
     Path | None,
     typer.Option(
@@ -50,7 +60,12 @@ MaxLength = Annotated[
     Whole(1, 1_000_000),
 ]
 LimitTrain = Annotated[
-    int | None, typer.Option("--limit-train", help="Use at most this many training rows."), Whole()
+    int | None,
+    typer.Option(
+        "--limit-train",
+        help="Use at most this many training rows, and a ninth as many (at least 32, at most as many) to validate.",
+    ),
+    Whole(),
 ]
 LimitTest = Annotated[
     int | None, typer.Option("--limit-test", help="Use at most this many test rows."), Whole()
@@ -59,6 +74,13 @@ Precision = Annotated[
     str,
     typer.Option(help="auto (bf16 where the hardware has it), bf16 or fp32."),
     OneOf("precision", ("auto", "bf16", "fp32")),
+]
+OneSplit = Annotated[
+    bool,
+    typer.Option(
+        "--one-split",
+        help="Give all seeds the validation rows of seed 0; as a rule each seed draws its own, beside start and row order.",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Overwrite = Annotated[

@@ -45,6 +45,8 @@ def fit(
     ] = None,
     source_backbone: Annotated[str, typer.Option(help="Where the prompts are from.")] = "microworld-roberta",
     target_backbone: Annotated[str, typer.Option(help="Where they go.")] = "microworld-roberta-wide",
+    source_revision: Annotated[str | None, typer.Option(help="Commit of a hub source backbone.")] = None,
+    target_revision: Annotated[str | None, typer.Option(help="Commit of a hub target backbone.")] = None,
     method: Annotated[
         str,
         typer.Option(
@@ -184,15 +186,16 @@ def fit(
     check_disjoint(fitting, others)
     made_from = settings_of("project fit", given | {"dry_run": None})
     revisions = {
-        side: locate(name)[1] for side, name in (("source", source_backbone), ("target", target_backbone))
+        "source": locate(source_backbone, source_revision)[1],
+        "target": locate(target_backbone, target_revision)[1],
     }
     made_from["backbones"] = revisions
     if not (overwrite or dry_run) and is_finished(output, made_from):
         say("fitted before with the same settings: nothing is left to do", quiet=as_json)
         show(output, as_json=as_json)
         return
-    source = load_backbone(source_backbone, precision=precision, device=device)
-    target = load_backbone(target_backbone, precision=precision, device=device)
+    source = load_backbone(source_backbone, revision=source_revision, precision=precision, device=device)
+    target = load_backbone(target_backbone, revision=target_revision, precision=precision, device=device)
     if len(fitting) == 1 and method not in LABEL_FREE:
         say(
             "warning: one fitting task only: what comes out is a constant; give tasks of several types",
@@ -351,9 +354,11 @@ def show_outcome(outcome: Outcome) -> None:
     measured = outcome.judgement.sensitivity
     say(
         f"input sensitivity: outputs are {measured.outputs:.3g} apart where inputs are {measured.inputs:.3g} "
-        f"(ratio {measured.ratio:.3g}, {measured.relative:.3g} for their size), pairwise cosine of outputs "
-        f"{measured.cosine:.6f}"
+        f"(ratio {measured.ratio:.3g}), pairwise cosine of outputs {measured.cosine:.6f}; their directions are "
+        f"{measured.relative:.3g} times as far apart as those of the target's own prompts"
     )
+    if outcome.judgement.gains is not None:
+        say(f"projected minus random source: {outcome.judgement.gains}")
     say(f"verdict: {outcome.judgement.verdict}")
 
 
@@ -375,7 +380,7 @@ def show_scores(projector: Projector) -> None:
             ]
             for name, entry in conditions.items()
         ]
-        title = f"\ntasks {group} ({count}): test score, mean over tasks and seeds; spread over seeds"
+        title = f"\ntasks {group} ({count}): test score, mean over tasks and seeds; spread over seeds, of random prompts over draws"
         table(title, ["condition", "mean", "spread", "of own", "what it is"], rows)
 
 

@@ -14,8 +14,10 @@ from prompttransfer.cli.options import (
     Device,
     LabelWords,
     MaxLength,
+    OtherBackbone,
     Overwrite,
     Precision,
+    Revision,
     TaskNames,
     Types,
 )
@@ -48,6 +50,8 @@ def recommend(
     backbone: Annotated[
         str | None, typer.Option("--backbone", "-b", help="Another backbone than the prompts' own.")
     ] = None,
+    revision: Revision = None,
+    other_backbone: OtherBackbone = False,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -79,7 +83,8 @@ def recommend(
     written = Files(() if output is None else (output / "recommend.json",), settings_of("recommend", folders))
     written.check(overwrite=overwrite)
     targets = load_targets(tasks, data=data)  # `recommend` draws the rows, here as from Python
-    model = backbone_of(found, backbone, precision, device)
+    model = backbone_of(found, backbone, precision, device, revision=revision)
+    model.takes_any = other_backbone
     say(f"{len(found)} source prompts on {model.name}, {rows} labelled rows a task", quiet=as_json)
     answers = rank(
         model,
@@ -129,7 +134,10 @@ def start_command(task: str, source: Prompt, place: Path, data: Path | None) -> 
     """The command that trains the task from the source's vectors."""
     import shlex
 
+    from prompttransfer.revisions import pinned
+
     words = ["prompttransfer", "train", "--task", task, "--backbone", source.backbone]
+    words += pinned(source.revision)
     words += ["--init", f"prompt:{place}"]
     words += [] if source.layout == "prompt-first" else ["--layout", source.layout]
     words += [] if data is None else ["--data", str(data)]

@@ -96,6 +96,7 @@ def make_study(
 ) -> bool:
     """Make a study's cells and write its report; whether all of them are there. A following process returns True."""
     from prompttransfer.cli.common import say
+    from prompttransfer.study.earlier import over_finished
     from prompttransfer.study.engine import run_study
     from prompttransfer.study.plan import plan_study
     from prompttransfer.study.shipping import study_path
@@ -121,6 +122,9 @@ def make_study(
     tracker = open_tracker(track, track_to or default_tracking(place), tell) if track else None
     store = open_store(place, new=True)
     store.write_text("study.yaml", Path(study_path(file)).read_text(encoding="utf-8"))
+    made, changes = over_finished(made, store)
+    for line in changes:
+        tell(line)
     tell(f"study {made.name}: {len(made.graph.cells)} cells in {place}, {chosen}")
     found = run_study(
         made.graph,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.documents import read_text, shortened
 from tasks.errors import UserError
 from tasks.records import KEPT, task_of_record
 
@@ -17,33 +18,18 @@ if TYPE_CHECKING:
     from prompttransfer.prompt import Prompt
 
 
-def read_text(path: Path) -> str:
-    """The text of a file that the user named, or one line about why it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}") from None
-    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as a text file: {error}") from error
-
-
 def read_matrix(path: Path) -> pd.DataFrame:
     """A labelled CSV as a table; its mistakes are named by line."""
-    from analysis.matrices import parse_matrix
+    from prompttransfer.run_folder import read_square
 
-    return parse_matrix(read_text(path), str(path))
+    return read_square(path)
 
 
 def read_long_table(path: Path) -> pd.DataFrame:
     """A CSV with named columns, one observation a row."""
-    import io
+    from prompttransfer.run_folder import read_long
 
-    import pandas as pd
-
-    try:
-        return pd.read_csv(io.StringIO(read_text(path)))
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{path} is not a table: {error}") from error
+    return read_long(path)
 
 
 def task_types(
@@ -103,13 +89,15 @@ def parse_types(given: Sequence[str]) -> dict[str, str]:
     """`name=type` pairs, or files with one pair a line (`name,type` as well)."""
     types: dict[str, str] = {}
     for item in given:
-        lines = [item] if "=" in item else read_text(Path(item)).splitlines()
+        lines = [item] if "=" in item else read_text(Path(item), "file of types").splitlines()
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             name, mark, kind = line.partition("=" if "=" in line else ",")
             if not mark or not name.strip() or not kind.strip():
-                raise UserError(f"--types {item!r}, line {number}: {line!r} is not of the form task=type")
+                raise UserError(
+                    f"--types {item!r}, line {number}: {shortened(line)!r} is not of the form task=type"
+                )
             types[name.strip()] = kind.strip()
     return types
 
@@ -148,19 +136,19 @@ def _prompts_in(path: Path) -> list[tuple[str, Prompt]]:
 
 
 def _prompts_of_file(path: Path) -> list[Prompt]:
-    from safetensors import SafetensorError, safe_open
-
     from prompttransfer.prompt import Prompt
+    from prompttransfer.tensor_files import read_tensors
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a safetensors file, or it is cut short: {error}") from error
-    odd = [f"{key} {list(value.shape)}" for key, value in tensors.items() if value.ndim != 2]
+    tensors = read_tensors(path, "file of prompts").tensors
+    odd = [
+        f"{key} {list(value.shape)} {value.dtype}"
+        for key, value in tensors.items()
+        if value.ndim != 2 or not value.is_floating_point()
+    ]
     if odd or not tensors:
         raise UserError(
-            f"{path} must hold [length, width] arrays, one key a prompt; it holds {odd or 'nothing'}"
+            f"{path} must hold [length, width] arrays of floats, one key a prompt; it holds "
+            f"{shortened(', '.join(odd)) or 'nothing'}"
         )
     return [
         Prompt(vectors=value.float(), task=key, backbone=f"the file {path.name}", name=key)

@@ -25,10 +25,12 @@ from prompttransfer.cli.options import (
     LimitTrain,
     MaxLength,
     Nodes,
+    OneSplit,
     Optimizer,
     Overwrite,
     Patience,
     Precision,
+    Revision,
     Seeds,
     Steps,
     Strategy,
@@ -44,13 +46,18 @@ if TYPE_CHECKING:
     from prompttransfer.placement import Placement
     from prompttransfer.prompt import Prompt
     from prompttransfer.recipes import Recipe
+    from prompttransfer.reuse import Target
     from prompttransfer.training import Job, Trained, TrainingOptions
+
+UNKNOWN_ROWS, FEW_UNKNOWN = 200, 0.03
+"""Training rows of which the words are looked at, and the share of unknown ones above which it is said."""
 
 
 @checked
 def train(
     task: TaskNames,
     backbone: BackboneName = EMBEDDED_DEFAULT,
+    revision: Revision = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder for one folder a prompt."),
@@ -58,6 +65,7 @@ def train(
     ] = None,
     data: DataFolder = None,
     seeds: Seeds = None,
+    one_split: OneSplit = False,
     init: Annotated[
         str, typer.Option(help="random, vocabulary, label-words, text:WORDS or prompt:PATH.")
     ] = "random",
@@ -111,7 +119,7 @@ def train(
     from prompttransfer.places import locate
 
     placement = Placement(devices, strategy, nodes)
-    locate(backbone)  # before the heavy imports: a name that is nothing is said at once
+    locate(backbone, revision)  # before the heavy imports: a name that is nothing is said at once
     from prompttransfer.cli.common import (
         check_initialiser,
         describe,
@@ -120,6 +128,7 @@ def train(
         print_json,
         resolve_tasks,
         say,
+        seeds_line,
         words_line,
     )
     from prompttransfer.launching import must_start, run_on
@@ -135,11 +144,15 @@ def train(
     from prompttransfer.recipes import recipe_for
     from prompttransfer.training import Job, Trained
 
-    targets = load_targets(tasks, data=data, limit_train=limit_train, limit_test=limit_test)
+    targets = load_targets(
+        tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
+    )
     if dry_run:
-        model = outline_backbone(backbone)
+        model = outline_backbone(backbone, revision)
     else:
-        model = load_backbone(backbone, precision=precision, device=device, placement=placement)
+        model = load_backbone(
+            backbone, revision=revision, precision=precision, device=device, placement=placement
+        )
     first = only_the_first_speaks(model)
     model.checkpoints = checkpoint_activations
     recipe = recipe_for(
@@ -156,6 +169,8 @@ def train(
     if not dry_run:  # an outline of a backbone has neither precision nor place
         say(describe(model), quiet=as_json)
     say(f"recipe: {recipe}", quiet=as_json)
+    say_strange(model, targets, quiet=as_json)
+    say(seeds_line(chosen, one_split=one_split), quiet=as_json)
     for target in targets:
         answers = model.answers(target.task, aggregation)
         say(
@@ -163,7 +178,7 @@ def train(
             quiet=as_json,
         )
     jobs = [
-        Job(target.task, target.splits, seed, init, names[target.task.name, seed])
+        Job(target.task, target.rows(seed), seed, init, names[target.task.name, seed])
         for target in targets
         for seed in chosen
     ]
@@ -266,6 +281,19 @@ def _record(prompt: Prompt, output: Path | None) -> dict[str, Any]:
     return {**place, "scores": prompt.scores}
 
 
+def say_strange(model: Backbone, targets: Sequence[Target], *, quiet: bool) -> None:
+    """Say what was strange about a backbone, and of which tasks it does not know more than a few of the words."""
+    from prompttransfer.cli.common import say, unknown_words
+
+    for remark in model.remarks:
+        say(f"warning: {remark}", quiet=quiet)
+    for target in targets:
+        examples = target.splits.train[:UNKNOWN_ROWS]
+        if (model.unknown_share(examples) or 0) > FEW_UNKNOWN:
+            line = unknown_words(model, target.task.name, examples)
+            say(f"warning: {line}: what it reads there is not the text", quiet=quiet)
+
+
 def run_jobs(
     model: Backbone,
     jobs: Sequence[Job],
@@ -294,7 +322,7 @@ def run_jobs(
         options = TrainingOptions(state_folder=output, progress=None if quiet else progress, loggers=loggers)
         results = train_prompts(model, jobs, recipe, **encoding, options=options)
     tested: list[Trained] = []
-    for _, group in groupby(zip(jobs, results, strict=True), key=lambda pair: id(pair[0].splits)):
+    for _, group in groupby(zip(jobs, results, strict=True), key=lambda pair: id(pair[0].task)):
         pairs = list(group)
         target = Target(pairs[0][0].task, pairs[0][0].splits)
         runs = [run for _, run in pairs]

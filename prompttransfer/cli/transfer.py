@@ -24,11 +24,14 @@ from prompttransfer.cli.options import (
     LimitTrain,
     MaxLength,
     Nodes,
+    OneSplit,
     Optimizer,
+    OtherBackbone,
     OtherLayout,
     Overwrite,
     Patience,
     Precision,
+    Revision,
     Seeds,
     Steps,
     Strategy,
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from prompttransfer.prompt import Prompt
     from prompttransfer.reuse import Target, TunedPair, TunedTransfer
     from prompttransfer.run_folder import MatrixRecord
+    from prompttransfer.speedups import Range
     from prompttransfer.training import Trained, TrainingOptions
     from tasks.task import Task
 
@@ -61,6 +65,7 @@ def transfer(
     backbone: Annotated[
         str | None, typer.Option("--backbone", "-b", help="Another backbone than the prompts' own.")
     ] = None,
+    revision: Revision = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder for matrices, figures and prompts."),
@@ -70,7 +75,9 @@ def transfer(
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
     other_layout: OtherLayout = False,
+    other_backbone: OtherBackbone = False,
     seeds: Seeds = None,
+    one_split: OneSplit = False,
     steps: Steps = None,
     batch: Batch = None,
     lr: LearningRate = None,
@@ -105,6 +112,7 @@ def transfer(
         print_json,
         resolve_tasks,
         say,
+        seeds_line,
         words_line,
     )
     from prompttransfer.cli.evaluate import backbone_of, load_prompts
@@ -112,6 +120,7 @@ def transfer(
     from prompttransfer.launching import must_start, run_on
     from prompttransfer.outputs import keep_others, settings_of
     from prompttransfer.placement import Placement
+    from prompttransfer.places import locate
     from tasks.errors import UserError
 
     placement = Placement(devices, strategy, nodes)
@@ -119,7 +128,8 @@ def transfer(
     prompts = load_prompts(sources)
     tasks = resolve_tasks(to, label_words, prompts)
     check_names(prompts, [task.name for task in tasks], list(dict.fromkeys(seeds or [0])) if tune else [])
-    settings = settings_of("transfer", given)
+    at = locate(backbone or prompts[0].backbone, revision)[1]
+    settings = settings_of("transfer", given) | {"backbone revision": at}
     if output is not None:
         check_free(output, marker=MARKER)
         if not overwrite and (there := finished(output, settings)) is not None:
@@ -132,8 +142,12 @@ def transfer(
         return run_on(placement, transfer, **given)
     from prompttransfer.reuse import zero_shot
 
-    targets = load_targets(tasks, data=data, limit_train=limit_train, limit_test=limit_test)
-    model = backbone_of(prompts, backbone, precision, device, placement)
+    chosen = list(dict.fromkeys(seeds or [0]))
+    targets = load_targets(
+        tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
+    )
+    model = backbone_of(prompts, backbone, precision, device, placement, revision=revision)
+    model.takes_any = other_backbone
     first = only_the_first_speaks(model)
     for task in tasks:
         if not task.generates:
@@ -153,11 +167,12 @@ def transfer(
     trained: list[Trained] = []
     options: TrainingOptions | None = None
     if tune and output is not None:
+        say(seeds_line(chosen, one_split=one_split), quiet=as_json)
         result, options = _tune(
             model,
             prompts,
             [t for t in targets if t.task.name not in matrix.impossible],
-            seeds or [0],
+            chosen,
             dict(
                 steps=steps,
                 batch=batch,
@@ -190,6 +205,8 @@ def transfer(
             print_matrix(matrix.calibrated, f"zero-shot transfer, calibrated ({matrix.calibration})")
         if pairs:
             print_pairs(pairs, kind_of_start(prompts))
+            for line in seen_lines(prompts, targets, chosen):
+                say(line)
         if output is not None:
             say(f"written to {output}: " + ", ".join(sorted(p.name for p in output.iterdir())))
     return matrix
@@ -297,8 +314,7 @@ def _tune(
 
     recipe = recipe_for(model, **overrides)
     say(f"recipe: {recipe}", quiet=quiet)
-    wanted = list(dict.fromkeys(seeds))
-    names = tuned_names([p.name for p in prompts], [t.task.name for t in targets], wanted)
+    names = tuned_names([p.name for p in prompts], [t.task.name for t in targets], seeds)
     say(f"tuning: {len(names)} runs in one bank", quiet=quiet)
     with TrainingProgress(console, names, recipe.steps) as progress:
         options = TrainingOptions(state_folder=output.parent, progress=None if quiet else progress)
@@ -307,7 +323,7 @@ def _tune(
             prompts,
             targets,
             recipe,
-            seeds=wanted,
+            seeds=seeds,
             max_length=max_length,
             aggregation=aggregation,
             options=options,
@@ -350,6 +366,8 @@ def write_transfer(
     from prompttransfer.files import write_json, write_text
 
     write_text(folder / "transfer.csv", matrix.to_csv())
+    if matrix.random_draws:
+        write_text(folder / "transfer_random.csv", matrix.random_csv())
     if matrix.has_own:
         write_text(folder / "transfer_relative.csv", matrix.relative().to_csv())
     if matrix.calibrated is not None:
@@ -372,17 +390,16 @@ def pairs_csv(pairs: Sequence[TunedPair]) -> str:
 
 
 def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> None:
-    """The matrix in per cent, with the reference rows beneath."""
+    """The matrix in per cent, with the reference rows beneath and how far random prompts lie apart."""
     from prompttransfer.cli.common import say, table
+    from prompttransfer.matrix import RANDOM_PROMPT
 
     shared = "microworld-" if all(name.startswith("microworld-") for name in matrix.targets) else ""
-    rows = [
-        [
-            name.removeprefix(shared),
-            *("-" if value != value else f"{100 * value:.1f}" for value in row),
-        ]
-        for name, row in zip(matrix.sources, matrix.values.tolist(), strict=True)
-    ]
+    rows = []
+    for name, row in zip(matrix.sources, matrix.values.tolist(), strict=True):
+        rows.append([name.removeprefix(shared), *map(_per_cent, row)])
+        if name == RANDOM_PROMPT and matrix.random_draws:
+            rows.append(["  its spread", *map(_per_cent, matrix.random_spread)])
     table(
         f"{title}, per cent (rows: source prompts, columns: target tasks"
         + (f"; {shared!r} left out of the names)" if shared else ")"),
@@ -391,15 +408,22 @@ def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> N
     )
     for target, reason in matrix.impossible.items():
         say(f"{target}: {reason}")
+    if matrix.random_draws:
+        say(
+            f"random prompt: mean and standard deviation of {matrix.random_draws} draws, each with random directions "
+            "at the norms of one source's vectors"
+        )
     if matrix.written:
         say(f"calibrated: none for {', '.join(matrix.written)}, whose answer is written")
 
 
-def _times(speedup: float | None, steps: int | None) -> str:
-    """A speed-up for people; a run that was there at step 0 has only a lower bound."""
-    if speedup is None:
-        return "never" if steps is None else "-"
-    return ("at least " if steps == 0 else "") + f"{speedup:.1f}x"
+def _per_cent(value: float) -> str:
+    return "-" if value != value else f"{100 * value:.1f}"
+
+
+def _times(pair: TunedPair, found: Range | None, *, never: bool = False) -> str:
+    """What is known of a speed-up, or why there is none, for people."""
+    return pair.outcome if found is None else f"{found}{' (never)' * never}"
 
 
 def kind_of_start(prompts: Sequence[Prompt]) -> str:
@@ -423,8 +447,8 @@ def print_pairs(pairs: Sequence[TunedPair], kind: str = "TPT_task") -> None:
             number(pair.chance),
             str(pair.tuned_steps),
             str(pair.scratch_steps),
-            _times(pair.convergence_speedup, pair.tuned_steps),
-            _times(pair.comparable_speedup, pair.reach_steps),
+            _times(pair, pair.convergence),
+            _times(pair, pair.comparable, never=pair.reach_steps is None),
         ]
         for pair in pairs
     ]
@@ -446,9 +470,47 @@ def print_pairs(pairs: Sequence[TunedPair], kind: str = "TPT_task") -> None:
         rows,
         left=2,
     )
-    say(
-        "convergence: scratch steps over steps, each to 99 % of the run's own best validation score. "
-        "comparable: scratch steps over the steps to the score at which scratch converged."
-    )
+    for line in speed_up_lines(pairs):
+        say(line)
     if len({pair.seed for pair in pairs}) == 1:
         say("one seed: differences here are not evidence; give --seeds 0 1 2 for a spread")
+
+
+def speed_up_lines(pairs: Sequence[TunedPair]) -> list[str]:
+    """What the speed-ups of all pairs come down to; pairs that have none are counted, not left out in silence."""
+    from prompttransfer.reuse import DID_NOT_LEARN, NOTHING_TO_LEARN
+    from prompttransfer.speedups import median_range
+
+    counted = [pair for pair in pairs if pair.outcome != NOTHING_TO_LEARN]
+    learned = [pair.convergence for pair in counted if pair.convergence is not None]
+    flat = sum(pair.outcome == DID_NOT_LEARN for pair in counted)
+    reached = sum(pair.reach_steps is not None for pair in counted)
+    comparable = [pair.comparable for pair in counted if pair.comparable is not None]
+    lines = [
+        f"convergence: median {median_range(learned) or '-'} over {len(learned)} of {len(counted)} runs, {flat} did not "
+        "learn; scratch steps over steps, each to 99 % of the run's own best validation score",
+        f"comparable: median {median_range(comparable) or '-'} over {len(counted)} runs, {reached} of which reached it; "
+        "scratch steps over steps, both to 99 % of the best validation score from scratch",
+        "ranges, because a run is looked at every "
+        f"{pairs[0].evaluate_every} steps only; a run learned if its best is at least 99 % of that from scratch",
+    ]
+    if left_out := len(pairs) - len(counted):
+        lines.append(f"{left_out} of {len(pairs)} runs are not in the medians: scratch learned nothing there")
+    return lines
+
+
+def seen_lines(prompts: Sequence[Prompt], targets: Sequence[Target], seeds: Sequence[int]) -> list[str]:
+    """What to know where a source was trained on rows that validate a run: on the same task with another split."""
+    seen = [
+        f"{prompt.name} on seed {seed}"
+        for prompt in prompts
+        for target in targets
+        for seed in seeds
+        if prompt.task == target.task.name and prompt.data.get("split_seed", 0) != target.rows(seed).seed
+    ]
+    if not seen:
+        return []
+    return [
+        f"{len(seen)} runs start from a prompt of the same task with another split ({seen[0]}, ...), which has learned "
+        "from some of their validation rows: their steps and speed-ups are too good, their test scores are not"
+    ]

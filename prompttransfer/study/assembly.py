@@ -9,7 +9,6 @@ report/<backbone>/projectors/   those that lead to this backbone, with the contr
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from prompttransfer.files import atomic_folder, write_text
 from prompttransfer.study.cell import Cell
+from prompttransfer.study.contents import read_projector_report, read_score, read_tuned
 from prompttransfer.study.matrices import transfer_matrix
 from prompttransfer.study.results import Results, indicator_table, projector_name
 
@@ -65,11 +65,6 @@ def _copy_prompts(results: Results, backbone: str, folder: Path) -> list[Cell]:
     return cells
 
 
-def _read(results: Results, cell: Cell, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((results.folder(cell) / name).read_text(encoding="utf-8"))
-    return found
-
-
 def _write_transfer(results: Results, backbone: str, prompts: Sequence[Cell], folder: Path) -> None:
     """The matrix of zero-shot scores with the pairs of TPT_task, as `transfer --tune` writes it."""
     from prompttransfer.artifacts import load_prompt, versions
@@ -77,7 +72,7 @@ def _write_transfer(results: Results, backbone: str, prompts: Sequence[Cell], fo
     from prompttransfer.training import Trained
 
     scores = [
-        _read(results, cell, "score.json")
+        read_score(results.folder(cell))
         for cell in results.of_kind("score")
         if _backbone(cell) == backbone
         and ("references" in cell.settings or cell.inputs["prompt"] in results.own)
@@ -113,7 +108,7 @@ def _tuned(results: Results, backbone: str) -> tuple[list[TunedPair], list[Cell]
         run = results.input(cell, "run")
         if _backbone(run) != backbone or results.input(cell, "source").kind == "carried":
             continue
-        record = _read(results, cell, "tuned.json")
+        record = read_tuned(results.folder(cell))
         pairs.append(
             TunedPair(
                 source=record["source"],
@@ -126,7 +121,10 @@ def _tuned(results: Results, backbone: str) -> tuple[list[TunedPair], list[Cell]
                 tuned_steps=record["steps_to_converge_from_source"],
                 scratch_steps=record["steps_to_converge_from_scratch"],
                 reach_steps=record["steps_to_scratch_score"],
-                evaluate_every=cell.settings["evaluate_every"],  # type: ignore[arg-type]
+                evaluate_every=record["evaluate_every"],
+                tuned_best=record["best_validation_from_source"],
+                scratch_best=record["best_validation_from_scratch"],
+                tuned_last=record["last_step_from_source"],
             )
         )
         for each in (results.input(cell, "scratch"), run):
@@ -176,18 +174,15 @@ def _write_projectors(results: Results, backbone: str, folder: Path) -> None:
 
 def merged_scores(results: Results, cells: Sequence[Cell]) -> Mapping[str, Any]:
     """The report's table over the projectors of several seeds; every row counts for the seed of its projector."""
-    import csv
-
     from projectors.report import Cell as Score
     from projectors.report import summarise
 
     scores = []
     for cell in cells:
         seed: Any = cell.settings["seed"]
-        with (results.folder(cell) / "projector" / "report.csv").open(encoding="utf-8", newline="") as stream:
-            scores += [
-                Score(line["task"], line["group"], line["condition"], seed, float(line["value"]))
-                for line in csv.DictReader(stream)
-            ]
+        scores += [
+            Score(line.task, line.group, line.condition, seed, line.value, line.draw)
+            for line in read_projector_report(results.folder(cell) / "projector")
+        ]
     table = summarise(scores)
     return {group: {name: asdict(entry) for name, entry in rows.items()} for group, rows in table.items()}

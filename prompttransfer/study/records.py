@@ -18,9 +18,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from prompttransfer.study.cell import Cell, short_digest
+from tasks.documents import checked, parse_json
 from tasks.errors import UserError
 
 FORMAT = 1
@@ -97,11 +98,7 @@ class FailureRecord(BaseModel):
 
 def read_cell_record(text: str | bytes, place: str) -> CellRecord:
     """A checked record; UserError where the text is none, or is of another format."""
-    try:
-        found = CellRecord.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{place} is damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    found = checked(CellRecord, parse_json(text, place), place)
     if found.format != FORMAT:
         raise UserError(f"{place} is of format {found.format}, this version reads {FORMAT}")
     return found

@@ -112,6 +112,11 @@ def _notes(results: Results, tables: Mapping[str, pd.DataFrame]) -> tuple[str, .
         notes.append(
             "One seed: differences here are not evidence; no p value is given and no significance is claimed."
         )
+    else:
+        notes.append(
+            "A seed decides the start and the row order of a prompt; all seeds have the same validation and test rows, so "
+            "their spread is not that over splits."
+        )
     return tuple(notes)
 
 

@@ -6,17 +6,17 @@ to run (no times), so that two ways to the same results give the same file, bit 
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prompttransfer.study.cell import Cell, Graph
+from prompttransfer.study.contents import read_projector_report, read_score, read_tuned
 from prompttransfer.study.store import Store
 from tasks.catalog import all_tasks
+from tasks.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,8 +35,11 @@ COLUMNS = {
     "by": "the indicator, or the projector that a prompt came through; empty elsewhere",
     "measure": "what the value is: a metric on test rows, `calibrated <metric>`, `validation <metric>`, steps, a speed-up, similarity",
     "value": "the number; empty where there is none (a speed-up over a run that learned nothing)",
-    "bound": "`at least` where the value is a lower bound, as the run had converged before its first step",
+    "bound": "of a speed-up: `at least` where the value is a lower bound, as the run had converged before its first "
+    "step; `did not learn`, `never reached` or `scratch learned nothing` where there is no value",
     "rows": "number of test rows behind the value; empty where it is not from test rows",
+    "low": "of a speed-up, the number that it is known to be above, as runs are looked at every few steps only",
+    "high": "of a speed-up, the number that it is known to be at or below; inf where nothing bounds it",
 }
 """Column of results.csv and results.parquet -> what it is."""
 
@@ -87,6 +90,9 @@ class Results:
         """own, same type or different type."""
         if source == target:
             return "own"
+        for task in (source, target):
+            if task not in self.types:
+                raise UserError(f"a finished cell names task {task!r}, which is none of this study")
         return SAME if self.types[source] == self.types[target] else DIFFERENT
 
     def origin(self, prompt: Cell) -> Cell:
@@ -125,17 +131,13 @@ def long_table(results: Results) -> pd.DataFrame:
         for row in read(results, cell)
     ]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    texts = [column for column in COLUMNS if column not in ("value", "rows", "seed")]
+    numbers = ["value", "low", "high"]
+    texts = [column for column in COLUMNS if column not in (*numbers, "rows", "seed")]
     table[texts] = table[texts].fillna("").astype("string")
-    table["value"] = table["value"].astype("float64")
+    table[numbers] = table[numbers].astype("float64")
     for column in ("rows", "seed"):
         table[column] = table[column].astype("Int64")
     return table
-
-
-def _json(folder: Path, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
-    return found
 
 
 def _name(cell: Cell, key: str = "backbone") -> str:
@@ -157,9 +159,15 @@ def projector_name(cell: Cell) -> str:
 
 
 def _prompt_rows(results: Results, cell: Cell) -> Iterator[Row]:
-    record = _json(results.folder(cell) / "prompt", "prompt.json")
-    best = record["scores"]["validation"]
+    from prompttransfer.artifacts import read_record
+
+    folder = results.folder(cell) / "prompt"
     metric = str(cell.settings["metric"])
+    best = read_record(folder).scores.get("validation")
+    if not isinstance(best, dict) or not {metric, "step"} <= best.keys():
+        raise UserError(
+            f"{folder} has no validation {metric} of its best step: it was made by another version"
+        )
     row: Row = {
         "backbone": _name(cell),
         "source_backbone": _name(cell),
@@ -183,7 +191,7 @@ def _condition(results: Results, prompt: Cell) -> Row:
 
 
 def _score_rows(results: Results, cell: Cell) -> Iterator[Row]:
-    record = _json(results.folder(cell), "score.json")
+    record = read_score(results.folder(cell))
     target = record["task"]
     row = {
         "backbone": _name(cell),
@@ -223,7 +231,7 @@ def raw_scores(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _tuned_rows(results: Results, cell: Cell) -> Iterator[Row]:
-    record = _json(results.folder(cell), "tuned.json")
+    record = read_tuned(results.folder(cell))
     run = results.input(cell, "run")
     row = {
         "backbone": _name(run),
@@ -231,13 +239,23 @@ def _tuned_rows(results: Results, cell: Cell) -> Iterator[Row]:
         "seed": record["seed"],
         **_condition(results, run),
     }
-    bounds = {
-        "convergence_speedup": record["steps_to_converge_from_source"] == 0,
-        "comparable_speedup": record["steps_to_scratch_score"] == 0,
+    steps = {
+        "convergence": record["steps_to_converge_from_source"],
+        "comparable": record["steps_to_scratch_score"],
     }
     for field, measure in STEPS.items():
-        bound = "at least" if bounds.get(field) and record[field] is not None else ""
-        yield {**row, "measure": measure, "value": record[field], "bound": bound}
+        one = {**row, "measure": measure, "value": record[field]}
+        name = field.removesuffix("_speedup")
+        yield one | _known(record, name, steps[name]) if name in steps else one
+
+
+def _known(record: dict[str, Any], name: str, steps: int | None) -> Row:
+    """The range of a speed-up, and why it has no value or only a bound."""
+    low, high = record[f"{name}_low"], record[f"{name}_high"]
+    if low is None:
+        return {"bound": record["outcome"]}
+    bound = "never reached" if steps is None else "at least" if steps == 0 else ""
+    return {"bound": bound, "low": low, "high": math.inf if high is None else high}
 
 
 def _projector_rows(results: Results, cell: Cell) -> Iterator[Row]:
@@ -248,15 +266,18 @@ def _projector_rows(results: Results, cell: Cell) -> Iterator[Row]:
         "seed": cell.settings["seed"],
         "by": projector_name(cell),
     }
-    text = (results.folder(cell) / "projector" / "report.csv").read_text(encoding="utf-8")
-    for line in csv.DictReader(io.StringIO(text)):
+    for line in read_projector_report(results.folder(cell) / "projector"):
+        if line.task not in tasks:
+            raise UserError(
+                f"the report of {cell.label!r} names task {line.task!r}, which is not one of its tasks"
+            )
         yield {
             **row,
-            "target": line["task"],
-            "relation": line["group"],
-            "condition": line["condition"],
-            "measure": tasks[line["task"]]["metric"],
-            "value": float(line["value"]),
+            "target": line.task,
+            "relation": line.group,
+            "condition": line.condition,
+            "measure": tasks[line.task]["metric"],
+            "value": line.value,
         }
 
 
@@ -289,9 +310,16 @@ def indicator_table(results: Results, cell: Cell) -> pd.DataFrame:
     """The table of an indicator over all layers, by task."""
     import pandas as pd
 
+    from prompttransfer.run_folder import read_square
+
     measure = str(cell.settings.get("similarity") or cell.settings["overlap"])
-    table = pd.read_csv(results.folder(cell) / f"similarity_{measure}.csv", index_col=0)
+    path = results.folder(cell) / f"similarity_{measure}.csv"
+    table = read_square(path)
     tasks = [str(_prompt_behind(results, cell, role).settings["task"]) for role in cell.inputs]
+    if table.shape != (len(tasks), len(tasks)):
+        raise UserError(
+            f"{path} is {table.shape[0]} x {table.shape[1]}, its cell compares {len(tasks)} prompts"
+        )
     table.index = pd.Index(tasks)
     table.columns = pd.Index(tasks)
     return table

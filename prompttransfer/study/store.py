@@ -22,10 +22,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from prompttransfer.files import check_writable, disk_errors, temporary_folder, write_text
-from prompttransfer.study.cell import ID, Cell, Graph, Unit
+from prompttransfer.study.cell import ID, KIND, Cell, Graph, Unit
 from prompttransfer.study.records import (
     FORMAT,
     RECORD,
@@ -34,7 +34,7 @@ from prompttransfer.study.records import (
     file_record,
     read_cell_record,
 )
-from tasks.documents import decode
+from tasks.documents import checked, decode, parse_json, shortened
 from tasks.errors import UnreadableError, UserError
 
 PLAN = "plan.json"
@@ -136,7 +136,7 @@ class LocalStore:
         base = f"{self.root}/cells/{cell[:2]}/{cell}"
         try:
             with reading(base):
-                record = json.loads(_regular_bytes(f"{base}/{RECORD}"))  # quick: `status` reads every record
+                record = parse_json(_regular_bytes(f"{base}/{RECORD}"), RECORD)
                 if record["id"] != cell:
                     return f"{RECORD} is that of {record['id']}"
                 for name, file in record["files"].items():
@@ -321,37 +321,77 @@ def _as_json(cell: Cell) -> dict[str, Any]:
     }
 
 
+class CellEntry(BaseModel):
+    """One cell in `plan.json`."""
+
+    model_config = ConfigDict(strict=True)
+
+    id: str = Field(pattern=f"^{ID.pattern}$")
+    kind: str = Field(pattern=f"^{KIND.pattern}$")
+    label: str
+    version: int
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+
+
+class UnitEntry(BaseModel):
+    """One unit in `plan.json`."""
+
+    model_config = ConfigDict(strict=True)
+
+    id: str
+    resources: dict[str, float]
+    cells: list[CellEntry] = Field(min_length=1)
+
+
+class PlanRecord(BaseModel):
+    """`plan.json`, checked because it comes from outside."""
+
+    format: int
+    units: list[UnitEntry]
+
+
 def read_units(store: Store) -> list[dict[str, Any]]:
     """The units of the stored graph as plain JSON, for what must be quick; UserError if the file is damaged."""
-    text = store.read_text(PLAN)
     try:
-        plan = json.loads(text or "")
-        if plan["format"] != FORMAT:
-            raise UserError(
-                f"{PLAN} of {store.place} is of format {plan['format']}, this version reads {FORMAT}"
-            )
-        units: list[dict[str, Any]] = plan["units"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        plan = parse_json(store.read_text(PLAN) or "", PLAN)
+        if isinstance(plan, dict) and plan.get("format", FORMAT) != FORMAT:
+            raise UserError(f"it is of format {plan['format']}, this version reads {FORMAT}")
+        checked(PlanRecord, plan, PLAN)
+        _check_inputs(plan["units"])
+    except UserError as error:
         raise UserError(
-            f"{PLAN} of {store.place} is damaged ({error}): `study run` writes it anew"
-        ) from error
+            f"{PLAN} of {store.place} cannot be used ({error}): `study run` writes it anew"
+        ) from None
+    units: list[dict[str, Any]] = plan["units"]
     return units
 
 
+def _check_inputs(units: list[dict[str, Any]]) -> None:
+    """Every cell stands in the plan once, and so do its inputs."""
+    names = [cell["id"] for unit in units for cell in unit["cells"]]
+    known = set(names)
+    if len(known) < len(names):
+        raise UserError("a cell stands in it twice")
+    for unit in units:
+        for cell in unit["cells"]:
+            if lost := set(cell["inputs"].values()) - known:
+                raise UserError(f"input {shortened(min(lost))!r} of cell {cell['id']} is not in it")
+
+
 def read_graph(store: Store) -> Graph:
-    """The stored graph, checked."""
-    return Graph(
-        tuple(
-            Unit(
-                tuple(
-                    Cell(c["kind"], c["label"], c["settings"], c["inputs"], c["version"])
-                    for c in unit["cells"]
-                ),
-                unit["resources"],
-            )
-            for unit in read_units(store)
-        )
-    )
+    """The stored graph, checked: also that every cell has the id that its settings and inputs give it."""
+    units = []
+    for unit in read_units(store):
+        cells = [Cell(c["kind"], c["label"], c["settings"], c["inputs"], c["version"]) for c in unit["cells"]]
+        for cell, stored in zip(cells, unit["cells"], strict=True):
+            if cell.id != stored["id"]:
+                raise UserError(
+                    f"{PLAN} of {store.place} was changed after it was written (cell {stored['id']} has other settings "
+                    f"than its name says): `study run` writes it anew"
+                )
+        units.append(Unit(tuple(cells), unit["resources"]))
+    return Graph(tuple(units))
 
 
 def read_failures(store: Store) -> dict[str, FailureRecord]:
@@ -363,8 +403,8 @@ def read_failures(store: Store) -> dict[str, FailureRecord]:
             text = store.read_text(f"failures/{name}")
             if text is None or not ID.fullmatch(cell):
                 continue
-            found[cell] = FailureRecord.model_validate_json(text)
-        except (ValidationError, UserError):
+            found[cell] = checked(FailureRecord, parse_json(text, name), name)
+        except UserError:
             found[cell] = FailureRecord(
                 format=FORMAT, id=cell, kind="unknown", label=cell, cause="machine", line="its report is damaged",
                 traceback="", when="",

@@ -7,7 +7,6 @@ costs no result. A cell whose study was killed between its commit and its tracki
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from typing import Any
 
 from prompttransfer.study.cell import Cell
 from prompttransfer.study.records import RECORD, CellRecord
+from tasks.documents import read_json
 from tasks.errors import MachineError, UserError, unknown
 
 Where = str
@@ -87,8 +87,8 @@ class Tracker:
         if self.stopped:
             return
         settings = dict(_flat("", {"label": record.label, "cell": record.id, **record.settings}))
-        points = points_of(record, folder)
         try:
+            points = points_of(record, folder)
             logger = LOGGERS[self.name](self.where, record.cell)
             logger.log_hyperparams(settings)
             for step, values in points.items():
@@ -138,7 +138,7 @@ def points_of(record: CellRecord, folder: Path) -> dict[int, dict[str, float]]:
     last |= dict(_numbers("cost", record.cost)) | {"seconds": record.seconds}
     for file in sorted(folder.glob("*.json")):
         if file.name != RECORD:
-            last |= dict(_numbers(file.stem, json.loads(file.read_text(encoding="utf-8"))))
+            last |= dict(_numbers(file.stem, read_json(file, "result")))
     return points
 
 

@@ -90,7 +90,7 @@ def test_two_prompts_of_one_name_are_told_apart_by_their_folders(tmp_path):
 def test_a_file_cut_short_is_named(tmp_path):
     save_file({"a": torch.ones(2, 2)}, tmp_path / "p.safetensors")
     (tmp_path / "p.safetensors").write_bytes((tmp_path / "p.safetensors").read_bytes()[:-3])
-    with pytest.raises(UserError, match=r"p\.safetensors is not a safetensors file, or it is cut short"):
+    with pytest.raises(UserError, match=r"p\.safetensors is damaged or cut short"):
         run("compare", tmp_path / "p.safetensors")
 
 

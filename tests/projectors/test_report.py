@@ -143,7 +143,7 @@ def test_a_task_tuned_projector_scores_on_its_fitting_tasks() -> None:
 def test_judging_a_projector_of_one_task_says_that_it_is_a_constant() -> None:
     one = projector("distance", steps=5)
     alone = Projector(one.module, one.source, one.target, "distance", one.architecture, tasks=("film",))
-    judged = judge(measure(bench(), [alone]), alone, prompts(SOURCE))
+    judged = judge(measure(bench(), [alone]), alone, prompts(SOURCE), prompts(TARGET))
     assert judged.collapsed and "one task" in judged.verdict
     assert judged.scores()[FITTED]["projected"].keys() == {"mean", "spread", "seeds", "tasks"}
 

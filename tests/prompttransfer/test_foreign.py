@@ -175,8 +175,8 @@ def test_a_missing_file_is_named(tmp_path):
     ("config", "message"),
     [
         (None, r"has no adapter_config\.json"),
-        ("{", "is not JSON"),
-        ("[]", "not a JSON object"),
+        ("{", "not JSON that can be read"),
+        ("[]", "must be a JSON object"),
         ('{"peft_type": "LORA"}', "type LORA, not a soft prompt"),
         ('{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4}', "does not fit num_virtual_tokens 4"),
         ('{"peft_type": "PROMPT_TUNING"}', "does not fit num_virtual_tokens None"),

@@ -265,7 +265,7 @@ def test_a_file_that_holds_no_states_or_half_of_them_is_named(tmp_path):
 
 def test_a_damaged_record_is_named_by_its_place(tmp_path):
     save_file({"bits": np.zeros((1, 1, 1), np.uint8)}, tmp_path / "s.safetensors", {"prompttransfer.neurons": '{"format": 1}'})  # fmt: skip
-    with pytest.raises(UserError, match="damaged at backbone"):
+    with pytest.raises(UserError, match="is damaged: backbone"):
         load_states(tmp_path / "s.safetensors")
 
 

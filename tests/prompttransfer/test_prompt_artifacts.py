@@ -80,8 +80,8 @@ def test_a_missing_file_is_named(prompt, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda text: text[: len(text) // 2], "is damaged"),
-        (lambda text: "", "is damaged"),
+        (lambda text: text[: len(text) // 2], "not JSON that can be read"),
+        (lambda text: "", "not JSON that can be read"),
         (lambda text: "[]", "is damaged"),
         (lambda text: text.replace('"length": 3', '"length": "three"'), "length"),
         (lambda text: text.replace('"task"', '"tusk"'), "task"),

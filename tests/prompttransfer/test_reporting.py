@@ -215,10 +215,10 @@ def test_hidden_folders_are_no_part_of_the_run(run):
     [
         (lambda root: root.rmdir(), "is not a folder"),
         (lambda root: None, "no transfer matrix"),
-        (lambda root: (root / "transfer.json").write_text("{"), "is damaged at the start"),
+        (lambda root: (root / "transfer.json").write_text("{"), "not JSON that can be read"),
         (
             lambda root: (root / "transfer.json").write_text('{"raw": {"sources": []}}'),
-            "damaged at raw.source_tasks",
+            "is damaged: raw.source_tasks",
         ),
     ],
 )

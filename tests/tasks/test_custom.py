@@ -91,7 +91,7 @@ def test_its_hub_source_is_read_with_label_values(tmp_path):
         (GOOD.replace("great", ""), "words.good"),
         (GOOD.split("words:")[0] + "words: {t5: {a: x, b: y}}", "given for t5 but not for masked-lm"),
         (GOOD.split("words:")[0] + "words: {t5: {a: x, b: y}, masked-lm: {a: x, c: y}}", "different labels"),
-        (GOOD.split("words:")[0] + "words: &a {bad: *a}", "words.bad"),
+        (GOOD.split("words:")[0] + "words: &a {bad: *a}", "stands inside what it names"),
         (GOOD + "kind2", "not YAML"),
         ("- a\n- b\n", "a task file is a YAML mapping"),
         ("", "a task file is a YAML mapping"),
@@ -111,5 +111,5 @@ def test_a_mistake_is_one_line_that_names_the_file(tmp_path, text, message):
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
     with pytest.raises(UserError, match="no task file"):
         read_task_file(tmp_path / "none.yaml")
-    with pytest.raises(UserError, match="cannot read task file"):
+    with pytest.raises(UserError, match="is a folder"):
         read_task_file(tmp_path)

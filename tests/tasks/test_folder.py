@@ -45,7 +45,7 @@ def test_windows_line_ends_a_byte_order_mark_and_blank_lines_do_no_harm():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b'{"text": "half', "not a JSON object .* column 10"),
+        (b'{"text": "half', "not JSON that can be read .* column 10"),
         (b"[1, 2]", "this is a list"),
         (b'"text"', "this is a str"),
         (b'{"text": "caf\xe9", "label": "positive"}', r"not UTF-8 \(byte 0xe9 at column 14\)"),
@@ -57,7 +57,7 @@ def test_windows_line_ends_a_byte_order_mark_and_blank_lines_do_no_harm():
         (b'{"text": 3, "label": "positive"}', r"'text' is 3 \(a number\); it must be text"),
         (b'{"text": null, "label": "positive"}', "'text' is null"),
         (b'{"text": " ", "label": "positive"}', "'text' is empty"),
-        (b'{"text": "\\ud800", "label": "positive"}', "half a character"),
+        (b'{"text": "\\ud800", "label": "positive"}', "half of a surrogate"),
         (
             b'{"text": "a", "label": "positve"}',
             "unknown label for task 'sst2' 'positve': did you mean 'positive'",
@@ -67,8 +67,8 @@ def test_windows_line_ends_a_byte_order_mark_and_blank_lines_do_no_harm():
             r"label is 1 \(a number\); write the name of the label: negative, positive",
         ),
         (b'{"text": "a", "label": true}', r"label is True \(true/false\)"),
-        (b'{"text": ' + b"9" * 5000 + b"}", "not a JSON object that can be read"),
-        (b"[" * 100_000, "not a JSON object that can be read"),
+        (b'{"text": ' + b"9" * 5000 + b"}", "not JSON that can be read"),
+        (b"[" * 100_000, "not JSON that can be read"),
     ],
 )
 def test_a_bad_line_is_named_by_file_and_number(line, message):
@@ -102,7 +102,7 @@ def test_missing_folder_missing_file_and_empty_file_are_told_apart(tmp_path):
         read_folder(SST2, tmp_path)
     (tmp_path / "train.jsonl").write_bytes(FINE)
     (tmp_path / "validation.jsonl").mkdir()
-    with pytest.raises(UserError, match="is a folder; it must be a file"):
+    with pytest.raises(UserError, match="is a folder: give the file"):
         read_folder(SST2, tmp_path)
 
 

@@ -47,6 +47,19 @@ def test_a_nested_column_and_a_document_of_sentences_are_read():
     assert row_of("scitldr", scitldr) == {"document": "One. Two.", "summary": ["S.", "T."]}
 
 
+def test_a_nested_column_that_is_not_there_names_what_is():
+    broken = {"question": "q", "context": "c"}
+    assert row_of("squad", {**broken, "answers": None}) is None
+    with pytest.raises(UserError, match=r"here: no 'text' of column 'answers.text', only answer_start"):
+        row_of("squad", {**broken, "answers": {"answer_start": [0]}})
+    with pytest.raises(UserError, match="only list"):
+        row_of("squad", {**broken, "answers": [{"text": "a"}]})
+    with pytest.raises(UserError, match=r"label \[1\] is not one of"):
+        row_of("sst2", {"sentence": "a", "label": [1]})
+    with pytest.raises(UserError, match="other things than text"):
+        row_of("scitldr", {"source": ["One.", 2], "target": ["S."]})
+
+
 def test_rows_without_a_gold_label_of_a_foreign_class_or_without_text_are_left_out():
     assert row_of("snli", {"premise": "p", "hypothesis": "h", "label": -1}) is None
     assert row_of("laptop", {"text": "t", "span": "s", "label": "conflict"}) is None

@@ -5,13 +5,12 @@ Its files: `heatmap.png`, `heatmap.svg`, and the numbers that are drawn, `heatma
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from prompttransfer.files import write_text
 from prompttransfer.study.cell import Context, Json, Unit
+from prompttransfer.study.contents import read_score
 from prompttransfer.study.kinds.loading import setting
-from prompttransfer.study.kinds.score import SCORE
 from prompttransfer.study.kinds.versions import VERSIONS
 
 
@@ -26,10 +25,7 @@ class Figure:
         from prompttransfer.study.matrices import mean_table, transfer_matrix
 
         for cell in unit.cells:
-            scores = [
-                json.loads((context.input(cell, role) / SCORE).read_text(encoding="utf-8"))
-                for role in cell.inputs
-            ]
+            scores = [read_score(context.input(cell, role)) for role in cell.inputs]
             matrix = transfer_matrix(scores)
             relative = matrix.has_own
             table = mean_table(matrix.relative() if relative else matrix)

@@ -6,15 +6,14 @@ scores are inputs.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prompttransfer.files import write_json
 from prompttransfer.study.cell import Cell, Context, Json, Unit
+from prompttransfer.study.contents import read_score
 from prompttransfer.study.kinds.loading import prompt_of, setting
-from prompttransfer.study.kinds.score import SCORE
 from prompttransfer.study.kinds.versions import VERSIONS
 
 if TYPE_CHECKING:
@@ -51,6 +50,6 @@ class Tuned:
 def with_score(cell: Cell, role: str, context: Context) -> Prompt:
     """The prompt of an input with its test score, which is another input."""
     prompt = prompt_of(cell, role, context)
-    score = json.loads((context.input(cell, f"{role} score") / SCORE).read_text(encoding="utf-8"))
+    score = read_score(context.input(cell, f"{role} score"))
     test = {score["metric"]: score["value"], "chance": score["chance"], "rows": score["rows"]}
     return replace(prompt, scores={**prompt.scores, "test": test})
