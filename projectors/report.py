@@ -52,6 +52,8 @@ class Cell:
     seed: int
     value: float
     draw: int = 0
+    metric: str = ""
+    """What the value is; values of different metrics are in no common mean."""
 
 
 @dataclass(frozen=True)
@@ -181,15 +183,17 @@ def relatives(bench: Bench, name: str) -> list[Draw]:
 def score_conditions(bench: Bench, name: str, conditions: Conditions) -> list[Cell]:
     """Score all prompts of all conditions on one task, in one bank."""
     encoded, group = bench.tasks[name], bench.group(name)
+    metric = encoded.task.metric
     drawn = [(condition, draw) for condition, draws in conditions.items() for draw in draws]
     scores = evaluate_bank(bench.backbone, torch.stack([draw.vectors for _, draw in drawn]), encoded)
     cells = [
-        Cell(name, group, condition, draw.seed, score.value, draw.draw)
+        Cell(name, group, condition, draw.seed, score.value, draw.draw, metric)
         for (condition, draw), score in zip(drawn, scores, strict=True)
     ]
     nothing = torch.zeros(1, 0, bench.backbone.width)
-    cells.append(Cell(name, group, "no prompt", 0, evaluate_bank(bench.backbone, nothing, encoded)[0].value))
-    cells.append(Cell(name, group, "majority", 0, chance(encoded.task, encoded.examples)))
+    alone = evaluate_bank(bench.backbone, nothing, encoded)[0].value
+    cells.append(Cell(name, group, "no prompt", 0, alone, metric=metric))
+    cells.append(Cell(name, group, "majority", 0, chance(encoded.task, encoded.examples), metric=metric))
     return cells
 
 
@@ -205,20 +209,26 @@ class Entry:
 
 
 Table = dict[str, dict[str, Entry]]
-"""Group -> condition -> entry, groups and conditions in their order."""
+"""Group -> condition -> entry, groups and conditions in their order; a group of several metrics is one a metric."""
 
 
 def summarise(cells: Sequence[Cell]) -> Table:
-    """Average prompts of a seed and draw within a task, then tasks; spread is over seeds and draws (0 with one)."""
+    """Average prompts of a seed and draw within a task, then tasks; spread is over seeds and draws (0 with one).
+
+    Where the tasks of a group have several metrics, each has a part of its own (`fitted, token-f1`).
+    """
     table: Table = {}
     for group in GROUPS:
-        rows = {
-            condition: summary
-            for condition in CONDITIONS
-            if (summary := summary_of([c for c in cells if c.group == group and c.condition == condition]))
-        }
-        if rows:
-            table[group] = rows
+        metrics = list(dict.fromkeys(c.metric for c in cells if c.group == group))
+        for metric in metrics:
+            part = [c for c in cells if c.group == group and c.metric == metric]
+            rows = {
+                condition: summary
+                for condition in CONDITIONS
+                if (summary := summary_of([c for c in part if c.condition == condition]))
+            }
+            if rows:
+                table[f"{group}, {metric}" if len(metrics) > 1 else group] = rows
     return table
 
 
@@ -269,16 +279,27 @@ def judge(
 ) -> Judgement:
     """Summarise the cells and decide whether the projector is collapsed.
 
-    Scores are read where the projector should do best: on the fitting tasks, or on all tasks for a label-free method.
+    Scores are read where the projector should do best: on the fitting tasks, or on all tasks for a label-free method;
+    of tasks with several metrics, on those of the metric that most of them have.
     `target` has the target model's own prompts, which the outputs are held against.
     """
     table = summarise(cells)
     inputs = probes({name: torch.stack([p.vectors for p in prompts]) for name, prompts in source.items()})
     own = [prompts[0].vectors for name, prompts in target.items() if name in source and prompts]
     measured = sensitivity(projector.module, inputs, torch.stack(own) if own else None)
-    gains = gains_of([cell for cell in cells if cell.group == (FITTED if FITTED in table else cell.group)])
+    fitted = [cell for cell in cells if cell.group == FITTED] or list(cells)
+    gains = gains_of(_of_one_metric(fitted))
     collapsed, said = verdict(measured, gains, len(projector.tasks))
     return Judgement(table, measured, gains, collapsed, said)
+
+
+def _of_one_metric(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells of the metric that most tasks have."""
+    tasks: dict[str, set[str]] = {}
+    for cell in cells:
+        tasks.setdefault(cell.metric, set()).add(cell.task)
+    most = max(tasks, key=lambda metric: len(tasks[metric]), default="")
+    return [cell for cell in cells if cell.metric == most]
 
 
 def gains_of(cells: Sequence[Cell]) -> Gains | None:

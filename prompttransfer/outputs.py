@@ -28,6 +28,8 @@ from tasks.documents import read_json_object
 from tasks.errors import UserError
 
 MADE = ".made.json"
+COMMANDS = "commands.json"
+"""Of calls.py: how things were made, which changes nothing of what they are."""
 LONGEST_NAME, LONGEST_PATH = 200, 3800
 """Bytes of one name and of a whole path; temporary names and what lies inside need the rest of 255 and 4096."""
 NOT_SETTINGS = {"output", "overwrite", "as_json", "json_", "device", "devices", "nodes", "strategy", "logger"}
@@ -190,9 +192,9 @@ def _content_of_path(path: Path, without: Collection[Path]) -> str:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The files in a folder and in those below it, hidden ones left out."""
+    """The files in a folder and in those below it, hidden ones and records of commands left out."""
     for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
+        if path.name.startswith(".") or path.name == COMMANDS:
             continue
         if path.is_file():
             yield path

@@ -139,6 +139,17 @@ def say(line: str, *, quiet: bool = False) -> None:
         console.print(line, markup=False)
 
 
+def say_command(line: str) -> None:
+    """Print a command on one line however long it is, so that it can be copied."""
+    console.print(line, markup=False, soft_wrap=True)
+
+
+def few(names: Sequence[str], most: int = 10) -> str:
+    """Names in a row, the first of many and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def warn(line: str) -> None:
     """One line that a person should see whatever is printed for a machine."""
     if not console.quiet:
@@ -151,8 +162,37 @@ def print_json(value: Any) -> None:
         print(json_text(value))
 
 
+MOST_ROWS, MOST_COLUMNS = 60, 24
+"""What of a table is printed; of a larger one its beginning and end, and how large it is."""
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
-    """Print a table whose first `left` columns are text and whose others are numbers."""
+    """Print a table whose first `left` columns are text and whose others are numbers; of a large one a part."""
+    columns, rows, left_out = shortened(columns, rows, left)
+    _print_table(title, columns, rows, left)
+    if left_out:
+        say(left_out)
+
+
+def shortened(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], left: int
+) -> tuple[list[str], list[list[str]], str]:
+    """The columns and rows of a table that are printed, and a line on what is left out (empty for nothing).
+
+    Rows in the middle and the columns behind MOST_COLUMNS go: reference rows stand at the end.
+    """
+    size = f"{len(rows):,} rows and {len(columns) - left:,} columns"
+    kept = len(columns) if len(columns) <= left + MOST_COLUMNS else left + MOST_COLUMNS
+    shown = [list(row[:kept]) for row in rows]
+    if len(rows) > MOST_ROWS:
+        between = ["..."] * min(left, kept) + [""] * (kept - min(left, kept))
+        shown = [*shown[: MOST_ROWS - 10], between, *shown[-10:]]
+    short = len(shown) < len(rows) or kept < len(columns)
+    said = f"{size}; a part of them is shown, the files that are written and --json have all" if short else ""
+    return list(columns[:kept]), shown, said
+
+
+def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> None:
     drawn = Table(header_style="bold", box=None, pad_edge=False)
     for index, column in enumerate(columns):
         drawn.add_column(Text(column), justify="left" if index < left else "right", overflow="fold")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from prompttransfer.indicators import Group
 
+_LISTED, _PAIRS = 60, 5  # of more prompts than are listed only the nearest pairs are printed
 _PRINTED_WHOLE = 6  # matrices of up to this many prompts are printed, larger ones only written
 
 
@@ -52,6 +53,7 @@ def compare(
     given = dict(locals())
     from functools import cache
 
+    from prompttransfer.calls import note_call, precision_name, remember
     from prompttransfer.cli.common import load_targets, resolve_tasks
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import check_comparable, read_prompts, say_written, task_types, write_table
@@ -60,10 +62,11 @@ def compare(
 
     found = read_prompts(prompts)
     check_comparable(found)
+    backbone = cache(lambda: backbone_of(found, None, precision, device))
     group = Group(
         tuple(found),
         task_types([prompt.task for prompt in found], types or [], found),
-        backbone=cache(lambda: backbone_of(found, None, precision, device)),
+        backbone=backbone,
         rows=lambda names: load_targets(resolve_tasks(names, prompts=found), data=data, limit_train=rows),
     )
     names = names_of(group, metric or [])
@@ -74,6 +77,8 @@ def compare(
     written.claim()
     for path, table in zip(paths, tables.values(), strict=bool(paths)):
         write_table(path, table)
+    ran = {"precision": precision_name(backbone().dtype)} if backbone.cache_info().currsize else {}
+    note_call(paths, remember("compare", compare, given, **ran))
     if not json_:
         _print(tables)
     matrices = {name: table.to_numpy().tolist() for name, table in tables.items()}
@@ -110,6 +115,9 @@ def _print(tables: dict[str, pd.DataFrame]) -> None:
     from prompttransfer.cli.terminal import CleanConsole
 
     console = CleanConsole()
+    if len(next(iter(tables.values()))) > _LISTED:
+        _print_summary(tables)
+        return
     first = next(iter(tables.values()))
     shared = shared_prefix(list(map(str, first.index)))
 
@@ -129,6 +137,38 @@ def _print(tables: dict[str, pd.DataFrame]) -> None:
     for name in first.index:
         nearest.add_row(short(name), *(short(nearest_of(table, str(name))) for table in tables.values()))
     console.print(nearest)
+
+
+def _print_summary(tables: dict[str, pd.DataFrame]) -> None:
+    """Of many prompts the pairs that are nearest by each indicator."""
+    from prompttransfer.cli.common import number, say, table
+
+    prompts = len(next(iter(tables.values())))
+    say(f"{prompts:,} prompts, {prompts * (prompts - 1) // 2:,} pairs; the files have all of them")
+    rows = [
+        [metric, first, second, number(value, 4)]
+        for metric, found in tables.items()
+        for first, second, value in nearest_pairs(found, _PAIRS)
+    ]
+    table("nearest pairs", ["indicator", "prompt", "prompt", "value"], rows, left=3)
+
+
+def nearest_pairs(table: pd.DataFrame, count: int) -> list[tuple[str, str, float]]:
+    """The pairs of different prompts with the largest values, each pair once, first those that stand first."""
+    import numpy as np
+
+    values = table.to_numpy(dtype=float)
+    upper = np.triu_indices(len(values), k=1)
+    pairs = np.fmax(values[upper], values.T[upper])
+    pairs = np.where(np.isfinite(pairs), pairs, -np.inf)
+    best = (
+        np.argpartition(-pairs, min(count, len(pairs) - 1))[: count + 1]
+        if len(pairs)
+        else np.array([], dtype=int)
+    )
+    best = best[np.lexsort((best, -pairs[best]))][:count]
+    names = [str(name) for name in table.index]
+    return [(names[upper[0][i]], names[upper[1][i]], float(pairs[i])) for i in best if np.isfinite(pairs[i])]
 
 
 def nearest_of(table: pd.DataFrame, target: str) -> str:

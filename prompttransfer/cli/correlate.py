@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from analysis.statistics import Interval
 
 
+_MOST_NOTES = 20
+
+
 @checked
 def correlate(
     transfer: Annotated[
@@ -190,8 +193,10 @@ def _print(answers: tuple[Prediction, ...], include_self: bool, notes: list[str]
     )  # fmt: skip
     for line, names in reasons(answers).items():
         notes.append(f"{line} ({', '.join(names)})" if len(names) < len(answers) else line)
-    for note in notes:
+    for note in notes[:_MOST_NOTES]:
         console.print(f"note: {escape(note)}", highlight=False)
+    if len(notes) > _MOST_NOTES:
+        console.print(f"and {len(notes) - _MOST_NOTES:,} more notes: --json has all", highlight=False)
 
 
 def _table(console: Console, title: str, headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

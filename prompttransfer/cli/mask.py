@@ -80,6 +80,7 @@ def mask(
     """
     given = dict(locals())
     from prompttransfer.artifacts import load_prompt
+    from prompttransfer.calls import note_call, precision_name, remember
     from prompttransfer.cli.common import load_targets, resolve_tasks, say
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.evaluation import encode_task
@@ -122,6 +123,8 @@ def mask(
         )
     written.claim()
     _finish(curve, own, target.task.metric, output, as_json)
+    call = remember("neurons mask", mask, given, precision=precision_name(model.dtype))
+    note_call([output.with_suffix(".csv")], call)
 
 
 def check_shares(shares: Sequence[float]) -> list[float]:

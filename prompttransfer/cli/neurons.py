@@ -89,6 +89,7 @@ def capture(
     active is then what is active in more than half of them.
     """
     given = dict(locals())
+    from prompttransfer.calls import note_call, precision_name, remember
     from prompttransfer.cli.common import resolve_tasks
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.mask import training_rows
@@ -109,6 +110,7 @@ def capture(
     )
     written.claim()
     path = save_states(captured, output)
+    note_call([path], remember("neurons capture", capture, given, precision=precision_name(model.dtype)))
     if as_json:
         say_written([path], True, _record(captured))
     else:
@@ -176,6 +178,7 @@ def overlap(
     """Overlap of every two prompts, over all layers and by windows, without the model; one CSV each, for `correlate`."""
     given = dict(locals())
     from analysis.neurons import OVERLAPS, overlaps
+    from prompttransfer.calls import note_call, remember
     from prompttransfer.cli.tables import say_written, write_table
     from prompttransfer.neuron_states import load_all
     from prompttransfer.outputs import Files, settings_of
@@ -194,6 +197,7 @@ def overlap(
     tables = {name: overlaps(captured.states, spans, name) for name in names}
     written.claim()
     paths = [write_table(place, tables[name][span]) for (name, span), place in places.items()]
+    note_call(paths, remember("neurons overlap", overlap, given))
     if as_json:
         matrices = {n: {s: t.to_numpy().tolist() for s, t in found.items()} for n, found in tables.items()}
         say_written(paths, True, {"prompts": list(captured.states.names), "overlap": matrices})

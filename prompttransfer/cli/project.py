@@ -148,6 +148,7 @@ def fit(
     from projectors.gathering import Options
     from projectors.methods import LABEL_FREE, check_start, find_method, plan_for
     from prompttransfer.backbones import load_backbone
+    from prompttransfer.calls import commit_of, note_call, precision_name, remember
     from prompttransfer.cli.common import print_json, resolve_tasks, say
     from prompttransfer.files import check_free
     from prompttransfer.outputs import settings_of
@@ -212,6 +213,12 @@ def fit(
         return
     outcome = run_experiment(source, target, fitting, others, options, tell=tell)
     save(outcome, output, made_from)
+    call = remember(
+        "project fit", fit, given, precision=precision_name(source.dtype), source_backbone=source.name, source_revision=commit_of(source.revision),
+        target_revision=commit_of(target.revision),
+        target_backbone=target.name,
+    )  # fmt: skip
+    note_call([output / MARKER], call)
     if as_json:
         print_json(outcome.as_dict() | {"folder": str(output)})
     else:
@@ -231,9 +238,11 @@ def apply(
     as_json: AsJson = False,
 ) -> None:
     """Carry prompts across; what comes out are ordinary prompts of the target, for evaluate and transfer."""
+    given = dict(locals())
     from projectors.artifacts import load_projector
     from projectors.projector import check_source, project
     from prompttransfer.artifacts import MARKER, check_unlike, find_prompts, load_prompt, save_prompt
+    from prompttransfer.calls import note_call, remember
     from prompttransfer.cli.common import print_json, say
     from prompttransfer.files import check_free, safe_name
     from tasks.errors import UserError
@@ -260,6 +269,7 @@ def apply(
             f"{prompt.name}: now a prompt of {prompt.backbone} ({prompt.length} x {prompt.width})",
             quiet=as_json,
         )
+    note_call([output / prompt.name for prompt in made], remember("project apply", apply, given))
     if as_json:
         print_json([{"name": prompt.name, "folder": str(output / prompt.name)} for prompt in made])
     else:

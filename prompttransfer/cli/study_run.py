@@ -95,10 +95,12 @@ def make_study(
     placement: Placement,
 ) -> bool:
     """Make a study's cells and write its report; whether all of them are there. A following process returns True."""
+    from prompttransfer.calls import Call
     from prompttransfer.cli.common import say
     from prompttransfer.study.earlier import over_finished
     from prompttransfer.study.engine import run_study
     from prompttransfer.study.plan import plan_study
+    from prompttransfer.study.reports import RUN_CALL
     from prompttransfer.study.shipping import study_path
     from prompttransfer.study.store import open_store
     from prompttransfer.study.tracking import check_tracking, open_tracker
@@ -122,6 +124,11 @@ def make_study(
     tracker = open_tracker(track, track_to or default_tracking(place), tell) if track else None
     store = open_store(place, new=True)
     store.write_text("study.yaml", Path(study_path(file)).read_text(encoding="utf-8"))
+    named = Path(file) if Path(file).is_file() else file
+    asked = {"data": data, "device": device}
+    store.write_text(
+        RUN_CALL, Call(verb="study run").with_options(file=named, output=place, **asked).model_dump_json()
+    )
     made, changes = over_finished(made, store)
     for line in changes:
         tell(line)

@@ -141,6 +141,7 @@ def train(
         return run_on(placement, train, **given)
     from prompttransfer.artifacts import save_prompt
     from prompttransfer.backbones import load_backbone, outline_backbone
+    from prompttransfer.calls import commit_of, note_call, precision_name, remember
     from prompttransfer.recipes import recipe_for
     from prompttransfer.training import Job, Trained
 
@@ -201,6 +202,16 @@ def train(
             for run in results:
                 if run.prompt.name not in there:
                     save_prompt(run.prompt, output / run.prompt.name)
+            call = remember(
+                "train",
+                train,
+                given,
+                **recipe.as_dict(),
+                backbone=model.name,
+                revision=commit_of(model.revision),
+                precision=precision_name(model.dtype),
+            )
+            note_call([output / run.prompt.name for run in results], call)
             options.clear()
     if as_json:
         print_json([_record(run.prompt, output) for run in results])
@@ -214,7 +225,13 @@ def names_of(tasks: Sequence[str], seeds: Sequence[int], output: Path | None) ->
     """(task, seed) -> name of the prompt; UserError where one cannot be a folder's name, or its folder is not free."""
     from prompttransfer.artifacts import MARKER
     from prompttransfer.files import check_free, safe_name
+    from prompttransfer.outputs import COMMANDS
+    from tasks.errors import UserError
 
+    if COMMANDS in tasks:
+        raise UserError(
+            f"a task cannot be called {COMMANDS!r}: a file of that name stands beside the prompts"
+        )
     names = {
         (task, seed): safe_name(task if len(seeds) == 1 else f"{task}-s{seed}")
         for task in tasks

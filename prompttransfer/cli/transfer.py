@@ -140,6 +140,7 @@ def transfer(
         )
     if must_start(placement, device):
         return run_on(placement, transfer, **given)
+    from prompttransfer.calls import commit_of, note_call, precision_name, recipe_options, remember
     from prompttransfer.reuse import zero_shot
 
     chosen = list(dict.fromkeys(seeds or [0]))
@@ -194,6 +195,16 @@ def transfer(
     if output is not None:
         with atomic_folder(output, marker=MARKER) as folder:
             write_transfer(folder, matrix, record, pairs, trained)
+            recipe = recipe_options(trained[0].prompt.settings) if trained else {}
+            call = remember(
+                "transfer",
+                transfer,
+                given,
+                **recipe,
+                revision=commit_of(model.revision),
+                precision=precision_name(model.dtype),
+            )
+            note_call([folder / MARKER], call)
             keep_others(output, folder, FILES)
     if options is not None:
         options.clear()

@@ -159,3 +159,15 @@ def test_means_and_spread_by_hand() -> None:
     entry = summarise(cells)[FITTED]["projected"]
     assert (entry.mean, entry.spread) == pytest.approx((0.675, 0.05 / 2**0.5))
     assert (entry.seeds, entry.tasks) == (2, 2)
+
+
+def test_tasks_of_different_metrics_have_no_common_mean():
+    values = {"a": (0.9, "accuracy"), "b": (0.7, "accuracy"), "c": (0.1, "token-f1")}
+    cells = [
+        Cell(name, FITTED, "projected", 0, value, metric=metric) for name, (value, metric) in values.items()
+    ]
+    table = summarise(cells)
+    assert list(table) == [f"{FITTED}, accuracy", f"{FITTED}, token-f1"]
+    assert table[f"{FITTED}, accuracy"]["projected"].mean == pytest.approx(0.8)
+    assert table[f"{FITTED}, token-f1"]["projected"].mean == pytest.approx(0.1)
+    assert list(summarise(cells[:2])) == [FITTED]

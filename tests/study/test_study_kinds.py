@@ -1,13 +1,18 @@
 """Every kind of cell, really made: a tiny study is run, reported, and run again to the same tables, bit for bit."""
 
+import html
 import json
+import os
+import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from small_study import write_rows, write_study
 
 from prompttransfer.artifacts import load_prompt
+from prompttransfer.calls import Call
 from prompttransfer.study.assembly import write_run_folder
 from prompttransfer.study.cell import Graph, Unit
 from prompttransfer.study.engine import run_study
@@ -15,7 +20,7 @@ from prompttransfer.study.facts import load_rows
 from prompttransfer.study.kinds import KINDS
 from prompttransfer.study.kinds.versions import VERSIONS
 from prompttransfer.study.plan import make_plan
-from prompttransfer.study.reports import make_tables, write_study_report
+from prompttransfer.study.reports import RUN_CALL, make_tables, write_study_report
 from prompttransfer.study.results import COLUMNS, open_results
 from prompttransfer.study.spec import read_study
 from prompttransfer.study.store import open_store
@@ -244,10 +249,27 @@ def test_the_report_is_pages_and_tables(small, tmp_path):
     page = (tmp_path / "report/report.html").read_text()
     assert "A small study" in page and 'href="near/report.html"' in page and "TPT_model" in page
     assert "Across models" in (tmp_path / "report/far/report.html").read_text()
+    again = f"prompttransfer study run {store.place}/study.yaml --output {store.place}"
+    assert all(
+        again in (tmp_path / f"report/{place}report.html").read_text() for place in ("", "near/", "far/")
+    )
     assert written.missing == 0
     csv = pd.read_csv(tmp_path / "results.csv")
     parquet = pd.read_parquet(tmp_path / "results.parquet")
     assert len(csv) == len(parquet) and list(csv.columns) == list(parquet.columns)
+
+
+def test_the_pages_of_a_study_say_how_it_was_run(small, tmp_path):
+    plan, store, _ = small
+    call = Call(verb="study run").with_options(file=Path("my study.yaml"), output=tmp_path, data=Path("rows"))
+    store.write_text(RUN_CALL, call.model_dump_json())
+    write_study_report(plan.graph, store, tmp_path)
+    store.remove_text(RUN_CALL)
+    said = f"study run {shlex.quote(os.path.abspath('my study.yaml'))} --output {tmp_path} --data {os.path.abspath('rows')}"
+    pages = [
+        html.unescape(path.read_text(encoding="utf-8")) for path in tmp_path.glob("report/**/report.html")
+    ]
+    assert len(pages) == 3 and all(said in page for page in pages)
 
 
 def test_running_again_makes_nothing(small):
