@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from prompttransfer.special_tokens import settings_files, special_tokens
+from prompttransfer.special_tokens import read_settings, settings_files, special_tokens
 from tasks.documents import cannot_read, read_json_object
 from tasks.errors import UserError
 
@@ -106,7 +106,7 @@ def _tokenizer_digest(folder: Path, model_type: Any) -> str:
     tokens = special_tokens(folder, model_type)
     settings: list[Any] = [dict(tokens.named), sorted(tokens.extra)]
     if not whole.exists():
-        settings += [read_json_object(path, "tokenizer settings") for path in settings_files(folder)]
+        settings += [read_settings(path) for path in settings_files(folder)]
     found = hashlib.sha256(_digest([file for file in files if file.exists()], 64).encode())
     found.update(_canonical(settings))
     return found.hexdigest()[:8]

@@ -50,7 +50,7 @@ def special_tokens(folder: Path, model_type: Any) -> SpecialTokens:
     extra: list[str] = []
     generic = False
     for path in settings_files(folder):
-        values = read_json_object(path, "tokenizer settings")
+        values = read_settings(path)
         generic |= values.get("tokenizer_class") in GENERIC
         named |= {name: _token(values[name], name, path) for name in NAMES if name in values}
         for key in ("additional_special_tokens", "extra_special_tokens"):
@@ -65,6 +65,11 @@ def special_tokens(folder: Path, model_type: Any) -> SpecialTokens:
 def settings_files(folder: Path) -> list[Path]:
     """Those of SETTINGS that are there."""
     return [path for name in SETTINGS if (path := folder / name).exists()]
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The values of one of SETTINGS; transformers writes a model_max_length of 1e30 in digits."""
+    return read_json_object(path, "tokenizer settings", any_number=True)
 
 
 def _token(value: Any, key: str, path: Path) -> str | None:

@@ -90,6 +90,12 @@ def test_a_folder_from_before_tokens_were_named_takes_those_of_its_family(folder
     assert load(place).tokenizer.mask_token == "<mask>"
 
 
+def test_the_lengths_that_transformers_writes_are_read(folder):
+    place = folder()
+    change(place / "tokenizer_config.json", model_max_length=1000000000000000019884624838656)
+    assert load(place).tokenizer.mask_token == "<mask>"
+
+
 def test_a_folder_without_a_tokenizer_is_refused(folder):
     place = folder("t5")
     (place / "tokenizer.json").unlink()
