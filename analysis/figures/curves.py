@@ -119,7 +119,7 @@ def _told_apart(table: pd.DataFrame) -> pd.DataFrame:
         first = table[same].iloc[0]
         raise UserError(
             f"learning curves: task {first['task']}, start {first['start']}, seed {first['seed']} has two scores at step "
-            f"{first['step']}: tell the runs apart by a column recipe, only seeds of one recipe are averaged"
+            f"{first['step']:g}: tell the runs apart by a column recipe, only seeds of one recipe are averaged"
         )
     sources = [start for start in dict.fromkeys(table["start"]) if start != SCRATCH]
     if len(sources) > MOST_LINES:

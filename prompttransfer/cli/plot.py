@@ -254,9 +254,9 @@ REPORT_COLUMNS = ("task", "group", "condition", "seed", "value")
 
 
 def _is_projector_report(file: Path) -> bool:
-    from prompttransfer.cli.tables import read_text
+    from tasks.documents import read_text
 
-    first = read_text(file).partition("\n")[0].strip()
+    first = read_text(file, "table").partition("\n")[0].strip()
     return file.suffix.lower() == ".csv" and first.startswith(",".join(REPORT_COLUMNS))
 
 
