@@ -100,8 +100,10 @@ class FitSettings:
     def __post_init__(self) -> None:
         if self.distance not in DISTANCES:
             raise unknown("distance", self.distance, DISTANCES)
-        if self.steps < 1 or self.batch < 1 or not self.lr > 0:
-            raise UserError(f"a fit needs steps >= 1, batch >= 1 and lr > 0, given {self}")
+        if self.steps < 1 or self.batch < 1 or not 0 < self.lr < math.inf:
+            raise UserError(f"a fit needs steps >= 1, batch >= 1 and a finite lr > 0, given {self}")
+        if not all(map(math.isfinite, (self.noise, self.contrast, self.weight_decay, self.unit))):
+            raise UserError(f"noise, contrast and weight decay must be finite, given {self}")
         if not (0 <= self.null < 1 and 0 <= self.mix <= 1 and min(self.noise, self.contrast) >= 0):
             raise UserError(
                 f"null must be in [0, 1), mix in [0, 1], noise and contrast not negative, given {self}"

@@ -40,7 +40,7 @@ _WRITES = ("t5",)
 
 def folder_revision(folder: Path) -> str:
     """The revision of a folder; UserError for one that lacks a part, or holds a damaged one."""
-    config = read_json_object(folder / "config.json", "model configuration")
+    config = read_json_object(folder / "config.json", "model configuration", any_number=True)
     parts = [
         _digest(weight_files(folder), 16),
         _digest_values({key: value for key, value in config.items() if key not in _NOTES}),
@@ -48,7 +48,7 @@ def folder_revision(folder: Path) -> str:
     ]
     generation = folder / "generation_config.json"
     if config.get("model_type") in _WRITES and generation.exists():
-        settings = read_json_object(generation, "generation settings")
+        settings = read_json_object(generation, "generation settings", any_number=True)
         parts.append(_digest_values({key: value for key, value in settings.items() if key not in _NOTES}))
     return f"sha256:{'-'.join(parts)}"
 
@@ -88,7 +88,7 @@ def weight_files(folder: Path) -> list[Path]:
         raise UserError(f"backbone folder {folder} holds no weights (*.safetensors)")
     index = folder / "model.safetensors.index.json"
     if index.exists() and not (folder / "model.safetensors").exists():
-        shards = read_json_object(index, "index of weights").get("weight_map")
+        shards = read_json_object(index, "index of weights", any_number=True).get("weight_map")
         if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
             raise UserError(f"index of weights {index} has no weight_map of file names: save the model again")
         missing = sorted({name for name in shards.values() if not (folder / name).is_file()})

@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from tasks.documents import cannot_read, parse_json, shortened
+from tasks.documents import cannot_read, shortened
 from tasks.errors import UserError
 
 
@@ -163,10 +163,3 @@ def check_regular(path: Path, what: str) -> None:
 
 def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def metadata_json(file: TensorFile, key: str, source: str) -> object:
-    """The JSON value under `key` of a file's metadata; UserError if there is none."""
-    if key not in file.metadata:
-        raise UserError(f"{source} is damaged: its header lacks {key!r}")
-    return parse_json(file.metadata[key], source)

@@ -90,7 +90,7 @@ def decode(data: bytes, source: str) -> str:
 
 
 def read_json(path: Path, what: str, *, any_number: bool = False) -> Any:
-    """The value of a JSON file; for `any_number` see `parse_json`."""
+    """The value of a JSON file; see `parse_json` for `any_number`."""
     return parse_json(read_bytes(path, what), f"{what} {path}", any_number=any_number)
 
 
@@ -105,7 +105,7 @@ def read_json_object(path: Path, what: str, *, any_number: bool = False) -> dict
 def parse_json(data: bytes | str, source: str, *, any_number: bool = False) -> Any:
     """The value of JSON text; UserError for anything but plain JSON: NaN, a key twice, nesting beyond DEEPEST.
 
-    With `any_number` also NaN, infinity and whole numbers beyond LARGEST, which people's rows and our own losses have.
+    With `any_number` also NaN, infinity and whole numbers beyond LARGEST, which people's rows, the settings of models and our own losses have.
     """
     text = decode(data, source) if isinstance(data, bytes) else data
 
@@ -228,16 +228,16 @@ class PlainLoader(yaml.SafeLoader):
     def fetch_flow_collection_start(self, token: Any) -> None:
         """The scanner looks far ahead of what is composed, in a time that grows with the square of the levels."""
         if self.flow_level > DEEPEST:
-            mark = self.get_mark()  # type: ignore[no-untyped-call]
+            mark = self.get_mark()
             raise yaml.scanner.ScannerError(None, None, f"nested more than {DEEPEST} deep", mark)
-        super().fetch_flow_collection_start(token)  # type: ignore[no-untyped-call]
+        super().fetch_flow_collection_start(token)
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """A node with all that is in it."""
         self.depth += 1
         try:
             if self.depth > DEEPEST:
-                mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+                mark = self.peek_event().start_mark
                 raise yaml.composer.ComposerError(None, None, f"nested more than {DEEPEST} deep", mark)
             return super().compose_node(parent, index)
         finally:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def neutral_row(task: Task, source: HubSource, row: dict[str, Any], where: str) 
         neutral[name] = _value(row, _column(source, name), where)
     if "label" in neutral and source.labels:
         value = neutral["label"]
-        if not isinstance(value, Hashable) or value not in source.labels:
+        if not isinstance(value, int | str) or value not in source.labels:
             known = ", ".join(map(str, source.labels))
             raise UserError(
                 f"{where}: label {shortened(repr(value))} is not one of those known for task {task.name!r}: {known}"

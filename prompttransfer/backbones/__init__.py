@@ -150,7 +150,7 @@ def _start_of_generation(folder: Path) -> Any:
     path = folder / "generation_config.json"
     if not path.exists():
         return None
-    return read_json_object(path, "generation settings").get("decoder_start_token_id")
+    return read_json_object(path, "generation settings", any_number=True).get("decoder_start_token_id")
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:

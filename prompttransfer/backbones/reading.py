@@ -60,7 +60,7 @@ def one_line(error: BaseException) -> str:
 
 def read_config(name: str, folder: Path, families: tuple[str, ...]) -> dict[str, Any]:
     """`config.json`, of a model that can be run at all; UserError otherwise."""
-    values = read_json_object(folder / "config.json", "model configuration")
+    values = read_json_object(folder / "config.json", "model configuration", any_number=True)
     kind = values.get("model_type")
     if not isinstance(kind, str):
         raise UserError(f"backbone {name!r}: config.json names no model_type, such as {', '.join(families)}")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from prompttransfer.cli.terminal import CleanConsole, clean_line, json_text
 from tasks.catalog import all_tasks, find_task
 from tasks.errors import UserError, unknown
 from tasks.records import KEPT, is_of_catalogue, own_task
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from prompttransfer.prompt import Prompt
     from prompttransfer.reuse import Target
 
-console = Console(highlight=False)
+console = CleanConsole(highlight=False)
 
 
 def resolve_tasks(
@@ -30,10 +30,14 @@ def resolve_tasks(
     """Tasks by name or YAML file, with the run's label words put on every task that has such a label.
 
     A name is looked for in the catalogue first, then among the own tasks that `prompts` were trained on and keep.
-    Raises UserError for an unknown task, or a label that none of the tasks has.
+    Raises UserError for an unknown task, one that is given twice, or a label that none of the tasks has.
     """
     words = parse_label_words(label_words or ())
     found = [_resolve(name, prompts) for name in names]
+    called = [task.name for task in found]
+    twice = next((name for name in called if called.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"task {twice!r} is given twice: name it once, or give one of the two another name")
     labels = {label for task in found for label in task.labels}
     for label in words:
         if label not in labels:
@@ -42,6 +46,20 @@ def resolve_tasks(
         with_words(task, own) if (own := {k: v for k, v in words.items() if k in task.labels}) else task
         for task in found
     ]
+
+
+def check_initialiser(spec: str) -> None:
+    """Raise UserError for an initialiser that cannot be, before any row or model is loaded."""
+    from prompttransfer.artifacts import read_record
+    from prompttransfer.initialisers import INITIALISERS, NEED_ARGUMENT
+
+    name, _, argument = spec.partition(":")
+    if name not in INITIALISERS:
+        raise unknown("initialiser", name, INITIALISERS)
+    if name in NEED_ARGUMENT and not argument.strip():
+        raise UserError(f"initialiser {name!r} needs an argument, as in {name}:{NEED_ARGUMENT[name]}")
+    if name == "prompt":
+        read_record(Path(argument))
 
 
 def _resolve(name: str, prompts: Sequence[Prompt]) -> Task:
@@ -135,13 +153,13 @@ def few(names: Sequence[str], most: int = 10) -> str:
 def warn(line: str) -> None:
     """One line that a person should see whatever is printed for a machine."""
     if not console.quiet:
-        print(f"warning: {line}", file=sys.stderr)
+        print(f"warning: {clean_line(line)}", file=sys.stderr)
 
 
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output."""
     if not console.quiet:
-        print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+        print(json_text(value))
 
 
 MOST_ROWS, MOST_COLUMNS = 60, 24
@@ -177,9 +195,9 @@ def shortened(
 def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> None:
     drawn = Table(header_style="bold", box=None, pad_edge=False)
     for index, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if index < left else "right", overflow="fold")
+        drawn.add_column(Text(column), justify="left" if index < left else "right", overflow="fold")
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*map(Text, row))
     console.print(title, style="bold", markup=False)
     console.print(drawn)
 

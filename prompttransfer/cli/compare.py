@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prompttransfer.cli.options import AsJson, DataFolder, Device, Precision
+from prompttransfer.cli.options import AsJson, DataFolder, Device, Overwrite, Precision, Types
+from prompttransfer.cli.values import Output, Whole, checked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +20,7 @@ _LISTED, _PAIRS = 60, 5  # of more prompts than are listed only the nearest pair
 _PRINTED_WHOLE = 6  # matrices of up to this many prompts are printed, larger ones only written
 
 
+@checked
 def compare(
     prompts: Annotated[
         list[Path],
@@ -33,16 +35,16 @@ def compare(
         ),
     ] = None,
     rows: Annotated[
-        int, typer.Option("--rows", min=1, help="Labelled training rows a task, for few-shot.")
+        int, typer.Option("--rows", help="Labelled training rows a task, for few-shot."), Whole()
     ] = 32,
     data: DataFolder = None,
-    types: Annotated[
-        list[str] | None,
-        typer.Option("--types", help="task=type for same-type, for names that are not known."),
+    types: Types = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the CSV files."),
+        Output(standard="runs/compare"),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the CSV files.")] = Path(
-        "runs/compare"
-    ),
+    overwrite: Overwrite = False,
     precision: Precision = "auto",
     device: Device = "auto",
     json_: AsJson = False,
@@ -55,7 +57,8 @@ def compare(
     from prompttransfer.cli.common import load_targets, resolve_tasks
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import check_comparable, read_prompts, say_written, task_types, write_table
-    from prompttransfer.indicators import Group
+    from prompttransfer.indicators import Group, indicator_table
+    from prompttransfer.outputs import Files, settings_of
 
     found = read_prompts(prompts)
     check_comparable(found)
@@ -66,8 +69,14 @@ def compare(
         backbone=backbone,
         rows=lambda names: load_targets(resolve_tasks(names, prompts=found), data=data, limit_train=rows),
     )
-    tables = indicators_of(group, metric or [])
-    paths = [write_table(output / f"similarity_{name}.csv", table) for name, table in tables.items()]
+    names = names_of(group, metric or [])
+    paths = [] if output is None else [output / f"similarity_{name}.csv" for name in names]
+    written = Files(tuple(paths), settings_of("compare", given | {"metric": None}))
+    written.check(overwrite=overwrite)
+    tables = {name: indicator_table(name, group) for name in names}
+    written.claim()
+    for path, table in zip(paths, tables.values(), strict=bool(paths)):
+        write_table(path, table)
     ran = {"precision": precision_name(backbone().dtype)} if backbone.cache_info().currsize else {}
     note_call(paths, remember("compare", compare, given, **ran))
     if not json_:
@@ -77,27 +86,35 @@ def compare(
     return tables
 
 
-def indicators_of(group: Group, names: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
-    """Indicator -> table; the paper's four if none is named, every one of the vectors for `all`."""
-    from analysis.similarity import PAPER_METRICS
-    from prompttransfer.indicators import indicator_table, of_vectors
+def names_of(group: Group, names: Sequence[str] = ()) -> list[str]:
+    """The indicators that are meant: the paper's four if none is named, every one of the vectors for `all`.
 
+    Raises UserError for one that there is none of, before any is computed.
+    """
+    from analysis.similarity import PAPER_METRICS
+    from prompttransfer.indicators import INDICATORS, of_vectors
+    from tasks.errors import UserError, unknown
+
+    if len(group.prompts) < 2:
+        raise UserError(f"comparing needs at least two prompts; given {len(group.prompts)}")
     chosen: list[str] = []
     for name in names or PAPER_METRICS:
+        if name != "all" and name not in INDICATORS:
+            raise unknown("indicator", name, [*INDICATORS, "all"])
         chosen += of_vectors(group.prompts) if name == "all" else [name]
-    return {name: indicator_table(name, group) for name in dict.fromkeys(chosen)}
+    return list(dict.fromkeys(chosen))
 
 
 def _print(tables: dict[str, pd.DataFrame]) -> None:
     """For every prompt the other prompt nearest to it, by each indicator; small matrices whole."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from analysis.matrices import shared_prefix
+    from prompttransfer.cli.terminal import CleanConsole
 
-    console = Console()
+    console = CleanConsole()
     if len(next(iter(tables.values()))) > _LISTED:
         _print_summary(tables)
         return

@@ -18,9 +18,12 @@ from prompttransfer.cli.options import (
     MaxLength,
     OtherBackbone,
     OtherLayout,
+    Overwrite,
     Precision,
     Revision,
 )
+from prompttransfer.cli.values import OneOf, Output, checked
+from prompttransfer.layouts import LAYOUTS
 from prompttransfer.placement import SINGLE, Placement
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     Prepared = tuple[EncodedTask, EncodedTask | None, tuple[Score, Score | None]]
 
 
+@checked
 def evaluate(
     prompts: Annotated[list[Path], typer.Argument(help="Prompt folders, or folders of them.")],
     task: Annotated[
@@ -45,7 +49,9 @@ def evaluate(
     ] = None,
     revision: Revision = None,
     layout: Annotated[
-        str | None, typer.Option("--layout", help="Another layout, with --other-layout.")
+        str | None,
+        typer.Option("--layout", help="Another layout, with --other-layout."),
+        OneOf("layout", LAYOUTS),
     ] = None,
     data: DataFolder = None,
     label_words: LabelWords = None,
@@ -56,13 +62,17 @@ def evaluate(
     limit_test: LimitTest = None,
     calibrate: Calibrate = "none",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Also write the scores as JSON.")
+        Path | None,
+        typer.Option("--output", "-o", help="Also write the scores as JSON."),
+        Output(folder=False),
     ] = None,
+    overwrite: Overwrite = False,
     precision: Precision = "auto",
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> list[Score]:
     """Score prompts on the test split of tasks. The label words are the task's own, never the prompt's."""
+    given = dict(locals())
     from functools import cache
 
     from prompttransfer.calibration import (
@@ -77,11 +87,14 @@ def evaluate(
     from prompttransfer.evaluation import encode_task
     from prompttransfer.files import write_json
     from prompttransfer.layouts import find_layout
+    from prompttransfer.outputs import Files, settings_of
     from prompttransfer.prompt import check_runs_on
 
     calibration = calibration_of(calibrate)
     loaded = load_prompts(prompts)
     tasks = resolve_tasks(task or list(dict.fromkeys(p.task for p in loaded)), label_words, loaded)
+    written = Files(() if output is None else (output,), settings_of("evaluate", given))
+    written.check(overwrite=overwrite)
     targets = load_targets(tasks, data=data, limit_test=limit_test)
     model = backbone_of(loaded, backbone, precision, device, revision=revision)
 
@@ -122,6 +135,7 @@ def evaluate(
             scores.append(raw[0])
             records.append(_record(prompt, raw[0], bare, less[0] if less else None, calibration))
     if output is not None:
+        written.claim()
         write_json(output, records)
     if as_json:
         print_json(records)

@@ -15,32 +15,35 @@ from prompttransfer.cli.options import (
     LabelWords,
     MaxLength,
     OtherBackbone,
+    Overwrite,
     Precision,
     Revision,
     TaskNames,
+    Types,
 )
+from prompttransfer.cli.values import Output, Whole, checked
 
 if TYPE_CHECKING:
     from prompttransfer.advice import Recommendation
     from prompttransfer.prompt import Prompt
 
 
+@checked
 def recommend(
     task: TaskNames,
     prompts: Annotated[
         list[Path] | None, typer.Option("--prompts", help="Folders of trained source prompts.")
     ] = None,
     rows: Annotated[
-        int, typer.Option(min=1, help="Labelled rows of the task's train split that may be used.")
+        int, typer.Option(help="Labelled rows of the task's train split that may be used."), Whole()
     ] = 32,
     probe_steps: Annotated[
         int | None,
-        typer.Option("--probe-steps", min=0, help="Steps of the probe prompt; 0: none, and no indicators."),
+        typer.Option("--probe-steps", help="Steps of the probe prompt; 0: none, and no indicators."),
+        Whole(0),
     ] = None,
     data: DataFolder = None,
-    types: Annotated[
-        list[str] | None, typer.Option("--types", help="task=type, for source tasks that are not known.")
-    ] = None,
+    types: Types = None,
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
     max_length: MaxLength = None,
@@ -54,7 +57,9 @@ def recommend(
         typer.Option(
             "--output", "-o", help="Folder for recommend.json and a CSV an indicator, for correlate."
         ),
+        Output(),
     ] = None,
+    overwrite: Overwrite = False,
     precision: Precision = "auto",
     device: Device = "auto",
     as_json: AsJson = False,
@@ -70,10 +75,14 @@ def recommend(
     from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import check_comparable, task_types
+    from prompttransfer.outputs import Files, settings_of
 
     found, places = _sources(prompts or [Path("runs/prompts")])
     tasks = resolve_tasks(task, label_words, found)
     check_comparable(found)
+    folders = given | {"prompts": prompts or [Path("runs/prompts")]}
+    written = Files(() if output is None else (output / "recommend.json",), settings_of("recommend", folders))
+    written.check(overwrite=overwrite)
     targets = load_targets(tasks, data=data)  # `recommend` draws the rows, here as from Python
     model = backbone_of(found, backbone, precision, device, revision=revision)
     model.takes_any = other_backbone
@@ -88,9 +97,12 @@ def recommend(
         max_length=max_length,
         aggregation=aggregation,
     )
+    files: list[Path] = []
+    if output is not None:
+        written.claim()
+        files = _write(answers, output)
     chosen = precision_name(model.dtype)
-    written = _write(answers, output) if output is not None else []
-    note_call(written, remember("recommend", recommend, given, precision=chosen))
+    note_call(files, remember("recommend", recommend, given, precision=chosen))
     sources = {p.name: p for p in found}
     commands = []
     for name, own, a in zip(task, tasks, answers, strict=True):
@@ -107,11 +119,11 @@ def recommend(
         commands.append(start_command(sources[a.best.source], places[a.best.source], same))
     if as_json:
         records = [a.as_dict() | {"command": c} for a, c in zip(answers, commands, strict=True)]
-        print_json({"recommendations": records, "files": [str(path) for path in written]})
+        print_json({"recommendations": records, "files": [str(path) for path in files]})
         return answers
     for answer, command in zip(answers, commands, strict=True):
         _print(answer, command)
-    for path in written:
+    for path in files:
         say(f"written: {path}")
     return answers
 

@@ -10,6 +10,7 @@ import typer
 
 from prompttransfer.cli.options import AsJson, Devices, Nodes, Strategy
 from prompttransfer.cli.study_look import short
+from prompttransfer.cli.values import Whole, checked
 from prompttransfer.placement import SINGLE, Placement
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from prompttransfer.study.store import Store
 
 
+@checked
 def run(
     file: Annotated[str, typer.Argument(help="Study file, or the name of a shipped one.")],
     output: Annotated[
@@ -27,7 +29,9 @@ def run(
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes of this machine; none: this process alone.")
+        int | None,
+        typer.Option(help="Processes of this machine; none: this process alone."),
+        Whole(1, 10_000),
     ] = None,
     executor: Annotated[str | None, typer.Option(help="embedded, workers or ray.")] = None,
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster, as ray.init takes it.")] = None,

@@ -10,6 +10,7 @@ import typer
 
 from prompttransfer.cli.options import (
     EMBEDDED_DEFAULT,
+    LONGEST_PROMPT,
     Aggregation,
     AsJson,
     BackboneName,
@@ -19,6 +20,7 @@ from prompttransfer.cli.options import (
     MaxLength,
     Revision,
 )
+from prompttransfer.cli.values import Whole, checked
 
 tasks_app = typer.Typer(help="List, show and check tasks.", no_args_is_help=True)
 ROWS = 500
@@ -27,6 +29,7 @@ TaskName = Annotated[str, typer.Argument(help="Name of a shipped task, or a YAML
 
 
 @tasks_app.command("list")
+@checked
 def list_tasks(as_json: AsJson = False) -> None:
     """List the shipped tasks with their types, labels and sources."""
     from prompttransfer.cli.common import print_json, table
@@ -42,6 +45,7 @@ def list_tasks(as_json: AsJson = False) -> None:
 
 
 @tasks_app.command("show")
+@checked
 def show_task(name: TaskName, as_json: AsJson = False) -> None:
     """Show the whole record of one task."""
     from prompttransfer.cli.common import print_json, resolve_tasks, table
@@ -55,13 +59,14 @@ def show_task(name: TaskName, as_json: AsJson = False) -> None:
 
 
 @tasks_app.command("check")
+@checked
 def check_task(
     name: TaskName,
     backbone: BackboneName = EMBEDDED_DEFAULT,
     revision: Revision = None,
     data: DataFolder = None,
     layout: LayoutName = "prompt-first",
-    length: Annotated[int, typer.Option(help="Prompt length.")] = 20,
+    length: Annotated[int, typer.Option(help="Prompt length."), Whole(1, LONGEST_PROMPT)] = 20,
     max_length: MaxLength = None,
     label_words: LabelWords = None,
     aggregation: Aggregation = None,

@@ -12,22 +12,31 @@ import typer
 from prompttransfer.cli.options import (
     Aggregation,
     AsJson,
+    Batch,
     Calibrate,
     DataFolder,
     Device,
     Devices,
+    EvaluateEvery,
     LabelWords,
+    LearningRate,
     LimitTest,
     LimitTrain,
     MaxLength,
     Nodes,
     OneSplit,
+    Optimizer,
     OtherBackbone,
     OtherLayout,
+    Overwrite,
+    Patience,
     Precision,
     Revision,
+    Seeds,
+    Steps,
     Strategy,
 )
+from prompttransfer.cli.values import Output, checked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,13 +45,17 @@ if TYPE_CHECKING:
     from prompttransfer.matrix import TransferMatrix
     from prompttransfer.prompt import Prompt
     from prompttransfer.reuse import Target, TunedPair, TunedTransfer
+    from prompttransfer.run_folder import MatrixRecord
     from prompttransfer.speedups import Range
     from prompttransfer.training import Trained, TrainingOptions
     from tasks.task import Task
 
 MARKER = "transfer.json"
+FILES = (MARKER, "transfer.csv", "transfer_relative.csv", "transfer_calibrated.csv", "tuned.csv", "prompts")
+"""What the folder of a transfer holds of ours; all else in it is the user's and stays."""
 
 
+@checked
 def transfer(
     sources: Annotated[list[Path], typer.Argument(help="Source prompt folders, or folders of them.")],
     to: Annotated[list[str], typer.Option("--to", help="Target tasks, by name or YAML file.")],
@@ -54,21 +67,23 @@ def transfer(
     ] = None,
     revision: Revision = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for matrices, figures and prompts.")
-    ] = Path("runs/transfer"),
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for matrices, figures and prompts."),
+        Output(standard="runs/transfer"),
+    ] = None,
     data: DataFolder = None,
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
     other_layout: OtherLayout = False,
     other_backbone: OtherBackbone = False,
-    seeds: Annotated[list[int] | None, typer.Option("--seeds", help="Seeds of the tuned runs.")] = None,
+    seeds: Seeds = None,
     one_split: OneSplit = False,
-    steps: Annotated[int | None, typer.Option(help="Training steps (--tune).")] = None,
-    batch: Annotated[int | None, typer.Option(help="Rows a step (--tune).")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate (--tune).")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adamw or adafactor (--tune).")] = None,
-    evaluate_every: Annotated[int | None, typer.Option(help="Steps between evaluations (--tune).")] = None,
-    patience: Annotated[int | None, typer.Option(help="Early stop, in evaluations (--tune).")] = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    lr: LearningRate = None,
+    optimizer: Optimizer = None,
+    evaluate_every: EvaluateEvery = None,
+    patience: Patience = None,
     max_length: MaxLength = None,
     limit_train: LimitTrain = None,
     limit_test: LimitTest = None,
@@ -78,6 +93,7 @@ def transfer(
     devices: Devices = 1,
     strategy: Strategy = "auto",
     nodes: Nodes = 1,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> TransferMatrix:
     """Use source prompts on target tasks with the targets' own templates and label words.
@@ -86,6 +102,7 @@ def transfer(
     calibrated), `random prompt` and `majority` beneath, with --calibrate a second one of calibrated scores. With --tune each source is also the start of a training run on each target (TPT_task), with
     the target's run from scratch beside it and both speed-ups of the paper. Prompts that `project apply` carried from
     another model are used in the same way (TPT_model). With --devices every device takes a share of the rows.
+    From Python nothing is written without `output`.
     """
     given = dict(locals())
     from prompttransfer.calibration import calibration_of
@@ -101,13 +118,26 @@ def transfer(
     from prompttransfer.cli.evaluate import backbone_of, load_prompts
     from prompttransfer.files import atomic_folder, check_free
     from prompttransfer.launching import must_start, run_on
+    from prompttransfer.outputs import keep_others, settings_of
     from prompttransfer.placement import Placement
+    from prompttransfer.places import locate
+    from tasks.errors import UserError
 
     placement = Placement(devices, strategy, nodes)
     calibration = calibration_of(calibrate)
-    check_free(output, marker=MARKER)
     prompts = load_prompts(sources)
     tasks = resolve_tasks(to, label_words, prompts)
+    check_names(prompts, [task.name for task in tasks], list(dict.fromkeys(seeds or [0])) if tune else [])
+    at = locate(backbone or prompts[0].backbone, revision)[1]
+    settings = settings_of("transfer", given) | {"backbone revision": at}
+    if output is not None:
+        check_free(output, marker=MARKER)
+        if not overwrite and (there := finished(output, settings)) is not None:
+            return show_finished(there, output, as_json=as_json)
+    elif tune:
+        raise UserError(
+            "tune=True returns the matrix alone: give output for the tuned prompts, or call prompttransfer.tune"
+        )
     if must_start(placement, device):
         return run_on(placement, transfer, **given)
     from prompttransfer.calls import commit_of, note_call, precision_name, recipe_options, remember
@@ -137,7 +167,7 @@ def transfer(
     pairs: list[TunedPair] = []
     trained: list[Trained] = []
     options: TrainingOptions | None = None
-    if tune:
+    if tune and output is not None:
         say(seeds_line(chosen, one_split=one_split), quiet=as_json)
         result, options = _tune(
             model,
@@ -161,19 +191,21 @@ def transfer(
         pairs, trained = list(result.pairs), list(result.trained)
     if not first:
         return matrix
-    record = _record(model, matrix, tasks, targets, pairs)
-    with atomic_folder(output, marker=MARKER) as folder:
-        write_transfer(folder, matrix, record, pairs, trained)
-        recipe = recipe_options(trained[0].prompt.settings) if trained else {}
-        call = remember(
-            "transfer",
-            transfer,
-            given,
-            **recipe,
-            revision=commit_of(model.revision),
-            precision=precision_name(model.dtype),
-        )
-        note_call([folder / MARKER], call)
+    record = {**_record(model, matrix, tasks, targets, pairs), "settings": settings}
+    if output is not None:
+        with atomic_folder(output, marker=MARKER) as folder:
+            write_transfer(folder, matrix, record, pairs, trained)
+            recipe = recipe_options(trained[0].prompt.settings) if trained else {}
+            call = remember(
+                "transfer",
+                transfer,
+                given,
+                **recipe,
+                revision=commit_of(model.revision),
+                precision=precision_name(model.dtype),
+            )
+            note_call([folder / MARKER], call)
+            keep_others(output, folder, FILES)
     if options is not None:
         options.clear()
     if as_json:
@@ -186,8 +218,91 @@ def transfer(
             print_pairs(pairs, kind_of_start(prompts))
             for line in seen_lines(prompts, targets, chosen):
                 say(line)
-        say(f"written to {output}: " + ", ".join(sorted(p.name for p in output.iterdir())))
+        if output is not None:
+            say(f"written to {output}: " + ", ".join(sorted(p.name for p in output.iterdir())))
     return matrix
+
+
+def check_names(prompts: Sequence[Prompt], targets: Sequence[str], seeds: Sequence[int]) -> None:
+    """Raise UserError where two prompts share a name, or a tuned prompt's name cannot be a folder of its own."""
+    from prompttransfer.files import safe_name
+    from tasks.errors import UserError
+
+    names = [prompt.name for prompt in prompts]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"two prompts are called {twice!r}: rename one folder's prompt, or give one of them")
+    tuned = [safe_name(name, "name of a tuned prompt") for name in tuned_names(names, targets, seeds)]
+    twice = next((name for name in tuned if tuned.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"two tuned prompts would be called {twice!r}: rename a source prompt or a task")
+
+
+def tuned_names(sources: Sequence[str], targets: Sequence[str], seeds: Sequence[int]) -> list[str]:
+    """The names of the runs of --tune: for every target and seed the one from scratch, then one a source."""
+    return [
+        f"{start}-s{seed}"
+        for target in targets
+        for seed in seeds
+        for start in (f"{target}-scratch", *(f"{source}-to-{target}" for source in sources))
+    ]
+
+
+def finished(output: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of the transfer in `output`, if it was made with these settings; None if there is none.
+
+    Raises UserError for one of other settings.
+    """
+    from prompttransfer.outputs import check_same
+    from tasks.documents import read_json_object
+
+    path = output / MARKER
+    if not path.exists():
+        return None
+    record = read_json_object(path, "transfer matrix")
+    before = record.get("settings")
+    check_same(output, before if isinstance(before, dict) else {}, settings, what="a finished transfer")
+    return record
+
+
+def show_finished(record: dict[str, Any], output: Path, *, as_json: bool) -> TransferMatrix:
+    """Print and return what was made before with the same settings."""
+    from dataclasses import replace
+
+    from prompttransfer.cli.common import print_json, say
+    from prompttransfer.run_folder import read_transfer
+
+    found = read_transfer(output / MARKER)
+    matrix = matrix_of(found.raw)
+    if found.calibrated is not None:
+        matrix = replace(matrix, calibrated=matrix_of(found.calibrated), calibration=found.raw.calibration)
+    if as_json:
+        print_json(record)
+        return matrix
+    print_matrix(matrix)
+    if matrix.calibrated is not None:
+        print_matrix(matrix.calibrated, f"zero-shot transfer, calibrated ({matrix.calibration})")
+    say(f"made before with the same settings, nothing is left to do; all of it is in {output}")
+    return matrix
+
+
+def matrix_of(record: MatrixRecord) -> TransferMatrix:
+    """The matrix that a record holds."""
+    import torch
+
+    from prompttransfer.matrix import TransferMatrix
+
+    values = [[float("nan") if value is None else value for value in row] for row in record.values]
+    return TransferMatrix(
+        sources=tuple(record.sources),
+        source_tasks=tuple(record.source_tasks),
+        targets=tuple(record.targets),
+        values=torch.tensor(values, dtype=torch.float64).reshape(len(record.sources), len(record.targets)),
+        metrics=tuple(record.metrics),
+        rows=tuple(record.rows),
+        impossible=record.impossible,
+        calibration=record.calibration,
+    )
 
 
 def _tune(
@@ -210,15 +325,7 @@ def _tune(
 
     recipe = recipe_for(model, **overrides)
     say(f"recipe: {recipe}", quiet=quiet)
-    names = [
-        f"{start}-s{seed}"
-        for target in targets
-        for seed in seeds
-        for start in (
-            f"{target.task.name}-scratch",
-            *(f"{prompt.name}-to-{target.task.name}" for prompt in prompts),
-        )
-    ]
+    names = tuned_names([p.name for p in prompts], [t.task.name for t in targets], seeds)
     say(f"tuning: {len(names)} runs in one bank", quiet=quiet)
     with TrainingProgress(console, names, recipe.steps) as progress:
         options = TrainingOptions(state_folder=output.parent, progress=None if quiet else progress)

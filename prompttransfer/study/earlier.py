@@ -83,12 +83,12 @@ def _read_otherwise(facts: BackboneFacts) -> str:
     from prompttransfer.backbones.tokens import PROBES
 
     folder = Path(locate(facts.place)[0])
-    kind = read_json_object(folder / "config.json", "model configuration")["model_type"]
+    kind = read_json_object(folder / "config.json", "model configuration", any_number=True)["model_type"]
     if otherwise_read(load_tokenizer(facts.label, folder, kind), folder, PROBES):
         return "versions up to 0.1 read its texts in other tokens than its tokenizer.json says"
     generation = folder / "generation_config.json"
     if facts.family == "t5" and generation.exists():
-        settings = read_json_object(generation, "generation settings")
+        settings = read_json_object(generation, "generation settings", any_number=True)
         steering = [key for key, value in settings.items() if key not in PLAIN and value not in (None, False)]
         if steering:
             return f"versions up to 0.1 let its generation_config.json steer them ({', '.join(steering)})"

@@ -115,7 +115,7 @@ def test_what_was_damaged_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="digest differs"):
         load_projector(folder)
     weights.unlink()
-    with pytest.raises(UserError, match="no projector file"):
+    with pytest.raises(UserError, match="is missing"):
         load_projector(folder)
     record = json.loads((folder / "projector.json").read_text())
     (folder / "projector.json").write_text(json.dumps(record | {"tasks": 3}))

@@ -73,8 +73,13 @@ def test_a_file_that_was_cut_short_is_one_line(prompt, tmp_path, keep):
 def test_a_missing_file_is_named(prompt, tmp_path):
     folder = save_prompt(prompt, tmp_path / "p")
     (folder / "adapter_model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"no prompt file .*adapter_model\.safetensors"):
+    with pytest.raises(UserError, match=r"adapter_model\.safetensors is missing"):
         load_prompt(folder)
+
+
+def changed(text, key, value):
+    """The record with another value under a key."""
+    return json.dumps({**json.loads(text), key: value})
 
 
 @pytest.mark.parametrize(
@@ -90,6 +95,14 @@ def test_a_missing_file_is_named(prompt, tmp_path):
             r"holds \[3, 16\], prompt.json says \[4, 16\]",
         ),
         (lambda text: text.replace("after-bos", "after-boss"), "did you mean 'after-bos'"),
+        (lambda text: changed(text, "curve", [{"step": 1}]), r"curve.0.loss: Field required"),
+        (
+            lambda text: changed(text, "curve", [{"step": 1, "loss": 1.0, "score": 1.0, "zz": 1}]),
+            "curve.0.zz: Extra inputs",
+        ),
+        (lambda text: changed(text, "settings", {"lr": "fast"}), "settings.lr: .*valid number"),
+        (lambda text: changed(text, "scores", {"x": float("inf")}), "Infinity is no number of JSON"),
+        (lambda text: "[" * 100_000, "nested more than 100 deep"),
     ],
 )
 def test_a_damaged_record_says_what_is_wrong(prompt, tmp_path, damage, message):

@@ -220,6 +220,12 @@ def test_hidden_folders_are_no_part_of_the_run(run):
             lambda root: (root / "transfer.json").write_text('{"raw": {"sources": []}}'),
             "is damaged: raw.source_tasks",
         ),
+        (
+            lambda root: (root / "transfer.json").write_text(
+                '{"raw": {"sources": ["a", "b"], "source_tasks": ["a", "b"], "targets": ["a", "a"], "values": [[1, 2], [3, 4]]}}'
+            ),
+            "target 'a' stands twice",
+        ),
     ],
 )
 def test_a_bad_folder_is_one_line(tmp_path, make, said):

@@ -273,10 +273,13 @@ def test_an_interrupt_reaches_the_caller_as_one(tiny):
 
 
 def test_a_run_has_one_log_however_often_it_was_stopped(tiny, tmp_path):
-    from prompttransfer.cli.train import log_of
+    from prompttransfer.run_logs import open_logs
 
     def logged(folder, at=None):
-        options = TrainingOptions(folder, progress=Watcher(at, stop), loggers=log_of("csv", folder))
+        def loggers(run):
+            return open_logs("csv", folder, ["toy-s0", "toy-s1"], run)
+
+        options = TrainingOptions(folder, progress=Watcher(at, stop), loggers=loggers)
         if at is None:
             train_prompts(tiny("roberta"), jobs(0, 1), recipe(), options=options)
         else:
@@ -524,3 +527,27 @@ def test_rows_of_one_prompt_are_added_up_in_the_same_order_every_time():
     first = gradient()
     torch.testing.assert_close(first, torch.stack([weights[index::4].sum(dim=0) for index in range(4)]))
     assert all(torch.equal(first, gradient()) for _ in range(20))
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"},
+        {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "x"},
+        {
+            "LSB_JOBID": "7",
+            "LSB_DJOB_RANKFILE": "f",
+            "JSM_NAMESPACE_LOCAL_RANK": "0",
+            "JSM_NAMESPACE_SIZE": "4",
+        },
+        {"PMI_SIZE": "4", "PMI_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4", "WORLD_SIZE": "4", "RANK": "3"},
+    ],
+)
+def test_a_cluster_that_allots_more_processes_than_are_asked_for_changes_nothing(
+    tiny, monkeypatch, variables
+):
+    short = recipe(steps=2, evaluate_every=1)
+    alone = train_prompts(tiny("roberta"), jobs(0), short)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert same(train_prompts(tiny("roberta"), jobs(0), short), alone)

@@ -7,6 +7,7 @@ import pytest
 from toy_kinds import NAME, cell, layers
 
 from prompttransfer.study.cell import Cell, Graph, Unit
+from prompttransfer.study.contents import read_score
 from prompttransfer.study.engine import run_study
 from prompttransfer.study.explain import explain_cell, find_cell
 from prompttransfer.study.records import RECORD
@@ -201,3 +202,41 @@ def test_a_download_leaves_the_copy_that_another_process_reads(tmp_path, monkeyp
     assert here.stat().st_ino == inode
     store.files.pipe_file(store._cell(name, "number.json"), b"{}")
     assert "number.json has 2 bytes" in store.damage(name, digests=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda plan: plan["units"][0].pop("cells"), "units.0.cells: Field required"),
+        (lambda plan: plan["units"][0].update(cells=[]), "units.0.cells"),
+        (lambda plan: plan["units"][0]["cells"][0].update(id=["x"]), "units.0.cells.0.id"),
+        (lambda plan: plan["units"][-1]["cells"][0].update(inputs={"input0": "0" * 16}), "is not in it"),
+        (lambda plan: plan["units"].append(plan["units"][0]), "stands in it twice"),
+        (lambda plan: plan["units"][0]["cells"][0]["settings"].update(name="other"), "other settings"),
+        (lambda plan: plan.update(format=9), "of format 9"),
+        (lambda plan: plan.update(units=3), "units: "),
+    ],
+)
+def test_a_plan_that_was_changed_is_one_line(finished, change, said):
+    _, store = finished
+    plan = json.loads((store.root / "plan.json").read_text())
+    change(plan)
+    (store.root / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(UserError, match=f"{said}.*`study run` writes it anew"):
+        read_graph(store)
+
+
+def test_a_score_of_another_version_is_one_line(tmp_path):
+    score = {"task": "sst2", "metric": "accuracy", "rows": 12}
+    references = {**score, "references": {"no prompt": 0.5}}
+    (tmp_path / "score.json").write_text(json.dumps(references))
+    assert read_score(tmp_path) == references
+    for wrong, said in (
+        (score, "value: Field required"),
+        ({**score, "references": {"no prompt": "x"}}, "references.no prompt"),
+        ({**score, "references": {"no idea": 0.5}}, "row 'no idea'"),
+        ({**references, "rows": 2**63}, "rows: "),
+    ):
+        (tmp_path / "score.json").write_text(json.dumps(wrong))
+        with pytest.raises(UserError, match=said):
+            read_score(tmp_path)

@@ -93,6 +93,8 @@ def test_its_hub_source_is_read_with_label_values(tmp_path):
         (GOOD.split("words:")[0] + "words: {t5: {a: x, b: y}, masked-lm: {a: x, c: y}}", "different labels"),
         (GOOD.split("words:")[0] + "words: &a {bad: *a}", "stands inside what it names"),
         (GOOD + "kind2", "not YAML"),
+        (GOOD + "note: 2026-02-30\n", "'2026-02-30' cannot be read"),
+        (GOOD.replace("  good: great", "  good: great\n  good: fine"), "key 'good' stands here a second time"),
         ("- a\n- b\n", "a task file is a YAML mapping"),
         ("", "a task file is a YAML mapping"),
         (b"\xff\xfe\x00", "not UTF-8"),
