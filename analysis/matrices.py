@@ -12,7 +12,7 @@ import io
 import os.path
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,9 @@ import pandas as pd
 from tasks.documents import shortened
 from tasks.errors import UserError
 from tasks.task import TYPES as TYPE_ORDER
+
+LONGEST_NAME = 300
+"""Letters of a label; the name of a task has at most 100."""
 
 REFERENCE_ROWS = (
     "no prompt",
@@ -90,12 +93,22 @@ def parse_matrix(text: str, name: str) -> pd.DataFrame:
             ]
         )
     for side, labels in (("row", rows), ("column", columns)):
+        check_names(labels, f"{name}: {side}")
         twice = sorted(label for label, count in Counter(labels).items() if count > 1)
         if twice:
             raise UserError(
                 f"{name}: {side} name used twice: {_list(twice)}; every {side} needs its own name"
             )
     return pd.DataFrame(values, index=rows, columns=columns)
+
+
+def check_names(labels: Iterable[str], where: str) -> None:
+    """Raise UserError for a name that is too long to be drawn or printed."""
+    for label in labels:
+        if len(label) > LONGEST_NAME:
+            raise UserError(
+                f"{where} name {shortened(label, 60)!r} has {len(label)} letters: at most {LONGEST_NAME} are drawn"
+            )
 
 
 def parse_long_table(text: str, name: str) -> pd.DataFrame:
