@@ -63,6 +63,8 @@ class Architecture:
     """Whether `linear` adds a vector: what a bias learns is a constant prompt, so a map without one cannot collapse."""
 
     def __post_init__(self) -> None:
+        if self.name not in (*ARCHITECTURES, *OF_WORDS):
+            raise unknown("architecture", self.name, ARCHITECTURES)
         if self.activation not in ACTIVATIONS:
             raise unknown("activation", self.activation, ACTIVATIONS)
         if self.hidden < 1 or self.rank < 1:
@@ -182,6 +184,10 @@ ARCHITECTURES: dict[str, Callable[[Shape, Architecture], nn.Module]] = {
     "low-rank": LowRank,
     "constant": Constant,
 }
+
+
+OF_WORDS = ("combination", "anchors")
+"""What methods that only look shared words up call their maps; they are not built here."""
 
 
 def build(architecture: Architecture, shape: Shape, *, seed: int = 0) -> nn.Module:

@@ -23,6 +23,7 @@ from projectors.closed_form import Combination
 from projectors.projector import Projector, Side
 from prompttransfer.artifacts import versions
 from prompttransfer.files import atomic_folder
+from prompttransfer.outputs import keep_others
 from prompttransfer.sealed import read_sealed, write_sealed
 from tasks.documents import checked, read_json, shortened
 from tasks.errors import MissingError, UserError
@@ -30,6 +31,8 @@ from tasks.errors import MissingError, UserError
 FORMAT = 1
 MARKER = "projector.json"
 WEIGHTS = "projector.safetensors"
+FILES = (MARKER, WEIGHTS, "README.md", "report.csv", "settings.json")
+"""What a projector's folder holds of ours; all else in it is the user's and stays."""
 
 
 class SideRecord(BaseModel):
@@ -116,6 +119,7 @@ def save_projector(projector: Projector, folder: Path, *, extra: Mapping[str, st
         (temporary / "README.md").write_text(card(projector, record.digest), encoding="utf-8")
         for name, text in (extra or {}).items():
             (temporary / name).write_text(text, encoding="utf-8")
+        keep_others(folder, temporary, FILES)
     return folder
 
 

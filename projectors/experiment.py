@@ -57,10 +57,26 @@ class Outcome:
                 "ratio": measured.ratio,
                 "relative": measured.relative,
                 "cosine": measured.cosine,
+                **self.worth,
             },
             collapsed=self.judgement.collapsed,
             verdict=self.judgement.verdict,
         )
+
+    @property
+    def worth(self) -> dict[str, float]:
+        """What the input is worth: projected minus random source with its interval, and the share that is kept."""
+        gains = self.judgement.gains
+        if gains is None:
+            return {}
+        low, high = gains.interval or (None, None)
+        found = {
+            "projected_minus_random": gains.over_random,
+            "projected_minus_random_low": low,
+            "projected_minus_random_high": high,
+            "kept_by_random": gains.kept,
+        }
+        return {name: value for name, value in found.items() if value is not None}
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -78,8 +94,8 @@ class Outcome:
         """One line a cell."""
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["task", "group", "condition", "seed", "value"])
-        writer.writerows([c.task, c.group, c.condition, c.seed, f"{c.value:.6f}"] for c in self.cells)
+        writer.writerow(["task", "group", "condition", "seed", "value", "draw"])
+        writer.writerows([c.task, c.group, c.condition, c.seed, f"{c.value:.6f}", c.draw] for c in self.cells)
         return stream.getvalue()
 
 
@@ -120,7 +136,9 @@ def run_experiment(
     )
     for leftover in options.work.glob(".fit-*.safetensors"):
         leftover.unlink()
-    return Outcome(tuple(projectors), tuple(cells), judge(cells, projectors[0], prompts.source))
+    return Outcome(
+        tuple(projectors), tuple(cells), judge(cells, projectors[0], prompts.source, prompts.target)
+    )
 
 
 def fit_seeds(
@@ -224,5 +242,5 @@ def validated(
 
             found = projector.module.search(torch.stack([prompt.vectors for prompt in prompts]), watch)
             assert found.picked is not None
-            picked[name] += [(projector.seed, vectors) for vectors in found.picked]
+            picked[name] += [Draw(projector.seed, vectors) for vectors in found.picked]
     return picked

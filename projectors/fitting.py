@@ -20,6 +20,7 @@ from torch.nn import functional
 from projectors.architectures import Standardised, set_output_scale
 from prompttransfer import signals
 from prompttransfer.files import atomic_path
+from prompttransfer.random_prompts import random_like
 from prompttransfer.sealed import read_sealed, write_sealed
 from tasks.documents import checked, parse_json, shortened
 from tasks.errors import UserError, unknown
@@ -78,7 +79,7 @@ class FitSettings:
     """How a projector is fitted.
 
     noise: standard deviation added to source prompts, as a share of their rms. null: share of a batch that is a
-    random prompt at the sources' norms, which has to come out as an untrained target prompt (what knows nothing on
+    random prompt at the norms of a source, which has to come out as an untrained target prompt (what knows nothing on
     one side knows nothing on the other). contrast: weight of the term that makes an output nearest to its own
     task's target prompt. mix: largest share of a second prompt of the same task mixed into a source. unit: what the
     learning rate is multiplied by, the size of the target's words over the source's for a map that starts from words.
@@ -99,8 +100,10 @@ class FitSettings:
     def __post_init__(self) -> None:
         if self.distance not in DISTANCES:
             raise unknown("distance", self.distance, DISTANCES)
-        if self.steps < 1 or self.batch < 1 or not self.lr > 0:
-            raise UserError(f"a fit needs steps >= 1, batch >= 1 and lr > 0, given {self}")
+        if self.steps < 1 or self.batch < 1 or not 0 < self.lr < math.inf:
+            raise UserError(f"a fit needs steps >= 1, batch >= 1 and a finite lr > 0, given {self}")
+        if not all(map(math.isfinite, (self.noise, self.contrast, self.weight_decay, self.unit))):
+            raise UserError(f"noise, contrast and weight decay must be finite, given {self}")
         if not (0 <= self.null < 1 and 0 <= self.mix <= 1 and min(self.noise, self.contrast) >= 0):
             raise UserError(
                 f"null must be in [0, 1), mix in [0, 1], noise and contrast not negative, given {self}"
@@ -226,12 +229,6 @@ def disturbed(
 def pick(indices: Tensor, generator: torch.Generator) -> Tensor:
     """One of `indices` [n]."""
     return indices[torch.randint(len(indices), (), generator=generator)]
-
-
-def random_like(prompts: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """`count` random prompts [count, L, d]: normal directions, every token at the mean norm of `prompts`' tokens."""
-    drawn = torch.randn(count, *prompts.shape[-2:], generator=generator)
-    return functional.normalize(drawn, dim=-1) * prompts.norm(dim=-1).mean()
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

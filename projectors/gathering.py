@@ -6,9 +6,11 @@ fit, or one that was killed, finds them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from projectors.architectures import Shape
 from projectors.closed_form import SharedWords
@@ -20,7 +22,7 @@ from prompttransfer.backbones.base import Backbone
 from prompttransfer.layouts import find_layout
 from prompttransfer.prompt import Prompt
 from prompttransfer.recipes import recipe_for
-from prompttransfer.training import Job, TrainingOptions, train_prompts
+from prompttransfer.training import Job, TrainingOptions, origins_of, train_prompts
 from tasks.catalog import all_tasks, find_task
 from tasks.errors import UserError
 from tasks.loading import Splits, load_splits
@@ -151,15 +153,22 @@ def trained(
     """One prompt a task and seed, trained with the backbone's recipe; those that `work` holds already are read."""
     folder = options.work / side
     recipe = recipe_for(backbone, length=length)
+    layout = options.layout if side == "target" else "prompt-first"
+    rows = {name: rows_of(task, options) for name, task in tasks.items()}
+    every = [
+        Job(task, rows[name], seed, name=f"{name}-s{seed}")
+        for name, task in tasks.items()
+        for seed in options.seeds
+    ]
+    origins = origins_of(backbone, every, recipe, layout=layout, max_length=options.max_length)
     jobs, kept = [], []
-    for task in tasks.values():
-        splits = rows_of(task, options)
-        for seed in options.seeds:
-            name = f"{task.name}-s{seed}"
-            if (folder / name / "prompt.json").exists():
-                kept.append(load_prompt(folder / name))
-            else:
-                jobs.append(Job(task, splits, seed, name=name))
+    for job, origin in zip(every, origins, strict=True):
+        place = folder / job.name
+        there = load_prompt(place) if (place / "prompt.json").exists() else None
+        if there is not None and is_of(there, origin):
+            kept.append(there)
+        else:
+            jobs.append(job)
     if jobs:
         tell(f"training {len(jobs)} {side} prompts on {backbone.name}: {recipe}")
         state = TrainingOptions(state_folder=folder)
@@ -167,7 +176,7 @@ def trained(
             backbone,
             jobs,
             recipe,
-            layout=options.layout if side == "target" else "prompt-first",
+            layout=layout,
             max_length=options.max_length,
             options=state,
         )
@@ -176,6 +185,13 @@ def trained(
             kept.append(run.prompt)
         state.clear()
     return kept
+
+
+def is_of(prompt: Prompt, origin: Mapping[str, Any]) -> bool:
+    """Whether a prompt was trained as is wanted now; with how many others at once does not count."""
+    settings = {**origin["settings"], "bank": prompt.settings.get("bank")}
+    wanted = {**origin, "settings": settings}
+    return all(json.dumps(getattr(prompt, key)) == json.dumps(value) for key, value in wanted.items())
 
 
 def needs_words(options: Options) -> bool:

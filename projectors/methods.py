@@ -201,10 +201,22 @@ def find_method(name: str) -> Method:
     return METHODS[name]
 
 
-def new_module(material: Material, plan: Plan) -> nn.Module:
-    """The architecture at its start: random with means and scales of the pairs, or the map that carries words."""
+def check_start(plan: Plan) -> None:
+    """Raise UserError where a plan's start is none, or not one for its architecture; needs no model and no prompt."""
+    architecture = plan.architecture
     if plan.start not in STARTS:
         raise unknown("start", plan.start, STARTS)
+    per_token = architecture.name in ("linear", "token-mlp") and not architecture.standardise
+    if plan.start == "vocabulary" and not per_token:
+        raise UserError(
+            f"only a per-token map can start from shared words, given {architecture.name}"
+            f"{' standardised' * architecture.standardise}: use linear or token-mlp without --standardise, or --start random"
+        )
+
+
+def new_module(material: Material, plan: Plan) -> nn.Module:
+    """The architecture at its start: random with means and scales of the pairs, or the map that carries words."""
+    check_start(plan)
     if plan.start == "vocabulary":
         return words_start(material, plan)
     module = build(plan.architecture, material.shape, seed=plan.seed)
@@ -215,21 +227,16 @@ def new_module(material: Material, plan: Plan) -> nn.Module:
 def words_start(material: Material, plan: Plan) -> nn.Module:
     """The per-token map fitted on shared words, which the fit then goes on from."""
     architecture = plan.architecture
-    if architecture.name == "linear" and not architecture.standardise:
+    if architecture.name == "linear":
         carried = least_squares(shared(material), material.shape)
         zero = torch.zeros(material.shape.target_width) if architecture.bias else None
         return token_linear(material.shape, carried.map.weight.detach().T, zero)
-    if architecture.name == "token-mlp" and not architecture.standardise:
-        return vocabulary_mlp(
-            shared(material),
-            material.shape,
-            hidden=architecture.hidden,
-            activation=architecture.activation,
-            seed=plan.seed,
-        )
-    raise UserError(
-        f"only a per-token map can start from shared words, given {architecture.name}"
-        f"{' standardised' * architecture.standardise}: use linear or token-mlp without --standardise, or --start random"
+    return vocabulary_mlp(
+        shared(material),
+        material.shape,
+        hidden=architecture.hidden,
+        activation=architecture.activation,
+        seed=plan.seed,
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from projectors.architectures import Architecture, Shape
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.prompt import Prompt
+from prompttransfer.revisions import DECIDING, differing
 from tasks.errors import UserError
 
 
@@ -85,9 +86,9 @@ def common_side(prompts: Sequence[Prompt], what: str) -> Side:
 
 
 def same_backbone(first: Side, second: Side) -> bool:
-    """Equal revisions are equal weights, whatever the folder is called; without revisions the names decide."""
+    """Equal revisions are one model, whatever the folder is called; without revisions the names decide."""
     if first.revision and second.revision:
-        return first.revision == second.revision
+        return not differing(first.revision, second.revision, DECIDING)
     return first.backbone == second.backbone
 
 

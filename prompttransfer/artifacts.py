@@ -24,7 +24,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from prompttransfer.files import atomic_folder, safe_name
+from prompttransfer.outputs import check_same, keep_others
 from prompttransfer.prompt import CurvePoint, Prompt, check_vectors, digest_vectors
+from prompttransfer.revisions import is_commit
 from prompttransfer.sealed import read_sealed, write_sealed
 from prompttransfer.tensor_files import TensorFile, read_tensors
 from tasks.documents import checked, read_json, shortened
@@ -33,6 +35,8 @@ from tasks.errors import MissingError, UserError
 FORMAT = 1
 MARKER = "prompt.json"
 PROMPT_KEY = "prompt_embeddings"
+FILES = ("adapter_model.safetensors", "adapter_config.json", MARKER, "initial.safetensors", "README.md")
+"""What a prompt's folder holds of ours; all else in it is the user's and stays."""
 WHAT = "prompt file"
 
 
@@ -100,9 +104,9 @@ class PromptRecord(BaseModel):
 
 
 def save_prompt(prompt: Prompt, folder: Path) -> Path:
-    """Write a prompt to `folder` (replaced if it holds a prompt already) and return it.
+    """Write a prompt to `folder` (in place of a prompt that it may hold already) and return it.
 
-    Raises UserError if the folder holds something else, MachineError if the disk refuses.
+    Files in the folder that are not ours stay in it. Raises UserError if the folder holds something else, MachineError if the disk refuses.
     """
     safe_name(prompt.name, "prompt name")
     with atomic_folder(folder, marker=MARKER) as temporary:
@@ -112,7 +116,21 @@ def save_prompt(prompt: Prompt, folder: Path) -> Path:
         _write(temporary / "adapter_config.json", peft_config(prompt))
         _write(temporary / MARKER, record(prompt).model_dump())
         (temporary / "README.md").write_text(card(prompt), encoding="utf-8")
+        keep_others(folder, temporary, FILES)
     return folder
+
+
+def check_unlike(prompt: Prompt, folder: Path) -> None:
+    """Raise a UserError that names --overwrite if `folder` holds another finished prompt than this."""
+    if (folder / MARKER).exists():
+        there = load_prompt(folder)
+        left_out = {"versions"}
+        check_same(
+            folder,
+            record(there).model_dump(exclude=left_out),
+            record(prompt).model_dump(exclude=left_out),
+            what="a finished prompt",
+        )
 
 
 def load_prompt(folder: Path) -> Prompt:
@@ -172,7 +190,9 @@ def read_record(folder: Path) -> PromptRecord:
         raise UserError(
             f"{path} is of format {value['format']}, this version reads {FORMAT}: use a newer prompttransfer"
         )
-    return checked(PromptRecord, value, str(path))
+    found = checked(PromptRecord, value, str(path))
+    safe_name(found.name, f"{path}: prompt name")
+    return found
 
 
 def read_vectors(path: Path) -> Tensor:
@@ -242,13 +262,15 @@ def peft_config(prompt: Prompt) -> dict[str, Any]:
     """`adapter_config.json`: what PEFT needs to put the prompt in front of an input.
 
     PEFT has no task type for a masked LM, and without one it ignores the prompt silently; FEATURE_EXTRACTION hands
-    the prompt to whatever model it wraps. One submodule keeps PEFT from adding rows for T5's decoder.
+    the prompt to whatever model it wraps. One submodule keeps PEFT from adding rows for T5's decoder. The revision is
+    the commit of a backbone of the hub, which PEFT then loads.
     """
     masked = prompt.family == "masked-lm"
     return {
         "peft_type": "PROMPT_TUNING",
         "task_type": "FEATURE_EXTRACTION" if masked else "SEQ_2_SEQ_LM",
         "base_model_name_or_path": prompt.backbone,
+        "revision": prompt.revision if is_commit(prompt.revision) else None,
         "inference_mode": True,
         "num_virtual_tokens": prompt.length,
         "token_dim": prompt.width,

@@ -1,7 +1,7 @@
 """Batches for training: a Lightning data module whose every step is a pure function of seeds and the step's number.
 
 So a resumed run sees exactly the rows that an uninterrupted one would have seen, and no state of a sampler has to be
-kept. Rows of similar length meet in a batch (shuffled within windows), and the rows of all prompts of a bank are
+kept. Rows of similar length meet in a batch (shuffled within windows, where there are several), and the rows of all prompts of a bank are
 sorted by length and run in a few micro-batches, so that little is padded.
 """
 
@@ -18,14 +18,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from prompttransfer.backbones.base import Backbone, Batch, Row
-from prompttransfer.batching import cut, halve
+from prompttransfer.batching import WINDOW, cut, halve, sorts_by_length
 from prompttransfer.device_copies import send
 from prompttransfer.layouts import Layout
 
 Planned = tuple[int, Row, float]
 """Owner, row and weight: one row that runs for one prompt."""
-WINDOW = 8
-"""Batches within which rows are sorted by length."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,11 @@ class RowOrder:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         shuffled = torch.randperm(count, generator=generator).tolist()
         whole = shuffled[: count - count % self.batch]
-        window = self.batch * WINDOW
-        ordered: list[int] = []
-        for start in range(0, len(whole), window):
-            ordered += sorted(whole[start : start + window], key=self.sizes.__getitem__)
+        ordered = whole
+        if sorts_by_length(count, self.batch):
+            window = self.batch * WINDOW
+            windows = (whole[start : start + window] for start in range(0, len(whole), window))
+            ordered = [index for rows in windows for index in sorted(rows, key=self.sizes.__getitem__)]
         cut = [ordered[start : start + self.batch] for start in range(0, len(ordered), self.batch)]
         return [cut[i] for i in torch.randperm(len(cut), generator=generator).tolist()]
 

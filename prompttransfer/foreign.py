@@ -25,6 +25,7 @@ from torch import Tensor
 
 from prompttransfer.artifacts import PROMPT_KEY, peft_config
 from prompttransfer.files import atomic_folder, atomic_path, check_free, write_json
+from prompttransfer.outputs import taken
 from prompttransfer.prompt import Prompt
 from prompttransfer.tensor_files import check_regular, read_numpy, read_tensors, read_torch
 from tasks.documents import cannot_read, read_json_object, shortened
@@ -181,7 +182,7 @@ def _read_peft(folder: Path, key: str | None) -> tuple[Tensor, dict[str, Any]]:
 
 def _peft_config(folder: Path) -> dict[str, Any]:
     try:
-        return read_json_object(folder / PEFT_CONFIG, "PEFT configuration")
+        return read_json_object(folder / PEFT_CONFIG, "PEFT configuration", any_number=True)
     except MissingError:
         raise UserError(
             f"folder {folder} has no {PEFT_CONFIG}: give a PEFT folder, or a single file"
@@ -218,8 +219,9 @@ READERS: dict[str, tuple[Callable[[bytes], bool], Reader]] = {
 # Writing -----------------------------------------------------------------------------------------------------
 
 
-def export_prompts(prompts: Sequence[Prompt], output: Path, format_: str) -> Path:
-    """Write prompts for other programs to `output`, whole or not at all; what is there already must be the same kind.
+def export_prompts(prompts: Sequence[Prompt], output: Path, format_: str, *, overwrite: bool = False) -> Path:
+    """Write prompts for other programs to `output`, whole or not at all; only an equal export is there already,
+    or with `overwrite` another of the same kind.
 
     Raises UserError for an unknown format, several prompts where one fits, or an output that holds something else.
     """
@@ -233,11 +235,11 @@ def export_prompts(prompts: Sequence[Prompt], output: Path, format_: str) -> Pat
         )
     if format_ != "peft" and output.is_dir():
         raise UserError(f"output {output} is a folder: give the name of a .{format_} file with --output")
-    WRITERS[format_](prompts, output)
+    WRITERS[format_](prompts, output, overwrite)
     return output
 
 
-def _write_safetensors(prompts: Sequence[Prompt], output: Path) -> None:
+def _write_safetensors(prompts: Sequence[Prompt], output: Path, overwrite: bool) -> None:
     names = [prompt.name for prompt in prompts]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -247,12 +249,18 @@ def _write_safetensors(prompts: Sequence[Prompt], output: Path) -> None:
     if output.exists() and EXPORTED not in _metadata(output):
         raise _taken(output)
     about = {p.name: {"task": p.task, "backbone": p.backbone, "layout": p.layout} for p in prompts}
+    tensors = {prompt.name: prompt.vectors.contiguous() for prompt in prompts}
+    if output.exists() and not overwrite and not _holds(output, tensors, about):
+        raise taken(output, "an export of other prompts")
     with atomic_path(output) as temporary:
-        save_file(
-            {prompt.name: prompt.vectors.contiguous() for prompt in prompts},
-            temporary,
-            metadata={"format": "pt", EXPORTED: json.dumps(about)},
-        )
+        save_file(tensors, temporary, metadata={"format": "pt", EXPORTED: json.dumps(about)})
+
+
+def _holds(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bool:
+    """Whether an export of ours is of these prompts; the order of a file's entries is not always the same."""
+    there = read_tensors(path, "export").tensors
+    same = _metadata(path).get(EXPORTED) == json.dumps(about) and there.keys() == tensors.keys()
+    return same and all(torch.equal(there[name], tensor) for name, tensor in tensors.items())
 
 
 def _metadata(path: Path) -> Mapping[str, str]:
@@ -265,17 +273,17 @@ def _metadata(path: Path) -> Mapping[str, str]:
         return {}
 
 
-def _write_numpy(prompts: Sequence[Prompt], output: Path) -> None:
+def _write_numpy(prompts: Sequence[Prompt], output: Path, overwrite: bool) -> None:
     stream = io.BytesIO()
     np.save(stream, prompts[0].vectors.numpy(), allow_pickle=False)
-    # A .npy file cannot say that it is ours, so nothing but the same bytes is replaced.
-    if output.exists() and output.read_bytes() != stream.getvalue():
-        raise _taken(output)
+    # A .npy file cannot say that it is ours, so nothing but the same bytes is replaced unasked.
+    if output.exists() and not overwrite and output.read_bytes() != stream.getvalue():
+        raise taken(output, "something else")
     with atomic_path(output) as temporary:
         temporary.write_bytes(stream.getvalue())
 
 
-def _write_peft(prompts: Sequence[Prompt], output: Path) -> None:
+def _write_peft(prompts: Sequence[Prompt], output: Path, overwrite: bool) -> None:
     prompt = prompts[0]
     if prompt.layout != "prompt-first" and prompt.family != "t5":
         raise UserError(
@@ -287,6 +295,8 @@ def _write_peft(prompts: Sequence[Prompt], output: Path) -> None:
         kind = _peft_config(output).get("peft_type")
         if kind != "PROMPT_TUNING" or {p.name for p in output.iterdir()} - {PEFT_CONFIG, PEFT_WEIGHTS}:
             raise _taken(output)
+        if not overwrite and not torch.equal(read_foreign(output)[0], prompt.vectors):
+            raise taken(output, "an export of another prompt")
     with atomic_folder(output, marker=PEFT_CONFIG) as temporary:
         save_file(
             {PROMPT_KEY: prompt.vectors.contiguous()}, temporary / PEFT_WEIGHTS, metadata={"format": "pt"}
@@ -300,7 +310,7 @@ def _taken(output: Path) -> UserError:
     )
 
 
-WRITERS: dict[str, Callable[[Sequence[Prompt], Path], None]] = {
+WRITERS: dict[str, Callable[[Sequence[Prompt], Path, bool], None]] = {
     "safetensors": _write_safetensors,
     "npy": _write_numpy,
     "peft": _write_peft,

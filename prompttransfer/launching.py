@@ -26,9 +26,9 @@ from pydantic import BaseModel
 
 from prompttransfer import signals
 from prompttransfer.placement import Placement
-from prompttransfer.processes import check_devices, started
+from prompttransfer.processes import check_devices, started, whole_number
 from tasks.documents import checked, read_json
-from tasks.errors import MachineError, UserError
+from tasks.errors import MachineError, UserError, out_of_memory
 
 Value = TypeVar("Value")
 KEPT = "what its processes had finished is kept; run the same command again"
@@ -65,7 +65,7 @@ def must_start(placement: Placement, device: str) -> bool:
     Raises UserError where this machine has not as many devices, or where other processes were started than are asked for.
     """
     if not placement.several:
-        outside = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+        outside = whole_number("WORLD_SIZE") if "TORCHELASTIC_RUN_ID" in os.environ else 1
         if outside > 1:
             raise UserError(
                 f"torchrun started {outside} processes that would all do the same: give --devices (processes on each "
@@ -140,7 +140,9 @@ def _packed(value: Any) -> bytes:
 
 def _report(path: Path, error: Exception) -> None:
     """Leave behind what went wrong and when."""
-    if isinstance(error, OSError):
+    if out_of_memory(error):
+        error = MemoryError("out of memory")
+    elif isinstance(error, OSError):
         error = MachineError(f"the machine says: {error}")
     known = next((name for name, kind in KINDS.items() if isinstance(error, kind)), "RuntimeError")
     text = str(error) if known != "RuntimeError" else "".join(traceback.format_exception(error))

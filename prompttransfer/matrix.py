@@ -1,7 +1,8 @@
 """Transfer matrices: rows are source prompts, columns target tasks, each cell what the source's vectors score there.
 
 Beside the sources stand reference rows, without which a score means little: no prompt, as it is and with its label
-words calibrated (calibration.py), a random prompt at matched norm, the majority class. A cell that cannot be (a masked LM asked to summarise) is NaN and its reason is kept.
+words calibrated (calibration.py), a random prompt at matched norm (random_prompts.py), the majority class. A cell that
+cannot be (a masked LM asked to summarise) is NaN and its reason is kept.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +46,10 @@ class TransferMatrix:
     """Number of test rows of each target."""
     impossible: Mapping[str, str] = field(default_factory=dict)
     """target -> why no cell of its column could be computed."""
+    random_spread: tuple[float, ...] = ()
+    """Of each target, the standard deviation over random prompts of what the row `random prompt` is the mean of."""
+    random_draws: int = 0
+    """How many random prompts those are."""
     calibrated: TransferMatrix | None = None
     """The same cells with calibrated label words, where they were asked for."""
     calibration: str = ""
@@ -55,6 +60,8 @@ class TransferMatrix:
             raise ValueError(
                 f"matrix is {list(self.values.shape)}, labels are {len(self.sources)} x {len(self.targets)}"
             )
+        if self.random_spread and len(self.random_spread) != len(self.targets):
+            raise ValueError(f"{len(self.random_spread)} spreads for {len(self.targets)} targets")
 
     def own(self) -> Tensor:
         """The score of each target's own prompt (mean over its seeds), [targets]; NaN where there is none."""
@@ -92,8 +99,11 @@ class TransferMatrix:
                 f"no score is relative to an own prompt here: none of the sources was trained on {', '.join(self.targets)} "
                 "and scores above 0 there; give the targets' own prompts among the sources, or read the raw matrix"
             )
-        values = self.values / own.where(own > 0, float("nan"))
-        return replace(self, values=values, meaning="relative", calibrated=None)
+        own = own.where(own > 0, float("nan"))
+        spread = tuple(s / o for s, o in zip(self.random_spread, own.tolist(), strict=False))
+        return replace(
+            self, values=self.values / own, meaning="relative", random_spread=spread, calibrated=None
+        )
 
     def summary(self, types: Mapping[str, str]) -> dict[str, float]:
         """Mean cell by kind of pair (self left out), `types` being task -> type; NaN where there is no such pair.
@@ -140,16 +150,17 @@ class TransferMatrix:
             "impossible": dict(self.impossible),
             "calibration": self.calibration,
             "values": [[None if math.isnan(v) else v for v in row] for row in self.values.tolist()],
+            "random_draws": self.random_draws,
+            "random_spread": [None if math.isnan(v) else v for v in self.random_spread],
         }
 
-
-def random_like(vectors: Sequence[Tensor], *, draws: int, seed: int) -> Tensor:
-    """Random prompts at the norm of the given ones, [draws, length, width].
-
-    Normal vectors whose Frobenius norm is the mean norm of `vectors`: the control for what any prompt of that size
-    does.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    norm = torch.stack([v.norm() for v in vectors]).mean()
-    noise = torch.randn(draws, *vectors[0].shape, generator=generator)
-    return noise * (norm / noise.flatten(1).norm(dim=1))[:, None, None]
+    def random_csv(self) -> str:
+        """The row `random prompt` for itself: targets in the first line, then mean, spread and number of draws."""
+        means = self.values[self.sources.index(RANDOM_PROMPT)].tolist()
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["", *self.targets])
+        for name, row in (("mean", means), ("spread", self.random_spread)):
+            writer.writerow([name, *("" if math.isnan(value) else f"{value:.6f}" for value in row)])
+        writer.writerow(["draws", *([self.random_draws] * len(self.targets))])
+        return stream.getvalue()

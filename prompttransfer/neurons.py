@@ -33,6 +33,7 @@ from prompttransfer.layouts import Layout, find_layout
 from prompttransfer.neuron_states import Captured, backbone_label
 from prompttransfer.prompt import Prompt, bank
 from prompttransfer.reuse import common_layout
+from prompttransfer.revisions import DECIDING, differing
 from tasks.errors import UserError, unknown
 
 Bits = NDArray[np.bool_]
@@ -327,7 +328,9 @@ def capture(
 
 def _check_origin(backbone: Backbone, prompts: Sequence[Prompt]) -> None:
     foreign = [
-        p for p in prompts if p.revision and p.backbone == backbone.name and p.revision != backbone.revision
+        p
+        for p in prompts
+        if p.revision and p.backbone == backbone.name and differing(p.revision, backbone.revision, DECIDING)
     ]
     if foreign:
         raise UserError(

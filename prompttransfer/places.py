@@ -6,10 +6,10 @@ Nothing heavy is imported here, so that a name that is nothing, or a hub that is
 from __future__ import annotations
 
 import difflib
-import hashlib
 import logging
 from pathlib import Path
 
+from prompttransfer.revisions import differing, folder_revision
 from tasks.errors import MachineError, UserError, unknown
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
@@ -23,16 +23,22 @@ HUB_NAMES = (
 """Names without an owner that the hub knows; used only to guess what a mistyped name was meant to be."""
 
 
-def locate(name: str) -> tuple[str, str]:
-    """Where the files of a backbone are and what revision they are: (folder, revision).
+def locate(name: str, revision: str | None = None) -> tuple[str, str]:
+    """Where the files of a backbone are and what revision they are at: (folder, revision), see revisions.py.
 
-    The revision is the commit of a hub model, the digest of the weights of a folder. Raises UserError for a name that
-    is nothing, MachineError when the hub cannot be reached.
+    `revision` is the commit, branch or tag of a hub model to take; of a folder it is what it must be at. Raises
+    UserError for a name that is nothing or not at that revision, MachineError when the hub cannot be reached.
     """
     folder = local_folder(name)
-    if folder is not None:
-        return str(folder), _weights_digest(folder)
-    return _hub_snapshot(name)
+    if folder is None:
+        return _hub_snapshot(name, revision)
+    here = folder_revision(folder)
+    if revision is not None and differing(revision, here):
+        raise UserError(
+            f"backbone {name} is at revision {here} (differs in {', '.join(differing(revision, here))}), not at "
+            f"{revision}: --revision chooses among those of a hub model; a folder has the one that lies in it"
+        )
+    return str(folder), here
 
 
 def local_folder(name: str) -> Path | None:
@@ -44,6 +50,11 @@ def local_folder(name: str) -> Path | None:
         return EMBEDDED_FOLDER / name
     path = Path(name)
     if path.is_dir():
+        if (path / "adapter_config.json").exists():
+            raise UserError(
+                f"backbone folder {name} is one of peft (adapter_config.json), not a whole model: merge it with "
+                f"merge_and_unload() and save that, or read a prompt with `prompttransfer import`"
+            )
         if not (path / "config.json").exists():
             raise UserError(
                 f"backbone folder {name} has no config.json: give a folder saved by save_pretrained"
@@ -57,15 +68,21 @@ def local_folder(name: str) -> Path | None:
     return None
 
 
-def _hub_snapshot(name: str) -> tuple[str, str]:
-    """The local snapshot of a hub model, downloaded if need be, and its commit."""
+def _hub_snapshot(name: str, revision: str | None) -> tuple[str, str]:
+    """The local snapshot of a hub model at a revision, downloaded if need be, and its commit."""
     import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     wanted = ["*.json", "*.safetensors", "*.model", "*.txt"]
     try:
-        folder = huggingface_hub.snapshot_download(name, local_files_only=True, allow_patterns=wanted)
+        folder = huggingface_hub.snapshot_download(
+            name, revision=revision, local_files_only=True, allow_patterns=wanted
+        )
         if any(Path(folder).glob("*.safetensors")):
             return folder, Path(folder).name
     except LocalEntryNotFoundError:
@@ -73,26 +90,18 @@ def _hub_snapshot(name: str) -> tuple[str, str]:
     except Exception as error:
         raise unknown("backbone", name, [*EMBEDDED, *HUB_NAMES]) from error
     try:
-        huggingface_hub.HfApi().model_info(name, timeout=4)
-        folder = huggingface_hub.snapshot_download(name, allow_patterns=wanted)
+        huggingface_hub.HfApi().model_info(name, revision=revision, timeout=4)
+        folder = huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted)
+    except RevisionNotFoundError as error:
+        raise UserError(
+            f"backbone {name!r} has no revision {revision!r}: give a commit, branch or tag of it"
+        ) from error
     except RepositoryNotFoundError as error:
         raise unknown("backbone", name, [*EMBEDDED, *HUB_NAMES]) from error
     except Exception as error:
+        at = f" at revision {revision!r}" if revision else ""
         raise MachineError(
-            f"cannot reach the Hugging Face hub for backbone {name!r} ({type(error).__name__}): connect, or give the "
-            f"path of a local folder saved by save_pretrained, or use an embedded backbone ({', '.join(EMBEDDED)})"
+            f"cannot reach the Hugging Face hub for backbone {name!r}{at} ({type(error).__name__}): connect, or give "
+            f"the path of a local folder saved by save_pretrained, or use an embedded backbone ({', '.join(EMBEDDED)})"
         ) from error
     return folder, Path(folder).name
-
-
-def _weights_digest(folder: Path) -> str:
-    """`sha256:` and 16 digits over the weight files of a folder."""
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    if not files:
-        raise UserError(f"backbone folder {folder} holds no weights (*.safetensors)")
-    sha = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            for block in iter(lambda: stream.read(1 << 22), b""):
-                sha.update(block)
-    return f"sha256:{sha.hexdigest()[:16]}"

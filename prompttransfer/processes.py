@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from prompttransfer.placement import SINGLE, Placement
 from prompttransfer.sharding import shard
-from tasks.errors import MachineError, UserError
+from tasks.errors import MachineError, UserError, unknown
 
 Value = TypeVar("Value")
 LAUNCHERS = ("TORCHELASTIC_", "SLURM_", "LSB_", "JSM_", "OMPI_", "PMI_", "PMIX_")
@@ -76,17 +76,44 @@ ALONE = Processes()
 
 
 def choose_device(device: str) -> torch.device:
-    """`auto` is the first GPU where there is one, else the CPU."""
-    if device != "auto":
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """`auto` is the first GPU where there is one, else the CPU; UserError for what is no device of this machine."""
+    chosen = _named_device(device)
+    count = DEVICES[chosen.type]()
+    if not count:
+        raise UserError(
+            f"--device {device}: torch sees no {chosen.type} device here; give --device auto or cpu"
+        )
+    if chosen.index is not None and not 0 <= chosen.index < count:
+        raise UserError(f"--device {device}: torch sees {count} {chosen.type} devices here, numbered from 0")
+    return chosen
+
+
+def _named_device(device: str) -> torch.device:
+    """The device of that name, whether it is there or not."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        named = torch.device(device)
+    except RuntimeError:
+        raise unknown("device", device, ("auto", *DEVICES)) from None
+    if named.type not in DEVICES:
+        raise unknown("device", device, ("auto", *DEVICES))
+    return named
+
+
+DEVICES: dict[str, Callable[[], int]] = {
+    "cpu": lambda: 1,
+    "cuda": lambda: torch.cuda.device_count(),
+    "mps": lambda: int(torch.backends.mps.is_available()),
+}
+"""Kind of device -> how many of it torch sees here."""
 
 
 def check_devices(placement: Placement, device: str) -> None:
     """Raise a UserError where this machine has not as many devices of the kind that is asked for."""
     if not placement.several:
         return
-    chosen = choose_device(device)
+    chosen = _named_device(device)
     if chosen.type not in ("cpu", "cuda") or chosen.index is not None:
         raise UserError(
             f"--device {device} with {placement.count} processes: they run on CPUs or on GPUs from the first on, so give "
@@ -112,7 +139,7 @@ def started(placement: Placement) -> bool:
         known.MPIEnvironment,
     )
     launcher = next((kind for kind in kinds if kind.detect()), None)
-    if launcher is None:
+    if launcher is None or (launcher is known.SLURMEnvironment and not _of_srun()):
         return False
     count = launcher().world_size()
     if count != placement.count:
@@ -122,6 +149,17 @@ def started(placement: Placement) -> bool:
             f"machine) and --nodes (machines) as they were started"
         )
     return True
+
+
+def _of_srun() -> bool:
+    """Whether srun started several processes of this step; an allocation of several tasks alone has started none."""
+    return whole_number("SLURM_STEP_NUM_TASKS") > 1
+
+
+def whole_number(variable: str) -> int:
+    """The value of an environment variable that counts processes; 1 where it is not set or no number."""
+    text = os.environ.get(variable, "1")
+    return int(text) if text.isdecimal() else 1
 
 
 @lru_cache(maxsize=4)

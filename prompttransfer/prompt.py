@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from prompttransfer.layouts import find_layout
+from prompttransfer.revisions import DECIDING, differing, is_commit
 from tasks.errors import UserError
 
 
@@ -39,7 +40,7 @@ class Prompt:
     task: str
     backbone: str
     revision: str = ""
-    """Commit or weight digest of the backbone."""
+    """Which backbone exactly (revisions.py); empty where it is unknown."""
     family: str = "masked-lm"
     layout: str = "prompt-first"
     name: str = ""
@@ -110,9 +111,22 @@ def bank(prompts: Sequence[Prompt]) -> Tensor:
 
 
 def check_runs_on(
-    prompt: Prompt, *, backbone: str, width: int, family: str, layout: str, other_layout: bool = False
+    prompt: Prompt,
+    *,
+    backbone: str,
+    revision: str | None = None,
+    width: int,
+    family: str,
+    layout: str,
+    other_layout: bool = False,
+    other_backbone: bool = False,
 ) -> None:
-    """Raise UserError when a prompt cannot be used on a backbone, or under a layout that it was not trained with."""
+    """Raise UserError when a prompt cannot be used on a backbone, or was trained on another one or in another layout.
+
+    The revision decides which backbone is meant, the name only where no revision is known. Another one of the same
+    width and family can be asked for with `other_backbone`, another layout with `other_layout`. Without a `revision`
+    only width, layout and family are compared.
+    """
     if prompt.width != width:
         raise UserError(
             f"prompt {prompt.name!r} has width {prompt.width} (trained on {prompt.backbone}), but {backbone} has width "
@@ -128,3 +142,29 @@ def check_runs_on(
             f"prompt {prompt.name!r} was trained on a {prompt.family} backbone ({prompt.backbone}), "
             f"{backbone} is {family}: carry it across with `prompttransfer project`"
         )
+    if revision is None or other_backbone:
+        return
+    if line := another_backbone(prompt, backbone, revision):
+        raise UserError(line)
+
+
+def another_backbone(prompt: Prompt, backbone: str, revision: str) -> str | None:
+    """What differs between a prompt's own backbone and this one, and what to do; None where nothing that counts does.
+
+    Generation settings do not count: texts are written with settings of our own.
+    """
+    asked = "or ask for it as it is with --other-backbone"
+    if not (prompt.revision and revision):
+        if prompt.backbone == backbone:
+            return None
+        return f"prompt {prompt.name!r} was trained on {prompt.backbone}, not on {backbone}: name that one, {asked}"
+    parts = differing(prompt.revision, revision, DECIDING)
+    if not parts:
+        return None
+    pin = f"give --revision {prompt.revision}, " if is_commit(prompt.revision) else "bring that one, "
+    if "weights" in parts or parts == ("revision",):
+        pin = pin if prompt.backbone == backbone else "carry it across with `prompttransfer project`, "
+    return (
+        f"prompt {prompt.name!r} was trained on {prompt.backbone} at {prompt.revision}; {backbone} is at {revision}, "
+        f"which has another {' and '.join(parts)}: {pin}{asked}"
+    )

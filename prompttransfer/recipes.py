@@ -24,6 +24,8 @@ from torch.optim import AdamW, Optimizer
 from prompttransfer.backbones.base import Backbone
 from tasks.errors import UserError, unknown
 
+LARGEST = 10**9
+"""No count of a recipe is larger."""
 OPTIMIZERS = ("adamw", "adafactor")
 SMALL_WIDTH = 384
 """Backbones narrower than this learn prompts best at a high rate; real checkpoints are wider."""
@@ -50,8 +52,8 @@ class Recipe:
             raise unknown("optimizer", self.optimizer, OPTIMIZERS)
         if not 0 < self.lr < 1e30:  # beyond it a step does not fit float32
             raise UserError(f"learning rate {self.lr}: it must be a number above 0, such as 0.03")
-        if self.weight_decay < 0:
-            raise UserError(f"weight decay {self.weight_decay}: it cannot be negative")
+        if not 0 <= self.weight_decay < 1e30:
+            raise UserError(f"weight decay {self.weight_decay}: it must be a number from 0 on, such as 0.01")
         for field, least in (
             ("steps", 0),
             ("batch", 1),
@@ -59,9 +61,11 @@ class Recipe:
             ("evaluate_every", 1),
             ("patience", 0),
         ):
-            if getattr(self, field) < least:
+            if not least <= getattr(self, field) <= LARGEST:
                 name = field.replace("_", "-")
-                raise UserError(f"--{name} {getattr(self, field)}: it must be at least {least}")
+                raise UserError(
+                    f"--{name} {getattr(self, field)}: it must be at least {least}, at most {LARGEST}"
+                )
 
     def as_dict(self) -> dict[str, Any]:
         """The values, for JSON."""

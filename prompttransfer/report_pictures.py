@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -14,7 +15,9 @@ from matplotlib.figure import Figure
 from analysis.figures import (
     coordinates,
     figure_bytes,
+    heatmap,
     layer_curves,
+    learned,
     learning_curves,
     masking_curves,
     neuron_map,
@@ -25,6 +28,7 @@ from analysis.figures import (
 from analysis.figures.curves import SCRATCH
 from analysis.prediction import BASELINE, Prediction
 from analysis.report import Picture, View
+from analysis.report.matrix import MOST_SHOWN
 from prompttransfer.artifacts import load_prompt
 from prompttransfer.neuron_states import load_all
 from prompttransfer.prompt import Prompt
@@ -68,9 +72,15 @@ def draw_all(
             "The indicator with the highest mean rank correlation; filled points are pairs of one type.",
             lambda: scatter(view.table, tables[best.indicator], types, name=best.indicator, transfer_label=view.name, common=True),
         )  # fmt: skip
+    if max(view.table.shape) > MOST_SHOWN:
+        draw(
+            "Transfer matrix",
+            f"All of it, {view.meaning or view.name}.",
+            lambda: heatmap(view.table, types, value_label=view.name),
+        )
     draw(
         "Map of prompts",
-        "Each point is a prompt, by the main directions of its vectors (PCA).",
+        "Each point is a prompt, by the main directions (PCA) of what the axes name.",
         lambda: _map(prompts, types),
     )
     draw(
@@ -106,21 +116,85 @@ def draw_neurons(folder: RunFolder, types: Mapping[str, str], prefix: str, draw:
 def _map(prompts: Sequence[Prompt], types: Mapping[str, str]) -> Figure | None:
     if len(prompts) < 3 or len({(p.backbone, tuple(p.vectors.shape)) for p in prompts}) > 1:
         return None
-    vectors = torch.stack([p.vectors for p in prompts]).flatten(1).double().numpy()
-    points = pd.DataFrame(coordinates(vectors, "pca", 0), columns=["x", "y"])
-    points["task"] = [p.task for p in prompts]
+    points, what = map_points(prompts, "pca", 0)
     points["type"] = [types.get(p.task, "") for p in prompts]
-    return prompt_map(points, method="PCA")
+    return prompt_map(points, method=what)
+
+
+def map_points(prompts: Sequence[Prompt], method: str, seed: int) -> tuple[pd.DataFrame, str]:
+    """Where prompts lie in the plane (x, y, task), and what the axes are of.
+
+    Prompts of several seeds lie by what training added to their start: by the vectors as they are the map would show
+    the seeds.
+    """
+    vectors = _flat([p.vectors for p in prompts])
+    starts = [None if p.initial is None else _flat([p.initial])[0] for p in prompts]
+    moved = learned(vectors, starts, [p.seed for p in prompts])
+    places = coordinates(vectors if moved is None else moved, method, seed)
+    points = pd.DataFrame(places, columns=["x", "y"])
+    points["task"] = [p.task for p in prompts]
+    name = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}[method]
+    return points, name if moved is None else f"{name} of vectors less their start,"
+
+
+def _flat(vectors: Sequence[torch.Tensor]) -> np.ndarray:
+    return np.asarray(torch.stack(list(vectors)).flatten(1).double().numpy())
+
+
+RECIPE = (
+    "backbone", "revision", "layout", "start", "optimizer", "lr", "weight_decay", "steps", "batch", "length", "evaluate_every",
+    "patience", "precision", "max_length", "aggregation", "label words", "training rows", "rows from",
+)  # fmt: skip
+"""What two runs may differ in beside their seed; `start` is the initialiser of a run from scratch."""
 
 
 def curve_table(prompts: Sequence[Prompt]) -> pd.DataFrame:
-    """The stored learning curves of prompts as one long table; a prompt started from another names it."""
-    rows = []
-    for prompt in prompts:
+    """The stored learning curves of prompts as one long table, with what tells their recipes apart.
+
+    A prompt started from another names it. Two different curves of one task, start, seed and recipe are told apart by
+    the names of the prompts, so that nothing but seeds is ever averaged.
+    """
+    facts = [_recipe_facts(prompt) for prompt in prompts]
+    varied = _varied(prompts, facts)
+    rows: list[tuple[str, str, str, int, int, float]] = []
+    runs: dict[tuple[str, str, str, int], list[Prompt]] = {}
+    for prompt, fact in zip(prompts, facts, strict=True):
         transferred = prompt.initialiser.startswith("prompt:")
         start = Path(prompt.initialiser.removeprefix("prompt:")).name if transferred else SCRATCH
-        rows += [(prompt.task, start, prompt.seed or 0, point.step, point.score) for point in prompt.curve]
-    return pd.DataFrame(rows, columns=["task", "start", "seed", "step", "score"])
+        recipe = ", ".join(f"{name.replace('_', ' ')} {fact[name]}" for name in varied if fact[name])
+        others = runs.setdefault((prompt.task, start, recipe, prompt.seed or 0), [])
+        if any(other.curve == prompt.curve for other in others):
+            continue
+        others.append(prompt)
+        if len(others) > 1:
+            recipe = ", ".join(filter(None, (recipe, f"run {len(others)} ({prompt.name})")))
+        rows += [(prompt.task, start, recipe, prompt.seed or 0, p.step, p.score) for p in prompt.curve]
+    return pd.DataFrame(rows, columns=["task", "start", "recipe", "seed", "step", "score"])
+
+
+def _varied(prompts: Sequence[Prompt], facts: Sequence[Mapping[str, str]]) -> list[str]:
+    """What the runs of some task differ in, as far as it is known of them."""
+    values: dict[tuple[str, str], set[str]] = {}
+    for prompt, fact in zip(prompts, facts, strict=True):
+        for name in RECIPE:
+            values.setdefault((prompt.task, name), set()).update(filter(None, [fact[name]]))
+    return [name for name in RECIPE if any(len(values[task, name]) > 1 for task in {p.task for p in prompts})]
+
+
+def _recipe_facts(prompt: Prompt) -> dict[str, str]:
+    """RECIPE of a prompt as text, empty where it is not known."""
+    known = {
+        **prompt.settings,
+        "backbone": prompt.backbone,
+        "revision": prompt.revision,
+        "layout": prompt.layout,
+    }
+    known["length"] = prompt.length
+    known["start"] = "" if prompt.initialiser.startswith("prompt:") else prompt.initialiser
+    known["label words"] = " ".join(f"{label}={word}" for label, word in prompt.words.items())
+    known["training rows"] = prompt.data.get("train")
+    known["rows from"] = prompt.data.get("source")
+    return {name: "" if known.get(name) is None else str(known[name]) for name in RECIPE}
 
 
 def _curves(prompts: Sequence[Prompt], types: Mapping[str, str], prefix: str) -> Figure | None:
@@ -132,6 +206,9 @@ def _curves(prompts: Sequence[Prompt], types: Mapping[str, str], prefix: str) ->
         table[column] = table[column].str.removeprefix(prefix)
     starts = [start for start in dict.fromkeys(table["start"]) if start != SCRATCH]
     if len(starts) > MANY_STARTS:
+        table["seed"] = (
+            table["start"] + " " + table["seed"].astype(str)
+        )  # what is averaged is no longer seeds alone
         kinds = {s: types.get(s) or types.get(re.sub(r"-s\d+$", "", s)) for s in starts}
         table["start"] = [
             start if start == SCRATCH else "same type" if kinds[start] == types.get(task) else "another type"

@@ -8,7 +8,7 @@ is analysis/report.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,6 +21,7 @@ from analysis.prediction import Prediction, predict
 from analysis.report import ReportData, View, render_report
 from projectors.artifacts import read_record as read_projector
 from prompttransfer.artifacts import load_prompt
+from prompttransfer.calls import Call
 from prompttransfer.files import write_text
 from prompttransfer.prompt import Prompt
 from prompttransfer.report_commands import commands
@@ -36,23 +37,26 @@ from prompttransfer.run_folder import (
 from tasks.catalog import all_tasks
 
 PAGE = "report.html"
+MOST_PREDICTED = 200
+"""Tasks over which indicators are judged on the page; the draws of more take minutes."""
 CONTROLS = ("own prompt", "projected", "projected, validated step")
 """Rows of a projector's table that are no controls."""
 
 
 def write_report(run: Path, output: Path | None = None, *, title: str = "") -> Path:
     """Write the page of a run beside its folders (or to `output`), whole or not at all."""
-    page = render_report(collect(run, title=title))
+    page = render_report(collect(run, title=title, output=output))
     path = output or run / PAGE
     write_text(path, page)
     return path
 
 
-def collect(run: Path, *, title: str = "") -> ReportData:
+def collect(run: Path, *, title: str = "", output: Path | None = None) -> ReportData:
     """Everything of a run that the page shows; UserError where the folder has no matrix, or a file is damaged."""
-    folder = find_run(run)
-    full = read_transfer(folder.matrix)
-    folder, prompts = of_the_matrix(folder, full)
+    whole = find_run(run)
+    full = read_transfer(whole.matrix)
+    every = {path: load_prompt(path) for path in whole.prompts}
+    folder, prompts = of_the_matrix(whole, full, every)
     prefix = shared_prefix(full.raw.targets)
     record, shown = without_prefix(full, prefix), [_short_prompt(prompt, prefix) for prompt in prompts]
     labels = row_labels(record)
@@ -66,6 +70,8 @@ def collect(run: Path, *, title: str = "") -> ReportData:
     cross, controls = cross_model(folder, notes)
     if seeds is None and len({p.seed for p in prompts}) <= 1 and not record.tuned:
         notes.append("One seed: differences here are not evidence; train with several --seeds for a spread.")
+    page = Call(verb="report").with_options(run=run, output=output, title=title or None)
+    again = commands(folder, full, every, page, notes)
     return ReportData(
         title=title or f"Prompt transfer on {record.backbone or run.resolve().name}",
         views=views,
@@ -80,7 +86,7 @@ def collect(run: Path, *, title: str = "") -> ReportData:
         cross_model_controls=controls,
         facts=facts(folder, record, shown),
         environment=record.versions,
-        commands=commands(folder, full, prompts),
+        commands=again,
         notes=tuple(notes),
     )
 
@@ -106,9 +112,10 @@ def _short_prompt(prompt: Prompt, prefix: str) -> Prompt:
     return replace(prompt, name=prompt.name.removeprefix(prefix), task=prompt.task.removeprefix(prefix))
 
 
-def of_the_matrix(folder: RunFolder, record: TransferRecord) -> tuple[RunFolder, list[Prompt]]:
+def of_the_matrix(
+    folder: RunFolder, record: TransferRecord, prompts: Mapping[Path, Prompt]
+) -> tuple[RunFolder, list[Prompt]]:
     """The run with the prompts of the matrix's backbone alone: those of a projector's other side are not its sources."""
-    prompts = {path: load_prompt(path) for path in folder.prompts}
     kept = {path: prompt for path, prompt in prompts.items() if prompt.backbone == record.backbone} or prompts
     return replace(folder, prompts=tuple(kept)), list(kept.values())
 
@@ -193,9 +200,9 @@ def read_indicators(
     for name, path in folder.indicators.items():
         table = read_square(path).rename(index=label, columns=label)
         tables[name] = table.groupby(level=0, sort=False).mean().T.groupby(level=0, sort=False).mean().T
-    if folder.layer_indicators:
+    if folder.layer_files:
         notes.append(
-            f"{folder.layer_indicators} overlaps over some layers only are not in the table: compare them with correlate."
+            f"{len(folder.layer_files)} overlaps over some layers only are not in the table: compare them with correlate."
         )
     return tables
 
@@ -226,8 +233,14 @@ def answer(
         else:
             others.append(name)
     if others:
-        notes.append(f"Left out, as they name no two tasks of the matrix on both sides: {', '.join(others)}.")
+        notes.append(f"Left out, as they name no two tasks of the matrix on both sides: {few(others, ', ')}.")
     if not rows or not usable:
+        return ()
+    if len(rows) > MOST_PREDICTED:
+        notes.append(
+            f"Whether indicators predict transfer is not on this page for {len(rows):,} tasks (at most {MOST_PREDICTED}): "
+            "ask `prompttransfer correlate`."
+        )
         return ()
     typed = all(column in types for column in transfer.columns)
     return predict(transfer, usable, types if typed else None, metrics=metrics, seeds=seeds, common=True)
@@ -268,24 +281,31 @@ def facts(folder: RunFolder, record: TransferRecord, prompts: Sequence[Prompt]) 
         "scored on": record.split,
         "test rows": _rows(raw),
         "metrics": ", ".join(dict.fromkeys(raw.metrics)),
-        "data": "; ".join(data),
+        "data": few(data),
         "seeds of tuned runs": ", ".join(str(s) for s in sorted({pair.seed for pair in record.tuned})),
     }
     if prompts:
-        found["recipe"] = "; ".join(dict.fromkeys(map(_recipe, prompts)))
+        found["recipe"] = few(dict.fromkeys(map(_recipe, prompts)))
         found["layout"] = ", ".join(dict.fromkeys(p.layout for p in prompts))
         found["seeds"] = ", ".join(str(s) for s in sorted({p.seed for p in prompts if p.seed is not None}))
         words = (
             f"{p.task}: " + ", ".join(f"{k} = {v}" for k, v in p.words.items()) for p in prompts if p.words
         )
-        found["label words"] = "; ".join(dict.fromkeys(words))
+        found["label words"] = few(dict.fromkeys(words))
     return {name: text for name, text in found.items() if text}
 
 
 def _rows(raw: MatrixRecord) -> str:
     if len(set(raw.rows)) == 1 and len(raw.rows) > 1:
         return f"{raw.rows[0]} of each target"
-    return ", ".join(f"{target} {count}" for target, count in zip(raw.targets, raw.rows, strict=False))
+    return few([f"{target} {count}" for target, count in zip(raw.targets, raw.rows, strict=False)], ", ")
+
+
+def few(texts: Iterable[str], between: str = "; ", most: int = 40) -> str:
+    """Texts in a row, of very many the first and how many more there are."""
+    found = list(texts)
+    more = f"{between}and {len(found) - most:,} more" if len(found) > most else ""
+    return between.join(found[:most]) + more
 
 
 def _recipe(prompt: Prompt) -> str:

@@ -7,8 +7,10 @@ target's training starts, with the target's own run from scratch beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import stdev
 from typing import Any
 
 import torch
@@ -24,10 +26,13 @@ from prompttransfer.calibration import (
 )
 from prompttransfer.evaluation import Score, encode_task, evaluate_bank
 from prompttransfer.layouts import find_layout
-from prompttransfer.matrix import REFERENCE_ROWS, TransferMatrix, random_like
+from prompttransfer.matrix import REFERENCE_ROWS, TransferMatrix
 from prompttransfer.prompt import Prompt, bank, check_runs_on
+from prompttransfer.random_prompts import random_draws, random_like
 from prompttransfer.recipes import Recipe
+from prompttransfer.speedups import Range, speed_up
 from prompttransfer.training import (
+    CONVERGED,
     Job,
     Trained,
     TrainingOptions,
@@ -39,8 +44,6 @@ from tasks.errors import UserError
 from tasks.loading import Splits
 from tasks.task import Task
 
-RANDOM_DRAWS = 3
-
 
 @dataclass(frozen=True)
 class Target:
@@ -48,6 +51,12 @@ class Target:
 
     task: Task
     splits: Splits
+    seeded: Mapping[int, Splits] = field(default_factory=dict)
+    """Seed -> the splits of runs of that seed, with the same test rows; `splits` for those that are not here."""
+
+    def rows(self, seed: int) -> Splits:
+        """The splits of a run of this seed."""
+        return self.seeded.get(seed, self.splits)
 
 
 def zero_shot(
@@ -65,13 +74,15 @@ def zero_shot(
     """Every prompt on the test split of every target, and the reference rows beneath.
 
     With a `calibration` the matrix has a second one of calibrated scores (`.calibrated`), from the same passes; the row
-    `no prompt, calibrated` is there in any case (by the mean over training rows where nothing else is asked for). The random row is the mean over three draws at the mean norm of the sources. Raises UserError for a prompt that
-    does not run on this backbone, or prompts of different length or layout.
+    `no prompt, calibrated` is there in any case (by the mean over training rows where nothing else is asked for). The
+    random row is the mean over random prompts at the sources' own norms, whose spread is kept beside it. Raises
+    UserError for a prompt that does not run on this backbone, or prompts of different length or layout.
     """
     layout = common_layout(backbone, prompts, other_layout=other_layout)
     sources = bank(prompts)
-    noise = random_like(list(sources), draws=RANDOM_DRAWS, seed=seed)
+    noise = random_like(sources, random_draws(len(prompts)), torch.Generator().manual_seed(seed))
     columns: list[list[float]] = []
+    spread: list[list[float]] = []
     second: list[list[float]] = []
     metrics, counts, impossible, written = [], [], {}, {}
     chosen = calibration or Calibration(TRAIN_MEAN, seed=seed)
@@ -86,6 +97,7 @@ def zero_shot(
             impossible[target.task.name] = str(error)
             columns.append([float("nan")] * (len(prompts) + len(REFERENCE_ROWS)))
             second.append(columns[-1])
+            spread.append([float("nan")] * 2)
             continue
         encoded = encode_task(
             backbone,
@@ -104,6 +116,7 @@ def zero_shot(
             backbone, torch.cat([sources, noise]), encoded, inputs if calibration else None
         )
         columns.append(_column(scores, bare, len(prompts)))
+        spread.append([_spread(found, len(prompts)) for found in (scores, calibrated)])
         second.append(_column(calibrated, bare, len(prompts)))
         if inputs is None:
             written[target.task.name] = NO_WORDS
@@ -115,6 +128,8 @@ def zero_shot(
         metrics=tuple(metrics),
         rows=tuple(counts),
         impossible=impossible,
+        random_spread=tuple(each for each, _ in spread),
+        random_draws=len(noise),
         calibration=str(chosen),
     )
     if calibration is None:
@@ -125,6 +140,7 @@ def zero_shot(
             matrix,
             values=torch.tensor(second, dtype=torch.float64).T.contiguous(),
             meaning="calibrated",
+            random_spread=tuple(each for _, each in spread),
             impossible={**impossible, **written},
         ),
     )
@@ -143,10 +159,12 @@ def common_layout(backbone: Backbone, prompts: Sequence[Prompt], *, other_layout
         check_runs_on(
             prompt,
             backbone=backbone.name,
+            revision=backbone.revision,
             width=backbone.width,
             family=backbone.family,
             layout=layout,
             other_layout=other_layout,
+            other_backbone=backbone.takes_any,
         )
     return layout
 
@@ -163,6 +181,16 @@ def _column(scores: Sequence[Score] | None, bare: tuple[Score, Score | None], pr
         sum(noise) / len(noise),
         raw.chance,
     ]
+
+
+def _spread(scores: Sequence[Score] | None, prompts: int) -> float:
+    """The standard deviation of the random prompts behind the others; NaN where nothing was scored."""
+    return stdev(score.value for score in scores[prompts:]) if scores else float("nan")
+
+
+LEARNED, DID_NOT_LEARN, NOTHING_TO_LEARN = "learned", "did not learn", "scratch learned nothing"
+OUTCOMES = (LEARNED, DID_NOT_LEARN, NOTHING_TO_LEARN)
+"""A run from a source has learned if its best validation score is at least 99 % of that of the run from scratch."""
 
 
 @dataclass(frozen=True)
@@ -184,32 +212,61 @@ class TunedPair:
     """Steps to convergence (99 % of the run's best validation score) from the source."""
     scratch_steps: int
     reach_steps: int | None
-    """Steps from the source to the validation score at which the scratch run converged; None if never."""
+    """Steps from the source to 99 % of the scratch run's best validation score; None if never."""
     evaluate_every: int
+    tuned_best: float
+    """Best validation score from the source."""
+    scratch_best: float
+    tuned_last: int
+    """The last step at which the run from the source was evaluated."""
+
+    @property
+    def outcome(self) -> str:
+        """What came of the pair: one of OUTCOMES; only runs that learned have a convergence speed-up."""
+        if self.scratch_steps == 0:
+            return NOTHING_TO_LEARN
+        return LEARNED if self.tuned_best >= CONVERGED * self.scratch_best else DID_NOT_LEARN
+
+    @property
+    def convergence(self) -> Range | None:
+        """What is known of the scratch steps over the tuned steps to convergence (Su et al. 2022, section 5).
+
+        None unless the run learned: one that is flat has its best score at step 0, and has not sped anything up.
+        """
+        if self.outcome != LEARNED:
+            return None
+        return self._range(self.tuned_steps)
+
+    @property
+    def comparable(self) -> Range | None:
+        """What is known of the scratch steps over the steps from the source to the same score; None as `outcome` says.
+
+        A run that never gets there is a range as well: it would have needed more steps than it had.
+        """
+        return self._range(self.reach_steps)
+
+    def _range(self, steps: int | None) -> Range | None:
+        return speed_up(self.scratch_steps, steps, every=self.evaluate_every, last=self.tuned_last)
 
     @property
     def convergence_speedup(self) -> float | None:
-        """Scratch steps over tuned steps to convergence (Su et al. 2022, section 5).
+        """Scratch steps over tuned steps to convergence, as they were looked at; one number within `convergence`.
 
         A tuned run that has converged at step 0 counts as one evaluation interval, so the value is then a lower bound.
-        None when the scratch run never got better than at step 0: it learned nothing that could be sped up.
         """
-        if self.scratch_steps == 0:
+        if self.convergence is None:
             return None
         return self.scratch_steps / max(self.tuned_steps, self.evaluate_every)
 
     @property
     def comparable_speedup(self) -> float | None:
-        """Scratch steps over the steps from the source to the same score; None if it was never reached.
-
-        None also when the scratch run never got better than at step 0.
-        """
-        if self.reach_steps is None or self.scratch_steps == 0:
+        """Scratch steps over the steps from the source to the same score; None if it was never reached."""
+        if self.reach_steps is None or self.comparable is None:
             return None
         return self.scratch_steps / max(self.reach_steps, self.evaluate_every)
 
     def as_dict(self) -> dict[str, Any]:
-        """For CSV and JSON."""
+        """For CSV and JSON; an end of a range that is infinite is None."""
         return {
             "source": self.source,
             "target": self.target,
@@ -221,9 +278,21 @@ class TunedPair:
             "steps_to_converge_from_source": self.tuned_steps,
             "steps_to_converge_from_scratch": self.scratch_steps,
             "steps_to_scratch_score": self.reach_steps,
+            "best_validation_from_source": self.tuned_best,
+            "best_validation_from_scratch": self.scratch_best,
+            "last_step_from_source": self.tuned_last,
+            "evaluate_every": self.evaluate_every,
+            "outcome": self.outcome,
+            **_ends("convergence", self.convergence),
+            **_ends("comparable", self.comparable),
             "convergence_speedup": self.convergence_speedup,
             "comparable_speedup": self.comparable_speedup,
         }
+
+
+def _ends(name: str, found: Range | None) -> dict[str, float | None]:
+    low, high = (found.low, found.high) if found else (None, None)
+    return {f"{name}_low": low, f"{name}_high": None if high == math.inf else high}
 
 
 @dataclass(frozen=True)
@@ -289,13 +358,13 @@ def tune(
 def _tuning_jobs(prompts: Sequence[Prompt], target: Target, seed: int, scratch_initialiser: str) -> list[Job]:
     """The scratch run of a target first, then one run a source."""
     task = target.task
-    scratch = Job(task, target.splits, seed, scratch_initialiser, name=f"{task.name}-scratch-s{seed}")
+    scratch = Job(task, target.rows(seed), seed, scratch_initialiser, name=f"{task.name}-scratch-s{seed}")
     return [
         scratch,
         *(
             Job(
                 task,
-                target.splits,
+                target.rows(seed),
                 seed,
                 f"prompt:{source.name}",
                 name=f"{source.name}-to-{task.name}-s{seed}",
@@ -343,8 +412,7 @@ def tuned_pair(
 ) -> TunedPair:
     """A run from a source beside the run from scratch of the same task and seed; both have their test scores."""
     curve, other = scratch.curve, tuned.curve
-    converged = convergence_step(curve)
-    wanted = next(point.score for point in curve if point.step == converged)
+    best = max(point.score for point in curve)
     return TunedPair(
         source=source,
         target=tuned.task,
@@ -354,7 +422,10 @@ def tuned_pair(
         scratch=scratch.scores["test"][metric],
         chance=scratch.scores["test"]["chance"],
         tuned_steps=convergence_step(other),
-        scratch_steps=converged,
-        reach_steps=first_step_at(other, wanted),
+        scratch_steps=convergence_step(curve),
+        reach_steps=first_step_at(other, CONVERGED * best),
         evaluate_every=evaluate_every,
+        tuned_best=max(point.score for point in other),
+        scratch_best=best,
+        tuned_last=other[-1].step,
     )

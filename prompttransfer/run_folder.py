@@ -94,7 +94,7 @@ class RunFolder:
     tuned_prompts: tuple[Path, ...] = ()
     indicators: Mapping[str, Path] = field(default_factory=dict)
     """Name -> square CSV."""
-    layer_indicators: int = 0
+    layer_files: tuple[Path, ...] = ()
     """CSVs over some layers only, which are left to `plot layers` and `correlate`."""
     states: tuple[Path, ...] = ()
     masking: tuple[Path, ...] = ()
@@ -117,7 +117,7 @@ def find_run(root: Path) -> RunFolder:
         prompts=tuple(path for path in prompts if path not in tuned),
         tuned_prompts=tuple(tuned),
         indicators=_named(whole, root),
-        layer_indicators=len(squares) - len(whole),
+        layer_files=tuple(path for path in squares if path not in whole),
         states=tuple(
             path for path in files if path.suffix == ".safetensors" and path.name.startswith("states")
         ),

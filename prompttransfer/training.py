@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from prompttransfer import signals
 from prompttransfer.backbones.base import Backbone, Row
 from prompttransfer.data import BankData
 from prompttransfer.evaluation import EncodedTask, encode_task
+from prompttransfer.files import disk_errors
 from prompttransfer.initialisers import initial_vectors
 from prompttransfer.layouts import Layout, find_layout
 from prompttransfer.processes import quiet_lightning
@@ -53,6 +55,12 @@ class Job:
     """Initial vectors that are at hand already; `initialiser` then only says what they are."""
     lr: float | None = None
     """A learning rate of its own; None takes the recipe's."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise UserError(
+                f"seed {self.seed} of {self.name or self.task.name!r}: give one from 0 to 2^63 - 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,7 @@ def train_prompts(
     encode = RowEncoder(backbone, recipe.length, place, max_length, aggregation)
     train_rows = [encode.train(job) for job in jobs]
     validation = [encode.validation(job) for job in jobs]
-    initial = [_initial(backbone, job, recipe) for job in jobs]
+    initial = [starting_vectors(backbone, job, recipe) for job in jobs]
     processes = backbone.processes
     progress = options.progress if processes.first else None
     state_file, key = None, ""
@@ -125,7 +133,6 @@ def train_prompts(
         key = _fingerprint(backbone, jobs, recipe, layout, train_rows, initial)
     if options.state_folder is not None:
         state_file = options.state_folder / f".training-{key}.safetensors"
-    recipes = [recipe if job.lr is None else replace(recipe, lr=job.lr) for job in jobs]
     module = PromptBank(
         backbone,
         initial,
@@ -133,7 +140,7 @@ def train_prompts(
         recipe,
         state_file,
         progress,
-        rates=[own.lr for own in recipes],
+        rates=[own_recipe(job, recipe).lr for job in jobs],
     )
     resumed = module.resume()
     processes.agree(
@@ -151,14 +158,12 @@ def train_prompts(
         _fit(module, data, options, key)
     if backbone.digest() != frozen:
         raise MachineError("the frozen backbone changed during training: this is a bug, please report it")
-    settings = {
-        "precision": str(backbone.dtype).removeprefix("torch."),
-        "max_length": max_length,
-        "bank": len(jobs),
-    }
+    origins = origins_of(
+        backbone, jobs, recipe, layout=layout, max_length=max_length, aggregation=aggregation
+    )
     results = [
-        _finish(backbone, job, state, start, layout, {**own.as_dict(), **settings}, aggregation)
-        for job, state, start, own in zip(jobs, module.states, initial, recipes, strict=True)
+        _finish(job, state, start, origin)
+        for job, state, start, origin in zip(jobs, module.states, initial, origins, strict=True)
     ]
     if state_file is not None and processes.first:
         options.state_files.append(state_file)
@@ -181,7 +186,11 @@ def bank_data(
     )
 
 
-def convergence_step(curve: Sequence[CurvePoint], share: float = 0.99) -> int:
+CONVERGED = 0.99
+"""The share of its best validation score at which a run counts as converged."""
+
+
+def convergence_step(curve: Sequence[CurvePoint], share: float = CONVERGED) -> int:
     """First evaluated step whose validation score is at least `share` of the run's best.
 
     The paper's criterion was not published; this one is ours and is named wherever a speed-up is shown.
@@ -239,7 +248,62 @@ class RowEncoder:
         return self._done[key]
 
 
-def _initial(backbone: Backbone, job: Job, recipe: Recipe) -> Tensor:
+def own_recipe(job: Job, recipe: Recipe) -> Recipe:
+    """The recipe of a bank with a job's own learning rate."""
+    return recipe if job.lr is None else replace(recipe, lr=job.lr)
+
+
+def origins_of(
+    backbone: Backbone,
+    jobs: Sequence[Job],
+    recipe: Recipe,
+    *,
+    layout: str = "prompt-first",
+    max_length: int | None = None,
+    aggregation: str | None = None,
+) -> list[dict[str, Any]]:
+    """What the prompts of a bank will say of where they come from, known before the first step.
+
+    The same origin and the same initial vectors give the same prompt; its vectors, scores and curve are the result.
+    """
+    common = {
+        "precision": str(backbone.dtype).removeprefix("torch."),
+        "max_length": max_length,
+        "bank": len(jobs),
+        "aggregation": aggregation,
+    }
+    found = []
+    for job in jobs:
+        answers = backbone.answers(job.task, aggregation)
+        splits = job.splits
+        found.append(
+            {
+                "task": job.task.name,
+                "name": job.name or job.task.name,
+                "backbone": backbone.name,
+                "revision": backbone.revision,
+                "family": backbone.family,
+                "layout": layout,
+                "seed": job.seed,
+                "initialiser": job.initialiser,
+                "words": answers.mapping if answers else {},
+                "settings": {**own_recipe(job, recipe).as_dict(), **common},
+                "data": {
+                    "source": splits.source,
+                    "revision": splits.revision,
+                    "train": len(splits.train),
+                    "validation": len(splits.validation),
+                    "test": len(splits.test),
+                    "split_seed": splits.seed,
+                    **kept_of(job.task),
+                },
+            }
+        )
+    return found
+
+
+def starting_vectors(backbone: Backbone, job: Job, recipe: Recipe) -> Tensor:
+    """[length, width] what a job starts from; UserError where vectors at hand have another shape."""
     if job.vectors is None:
         return initial_vectors(job.initialiser, backbone, job.task, length=recipe.length, seed=job.seed)
     wanted = (recipe.length, backbone.width)
@@ -294,18 +358,22 @@ def _fit(module: PromptBank, data: BankData, options: TrainingOptions, key: str)
                 state.ended = "steps"
         return
     processes, device = module.backbone.processes, module.backbone.device
-    on_gpu = device.type == "cuda"
-    named = on_gpu and processes.count == 1 and device.index is not None
+    on_gpu, alone = device.type == "cuda", processes.count == 1
+    named = on_gpu and alone and device.index is not None
     loggers = options.loggers
     if callable(loggers):
         loggers = loggers(key) if processes.first else ()
-    with quiet_lightning(), _interrupts_as_they_are():
+    place = options.state_folder or Path()  # where a logger writes too
+    with quiet_lightning(), disk_errors(place), _interrupts_as_they_are():
         trainer = Trainer(
             callbacks=[_OwnSignals()],
             accelerator="cuda" if on_gpu else "cpu",
             devices=[device.index] if named else processes.placement.devices,
             num_nodes=processes.placement.nodes,
             strategy=DDPStrategy() if processes.count > 1 else "auto",
+            plugins=[LightningEnvironment()]
+            if alone
+            else None,  # a cluster's variables are not about this process
             use_distributed_sampler=False,  # the rows of a step are shared out by BankData
             max_epochs=left,
             reload_dataloaders_every_n_epochs=1,
@@ -341,39 +409,13 @@ def _interrupts_as_they_are() -> Iterator[None]:
         raise
 
 
-def _finish(
-    backbone: Backbone,
-    job: Job,
-    state: PromptState,
-    initial: Tensor,
-    layout: str,
-    settings: dict[str, Any],
-    aggregation: str | None,
-) -> Trained:
-    answers = backbone.answers(job.task, aggregation)
+def _finish(job: Job, state: PromptState, initial: Tensor, origin: dict[str, Any]) -> Trained:
     best = max(state.curve, key=lambda point: point.score)
     prompt = Prompt(
         vectors=state.best.cpu().contiguous(),
         initial=initial,
-        task=job.task.name,
-        name=job.name or job.task.name,
-        backbone=backbone.name,
-        revision=backbone.revision,
-        family=backbone.family,
-        layout=layout,
-        seed=job.seed,
-        initialiser=job.initialiser,
-        words=answers.mapping if answers else {},
-        settings={**settings, "aggregation": aggregation},
-        data={
-            "source": job.splits.source,
-            "revision": job.splits.revision,
-            "train": len(job.splits.train),
-            "validation": len(job.splits.validation),
-            "test": len(job.splits.test),
-            **kept_of(job.task),
-        },
         scores={"validation": {job.task.metric: best.score, "step": state.best_step}},
         curve=tuple(state.curve),
+        **origin,
     )
-    return Trained(replace(prompt), state.ended or "steps", state.steps)
+    return Trained(prompt, state.ended or "steps", state.steps)

@@ -33,9 +33,11 @@ from projectors.report import (
     GROUPS,
     Bench,
     Cell,
+    Draw,
     Entry,
     carry,
     for_every_task,
+    random_sources,
     relatives,
     score_conditions,
     summarise,
@@ -219,10 +221,10 @@ def control_cells(bench: Bench, material: Material, options: Options) -> list[Ce
     """The conditions that no recipe changes: own prompts, constants, random prompts, no prompt."""
     plan = plan_for()
     constants = [tuned_constant(material, seeded(plan, seed)) for seed in options.seeds]
-    shared = for_every_task(bench, [], material.pairs, constants, draws=3)
+    shared = for_every_task(bench, material.pairs, constants)
     cells = []
     for name in bench.source:
-        own = [(prompt.seed or 0, prompt.vectors) for prompt in bench.target[name]]
+        own = [Draw(prompt.seed or 0, prompt.vectors) for prompt in bench.target[name]]
         conditions = {"own prompt": own, "same type in target": relatives(bench, name), **shared}
         cells += score_conditions(bench, name, {key: value for key, value in conditions.items() if value})
     return cells
@@ -242,11 +244,11 @@ def measure_way(
         for seed, fit in zip(options.seeds, fits, strict=True)
     ]  # fmt: skip
     carried = carry(projectors, bench.source)
-    noise = for_every_task(bench, projectors, (), (), draws=3)["random source"]
+    noise = random_sources(projectors, bench.source)
     cells = [
         cell
         for task in bench.source
-        for cell in score_conditions(bench, task, {"projected": carried[task], "random source": noise})
+        for cell in score_conditions(bench, task, {"projected": carried[task], "random source": noise[task]})
     ]
     inputs = probes({task: torch.stack([p.vectors for p in ps]) for task, ps in prompts.source.items()})
     each = {

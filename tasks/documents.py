@@ -89,14 +89,14 @@ def decode(data: bytes, source: str) -> str:
 # JSON ------------------------------------------------------------------------------------------------------------
 
 
-def read_json(path: Path, what: str) -> Any:
-    """The value of a JSON file."""
-    return parse_json(read_bytes(path, what), f"{what} {path}")
+def read_json(path: Path, what: str, *, any_number: bool = False) -> Any:
+    """The value of a JSON file; see `parse_json` for `any_number`."""
+    return parse_json(read_bytes(path, what), f"{what} {path}", any_number=any_number)
 
 
-def read_json_object(path: Path, what: str) -> dict[str, Any]:
+def read_json_object(path: Path, what: str, *, any_number: bool = False) -> dict[str, Any]:
     """The value of a JSON file that must be an object."""
-    value = read_json(path, what)
+    value = read_json(path, what, any_number=any_number)
     if not isinstance(value, dict):
         raise UserError(f"{what} {path} holds a {type(value).__name__}: it must be a JSON object {{...}}")
     return value
@@ -105,7 +105,7 @@ def read_json_object(path: Path, what: str) -> dict[str, Any]:
 def parse_json(data: bytes | str, source: str, *, any_number: bool = False) -> Any:
     """The value of JSON text; UserError for anything but plain JSON: NaN, a key twice, nesting beyond DEEPEST.
 
-    With `any_number` also NaN, infinity and whole numbers beyond LARGEST, which people's rows and our own losses have.
+    With `any_number` also NaN, infinity and whole numbers beyond LARGEST, which people's rows, the settings of models and our own losses have.
     """
     text = decode(data, source) if isinstance(data, bytes) else data
 

@@ -7,6 +7,7 @@ traceback; a Python caller catches the exception.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -36,3 +37,21 @@ def unknown(kind: str, name: str, available: Iterable[str]) -> UserError:
     close = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
     hint = next((f" did you mean {n!r}?" for n in names if close and n.lower() == close[0]), "")
     return UserError(f"unknown {kind} {name!r}:{hint} available: {', '.join(names)}")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's and NumPy's own, torch's on a CPU or GPU, the system's."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    said = str(error).lower()
+    return isinstance(error, (RuntimeError, OSError)) and any(words in said for words in _NO_MEMORY)
+
+
+_NO_MEMORY = (
+    "out of memory",
+    "allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "cuda_error_alloc",
+    "alloc_failed",
+)

@@ -1,7 +1,8 @@
 """Three disjoint splits of a task, wherever its rows come from.
 
 By rule: official validation data is the **test** split and is never used to choose anything; a seeded part of train
-is the **validation** split, which selects checkpoints. Sources: a local folder (`data`), a task's own folder, the
+is the **validation** split, which selects checkpoints. A run of another seed has another validation split, so that a
+spread over seeds is not that of one lucky draw; the test rows are the same for all. Sources: a local folder (`data`), a task's own folder, the
 embedded world, the hub. What was loaded, and which revision, is part of the value.
 """
 
@@ -22,6 +23,9 @@ from tasks.task import Example, Task, describe_source
 VALIDATION_SHARE = 0.1
 VALIDATION_ROWS = 500
 """The validation split has a tenth of train, at most this many rows, at least one."""
+LEAST_VALIDATION = 32
+"""A limit of training rows makes the validation split smaller too: a ninth of the limit (a tenth of all labels that
+are seen), but not less than this, below which it chooses almost at random, and never more than the limit."""
 
 
 class Rows(Protocol):
@@ -41,6 +45,8 @@ class Splits:
     test: tuple[Example, ...]
     source: str
     revision: str
+    seed: int = 0
+    """What drew the validation rows, and the training rows under a limit."""
 
     def __post_init__(self) -> None:
         for name in ("train", "validation", "test"):
@@ -61,26 +67,52 @@ def load_splits(
     """Load the three splits of a task.
 
     `data` is a folder that holds `<task>/train.jsonl` and `<task>/validation.jsonl`; it goes before every other
-    source but a folder of the task's own that is there. `seed` chooses the validation rows, and the rows that a limit keeps; limits are drawn at random because
-    many data sets are sorted by label. Order within a split is the source's.
+    source but a folder of the task's own that is there. `seed` chooses the validation rows, and the training rows that a
+    limit keeps; limits are drawn at random because many data sets are sorted by label. Limited test rows do not depend
+    on it. Order within a split is the source's.
     """
+    return load_seeded(task, [seed], data=data, limit_train=limit_train, limit_test=limit_test)[seed]
+
+
+def load_seeded(
+    task: Task,
+    seeds: Sequence[int],
+    *,
+    data: Path | None = None,
+    limit_train: int | None = None,
+    limit_test: int | None = None,
+) -> dict[int, Splits]:
+    """Seed -> the splits that it draws; the source is read once, and all have the same test rows."""
     for name, limit in (("train", limit_train), ("test", limit_test)):
         if limit is not None and limit < 1:
             raise UserError(f"limit of {limit} {name} rows: give at least 1, or no limit")
     rows, source, revision = _read(task, Path(data) if data is not None else None)
-    validation, train = divide(rows["train"], seed, limit_train, source)
-    return Splits(train, validation, sample(rows["test"], seed, limit_test), source, revision)
+    test = sample(rows["test"], 0, limit_test)
+    found = {}
+    for seed in dict.fromkeys(seeds):
+        validation, train = divide(rows["train"], seed, limit_train, source)
+        found[seed] = Splits(train, validation, test, source, revision, seed)
+    return found
 
 
-def validation_size(rows: int) -> int:
-    """How many of the training rows become the validation split: a tenth, at most 500, at least 1."""
-    return max(1, min(int(rows * VALIDATION_SHARE), VALIDATION_ROWS))
+def validation_size(rows: int, limit: int | None = None) -> int:
+    """How many of the training rows become the validation split: a tenth, at most 500, at least 1.
+
+    With a limit of n training rows: a ninth of n, at least 32, at most n, and never more than without a limit.
+    """
+    whole = max(1, min(int(rows * VALIDATION_SHARE), VALIDATION_ROWS))
+    if limit is None:
+        return whole
+    return min(whole, limit, max(LEAST_VALIDATION, limit // 9))
 
 
 def divide(
     rows: Rows, seed: int, limit: int | None, source: str
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """The validation and the train split of the training rows, disjoint, by one seeded shuffle."""
+    """The validation and the train split of the training rows, disjoint, by one seeded shuffle.
+
+    The rows of a smaller limit are among those of a larger one, in both splits, and no row is ever in both.
+    """
     size = validation_size(len(rows))
     wanted = None if limit is None else size + limit
     order = list(_shuffled(rows, seed, wanted))
@@ -88,7 +120,7 @@ def divide(
         raise UserError(
             f"{source} has {len(order)} training row(s): at least 2 are needed, since a part becomes the validation split"
         )
-    return _in_order(order[:size]), _in_order(order[size:])
+    return _in_order(order[: validation_size(len(rows), limit)]), _in_order(order[size:])
 
 
 def sample(rows: Rows, seed: int, limit: int | None) -> tuple[Example, ...]:

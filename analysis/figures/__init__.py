@@ -4,7 +4,7 @@ from analysis.figures.curves import layer_curves, learning_curves, masking_curve
 from analysis.figures.heatmap import heatmap
 from analysis.figures.neuron_map import neuron_map, overlap_by_layer
 from analysis.figures.projector_table import projector_table
-from analysis.figures.prompt_map import coordinates, prompt_map
+from analysis.figures.prompt_map import coordinates, learned, prompt_map
 from analysis.figures.scatter import scatter
 from analysis.figures.style import FORMATS, figure_bytes, figure_style
 
@@ -15,6 +15,7 @@ __all__ = [
     "figure_style",
     "heatmap",
     "layer_curves",
+    "learned",
     "learning_curves",
     "masking_curves",
     "neuron_map",

@@ -11,12 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
 from analysis.figures.style import INK, MUTED, RULE
 
 COLOURS: Colormap = sns.color_palette("YlGnBu", as_cmap=True)  # darker is more, in grey as well
 _LARGEST_WRITTEN = 40  # above this many columns a number no longer fits its cell
+LARGEST_NAMED = 120
+"""Above this many rows or columns a name no longer fits its cell, and the cells are drawn as one image."""
+_PIXELS = 1800  # of an image's side: nine inches of 200 dots
 _EMPTY = "#EFEFEF"
+Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ def choose_scale(body: pd.DataFrame, below: pd.DataFrame) -> Scale:
     values = body.to_numpy(dtype=float)
     everything = np.concatenate([values.ravel(), below.to_numpy(dtype=float).ravel()])
     everything = everything[np.isfinite(everything)]
-    own = np.array([row == column for row in body.index for column in body.columns]).reshape(values.shape)
+    own = np.asarray(body.index, dtype=object)[:, None] == np.asarray(body.columns, dtype=object)[None, :]
     rest = values[np.isfinite(values) & ~own]
     is_one = (
         own.any() and np.allclose(values[own & np.isfinite(values)], 1) and len(rest) and rest.max() < 0.8
@@ -65,8 +70,14 @@ def choose_scale(body: pd.DataFrame, below: pd.DataFrame) -> Scale:
 
 
 def draw_cells(axes: Axes, table: pd.DataFrame, scale: Scale, cell: float) -> None:
-    """Coloured cells of `cell` inches with their values; what cannot be is grey, hatched, with a dash."""
+    """Coloured cells of `cell` inches with their values; what cannot be is grey, hatched, with a dash.
+
+    Too many to be read one by one are one image, in an SVG as well: what cannot be is grey there.
+    """
     values = table.to_numpy(dtype=float)
+    if max(values.shape) > LARGEST_NAMED:
+        _draw_image(axes, values, scale)
+        return
     sns.heatmap(
         table, ax=axes, cmap=COLOURS, vmin=scale.low, vmax=scale.high, cbar=False, linewidths=0.4, linecolor="white",
         xticklabels=False, yticklabels=False, mask=~np.isfinite(values), rasterized=values.size > 2500,
@@ -77,6 +88,31 @@ def draw_cells(axes: Axes, table: pd.DataFrame, scale: Scale, cell: float) -> No
         axes.add_patch(Rectangle(corner, 0.94, 0.94, facecolor=_EMPTY, edgecolor="#BDBDBD", hatch="////", linewidth=0))  # fmt: skip
     if values.shape[1] <= _LARGEST_WRITTEN:
         _write_values(axes, table, scale, min(7.0, cell * 72 * 0.27))
+
+
+def _draw_image(axes: Axes, values: Values, scale: Scale) -> None:
+    """All cells as one image, in the coordinates of the cells; where there are more than pixels, blocks are averaged."""
+    rows, columns = values.shape
+    axes.imshow(
+        _averaged(_averaged(values).T).T, cmap=COLOURS.with_extremes(bad=_EMPTY), vmin=scale.low, vmax=scale.high,
+        aspect="auto", extent=(0, columns, rows, 0), interpolation="nearest",
+    )  # fmt: skip
+    axes.set(xticks=[], yticks=[])
+    axes.autoscale(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _averaged(values: Values) -> Values:
+    """Rows [n, m] averaged in blocks so that at most _PIXELS are left; empty cells do not count."""
+    block = -(-len(values) // _PIXELS)
+    if block == 1:
+        return values
+    starts = np.arange(0, len(values), block)
+    known = np.isfinite(values)
+    total = np.add.reduceat(np.where(known, values, 0.0), starts, axis=0)
+    count = np.add.reduceat(known.astype(float), starts, axis=0)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
 def _write_values(axes: Axes, table: pd.DataFrame, scale: Scale, size: float) -> None:

@@ -1,7 +1,7 @@
 """Curves over steps and over shares: learning from scratch against from a transferred prompt, and masking of neurons.
 
 Lines are means over seeds (or draws), bands run from the lowest to the highest of them: with three seeds a standard
-error would pretend to more.
+error would pretend to more. Only seeds of one recipe are averaged: runs of two recipes are two lines.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ _DASHES: tuple[Any, ...] = (
     (0, (3, 1, 1, 1)),
     (0, (7, 2)),
 )
+_SCRATCH_LINES = (SCRATCH_COLOUR, "#1A1A1A", "#A0A0A0", "#8C6D46")
+MOST_PANELS, MOST_LINES = 48, 20
 _MARKS = ("o", "s", "^", "D", "v")
 
 
@@ -72,18 +74,29 @@ def _numbers(column: pd.Series, what: str) -> pd.Series:
 def learning_curves(table: pd.DataFrame, *, title: str = "", score_label: str = "validation score") -> Figure:
     """A panel a task of a table with columns task, start (`scratch` or a source), seed, step, score.
 
-    A thin line marks the best mean score from scratch, and a ring the step at which each start first reaches it.
+    A column `recipe` tells runs apart that differ in more than the seed; each recipe has its own lines. A thin line
+    marks the best mean score from scratch (of the same recipe), and a ring the step at which each start first reaches
+    it. Of more than MOST_PANELS tasks the first are drawn; more than MOST_LINES sources become one line.
     """
-    table = _checked(table, ("task", "start", "seed", "step", "score"), "learning curves")
+    table = _told_apart(_checked(table, ("task", "start", "seed", "step", "score"), "learning curves"))
     tasks = list(dict.fromkeys(table["task"]))
-    starts = sorted(dict.fromkeys(table["start"]), key=lambda s: s != SCRATCH)
+    if len(tasks) > MOST_PANELS:
+        left_out = f"the first {MOST_PANELS} of {len(tasks):,} tasks"
+        title, tasks = (f"{title} ({left_out})" if title else left_out), tasks[:MOST_PANELS]
+        table = table[table["task"].isin(tasks)]
+    lines = sorted(
+        dict.fromkeys(zip(table["start"], table["recipe"], strict=True)), key=lambda s: s[0] != SCRATCH
+    )
     across = min(len(tasks), 4)
     down = -(-len(tasks) // across)
+    rows_of_names = -(-len(lines) // (2 if len({recipe for _, recipe in lines}) > 1 else 5))
     with figure_style():
-        figure = Figure(figsize=(0.6 + 2.15 * across, 0.9 + 1.75 * down), layout="constrained")
+        figure = Figure(
+            figsize=(0.6 + 2.15 * across, 0.75 + 0.15 * rows_of_names + 1.75 * down), layout="constrained"
+        )
         panels = figure.subplots(down, across, squeeze=False, sharey=True)
         for axes, task in zip(panels.flat, tasks, strict=False):
-            _learning_panel(axes, table[table["task"] == task], starts)
+            _learning_panel(axes, table[table["task"] == task], lines)
             axes.set_title(shorten(str(task)), fontsize=8)
         for axes in panels.flat[len(tasks) :]:
             axes.remove()
@@ -93,43 +106,71 @@ def learning_curves(table: pd.DataFrame, *, title: str = "", score_label: str = 
         handles: dict[str, Artist] = {}
         for axes in panels.flat[: len(tasks)]:
             handles.update(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
-        named = [f"from {s}" for s in starts]
-        figure.legend(
-            [handles[n] for n in named], named, loc="outside lower center", ncols=min(5, len(starts))
-        )
+        named = [name for line in lines if (name := _line_name(table, *line)) in handles]
+        columns = min(-(-len(named) // rows_of_names), len(named))
+        figure.legend([handles[n] for n in named], named, loc="outside lower center", ncols=columns)
     return figure
 
 
-def _learning_panel(axes: Axes, table: pd.DataFrame, starts: Sequence[str]) -> None:
-    goal = None
-    for place, start in enumerate(starts):
-        rows = table[table["start"] == start]
+def _told_apart(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with a column `recipe`, every run once; UserError where two runs cannot be told apart."""
+    known = table["recipe"].fillna("").astype(str) if "recipe" in table.columns else ""
+    table = table.assign(recipe=known)[["task", "start", "recipe", "seed", "step", "score"]].drop_duplicates()
+    same = table.duplicated(["task", "start", "recipe", "seed", "step"])
+    if same.any():
+        first = table[same].iloc[0]
+        raise UserError(
+            f"learning curves: task {first['task']}, start {first['start']}, seed {first['seed']} has two scores at step "
+            f"{first['step']}: tell the runs apart by a column recipe, only seeds of one recipe are averaged"
+        )
+    sources = [start for start in dict.fromkeys(table["start"]) if start != SCRATCH]
+    if len(sources) > MOST_LINES:
+        table["seed"] = table["start"].astype(str) + " " + table["seed"].astype(str)
+        table["start"] = table["start"].where(table["start"] == SCRATCH, f"{len(sources)} other prompts")
+    return table
+
+
+def _line_name(table: pd.DataFrame, start: str, recipe: str) -> str:
+    """What a line is: its start, its recipe where there are several, and how many seeds it is the mean of."""
+    seeds = table[(table["start"] == start) & (table["recipe"] == recipe)]["seed"]
+    more, what = [recipe] if recipe else [], "seeds" if pd.api.types.is_numeric_dtype(seeds) else "runs"
+    count = seeds.nunique()
+    return f"from {', '.join([start, *more])}" + (f" ({count} {what})" if count > 1 else "")
+
+
+def _learning_panel(axes: Axes, table: pd.DataFrame, lines: Sequence[tuple[str, str]]) -> None:
+    goals: dict[str, float] = {}
+    recipes = list(dict.fromkeys(recipe for _, recipe in lines))
+    starts = [start for start in dict.fromkeys(start for start, _ in lines) if start != SCRATCH]
+    for start, recipe in lines:
+        rows = table[(table["start"] == start) & (table["recipe"] == recipe)]
         if rows.empty:
             continue
         steps = rows.groupby("step")["score"].agg(["mean", "min", "max"])
-        scratch = start == SCRATCH
-        style = place - (SCRATCH in starts)
-        colour = SCRATCH_COLOUR if scratch else _LINES[style % len(_LINES)]
+        scratch, kind = start == SCRATCH, recipes.index(recipe)
+        style = 0 if scratch else starts.index(start) * len(recipes) + kind
+        colour = _SCRATCH_LINES[kind % len(_SCRATCH_LINES)] if scratch else _LINES[style % len(_LINES)]
+        dashes = (
+            (0, (4, 2)) if scratch and kind == 0 else _DASHES[(style // len(_LINES) + kind) % len(_DASHES)]
+        )
         axes.fill_between(steps.index, steps["min"], steps["max"], color=colour, alpha=0.15, linewidth=0)
-        axes.plot(
-            steps.index, steps["mean"], color=colour, label=f"from {start}", linewidth=1.3,
-            linestyle=(0, (4, 2)) if scratch else _DASHES[style % len(_DASHES)],
-        )  # fmt: skip
+        name = _line_name(table, start, recipe)
+        axes.plot(steps.index, steps["mean"], color=colour, label=name, linewidth=1.3, linestyle=dashes)
         if scratch:
-            goal = float(steps["mean"].max())
-            axes.axhline(goal, color=RULE, linewidth=0.8, zorder=0)
-        if goal is not None:
-            there = steps.index[steps["mean"] >= goal - 1e-12]
-            if len(there):
-                axes.plot(
-                    there[0],
-                    steps["mean"][there[0]],
-                    "o",
-                    color=colour,
-                    markerfacecolor="white",
-                    markersize=4.5,
-                    zorder=3,
-                )
+            goals[recipe] = float(steps["mean"].max())
+            axes.axhline(goals[recipe], color=RULE, linewidth=0.8, zorder=0)
+        there = steps.index[steps["mean"] >= goals.get(recipe, np.inf) - 1e-12]
+        if len(there):
+            first = there[0]
+            axes.plot(
+                first,
+                steps["mean"][first],
+                "o",
+                color=colour,
+                markerfacecolor="white",
+                markersize=4.5,
+                zorder=3,
+            )
     axes.margins(x=0.03)
 
 

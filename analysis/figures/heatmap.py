@@ -3,6 +3,7 @@
 Rows are sources, columns targets. Values are written in the cells; a cell that cannot be is hatched with a dash;
 rows for reference (no prompt, random prompt, majority) stand below, apart. With `cluster` the order is by average
 linkage of the symmetrised table instead of by type, with the tree on top and types as chips beside the names.
+A table of more than LARGEST_NAMED rows or columns is one image of bounded size, without numbers, names or tree.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import dendrogram, linkage, optimal_leaf_ordering
+from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
-from analysis.figures.cells import choose_scale, colour_bar, draw_cells
+from analysis.figures.cells import LARGEST_NAMED, choose_scale, colour_bar, draw_cells
 from analysis.figures.margins import brackets, chips, draw_tree, name_axes, overhang
 from analysis.figures.style import figure_style
 from analysis.matrices import order_by_type, split_references
@@ -43,6 +44,8 @@ def heatmap(
     if cluster:
         order, tree = _cluster_order(body)
         body = body.loc[order, order]
+        if len(body) > LARGEST_NAMED:  # neither a tree nor the type of a row could be made out
+            tree, types = None, {}
     else:
         body = body.loc[order_by_type(list(body.index), types), order_by_type(list(body.columns), types)]
     below = below[body.columns]
@@ -75,13 +78,26 @@ def _cluster_order(body: pd.DataFrame) -> tuple[list[str], NDArray[np.float64]]:
     distance = apart.max() + 0.1 * np.ptp(apart) - both  # a shift: it moves the tree up, not the order
     np.fill_diagonal(distance, 0)
     condensed = squareform(distance, checks=False)
-    tree = optimal_leaf_ordering(linkage(condensed, method="average"), condensed)
-    return [labels[i] for i in dendrogram(tree, no_plot=True)["leaves"]], tree
+    tree = linkage(condensed, method="average")
+    if len(labels) <= LARGEST_NAMED:  # the best order of the leaves takes time with the cube of their number
+        tree = optimal_leaf_ordering(tree, condensed)
+    return [labels[i] for i in leaves_list(tree)], tree
+
+
+_IMAGE = 9.0
+
+
+def _readable(count: int) -> float:
+    """Inches of a cell whose name can be read, in a figure that is as narrow as that allows."""
+    return 0.36 if count <= 20 else max(0.16, 7.2 / count)
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where things stand, in inches: cells of `cell`, the body above the rows for reference, room around them."""
+    """Where things stand, in inches: cells of `cell`, the body above the rows for reference, room around them.
+
+    Cells are square as long as each can be read; an image is at most _IMAGE inches wide and high.
+    """
 
     rows: int
     columns: int
@@ -90,19 +106,37 @@ class _Frame:
 
     @property
     def cell(self) -> float:
-        return 0.36 if self.columns <= 20 else max(0.16, 7.2 / self.columns)
+        """Width of a cell."""
+        return _IMAGE / self.columns if self.columns > LARGEST_NAMED else _readable(self.columns)
+
+    @property
+    def row(self) -> float:
+        """Height of a row of the body."""
+        if self.rows > LARGEST_NAMED:
+            return _IMAGE / self.rows
+        return _readable(self.rows) if self.columns > LARGEST_NAMED else self.cell
+
+    @property
+    def below_row(self) -> float:
+        """Height of a row for reference, which keeps its name."""
+        return max(0.16, self.row)
 
     @property
     def width(self) -> float:
         return self.cell * self.columns
 
     @property
+    def body(self) -> float:
+        """Height of all rows of the body."""
+        return self.row * self.rows
+
+    @property
     def foot(self) -> float:
-        return self.cell * self.below + (0.22 if self.below else 0.0)
+        return self.below_row * self.below + (0.22 if self.below else 0.0)
 
     @property
     def height(self) -> float:
-        return self.foot + self.cell * self.rows + self.tree
+        return self.foot + self.body + self.tree
 
     @property
     def size(self) -> tuple[float, float]:
@@ -127,12 +161,12 @@ def _draw(
     frame = _Frame(*body.shape, below=len(below), tree=0.0 if tree is None else 0.55)
     scale, cell = choose_scale(body, below), frame.cell
     figure = Figure(figsize=frame.size)
-    main = lowest = frame.axes(figure, 0, frame.foot, frame.width, cell * frame.rows)
+    main = lowest = frame.axes(figure, 0, frame.foot, frame.width, frame.body)
     draw_cells(main, body, scale, cell)
     if len(below):
-        lowest = frame.axes(figure, 0, 0, frame.width, cell * frame.below)
+        lowest = frame.axes(figure, 0, 0, frame.width, frame.below_row * frame.below)
         draw_cells(lowest, below, scale, cell)
-    name_axes(main, lowest, body, below, cell)
+    name_axes(main, lowest, body, below, (cell, frame.row, frame.below_row))
     right, above = 0.22, 0.1
     if tree is not None:
         draw_tree(
@@ -140,10 +174,10 @@ def _draw(
         )
         chips(main, list(body.index), types)
     elif types:
-        brackets(main, body, types)
+        brackets(main, body, types, (max(1.0, 0.16 / cell), max(1.0, 0.16 / frame.row)))
         over = overhang(body, types)
         right, above = 0.62 + max(0.0, over - 0.3), 0.36 + 0.55 * over
-    long = cell * max(min(frame.rows / 2, 8), min(frame.rows, 4))
+    long = min(frame.body, max(frame.row * min(frame.rows / 2, 8), min(frame.body, 1.44)))
     bar = frame.axes(figure, frame.width + right, frame.height - frame.tree - long, 0.13, long)
     colour_bar(bar, scale, value_label)
     if title:

@@ -20,6 +20,8 @@ from analysis.matrices import order_by_type
 from analysis.neurons import NeuronStates, overlaps, windows
 from tasks.errors import UserError
 
+_MOST_RUNS = 40
+
 
 def neuron_map(
     states: NeuronStates,
@@ -39,6 +41,8 @@ def neuron_map(
     rows = [states.names.index(name) for name in order]
     kinds = np.array([types.get(name, "") for name in order])
     colours, runs = type_colours(list(types.values())), type_runs(order, types)
+    if len(runs) > _MOST_RUNS:  # their names would cover each other
+        runs = []
     with figure_style():
         size = 0.145 if len(rows) <= 40 else 5.8 / len(rows)
         figure = Figure(
@@ -51,6 +55,7 @@ def neuron_map(
         if len(rows) <= 40:
             panels[0].set_yticks(range(len(rows)), [shorten(n) for n in order], fontsize=6.5)
         else:
+            panels[0].set_ylabel(f"{len(rows):,} prompts, names left out", fontsize=7, color=MUTED)
             panels[0].set_yticks([(a + b - 1) / 2 for _, a, b in runs], [k for k, _, _ in runs], fontsize=7)
         panels[0].tick_params(axis="y", pad=7)
         shown = min(neurons, states.neurons)

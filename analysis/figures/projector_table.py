@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from analysis.figures.style import INK, MUTED, RULE, figure_style, shorten
 from tasks.errors import UserError
 
+MOST_ROWS, MOST_COLUMNS = 80, 30
+
 
 def projector_table(
     table: pd.DataFrame, controls: Sequence[str] = (), *, title: str = "", decimals: int = 1
@@ -25,6 +27,11 @@ def projector_table(
     absent = [c for c in controls if c not in table.index]
     if absent:
         raise UserError(f"controls that are not rows of the table: {', '.join(absent)}")
+    if len(table) > MOST_ROWS or table.shape[1] > MOST_COLUMNS:
+        raise UserError(
+            f"the projector table has {len(table):,} rows and {table.shape[1]:,} columns; a figure holds {MOST_ROWS} and "
+            f"{MOST_COLUMNS}: draw a part of it"
+        )
     rows = [r for r in table.index if r not in controls] + list(controls)
     line, first = 0.24, 0.2 + 0.075 * max(len(shorten(str(r), 40)) for r in rows)
     wide = max(0.62, 0.075 * max(len(shorten(str(c))) for c in table.columns) + 0.14)

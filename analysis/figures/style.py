@@ -29,7 +29,7 @@ TRANSFER_COLOUR, SCRATCH_COLOUR = "#0072B2", "#6B6B6B"
 
 FORMATS: dict[str, dict[str, Any]] = {
     "png": {"dpi": 200, "metadata": {"Software": None}},
-    "svg": {"metadata": {"Date": None, "Creator": None}},
+    "svg": {"dpi": 200, "metadata": {"Date": None, "Creator": None}},
     "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
 }
 

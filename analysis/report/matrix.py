@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -24,21 +25,37 @@ _STOPS = [
 ]
 
 
+MOST_SHOWN = 80
+"""Rows and columns of the table on the page: a browser draws a table of a few thousand cells at once."""
+
+
 def ordered_labels(data: ReportData) -> tuple[list[str], list[str]]:
-    """(rows, columns) by type, rows for reference last."""
+    """(rows, columns) by type, rows for reference last; of more than MOST_SHOWN the first."""
     table = data.views[0].table
     references = [r for r in table.index if is_reference(str(r)) and r not in table.columns]
     prompts = [r for r in table.index if r not in references]
-    return order_by_type(prompts, data.types) + references, order_by_type(list(table.columns), data.types)
+    rows, columns = order_by_type(prompts, data.types), order_by_type(list(table.columns), data.types)
+    return rows[:MOST_SHOWN] + references, columns[:MOST_SHOWN]
+
+
+def left_out(data: ReportData) -> str:
+    """What of a large matrix the table does not show, in one sentence; empty for nothing."""
+    rows, columns = data.views[0].table.shape
+    if max(rows, columns) <= MOST_SHOWN:
+        return ""
+    return (
+        f"The matrix has {rows:,} rows and {columns:,} columns: the table shows the first {min(rows, MOST_SHOWN)} sources "
+        f"and {min(columns, MOST_SHOWN)} targets, the picture below and the files all of them."
+    )
 
 
 def matrix_json(data: ReportData) -> str:
     """The data of the interactive table, safe inside a script element: no `<` can end it."""
     rows, columns = ordered_labels(data)
-    first = data.views[0].table
+    first, colours = data.views[0].table, type_colours(list(data.types.values()))
     value: dict[str, Any] = {
-        "rows": [_label(r, data, is_reference(r) and r not in first.columns) for r in rows],
-        "columns": [_label(c, data, False) for c in columns],
+        "rows": [_label(r, data, is_reference(r) and r not in first.columns, colours) for r in rows],
+        "columns": [_label(c, data, False, colours) for c in columns],
         "views": [
             {
                 "name": v.name,
@@ -51,17 +68,21 @@ def matrix_json(data: ReportData) -> str:
         ],
         "seeds": None if data.seeds is None else _values(data.seeds.loc[rows, columns]),
         "spread": None if data.spread is None else _values(data.spread.loc[rows, columns]),
-        "impossible": dict(data.impossible),
+        "impossible": {task: why for task, why in data.impossible.items() if task in columns},
         "stops": _STOPS,
     }
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _label(name: str, data: ReportData, reference: bool) -> dict[str, Any]:
+def _label(name: str, data: ReportData, reference: bool, colours: Mapping[str, str]) -> dict[str, Any]:
     kind = data.types.get(name, "")
-    colour = type_colours(list(data.types.values()))[kind]
-    return {"name": str(name), "type": "" if reference else kind, "colour": colour, "reference": reference}
+    return {
+        "name": str(name),
+        "type": "" if reference else kind,
+        "colour": colours[kind],
+        "reference": reference,
+    }
 
 
 def _values(table: pd.DataFrame) -> list[list[float | None]]:
@@ -104,22 +125,22 @@ def cell_colours(value: float, low: float, high: float) -> tuple[str, str]:
 def matrix_table(data: ReportData) -> str:
     """The table without a script: the first view, in order of type."""
     rows, columns = ordered_labels(data)
-    view = data.views[0]
+    view, span = data.views[0], colour_range(data.views[0].table)
     head = "".join(f'<th scope="col"><span>{escape(str(c))}</span></th>' for c in columns)
     body = []
     for row in rows:
         reference = is_reference(row) and row not in columns
-        cells = "".join(_cell(view, row, column) for column in columns)
+        cells = "".join(_cell(view, row, column, span) for column in columns)
         body.append(
             f'<tr{" class=reference" if reference else ""}><th scope="row">{escape(str(row))}</th>{cells}</tr>'
         )
     return f'<table id="matrix"><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
 
 
-def _cell(view: View, row: str, column: str) -> str:
+def _cell(view: View, row: str, column: str, span: Sequence[float]) -> str:
     value = float(view.table.loc[row, column])  # type: ignore[arg-type]
     if not np.isfinite(value):
         return '<td class="none">–</td>'
-    low, high = colour_range(view.table)
+    low, high = span
     background, ink = cell_colours(value, low, high)
     return f'<td style="background:{background};color:{ink}">{cell_text(value, view.percent, high)}</td>'

@@ -8,7 +8,7 @@ from html import escape
 
 from analysis.report import sections
 from analysis.report.data import ReportData
-from analysis.report.matrix import matrix_json, matrix_table
+from analysis.report.matrix import left_out, matrix_json, matrix_table
 from analysis.report.script import SCRIPT
 from analysis.report.style import STYLE
 
@@ -69,7 +69,7 @@ def _sections(data: ReportData) -> list[tuple[str, str, str]]:
 def _matrix(data: ReportData) -> str:
     """Controls (shown once the script runs), the table, and the line that says what a cell is."""
     return f"""<p>Rows are source prompts, columns target tasks. <span class="needs-script">Point at a cell, or move with the arrow keys, for all its
-numbers; a column's name sorts the sources by it, a row's name the targets.</span></p>
+numbers; a column's name sorts the sources by it, a row's name the targets.</span> {left_out(data)}</p>
 <div id="controls" class="needs-script" hidden>
 <label>Show <select id="view"></select></label>
 <label>Order <select id="order"><option value="type">by type</option><option value="name">by name</option><option value="mean">by mean</option></select></label>

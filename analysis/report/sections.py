@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.matrices import split_references
 from analysis.prediction import BASELINE, LEVEL, Corrected, Prediction, smallest_p_values
@@ -41,23 +42,30 @@ def group_means(data: ReportData) -> dict[str, dict[str, float]]:
     Scores of different metrics are never in one mean; all targets are one group where no metrics are known.
     """
     prompts, references = split_references(data.views[0].table)
-    groups: dict[str, dict[str, list[float]]] = {}
-    for table in (prompts, references):
-        for (row, column), value in _cells(table):
-            name = row if table is references else _relation(row, column, data.types)
-            groups.setdefault(data.metrics.get(column, ""), {}).setdefault(name, []).append(value)
-    order = ["own prompt", "same type", "different type", *map(str, references.index)]
-    return {
-        metric: {name: float(np.mean(found[name])) for name in order if name in found}
-        for metric, found in groups.items()
-    }
+    relations = _relations(prompts, data.types)
+    metrics = np.array([data.metrics.get(str(column), "") for column in prompts.columns], dtype=object)
+    found: dict[str, dict[str, float]] = {}
+    for metric in dict.fromkeys(metrics):
+        columns = metrics == metric
+        values = prompts.to_numpy(dtype=float)[:, columns]
+        groups = {name: values[mask[:, columns]] for name, mask in relations.items()}
+        below = references.to_numpy(dtype=float)[:, columns]
+        groups |= {str(name): row for name, row in zip(references.index, below, strict=True)}
+        known = {name: scores[np.isfinite(scores)] for name, scores in groups.items()}
+        means = {name: float(np.mean(scores)) for name, scores in known.items() if len(scores)}
+        if means:
+            found[metric] = means
+    return found
 
 
-def _relation(row: str, column: str, types: Mapping[str, str]) -> str:
-    if row == column or row.split("@")[0] == column:
-        return "own prompt"
-    kinds = types.get(row, ""), types.get(column, "")
-    return "same type" if kinds[0] and kinds[0] == kinds[1] else "different type"
+def _relations(prompts: pd.DataFrame, types: Mapping[str, str]) -> dict[str, NDArray[np.bool_]]:
+    """What the source of each cell [sources, targets] is to its target -> where it is that."""
+    sources, targets = _objects(prompts.index), _objects(prompts.columns)
+    stems = _objects([name.split("@")[0] for name in sources])
+    own = (sources[:, None] == targets[None, :]) | (stems[:, None] == targets[None, :])
+    kinds, theirs = (_objects([types.get(name, "") for name in names]) for names in (sources, targets))
+    same = (kinds[:, None] == theirs[None, :]) & (kinds != "")[:, None]
+    return {"own prompt": own, "same type": ~own & same, "different type": ~own & ~same}
 
 
 def _figures(metric: str, groups: Mapping[str, float], percent: bool) -> str:
@@ -76,15 +84,15 @@ def gains_over_no_prompt(data: ReportData) -> dict[str, dict[str, float]]:
     prompts, references = split_references(data.views[0].table)
     if NO_PROMPT not in references.index:
         return {}
+    relations, values = _relations(prompts, data.types), prompts.to_numpy(dtype=float)
     found: dict[str, dict[str, list[float]]] = {}
-    for target, none in references.loc[NO_PROMPT].items():
-        cells: dict[str, list[float]] = {}
-        for (row, _), value in _cells(prompts[[target]]):
-            cells.setdefault(_relation(row, str(target), data.types), []).append(value)
+    for place, (target, none) in enumerate(references.loc[NO_PROMPT].items()):
         for relation in ("same type", "different type"):
-            if relation in cells and np.isfinite(none):
+            cells = values[relations[relation][:, place], place]
+            cells = cells[np.isfinite(cells)]
+            if len(cells) and np.isfinite(none):
                 groups = found.setdefault(data.metrics.get(str(target), ""), {})
-                groups.setdefault(relation, []).append(float(np.mean(cells[relation]) - none))
+                groups.setdefault(relation, []).append(float(np.mean(cells) - none))
     return {
         metric: {name: float(np.mean(v)) for name, v in groups.items()} for metric, groups in found.items()
     }
@@ -105,13 +113,8 @@ def _against_no_prompt(gains: Mapping[str, Mapping[str, float]]) -> str:
     return f"<b>{' '.join(lines)}</b>" if lines else ""
 
 
-def _cells(table: pd.DataFrame) -> list[tuple[tuple[str, str], float]]:
-    return [
-        ((str(row), str(column)), float(value))
-        for row, values in zip(table.index, table.to_numpy(dtype=float), strict=True)
-        for column, value in zip(table.columns, values, strict=True)
-        if np.isfinite(value)
-    ]
+def _objects(names: Iterable[object]) -> NDArray[np.object_]:
+    return np.array([str(name) for name in names], dtype=object)
 
 
 def _mean(value: float, percent: bool) -> str:

@@ -5,19 +5,25 @@ A family of models is one file beside this one and one entry in `FAMILIES`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from prompttransfer.backbones.base import Backbone, Batch, Row
 from prompttransfer.backbones.masked_lm import MaskedLM
+from prompttransfer.backbones.modules import KnownModules
+from prompttransfer.backbones.reading import check_config, read_config, read_part
 from prompttransfer.backbones.t5 import T5
+from prompttransfer.backbones.tokens import check_tokenizer, load_tokenizer, otherwise_read
 from prompttransfer.heap import drop_compiled, keep_heap
 from prompttransfer.placement import SINGLE, Placement
 from prompttransfer.places import EMBEDDED, locate
 from prompttransfer.processes import check_devices, choose_device, join, quiet_lightning
 from prompttransfer.sharding import check_shardable
+from tasks.documents import read_json_object
 from tasks.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -31,7 +37,10 @@ __all__ = [
     "Row",
     "choose_device",
     "load_backbone",
+    "load_tokenizer",
+    "otherwise_read",
     "outline_backbone",
+    "read_otherwise",
 ]
 
 FAMILIES: dict[str, type[Backbone]] = {"roberta": MaskedLM, "bert": MaskedLM, "t5": T5}
@@ -41,16 +50,23 @@ PRECISIONS = ("auto", "bf16", "fp32")
 
 
 def load_backbone(
-    name: str, *, precision: str = "auto", device: str = "auto", placement: Placement = SINGLE
+    name: str,
+    *,
+    revision: str | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    placement: Placement = SINGLE,
 ) -> Backbone:
     """Load a backbone by embedded name, local folder or hub name.
 
+    revision: the commit, branch or tag of a hub model; of a folder what it must be at (revisions.py).
     With a `placement` of several devices this is called in each of their processes (`run_on`), which then share rows
     and, sharded, weights; a process reads the whole checkpoint into its host memory before it keeps its share.
     precision: `auto` takes bf16 where the hardware computes in it (CPU: AMX or avx512_bf16), else float32. float16 is
     not offered: it overflows in T5 (transformers#5651).
     On a CPU the process keeps memory that it has used (heap.py).
-    Raises UserError for a name that is nothing, MachineError when the hub cannot be reached.
+    Raises UserError for a name that is nothing, a model that is not one of FAMILIES and a folder that is damaged or
+    whose tokenizer is not its model's, MachineError when the hub cannot be reached.
     """
     check_devices(placement, device)
     place = choose_device(device)
@@ -58,13 +74,11 @@ def load_backbone(
     if placement.several:
         place = processes.fabric.device
     dtype = choose_dtype(precision, place)
-    folder, revision = locate(name)
-    config = _read(name, lambda: _auto().AutoConfig.from_pretrained(folder))
-    _check_family(name, config)
+    folder, found = locate(name, revision)
+    config, tokenizer = _load_outline(name, Path(folder))
     model = _load_model(name, folder, config, dtype, place)
-    tokenizer = _read(name, lambda: _auto().AutoTokenizer.from_pretrained(folder))
     first = torch.device("cpu") if placement.shards else place
-    backbone = FAMILIES[config.model_type](model, tokenizer, name=name, revision=revision, device=first)
+    backbone = _made(name, Path(folder), found, model, tokenizer, first)
     backbone.processes = processes
     if place.type == "cpu":
         keep_heap()  # from here on: what loading needs for a moment goes back
@@ -74,31 +88,69 @@ def load_backbone(
         with quiet_lightning():
             processes.fabric.setup_module(model, move_to_device=False)
         backbone.sharded = True
+        backbone.modules = KnownModules(model, name)  # sharding puts its own in place of some
         backbone.move(place)
     return backbone
 
 
-def outline_backbone(name: str) -> Backbone:
+def outline_backbone(name: str, revision: str | None = None) -> Backbone:
     """A backbone without its weights (on torch's `meta` device): enough for label words, lengths and sizes.
 
-    Raises what `load_backbone` raises for a name that is nothing or cannot be reached.
+    Raises what `load_backbone` raises for a name that is nothing, cannot be reached, or is damaged.
     """
-    folder, revision = locate(name)
-    config = _read(name, lambda: _auto().AutoConfig.from_pretrained(folder))
-    _check_family(name, config)
-    auto = _auto().AutoModelForSeq2SeqLM if config.model_type == "t5" else _auto().AutoModelForMaskedLM
+    folder, found = locate(name, revision)
+    config, tokenizer = _load_outline(name, Path(folder))
     meta = torch.device("meta")
     with meta:
-        model = auto.from_config(config)
-    tokenizer = _read(name, lambda: _auto().AutoTokenizer.from_pretrained(folder))
-    return FAMILIES[config.model_type](model, tokenizer, name=name, revision=revision, device=meta)
+        model = read_part(name, "configuration", lambda: _auto_class(config).from_config(config))
+    return _made(name, Path(folder), found, model, tokenizer, meta)
 
 
-def _check_family(name: str, config: PretrainedConfig) -> None:
-    if config.model_type not in FAMILIES:
-        raise UserError(
-            f"backbone {name!r} is a {config.model_type} model: prompttransfer runs {', '.join(FAMILIES)}"
-        )
+def _made(
+    name: str, folder: Path, revision: str, model: Any, tokenizer: Any, device: torch.device
+) -> Backbone:
+    """A backbone whose tokenizer was checked against its model."""
+    config = model.config
+    backbone = FAMILIES[config.model_type](model, tokenizer, name=name, revision=revision, device=device)
+    rows = backbone.word_embeddings.num_embeddings
+    backbone.remarks = check_tokenizer(
+        name, folder, tokenizer, model_type=config.model_type, rows=rows, config=config
+    )
+    return backbone
+
+
+def read_otherwise(backbone: Backbone, texts: Sequence[str]) -> int:
+    """How many of `texts` transformers' AutoTokenizer reads otherwise than the file that counts here."""
+    folder = Path(locate(backbone.name, backbone.revision)[0])
+    return otherwise_read(backbone.tokenizer, folder, [f" {text.strip()}" for text in texts])
+
+
+def _load_outline(name: str, folder: Path) -> tuple[PretrainedConfig, Any]:
+    """The configuration of a folder, checked, and its tokenizer."""
+    values = read_config(name, folder, tuple(FAMILIES))
+    transformers = _quiet_transformers()
+    config = read_part(
+        name,
+        "config.json",
+        lambda: transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=False),
+    )
+    # What a folder says of how results are handed over must not change what they are.
+    config.return_dict, config.output_hidden_states, config.output_attentions = True, False, False
+    config.chunk_size_feed_forward = 0
+    if values.get("decoder_start_token_id") is None:
+        config.decoder_start_token_id = _start_of_generation(folder)
+    read_part(
+        name, "config.json", lambda: check_config(name, folder, config, FAMILIES[config.model_type].family)
+    )
+    return config, load_tokenizer(name, folder, config.model_type)
+
+
+def _start_of_generation(folder: Path) -> Any:
+    """Where config.json does not say what answers begin with, generation_config.json may."""
+    path = folder / "generation_config.json"
+    if not path.exists():
+        return None
+    return read_json_object(path, "generation settings", any_number=True).get("decoder_start_token_id")
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -113,7 +165,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def _auto() -> Any:
+def _quiet_transformers() -> Any:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
@@ -121,36 +173,56 @@ def _auto() -> Any:
     return transformers
 
 
+def _auto_class(config: PretrainedConfig) -> Any:
+    transformers = _quiet_transformers()
+    return (
+        transformers.AutoModelForSeq2SeqLM if config.model_type == "t5" else transformers.AutoModelForMaskedLM
+    )
+
+
 def _load_model(
     name: str, folder: str, config: PretrainedConfig, dtype: torch.dtype, device: torch.device
 ) -> Any:
-    transformers = _auto()
-    auto = (
-        transformers.AutoModelForSeq2SeqLM if config.model_type == "t5" else transformers.AutoModelForMaskedLM
-    )
     # Measured on CPU: in bf16 the backward of scaled-dot-product attention costs 1.4 to 2.5 times a whole step of
     # the plain one (scripts/benchmark.py shows both).
     attention = "eager" if device.type == "cpu" and dtype is torch.bfloat16 else "sdpa"
     if config.model_type == "t5":
         attention = "eager"
-    model, info = _read(
+    from transformers import GenerationConfig
+
+    model, info = read_part(
         name,
-        lambda: auto.from_pretrained(
-            folder, config=config, dtype=dtype, attn_implementation=attention, output_loading_info=True
+        "weights",
+        lambda: _auto_class(config).from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attention,
+            generation_config=GenerationConfig(),  # the folder's own would steer ours
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # they are an error below, with the sizes
+            output_loading_info=True,
         ),
     )
+    for key, held, needed in sorted(info["mismatched_keys"]):
+        raise UserError(
+            f"backbone {name!r}: {key} is {list(held)} in its weights, {list(needed)} by its config.json: they are not of "
+            f"one model"
+        )
     missing = sorted(info["missing_keys"])
     if missing:
         raise UserError(
-            f"backbone {name!r} lacks weights that are needed, such as {missing[0]}: "
-            f"a language-model head is required, so choose the pre-trained checkpoint"
+            f"backbone {name!r} lacks weights that are needed, such as {missing[0]}: a language-model head is required, so "
+            f"choose the pre-trained checkpoint, with the config.json that belongs to it"
+        )
+    unused = sorted(key for key in info["unexpected_keys"] if _INSIDE.search(key))
+    if unused:
+        raise UserError(
+            f"backbone {name!r} has weights that its config.json has no place for, such as {unused[0]}: "
+            f"they are not of one model"
         )
     return model
 
 
-def _read(name: str, load: Callable[[], Any]) -> Any:
-    try:
-        return load()
-    except (OSError, ValueError, KeyError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise UserError(f"backbone {name!r} cannot be loaded: {line}") from error
+_INSIDE = re.compile(r"(?:layer|block)\.\d+\.")
+"""Names of weights inside a layer: none of them may be left out. Poolers and other heads are not needed."""

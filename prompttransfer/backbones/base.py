@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from prompttransfer.answers import Answers, Pieces, choose_answers
 from prompttransfer.backbones.graphs import PRODUCTS, Graphs, padded
+from prompttransfer.backbones.modules import KnownModules
+from prompttransfer.backbones.tokens import first_ids, unknown_share
 from prompttransfer.batching import call_tokens, tokens_at_once
 from prompttransfer.device_copies import send
 from prompttransfer.layouts import Layout
@@ -26,6 +28,12 @@ from prompttransfer.processes import ALONE
 from prompttransfer.sharding import held, whole
 from tasks.errors import UserError
 from tasks.task import Example, Task
+
+ROWS_LOOKED_AT = 1000
+"""Rows of which the words are looked at, and of each of their texts TEXT_LOOKED_AT characters."""
+TEXT_LOOKED_AT = 4000
+FEWEST = 3
+"""Different words below which nothing is said of a task: inputs without content, such as N/A, are encoded too."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,12 @@ class Backbone(ABC):
         self.records = True
         """Whether calls for training may be recorded and replayed, which only a GPU can (graphs.py)."""
         self._graphs: Graphs | None = None
+        self.takes_any = False
+        """Whether prompts of other backbones of its width may run on it."""
+        self.remarks: tuple[str, ...] = ()
+        """What was strange when it was loaded, a line each."""
         self.width = int(self.word_embeddings.embedding_dim)
+        self.modules = KnownModules(self.model, name)
         self.batch_for(device)
 
     def move(self, device: torch.device) -> None:
@@ -127,7 +140,9 @@ class Backbone(ABC):
         """Whether nobody watches the model's modules or trains its weights, so that they need not run themselves.
 
         Those of a sharded backbone must run: each brings the rest of its weights together when it does.
+        Raises UserError if they are others than those that were loaded.
         """
+        self.modules.check()
         hooks, weights = self._watched
         trained = (w.requires_grad for table in weights for w in table.values() if w is not None)
         return not (self.sharded or any(hooks) or any(trained))
@@ -219,14 +234,16 @@ class Backbone(ABC):
 
         `max_length` is the number of text tokens kept (default 128, and 384 for question answering and
         summarisation, as in Su et al.); it is lowered to what the model's positions leave free.
-        Raises UserError when the task needs text to be written and this backbone cannot write.
+        Raises UserError when the task needs text to be written and this backbone cannot write, or when its tokenizer
+        knows no word of the examples.
         """
         self.check_task(task)
         answers = self.answers(task, aggregation)
         budget = self.text_budget(task, length=length, layout=layout, max_length=max_length)
-        firsts = self._tokens([example.first for example in examples])
+        keep = budget + 1  # one more than can stay, which says that there was more
+        firsts = self._tokens([example.first for example in examples], keep)
         pair = [example.second or "" for example in examples] if any(e.second for e in examples) else None
-        seconds = self._tokens(pair) if pair is not None else None
+        seconds = self._tokens(pair, keep) if pair is not None else None
         rows = []
         for index, example in enumerate(examples):
             second = seconds[index] if seconds is not None else None
@@ -237,6 +254,7 @@ class Backbone(ABC):
             if task.generates:
                 target = self._target(example.references[0])
             rows.append(Row(first, second, example.label, answers, target, cut))
+        self._check_known(task, examples, rows)
         return rows
 
     def check_task(self, task: Task) -> None:
@@ -261,20 +279,27 @@ class Backbone(ABC):
             )
         return min(wanted, free)
 
-    def _tokens(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        if not texts:
-            return []
-        spaced = [" " + text.strip() for text in texts]
-        # The tokenizer's own limit would only make it warn: texts are cut by `cut_texts`.
-        encoded = self.tokenizer(
-            spaced,
-            add_special_tokens=False,
-            truncation=False,
-            verbose=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]
-        return [tuple(ids) for ids in encoded]
+    def _tokens(self, texts: Sequence[str], keep: int) -> list[tuple[int, ...]]:
+        return first_ids(self.tokenizer, [" " + text.strip() for text in texts], keep)
+
+    def unknown_share(self, examples: Sequence[Example]) -> float | None:
+        """Share of the words of some rows' texts that the tokenizer does not know; None where they have no word."""
+        texts = [text for example in examples for text in (example.first, example.second) if text]
+        return unknown_share(self.tokenizer, [text[:TEXT_LOOKED_AT] for text in texts])
+
+    def _check_known(self, task: Task, examples: Sequence[Example], rows: Sequence[Row]) -> None:
+        """Raise UserError where no word is known; the words themselves are looked at only where tokens say so."""
+        unknown = self.tokenizer.unk_token_id
+        found = sum(row.first.count(unknown) + (row.second or ()).count(unknown) for row in rows)
+        if rows and 2 * found < sum(row.size for row in rows):
+            return
+        looked_at = examples[:ROWS_LOOKED_AT]
+        different = {word for row in looked_at for word in f"{row.first} {row.second or ''}".split()}
+        if len(different) >= FEWEST and self.unknown_share(looked_at) == 1.0:
+            raise UserError(
+                f"all words of task {task.name!r} are unknown to the tokenizer of {self.name} (it reads "
+                f"{self.tokenizer.unk_token or 'nothing'}): use a backbone of its language and script"
+            )
 
     def batch(self, rows: Sequence[Row], *, layout: Layout) -> Batch:
         """Pad rows on the right and put their label words beside them."""
@@ -374,8 +399,8 @@ class Backbone(ABC):
 
     def _target(self, text: str) -> tuple[int, ...]:
         """Tokens of a text to write, end of sequence included."""
-        ids = tuple(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-        return (*ids[:63], self.tokenizer.eos_token_id)
+        (ids,) = first_ids(self.tokenizer, [text], 63)
+        return (*ids, self.tokenizer.eos_token_id)
 
 
 def cut_texts(

@@ -46,6 +46,7 @@ class FrozenLinear:
                     linear.bias = nn.Parameter(self.bias[start:stop], requires_grad=False)
                 start = stop
         self._version = self.weight._version
+        self._places = [linear.weight.data_ptr() for linear in self.linears]
         on_cpu = self.weight.device.type == "cpu"
         in_bf16 = on_cpu and self.weight.dtype is torch.bfloat16 and has_bf16_products()
         # Both at once and before anything else is computed, so that no gaps are left in the heap.
@@ -53,8 +54,8 @@ class FrozenLinear:
 
     def _follow(self) -> None:
         """Look whether the model was moved or given other weights."""
-        own, known = self.linears[0].weight, self.weight
-        moved = own.data_ptr() != known.data_ptr() or own.dtype is not known.dtype
+        own, known = [linear.weight for linear in self.linears], self.weight
+        moved = [weight.data_ptr() for weight in own] != self._places or own[0].dtype is not known.dtype
         if moved or known._version != self._version:
             self._join()
 

@@ -19,7 +19,7 @@ from prompttransfer.backbones.base import Backbone, Batch, Row
 from prompttransfer.backbones.frozen import attend_once, mask_bias, run, self_attention
 from prompttransfer.backbones.linear import FrozenLinear
 from prompttransfer.layouts import Layout
-from prompttransfer.sharding import recomputing
+from prompttransfer.sharding import recomputing, whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,14 +167,16 @@ class MaskedLM(Backbone):
         return F.log_softmax(combine_pieces(logits, batch.candidates, batch.averaged), dim=-1)
 
     def _head(self, slot: Tensor) -> tuple[Tensor, Tensor]:
-        """The head's features [batch, width] and the bias of its decoder [vocabulary]."""
+        """The head's features [batch, width] and the bias of its decoder [vocabulary].
+
+        The bias is that of the output layer: where a model ties nothing, `head.bias` is read by no one.
+        """
         if self._is_roberta:
             head = self.model.lm_head
             features = head.layer_norm(F.gelu(head.dense(slot)))
         else:
-            head = self.model.cls.predictions
-            features = head.transform(slot)
-        return features, head.bias
+            features = self.model.cls.predictions.transform(slot)
+        return features, whole(self.model.get_output_embeddings().bias)
 
     def row_losses(self, prompts: Tensor, batch: Batch) -> Tensor:
         assert batch.labels is not None

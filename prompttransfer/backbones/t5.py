@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
 from prompttransfer.backbones.base import Backbone, Batch, Row
@@ -201,13 +202,24 @@ class T5(Backbone):
     @torch.no_grad()
     def generate(self, prompts: Tensor, batch: Batch, *, max_new_tokens: int) -> list[str]:
         states, mask = self._encoder(prompts, batch)
+        # `generate` takes what a configuration leaves open from the model's own, which its folder may have given.
+        self.model.generation_config = GenerationConfig()
         written = self.model.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             attention_mask=mask,
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=max_new_tokens,
+            generation_config=self._greedy(max_new_tokens),
             synced_gpus=self.sharded,  # no process stops while another still needs its share of the weights
         )
         texts: list[str] = self.tokenizer.batch_decode(written, skip_special_tokens=True)
         return [text.strip() for text in texts]
+
+    def _greedy(self, max_new_tokens: int) -> GenerationConfig:
+        """The most probable token each time, up to the end of the answer; nothing is forced, forbidden or penalised."""
+        return GenerationConfig(
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
+            decoder_start_token_id=self.model.config.decoder_start_token_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )

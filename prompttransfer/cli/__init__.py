@@ -27,10 +27,12 @@ from prompttransfer.cli.recommend import recommend
 from prompttransfer.cli.report import report
 from prompttransfer.cli.study import study_app
 from prompttransfer.cli.tasks import tasks_app
+from prompttransfer.cli.terminal import clean_line, replace_unknown_letters
 from prompttransfer.cli.train import train
 from prompttransfer.cli.transfer import transfer
+from prompttransfer.cli.values import as_command
 from prompttransfer.signals import Interrupted, listening, say_once
-from tasks.errors import MachineError, UserError
+from tasks.errors import MachineError, UserError, out_of_memory
 
 app = typer.Typer(
     name="prompttransfer",
@@ -53,9 +55,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "export": export_prompt,
 }
 for verb, function in VERBS.items():
-    # What a verb returns is for Python callers; its type is heavy to import, and typer would evaluate it.
-    function.__annotations__.pop("return", None)
-    app.command(verb)(function)
+    app.command(verb)(as_command(function))
 app.add_typer(tasks_app, name="tasks")
 app.add_typer(project_app, name="project")
 app.add_typer(neurons_app, name="neurons")
@@ -91,37 +91,71 @@ def _repeatable(command: Any, arguments: list[str]) -> Iterator[str]:
             yield from parameter.opts
 
 
+def check_arguments(arguments: list[str]) -> None:
+    """Raise UserError for an argument that can be no value: empty where a value is needed, or no text at all."""
+    for place, argument in enumerate(arguments):
+        option, _, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+        before = option or (arguments[place - 1] if place else "")
+        if not value.strip() and ("=" in argument or not option) and before not in MAY_BE_EMPTY:
+            name = f"{before} is" if before.startswith("-") else "an argument is"
+            raise UserError(
+                f"{name} empty: give a value, or leave it out (is a variable of your script not set?)"
+            )
+        if any("\ud800" <= letter <= "\udfff" for letter in argument):
+            raise UserError(
+                f"argument {argument!r} is no text in the encoding of this shell ({sys.getfilesystemencoding()}): "
+                f"rename what it names, or set LC_ALL=C.UTF-8"
+            )
+
+
+MAY_BE_EMPTY = {"--title", "--label"}
+"""Options whose value is only shown."""
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; `arguments` are those of the process if not given."""
     given = sys.argv[1:] if arguments is None else arguments
     if arguments is None:  # the process is ours alone
         make_imports_lean()
+    replace_unknown_letters()
     if not sys.stdout.isatty():
         os.environ.setdefault("COLUMNS", "160")  # no terminal to fit: tables need not be folded
     try:
+        check_arguments(given)
         command = typer.main.get_command(app)  # made once: it takes a tenth of a second
         with listening():
-            command(spread(command, given), standalone_mode=True)
+            code = command(spread(command, given), standalone_mode=False)
     except Interrupted as error:
         say_once(str(error))
         raise SystemExit(error.code) from None
+    except MISUSE as error:  # typer's own: an unknown option, text for a number
+        if type(error).__name__ != "NoArgsIsHelpError":  # the help has been printed then
+            _stop(f"{error.format_message()} ({_how_to_get_help(error)})", code=2)
+        raise SystemExit(2) from None
     except UserError as error:
         _stop(*getattr(error, "lines", [str(error)]), code=2)
     except MachineError as error:
         _stop(str(error), code=3)
-    except OSError as error:
-        _stop(
-            f"the machine says: {error.strerror or error}{f' ({error.filename})' if error.filename else ''}",
-            code=3,
-        )
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "out of memory" not in str(error):
-            raise
-        _stop("out of memory: use a smaller --batch, a shorter --length or --max-length", code=3)
+    except Exception as error:
+        if out_of_memory(error):
+            _stop("out of memory: use a smaller --batch, a shorter --length or --max-length", code=3)
+        if isinstance(error, OSError):
+            place = f" ({error.filename})" if error.filename else ""
+            _stop(f"the machine says: {error.strerror or error}{place}", code=3)
+        raise
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+MISUSE: type[Any] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+def _how_to_get_help(error: Any) -> str:
+    context = getattr(error, "ctx", None)
+    return f"`{context.command_path if context else 'prompttransfer'} --help` shows what there is"
 
 
 def _stop(*lines: str, code: int) -> None:
     """One line, or one for each mistake of a file."""
     for line in lines:
-        print(f"error: {' '.join(line.split())}", file=sys.stderr)
+        print(f"error: {clean_line(line)}", file=sys.stderr)
     raise SystemExit(code)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from prompttransfer.cli.terminal import CleanConsole, clean_line, json_text
 from tasks.catalog import all_tasks, find_task
 from tasks.errors import UserError, unknown
 from tasks.records import KEPT, is_of_catalogue, own_task
-from tasks.task import Task, parse_label_words, with_words
+from tasks.task import Example, Task, parse_label_words, with_words
 
 if TYPE_CHECKING:
     from prompttransfer.backbones import Backbone
     from prompttransfer.prompt import Prompt
     from prompttransfer.reuse import Target
 
-console = Console(highlight=False)
+console = CleanConsole(highlight=False)
 
 
 def resolve_tasks(
@@ -30,10 +30,14 @@ def resolve_tasks(
     """Tasks by name or YAML file, with the run's label words put on every task that has such a label.
 
     A name is looked for in the catalogue first, then among the own tasks that `prompts` were trained on and keep.
-    Raises UserError for an unknown task, or a label that none of the tasks has.
+    Raises UserError for an unknown task, one that is given twice, or a label that none of the tasks has.
     """
     words = parse_label_words(label_words or ())
     found = [_resolve(name, prompts) for name in names]
+    called = [task.name for task in found]
+    twice = next((name for name in called if called.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"task {twice!r} is given twice: name it once, or give one of the two another name")
     labels = {label for task in found for label in task.labels}
     for label in words:
         if label not in labels:
@@ -42,6 +46,20 @@ def resolve_tasks(
         with_words(task, own) if (own := {k: v for k, v in words.items() if k in task.labels}) else task
         for task in found
     ]
+
+
+def check_initialiser(spec: str) -> None:
+    """Raise UserError for an initialiser that cannot be, before any row or model is loaded."""
+    from prompttransfer.artifacts import read_record
+    from prompttransfer.initialisers import INITIALISERS, NEED_ARGUMENT
+
+    name, _, argument = spec.partition(":")
+    if name not in INITIALISERS:
+        raise unknown("initialiser", name, INITIALISERS)
+    if name in NEED_ARGUMENT and not argument.strip():
+        raise UserError(f"initialiser {name!r} needs an argument, as in {name}:{NEED_ARGUMENT[name]}")
+    if name == "prompt":
+        read_record(Path(argument))
 
 
 def _resolve(name: str, prompts: Sequence[Prompt]) -> Task:
@@ -67,15 +85,25 @@ def load_targets(
     data: Path | None,
     limit_train: int | None = None,
     limit_test: int | None = None,
+    seeds: Sequence[int] = (0,),
+    one_split: bool = False,
 ) -> list[Target]:
-    """Each task with its three splits."""
+    """Each task with its three splits; each seed draws its own validation rows, or with `one_split` has those of seed 0."""
     from prompttransfer.reuse import Target
-    from tasks.loading import load_splits
+    from tasks.loading import load_seeded
 
-    return [
-        Target(task, load_splits(task, data=data, limit_train=limit_train, limit_test=limit_test))
-        for task in tasks
-    ]
+    drawn = [0] if one_split else list(seeds)
+    targets = []
+    for task in tasks:
+        found = load_seeded(task, drawn, data=data, limit_train=limit_train, limit_test=limit_test)
+        targets.append(Target(task, found[drawn[0]], {} if one_split else found))
+    return targets
+
+
+def seeds_line(seeds: Sequence[int], *, one_split: bool) -> str:
+    """What a seed decides, for people: a spread over seeds is the spread of just that."""
+    shared = "; all have the validation rows of seed 0" if one_split else " and validation rows"
+    return f"seed{'s' * (len(seeds) > 1)} {' '.join(map(str, seeds))}: start, row order{shared}"
 
 
 def only_the_first_speaks(backbone: Backbone) -> bool:
@@ -92,31 +120,84 @@ def describe(backbone: Backbone) -> str:
     return line
 
 
+def unknown_words(backbone: Backbone, task: str, examples: Sequence[Example]) -> str | None:
+    """One line on the words of some rows that a backbone's tokenizer does not know; None where they have no word."""
+    share = backbone.unknown_share(examples)
+    if share is None:
+        return None
+    if not share:
+        return f"{backbone.name} knows all words of {task}"
+    read = (
+        f"reads them as {backbone.tokenizer.unk_token}" if backbone.tokenizer.unk_token else "leaves them out"
+    )
+    return f"{100 * share:.1f} % of the words of {task} are unknown to {backbone.name}, which {read}"
+
+
 def say(line: str, *, quiet: bool = False) -> None:
     """Print one line, unless the output is for a machine."""
     if not quiet:
         console.print(line, markup=False)
 
 
+def say_command(line: str) -> None:
+    """Print a command on one line however long it is, so that it can be copied."""
+    console.print(line, markup=False, soft_wrap=True)
+
+
+def few(names: Sequence[str], most: int = 10) -> str:
+    """Names in a row, the first of many and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def warn(line: str) -> None:
     """One line that a person should see whatever is printed for a machine."""
     if not console.quiet:
-        print(f"warning: {line}", file=sys.stderr)
+        print(f"warning: {clean_line(line)}", file=sys.stderr)
 
 
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output."""
     if not console.quiet:
-        print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+        print(json_text(value))
+
+
+MOST_ROWS, MOST_COLUMNS = 60, 24
+"""What of a table is printed; of a larger one its beginning and end, and how large it is."""
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
-    """Print a table whose first `left` columns are text and whose others are numbers."""
+    """Print a table whose first `left` columns are text and whose others are numbers; of a large one a part."""
+    columns, rows, left_out = shortened(columns, rows, left)
+    _print_table(title, columns, rows, left)
+    if left_out:
+        say(left_out)
+
+
+def shortened(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], left: int
+) -> tuple[list[str], list[list[str]], str]:
+    """The columns and rows of a table that are printed, and a line on what is left out (empty for nothing).
+
+    Rows in the middle and the columns behind MOST_COLUMNS go: reference rows stand at the end.
+    """
+    size = f"{len(rows):,} rows and {len(columns) - left:,} columns"
+    kept = len(columns) if len(columns) <= left + MOST_COLUMNS else left + MOST_COLUMNS
+    shown = [list(row[:kept]) for row in rows]
+    if len(rows) > MOST_ROWS:
+        between = ["..."] * min(left, kept) + [""] * (kept - min(left, kept))
+        shown = [*shown[: MOST_ROWS - 10], between, *shown[-10:]]
+    short = len(shown) < len(rows) or kept < len(columns)
+    said = f"{size}; a part of them is shown, the files that are written and --json have all" if short else ""
+    return list(columns[:kept]), shown, said
+
+
+def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> None:
     drawn = Table(header_style="bold", box=None, pad_edge=False)
     for index, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if index < left else "right", overflow="fold")
+        drawn.add_column(Text(column), justify="left" if index < left else "right", overflow="fold")
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*map(Text, row))
     console.print(title, style="bold", markup=False)
     console.print(drawn)
 

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prompttransfer.cli.options import AsJson, DataFolder, Device, Precision
+from prompttransfer.cli.options import AsJson, DataFolder, Device, Overwrite, Precision, Types
+from prompttransfer.cli.values import Output, Whole, checked
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from prompttransfer.indicators import Group
 
+_LISTED, _PAIRS = 60, 5  # of more prompts than are listed only the nearest pairs are printed
 _PRINTED_WHOLE = 6  # matrices of up to this many prompts are printed, larger ones only written
 
 
+@checked
 def compare(
     prompts: Annotated[
         list[Path],
@@ -32,38 +35,50 @@ def compare(
         ),
     ] = None,
     rows: Annotated[
-        int, typer.Option("--rows", min=1, help="Labelled training rows a task, for few-shot.")
+        int, typer.Option("--rows", help="Labelled training rows a task, for few-shot."), Whole()
     ] = 32,
     data: DataFolder = None,
-    types: Annotated[
-        list[str] | None,
-        typer.Option("--types", help="task=type for same-type, for names that are not known."),
+    types: Types = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the CSV files."),
+        Output(standard="runs/compare"),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the CSV files.")] = Path(
-        "runs/compare"
-    ),
+    overwrite: Overwrite = False,
     precision: Precision = "auto",
     device: Device = "auto",
     json_: AsJson = False,
 ) -> dict[str, pd.DataFrame]:
     """Compare prompts: E_concat, E_average, C_concat, C_average of Su et al. 2022, controls, neurons, few-shot; a CSV each."""
+    given = dict(locals())
     from functools import cache
 
+    from prompttransfer.calls import note_call, precision_name, remember
     from prompttransfer.cli.common import load_targets, resolve_tasks
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import check_comparable, read_prompts, say_written, task_types, write_table
-    from prompttransfer.indicators import Group
+    from prompttransfer.indicators import Group, indicator_table
+    from prompttransfer.outputs import Files, settings_of
 
     found = read_prompts(prompts)
     check_comparable(found)
+    backbone = cache(lambda: backbone_of(found, None, precision, device))
     group = Group(
         tuple(found),
         task_types([prompt.task for prompt in found], types or [], found),
-        backbone=cache(lambda: backbone_of(found, None, precision, device)),
+        backbone=backbone,
         rows=lambda names: load_targets(resolve_tasks(names, prompts=found), data=data, limit_train=rows),
     )
-    tables = indicators_of(group, metric or [])
-    paths = [write_table(output / f"similarity_{name}.csv", table) for name, table in tables.items()]
+    names = names_of(group, metric or [])
+    paths = [] if output is None else [output / f"similarity_{name}.csv" for name in names]
+    written = Files(tuple(paths), settings_of("compare", given | {"metric": None}))
+    written.check(overwrite=overwrite)
+    tables = {name: indicator_table(name, group) for name in names}
+    written.claim()
+    for path, table in zip(paths, tables.values(), strict=bool(paths)):
+        write_table(path, table)
+    ran = {"precision": precision_name(backbone().dtype)} if backbone.cache_info().currsize else {}
+    note_call(paths, remember("compare", compare, given, **ran))
     if not json_:
         _print(tables)
     matrices = {name: table.to_numpy().tolist() for name, table in tables.items()}
@@ -71,27 +86,38 @@ def compare(
     return tables
 
 
-def indicators_of(group: Group, names: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
-    """Indicator -> table; the paper's four if none is named, every one of the vectors for `all`."""
-    from analysis.similarity import PAPER_METRICS
-    from prompttransfer.indicators import indicator_table, of_vectors
+def names_of(group: Group, names: Sequence[str] = ()) -> list[str]:
+    """The indicators that are meant: the paper's four if none is named, every one of the vectors for `all`.
 
+    Raises UserError for one that there is none of, before any is computed.
+    """
+    from analysis.similarity import PAPER_METRICS
+    from prompttransfer.indicators import INDICATORS, of_vectors
+    from tasks.errors import UserError, unknown
+
+    if len(group.prompts) < 2:
+        raise UserError(f"comparing needs at least two prompts; given {len(group.prompts)}")
     chosen: list[str] = []
     for name in names or PAPER_METRICS:
+        if name != "all" and name not in INDICATORS:
+            raise unknown("indicator", name, [*INDICATORS, "all"])
         chosen += of_vectors(group.prompts) if name == "all" else [name]
-    return {name: indicator_table(name, group) for name in dict.fromkeys(chosen)}
+    return list(dict.fromkeys(chosen))
 
 
 def _print(tables: dict[str, pd.DataFrame]) -> None:
     """For every prompt the other prompt nearest to it, by each indicator; small matrices whole."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from analysis.matrices import shared_prefix
+    from prompttransfer.cli.terminal import CleanConsole
 
-    console = Console()
+    console = CleanConsole()
+    if len(next(iter(tables.values()))) > _LISTED:
+        _print_summary(tables)
+        return
     first = next(iter(tables.values()))
     shared = shared_prefix(list(map(str, first.index)))
 
@@ -111,6 +137,38 @@ def _print(tables: dict[str, pd.DataFrame]) -> None:
     for name in first.index:
         nearest.add_row(short(name), *(short(nearest_of(table, str(name))) for table in tables.values()))
     console.print(nearest)
+
+
+def _print_summary(tables: dict[str, pd.DataFrame]) -> None:
+    """Of many prompts the pairs that are nearest by each indicator."""
+    from prompttransfer.cli.common import number, say, table
+
+    prompts = len(next(iter(tables.values())))
+    say(f"{prompts:,} prompts, {prompts * (prompts - 1) // 2:,} pairs; the files have all of them")
+    rows = [
+        [metric, first, second, number(value, 4)]
+        for metric, found in tables.items()
+        for first, second, value in nearest_pairs(found, _PAIRS)
+    ]
+    table("nearest pairs", ["indicator", "prompt", "prompt", "value"], rows, left=3)
+
+
+def nearest_pairs(table: pd.DataFrame, count: int) -> list[tuple[str, str, float]]:
+    """The pairs of different prompts with the largest values, each pair once, first those that stand first."""
+    import numpy as np
+
+    values = table.to_numpy(dtype=float)
+    upper = np.triu_indices(len(values), k=1)
+    pairs = np.fmax(values[upper], values.T[upper])
+    pairs = np.where(np.isfinite(pairs), pairs, -np.inf)
+    best = (
+        np.argpartition(-pairs, min(count, len(pairs) - 1))[: count + 1]
+        if len(pairs)
+        else np.array([], dtype=int)
+    )
+    best = best[np.lexsort((best, -pairs[best]))][:count]
+    names = [str(name) for name in table.index]
+    return [(names[upper[0][i]], names[upper[1][i]], float(pairs[i])) for i in best if np.isfinite(pairs[i])]
 
 
 def nearest_of(table: pd.DataFrame, target: str) -> str:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prompttransfer.cli.options import Overwrite, Types
+from prompttransfer.cli.values import Output, Seed, Whole, checked
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -14,6 +17,10 @@ if TYPE_CHECKING:
     from analysis.statistics import Interval
 
 
+_MOST_NOTES = 20
+
+
+@checked
 def correlate(
     transfer: Annotated[
         Path, typer.Option(help="The transfer matrix, CSV: rows source prompts, columns targets.")
@@ -26,24 +33,28 @@ def correlate(
     ] = False,
     common: Annotated[bool, typer.Option("--common", help="Keep the tasks that all files have.")] = False,
     leave_out: Annotated[list[str] | None, typer.Option(help="Task to leave out, may be repeated.")] = None,
-    types: Annotated[
-        list[str] | None, typer.Option("--types", help="task=type, for names that are not known.")
-    ] = None,
+    types: Types = None,
     draws: Annotated[
-        int, typer.Option(min=1, help="Draws of the bootstrap and shuffles of the test.")
+        int, typer.Option(help="Draws of the bootstrap and shuffles of the test."), Whole(1, 1_000_000)
     ] = 2000,
-    seed: Annotated[int, typer.Option(help="Seed of both.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of both."), Seed] = 0,
     seeds: Annotated[
         int | None,
         typer.Option(
-            min=1,
             help="Training seeds behind every score, where rows task-s0, task-s1 do not say; from one no p value is given.",
         ),
+        Whole(),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder for summary.csv and per_target.csv.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for summary.csv and per_target.csv."),
+        Output(),
+    ] = None,
+    overwrite: Overwrite = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Rank correlation of indicators with transfer per target, with interval, permutation test, and the choice made."""
+    given = dict(locals())
     from analysis.matrices import merge_seeds
     from analysis.prediction import per_target_table, predict, prediction_table, smallest_p_values
     from prompttransfer.cli.plot import without
@@ -55,7 +66,11 @@ def correlate(
         types_beside,
         write_table,
     )
+    from prompttransfer.outputs import Files, settings_of
 
+    paths = [] if output is None else [output / "summary.csv", output / "per_target.csv"]
+    written = Files(tuple(paths), settings_of("correlate", given))
+    written.check(overwrite=overwrite)
     table = without(read_matrix(transfer), leave_out or [])
     tasks = [str(t) for t in table.columns]
     table, counted = merge_seeds(table, tasks)
@@ -66,12 +81,10 @@ def correlate(
         table, indicators, None if untyped else kinds, metrics=task_metrics(tasks), seeds=seeds or counted,
         include_self=include_self, common=common, draws=draws, seed=seed,
     )  # fmt: skip
-    paths = []
-    if output is not None:
-        paths = [
-            write_table(output / "summary.csv", prediction_table(answers)),
-            write_table(output / "per_target.csv", per_target_table(answers)),
-        ]
+    if paths:
+        written.claim()
+        write_table(paths[0], prediction_table(answers))
+        write_table(paths[1], per_target_table(answers))
     notes = (
         [f"same-type flag left out: no type known for {', '.join(untyped[:5])} (give --types)"]
         if untyped
@@ -125,10 +138,11 @@ def _corrected(found: Corrected | None) -> dict[str, float | None] | None:
 
 def _print(answers: tuple[Prediction, ...], include_self: bool, notes: list[str]) -> None:
     """Three tables (rank correlation; against the types; the choice of a source), then what to know of them."""
-    from rich.console import Console
     from rich.markup import escape
 
-    console = Console()
+    from prompttransfer.cli.terminal import CleanConsole
+
+    console = CleanConsole()
     own = "kept in" if include_self else "left out"
     _table(
         console,
@@ -179,8 +193,10 @@ def _print(answers: tuple[Prediction, ...], include_self: bool, notes: list[str]
     )  # fmt: skip
     for line, names in reasons(answers).items():
         notes.append(f"{line} ({', '.join(names)})" if len(names) < len(answers) else line)
-    for note in notes:
+    for note in notes[:_MOST_NOTES]:
         console.print(f"note: {escape(note)}", highlight=False)
+    if len(notes) > _MOST_NOTES:
+        console.print(f"and {len(notes) - _MOST_NOTES:,} more notes: --json has all", highlight=False)
 
 
 def _table(console: Console, title: str, headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

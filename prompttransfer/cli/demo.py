@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prompttransfer.cli.options import EMBEDDED_DEFAULT, BackboneName
+from prompttransfer.cli.options import EMBEDDED_DEFAULT, BackboneName, Overwrite, Revision
+from prompttransfer.cli.values import Output, Seed, Whole, checked
 
 if TYPE_CHECKING:
     from prompttransfer.matrix import TransferMatrix
@@ -29,23 +30,32 @@ OTHER_BACKBONES = ("microworld-roberta-wide", "microworld-roberta")
 OTHER_STEPS, FIT_STEPS, MOST_UNSEEN = 100, 200, 3
 
 
+@checked
 def demo(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for everything that is made.")
-    ] = Path("runs/demo"),
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for everything that is made."),
+        Output(standard="runs/demo"),
+    ] = None,
     backbone: BackboneName = EMBEDDED_DEFAULT,
-    steps: Annotated[int, typer.Option(help="Training steps of each prompt.")] = STEPS,
-    seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
+    revision: Revision = None,
+    steps: Annotated[int, typer.Option(help="Training steps of each prompt."), Whole()] = STEPS,
+    seed: Annotated[int, typer.Option(help="Seed of the prompts."), Seed] = 0,
     tasks: Annotated[list[str] | None, typer.Option(help="Other tasks of the embedded world.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train eight prompts on a small embedded model, move each to every other task and to another model, and draw it."""
-    from prompttransfer.cli.common import say
+    from prompttransfer.cli.common import resolve_tasks, say
     from prompttransfer.cli.compare import compare
     from prompttransfer.cli.plot import heatmap
     from prompttransfer.cli.report import report
     from prompttransfer.cli.train import train
     from prompttransfer.cli.transfer import transfer
+    from tasks.errors import UserError
 
+    if output is None:
+        raise UserError("the demo is the files that it writes: say where with output")
+    resolve_tasks(tasks or DEMO_TASKS)
     started = time.monotonic()
     chosen = list(tasks or DEMO_TASKS)
     listed = " ".join(chosen)
@@ -54,33 +64,41 @@ def demo(
     given = f"--steps {steps} --evaluate-every {max(1, steps // 2)} --limit-test {TEST_ROWS}"
     say(f"$ prompttransfer train --task {listed} {given} --output {prompts}\n")
     train(
-        task=chosen, backbone=backbone, steps=steps, seeds=[seed], output=prompts,
-        limit_test=TEST_ROWS, evaluate_every=max(1, steps // 2),
+        task=chosen, backbone=backbone, revision=revision, steps=steps, seeds=[seed], output=prompts,
+        limit_test=TEST_ROWS, evaluate_every=max(1, steps // 2), overwrite=overwrite,
     )  # fmt: skip
     folders = [prompts / name for name in chosen]
     _stage("2. move each prompt to every task, with nothing trained")
     say(f"$ prompttransfer transfer {prompts} --to {listed} --limit-test {TEST_ROWS} --output {moved}\n")
-    matrix = transfer(sources=folders, to=chosen, output=moved, limit_test=TEST_ROWS)
+    matrix = transfer(sources=folders, to=chosen, output=moved, limit_test=TEST_ROWS, overwrite=overwrite)
     _stage("3. compare the prompts: their vectors, the neurons they activate, their scores on a few rows")
     say(f"$ prompttransfer compare {prompts} --metric {' '.join(INDICATORS)} --output {alike}\n")
-    compare(folders, metric=list(INDICATORS), output=alike)
+    compare(folders, metric=list(INDICATORS), output=alike, overwrite=overwrite)
     _stage("4. draw the matrix")
     picture = output / "heatmap.png"
     table = moved / "transfer_relative.csv"
     say(f"$ prompttransfer plot heatmap {table} --output {picture}\n")
     title = "Zero-shot transfer, relative to own prompt"
-    heatmap(table, output=picture, title=title)
-    projected = _carry(output, prompts, chosen, backbone, seed)
+    heatmap(table, output=picture, title=title, overwrite=overwrite)
+    projected = _carry(output, prompts, chosen, backbone, revision, seed, overwrite)
     _stage("6. put it all on one page")
     say(f"$ prompttransfer report {output}\n")
-    report(output)
+    report(output, overwrite=overwrite)
     _explain(matrix)
     if projected is not None:
         _explain_projector(projected)
     say(f"\nOne seed: a demonstration, not evidence. Took {time.monotonic() - started:.0f} s.")
 
 
-def _carry(output: Path, prompts: Path, tasks: list[str], backbone: str, seed: int) -> Path | None:
+def _carry(
+    output: Path,
+    prompts: Path,
+    tasks: list[str],
+    backbone: str,
+    revision: str | None,
+    seed: int,
+    overwrite: bool,
+) -> Path | None:
     """Fit a projector to another model on the first task of each type and measure it on others; its folder."""
     from prompttransfer.cli.common import say
     from prompttransfer.cli.project import fit
@@ -102,7 +120,7 @@ def _carry(output: Path, prompts: Path, tasks: list[str], backbone: str, seed: i
     say(f"$ prompttransfer train --backbone {other} --task {listed} {shown} --output {own}")
     train(
         task=fitting + unseen, backbone=other, steps=OTHER_STEPS, seeds=[seed], output=own,
-        limit_test=TEST_ROWS, evaluate_every=OTHER_STEPS,
+        limit_test=TEST_ROWS, evaluate_every=OTHER_STEPS, overwrite=overwrite,
     )  # fmt: skip
     say(
         f"\n$ prompttransfer project fit --source-backbone {backbone} --target-backbone {other} --source-prompts {prompts} "
@@ -110,8 +128,9 @@ def _carry(output: Path, prompts: Path, tasks: list[str], backbone: str, seed: i
         f"--limit-test {TEST_ROWS} --output {projector}\n"
     )
     fit(
-        tasks=fitting, source_backbone=backbone, target_backbone=other, source_prompts=prompts, target_prompts=own,
+        tasks=fitting, source_backbone=backbone, source_revision=revision, target_backbone=other, source_prompts=prompts, target_prompts=own,
         unseen=unseen, seeds=[seed], steps=FIT_STEPS, limit_test=TEST_ROWS, output=projector,
+        overwrite=overwrite,
     )  # fmt: skip
     return projector
 

@@ -16,9 +16,14 @@ from prompttransfer.cli.options import (
     LabelWords,
     LimitTest,
     MaxLength,
+    OtherBackbone,
     OtherLayout,
+    Overwrite,
     Precision,
+    Revision,
 )
+from prompttransfer.cli.values import OneOf, Output, checked
+from prompttransfer.layouts import LAYOUTS
 from prompttransfer.placement import SINGLE, Placement
 
 if TYPE_CHECKING:
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     Prepared = tuple[EncodedTask, EncodedTask | None, tuple[Score, Score | None]]
 
 
+@checked
 def evaluate(
     prompts: Annotated[list[Path], typer.Argument(help="Prompt folders, or folders of them.")],
     task: Annotated[
@@ -41,24 +47,32 @@ def evaluate(
     backbone: Annotated[
         str | None, typer.Option("--backbone", "-b", help="Another backbone than the prompts' own.")
     ] = None,
+    revision: Revision = None,
     layout: Annotated[
-        str | None, typer.Option("--layout", help="Another layout, with --other-layout.")
+        str | None,
+        typer.Option("--layout", help="Another layout, with --other-layout."),
+        OneOf("layout", LAYOUTS),
     ] = None,
     data: DataFolder = None,
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
     other_layout: OtherLayout = False,
+    other_backbone: OtherBackbone = False,
     max_length: MaxLength = None,
     limit_test: LimitTest = None,
     calibrate: Calibrate = "none",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Also write the scores as JSON.")
+        Path | None,
+        typer.Option("--output", "-o", help="Also write the scores as JSON."),
+        Output(folder=False),
     ] = None,
+    overwrite: Overwrite = False,
     precision: Precision = "auto",
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> list[Score]:
     """Score prompts on the test split of tasks. The label words are the task's own, never the prompt's."""
+    given = dict(locals())
     from functools import cache
 
     from prompttransfer.calibration import (
@@ -73,13 +87,16 @@ def evaluate(
     from prompttransfer.evaluation import encode_task
     from prompttransfer.files import write_json
     from prompttransfer.layouts import find_layout
+    from prompttransfer.outputs import Files, settings_of
     from prompttransfer.prompt import check_runs_on
 
     calibration = calibration_of(calibrate)
     loaded = load_prompts(prompts)
     tasks = resolve_tasks(task or list(dict.fromkeys(p.task for p in loaded)), label_words, loaded)
+    written = Files(() if output is None else (output,), settings_of("evaluate", given))
+    written.check(overwrite=overwrite)
     targets = load_targets(tasks, data=data, limit_test=limit_test)
-    model = backbone_of(loaded, backbone, precision, device)
+    model = backbone_of(loaded, backbone, precision, device, revision=revision)
 
     @cache
     def prepared(place: int, length: int, layout: str) -> Prepared:
@@ -105,10 +122,12 @@ def evaluate(
         check_runs_on(
             prompt,
             backbone=model.name,
+            revision=model.revision,
             width=model.width,
             family=model.family,
             layout=chosen,
             other_layout=other_layout,
+            other_backbone=other_backbone,
         )
         for place in range(len(targets)):
             encoded, inputs, bare = prepared(place, prompt.length, chosen)
@@ -116,6 +135,7 @@ def evaluate(
             scores.append(raw[0])
             records.append(_record(prompt, raw[0], bare, less[0] if less else None, calibration))
     if output is not None:
+        written.claim()
         write_json(output, records)
     if as_json:
         print_json(records)
@@ -184,8 +204,10 @@ def backbone_of(
     precision: str,
     device: str,
     placement: Placement = SINGLE,
+    *,
+    revision: str | None = None,
 ) -> Backbone:
-    """The named backbone, or the one that all prompts were trained on."""
+    """The named backbone, or the one that all prompts were trained on, a hub model at the commit that they name."""
     from prompttransfer.backbones import load_backbone
     from tasks.errors import UserError
 
@@ -194,4 +216,23 @@ def backbone_of(
         raise UserError(
             f"the prompts are of several backbones ({', '.join(names)}): choose one with --backbone"
         )
-    return load_backbone(name or names[0], precision=precision, device=device, placement=placement)
+    if name is None and revision is None:
+        revision = _common_commit(prompts)
+    return load_backbone(
+        name or names[0], revision=revision, precision=precision, device=device, placement=placement
+    )
+
+
+def _common_commit(prompts: Sequence[Prompt]) -> str | None:
+    """The commit of the hub that prompts of one backbone were trained at; UserError if it is not one for all."""
+    from prompttransfer.revisions import is_commit
+    from tasks.errors import UserError
+
+    found = {prompt.revision: prompt.name for prompt in prompts if is_commit(prompt.revision)}
+    if len(found) > 1:
+        (first, name), (second, other) = list(found.items())[:2]
+        raise UserError(
+            f"prompts {name!r} and {other!r} were trained on {prompts[0].backbone} at different commits ({first}, "
+            f"{second}): use them one after the other, or train again at one --revision"
+        )
+    return next(iter(found), None)

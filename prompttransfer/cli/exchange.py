@@ -7,27 +7,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prompttransfer.cli.options import AsJson
+from prompttransfer.cli.options import AsJson, Overwrite, Revision
+from prompttransfer.cli.values import OneOf, Output, checked
+from prompttransfer.layouts import LAYOUTS
 
 if TYPE_CHECKING:
     from prompttransfer.prompt import Prompt
 
 
+@checked
 def import_prompt(
     path: Annotated[Path, typer.Argument(help="Torch pickle, .npy, safetensors file or PEFT folder.")],
     backbone: Annotated[
         str, typer.Option("--backbone", "-b", help="The model that the prompt was trained on.")
     ],
     task: Annotated[str, typer.Option("--task", "-t", help="The task that it was trained for.")],
+    revision: Revision = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Prompt folder to write; runs/prompts/NAME if not given."),
+        Output(),
     ] = None,
     layout: Annotated[
         str | None,
         typer.Option(
             "--layout", help="Layout that it was trained under; prompt-first if the file does not tell."
         ),
+        OneOf("layout", LAYOUTS),
     ] = None,
     family: Annotated[
         str | None,
@@ -39,6 +45,7 @@ def import_prompt(
     key: Annotated[
         str | None, typer.Option("--key", help="Which array, where the file holds several.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> Prompt:
     """Make an ordinary prompt folder of a prompt that another system saved.
@@ -46,15 +53,17 @@ def import_prompt(
     Reads the pickles of Su et al. 2022, the .npy files of google-research/prompt-tuning, PEFT folders and safetensors
     files. Nothing in a file is run. The backbone need not be at hand: its width is checked where it is.
     """
-    from prompttransfer.artifacts import save_prompt
+    from prompttransfer.artifacts import MARKER, check_unlike, save_prompt
     from prompttransfer.cli.common import print_json, resolve_tasks, say
-    from prompttransfer.files import safe_name
+    from prompttransfer.files import check_free, safe_name
     from prompttransfer.foreign import read_foreign
     from prompttransfer.prompt import Prompt
     from tasks.records import kept_of
 
     target = resolve_tasks([task])[0]
     called = safe_name(name or target.name, "prompt name")
+    place = output or Path("runs/prompts") / called
+    check_free(place, marker=MARKER)
     vectors, facts = read_foreign(path, key)
     chosen_family, why_family = choose_family(backbone, family, facts, width=vectors.shape[1])
     chosen_layout, why_layout = choose_layout(layout, chosen_family, facts)
@@ -62,13 +71,16 @@ def import_prompt(
         vectors=vectors,
         task=target.name,
         backbone=backbone,
+        revision=revision or "",
         family=chosen_family,
         layout=chosen_layout,
         name=called,
         settings={"imported": facts},
         data={"source": f"imported from {facts['file']} ({facts['format']})", **kept_of(target)},
     )
-    folder = save_prompt(prompt, output or Path("runs/prompts") / called)
+    if not overwrite:
+        check_unlike(prompt, place)
+    folder = save_prompt(prompt, place)
     for line in describe(facts, prompt):
         say(line, quiet=as_json)
     say(f"family {chosen_family}: {why_family}", quiet=as_json)
@@ -149,7 +161,7 @@ def local_config(backbone: str) -> tuple[str, int] | None:
         FAMILIES,
     )  # slow to import, and not needed for a backbone that is elsewhere
 
-    config = read_json_object(path, "configuration")
+    config = read_json_object(path, "configuration", any_number=True)
     kind = config.get("model_type")
     width = config.get("d_model" if kind == "t5" else "hidden_size")
     if not isinstance(kind, str) or not isinstance(width, int) or width < 1:
@@ -177,6 +189,7 @@ def choose_layout(given: str | None, family: str, facts: dict[str, Any]) -> tupl
     return facts["layout"], "the file is of the code of Su et al. 2022; say --layout if it is not"
 
 
+@checked
 def export_prompt(
     prompts: Annotated[list[Path], typer.Argument(help="Prompt folders, or folders of them.")],
     output: Annotated[
@@ -185,22 +198,28 @@ def export_prompt(
     format_: Annotated[
         str | None,
         typer.Option("--format", help="safetensors, npy or peft; by the output's name if not given."),
+        OneOf("export format", ("npy", "peft", "safetensors")),
     ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> Path:
     """Write prompts for other programs: a safetensors file with a key a prompt, a .npy array, or a PEFT folder."""
     from prompttransfer.artifacts import find_prompts, load_prompt
     from prompttransfer.cli.common import print_json, say
-    from prompttransfer.foreign import export_prompts
-    from tasks.errors import UserError
+    from prompttransfer.foreign import WRITERS, export_prompts
+    from prompttransfer.outputs import check_place
+    from tasks.errors import UserError, unknown
 
     chosen = format_ or output.suffix.lstrip(".")
     if not chosen:
         raise UserError(
             f"--output {output}: name a .safetensors or .npy file, or give --format peft for a folder"
         )
+    if chosen not in WRITERS:
+        raise unknown("export format", chosen, WRITERS)
+    check_place(output, folder=chosen == "peft")
     loaded = [load_prompt(path) for folder in prompts for path in find_prompts(folder)]
-    export_prompts(loaded, output, chosen)
+    export_prompts(loaded, output, chosen, overwrite=overwrite)
     if as_json:
         print_json({"output": str(output), "format": chosen, "prompts": [prompt.name for prompt in loaded]})
     else:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prompttransfer.cli.options import AsJson, DataFolder, Device, LimitTest, MaxLength, Precision
+from prompttransfer.cli.options import (
+    AsJson,
+    DataFolder,
+    Device,
+    LimitTest,
+    MaxLength,
+    Overwrite,
+    Precision,
+)
+from prompttransfer.cli.values import OneOf, Output, Seed, Share, Whole, checked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +27,7 @@ if TYPE_CHECKING:
     from prompttransfer.prompt import Prompt
 
 
+@checked
 def mask(
     prompt: Annotated[Path, typer.Argument(help="The prompt whose neurons are switched off.")],
     others: Annotated[
@@ -29,25 +39,33 @@ def mask(
         typer.Option(
             help="Which go first: specific (active for this prompt, seldom for the others) or largest (largest activations)."
         ),
+        OneOf("order", ("largest", "specific")),
     ] = "specific",
     task: Annotated[
         str | None, typer.Option("--task", "-t", help="Task to score on; the prompt's own if not given.")
     ] = None,
     rows: Annotated[
         int,
-        typer.Option(min=0, help="Read activations over so many training rows; 0: of the prompt alone."),
+        typer.Option(help="Read activations over so many training rows; 0: of the prompt alone."),
+        Whole(0),
     ] = 0,
     shares: Annotated[
         list[float] | None,
         typer.Option("--shares", help="Shares of all neurons, 0 to 1, several are allowed."),
+        Share,
     ] = None,
-    draws: Annotated[int, typer.Option(min=1, help="Draws of random neurons.")] = 5,
-    seed: Annotated[int, typer.Option(help="Seed of the draws, and of ties.")] = 0,
-    rule: Annotated[str, typer.Option(help="positive or top, as for capturing.")] = "positive",
-    share: Annotated[float, typer.Option(help="Share of a layer that is active under --rule top.")] = 0.1,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Name of the CSV and figure.")] = Path(
-        "runs/neurons/masking.csv"
-    ),
+    draws: Annotated[int, typer.Option(help="Draws of random neurons."), Whole(1, 10_000)] = 5,
+    seed: Annotated[int, typer.Option(help="Seed of the draws, and of ties."), Seed] = 0,
+    rule: Annotated[
+        str, typer.Option(help="positive or top, as for capturing."), OneOf("rule", ("positive", "top"))
+    ] = "positive",
+    share: Annotated[
+        float, typer.Option(help="Share of a layer that is active under --rule top."), Share
+    ] = 0.1,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Name of the CSV and figure."), Output(folder=False)
+    ] = Path("runs/neurons/masking.csv"),
+    overwrite: Overwrite = False,
     data: DataFolder = None,
     limit_test: LimitTest = 500,
     max_length: MaxLength = None,
@@ -60,21 +78,28 @@ def mask(
     Specific are neurons that the prompt activates and the others seldom do; `--by largest` takes those with the largest
     activations (v2.0 of the authors' code, which switches off 20 %). The model is proved unchanged afterwards.
     """
+    given = dict(locals())
     from prompttransfer.artifacts import load_prompt
+    from prompttransfer.calls import note_call, precision_name, remember
     from prompttransfer.cli.common import load_targets, resolve_tasks, say
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.evaluation import encode_task
     from prompttransfer.layouts import find_layout
     from prompttransfer.masking import SHARES, masking_curve
     from prompttransfer.neurons import read_activations
+    from prompttransfer.outputs import Files, settings_of
     from tasks.errors import MachineError
 
     own = load_prompt(prompt)
     group = [own, *_others(own, others or [])]
     chosen = check_shares(shares or SHARES)
-    target = load_targets(resolve_tasks([task or own.task], prompts=group), data=data, limit_test=limit_test)[
-        0
-    ]
+    written = Files(
+        tuple(output.with_suffix(kind) for kind in (".csv", ".png", ".svg")),
+        settings_of("neurons mask", given),
+    )
+    written.check(overwrite=overwrite)
+    tasks = resolve_tasks([task or own.task], prompts=group)
+    target = load_targets(tasks, data=data, limit_test=limit_test)[0]
     model = backbone_of(group, None, precision, device)
     before = model.digest()
     on = training_rows(model, group, task or own.task, rows, data, max_length) if rows else None
@@ -96,7 +121,10 @@ def mask(
         raise MachineError(
             "the backbone changed while neurons were switched off: this is a bug, please report it"
         )
+    written.claim()
     _finish(curve, own, target.task.metric, output, as_json)
+    call = remember("neurons mask", mask, given, precision=precision_name(model.dtype))
+    note_call([output.with_suffix(".csv")], call)
 
 
 def check_shares(shares: Sequence[float]) -> list[float]:

@@ -14,9 +14,13 @@ from prompttransfer.cli.options import (
     DataFolder,
     Device,
     MaxLength,
+    OtherBackbone,
     OtherLayout,
+    Overwrite,
     Precision,
+    Revision,
 )
+from prompttransfer.cli.values import OneOf, Output, Share, Whole, checked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
     from prompttransfer.neuron_states import Captured
 
 DEFAULT = "capture"
+RULES = ("positive", "top")
+MEASURES = ("ON", "jaccard")
 _PRINTED_WHOLE = 6  # larger matrices are only written
 
 
@@ -47,27 +53,34 @@ neurons_app = typer.Typer(
 
 
 @neurons_app.command("capture")
+@checked
 def capture(
     prompts: Annotated[list[Path], typer.Argument(help="Prompt folders, or folders of them.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File for the states.")] = Path(
-        "runs/neurons/states.safetensors"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File for the states."), Output(folder=False)
+    ] = Path("runs/neurons/states.safetensors"),
     rule: Annotated[
         str,
         typer.Option(help="Active is: positive (the paper's, above 0) or top (largest share of a layer)."),
+        OneOf("rule", RULES),
     ] = "positive",
-    share: Annotated[float, typer.Option(help="Share of a layer that is active under --rule top.")] = 0.1,
+    share: Annotated[
+        float, typer.Option(help="Share of a layer that is active under --rule top."), Share
+    ] = 0.1,
     task: Annotated[
         str | None,
         typer.Option("--task", "-t", help="Count over rows of this task instead of the prompt alone."),
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Training rows of that task.")] = 64,
+    rows: Annotated[int, typer.Option(help="Training rows of that task."), Whole()] = 64,
     data: DataFolder = None,
     backbone: Annotated[str | None, typer.Option("--backbone", "-b", help="Another backbone.")] = None,
+    revision: Revision = None,
     other_layout: OtherLayout = False,
+    other_backbone: OtherBackbone = False,
     max_length: MaxLength = None,
     precision: Precision = "auto",
     device: Device = "auto",
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Capture which neurons each prompt activates, in all layers, and keep them as bits.
@@ -75,19 +88,29 @@ def capture(
     The input is the prompt alone, read where the answer is given (Su et al. 2022, section 6), or with --task real rows:
     active is then what is active in more than half of them.
     """
+    given = dict(locals())
+    from prompttransfer.calls import note_call, precision_name, remember
+    from prompttransfer.cli.common import resolve_tasks
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.mask import training_rows
     from prompttransfer.cli.tables import read_prompts, say_written
     from prompttransfer.neuron_states import save_states
     from prompttransfer.neurons import capture as capture_states
+    from prompttransfer.outputs import Files, settings_of
 
     found = read_prompts(prompts)
-    model = backbone_of(found, backbone, precision, device)
+    resolve_tasks([] if task is None else [task], prompts=found)
+    written = Files((output,), settings_of("neurons capture", given))
+    written.check(overwrite=overwrite)
+    model = backbone_of(found, backbone, precision, device, revision=revision)
+    model.takes_any = other_backbone
     encoded = training_rows(model, found, task, rows, data, max_length) if task is not None else None
     captured = capture_states(
         model, found, rule=rule, share=share, encoded=encoded, other_layout=other_layout
     )
+    written.claim()
     path = save_states(captured, output)
+    note_call([path], remember("neurons capture", capture, given, precision=precision_name(model.dtype)))
     if as_json:
         say_written([path], True, _record(captured))
     else:
@@ -127,41 +150,54 @@ def _print_states(captured: Captured) -> None:
 
 
 @neurons_app.command("overlap")
+@checked
 def overlap(
     files: Annotated[list[Path], typer.Argument(help="Files of states, as `neurons PROMPT...` writes.")],
     measure: Annotated[
         list[str] | None,
         typer.Option("--measure", help="ON (the paper's cosine) or jaccard; both if not given."),
+        OneOf("overlap", MEASURES),
     ] = None,
     window: Annotated[
         list[int] | None,
         typer.Option(
             "--window", help="Also by windows of so many layers: 3 as in the paper, 1 for every layer."
         ),
+        Whole(),
     ] = None,
     layers: Annotated[
         list[str] | None,
         typer.Option("--layers", help="Also over these layers, as 9-11 (from 0), may be repeated."),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the CSV files.")] = Path(
-        "runs/neurons"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the CSV files."), Output()
+    ] = Path("runs/neurons"),
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Overlap of every two prompts, over all layers and by windows, without the model; one CSV each, for `correlate`."""
+    given = dict(locals())
     from analysis.neurons import OVERLAPS, overlaps
+    from prompttransfer.calls import note_call, remember
     from prompttransfer.cli.tables import say_written, write_table
     from prompttransfer.neuron_states import load_all
+    from prompttransfer.outputs import Files, settings_of
 
     captured = load_all(files)
     spans = layer_spans(captured.states.layers, window or [], layers or [])
     names = list(dict.fromkeys(measure or OVERLAPS))
+    places = {
+        (name, span): output / f"similarity_{name}{'' if span == 'all' else f'_layers-{span}'}.csv"
+        for name in names
+        for span in spans
+    }
+    chosen = {"measure": None, "window": None, "layers": None}  # what is written, not what is in it
+    written = Files(tuple(places.values()), settings_of("neurons overlap", given | chosen))
+    written.check(overwrite=overwrite)
     tables = {name: overlaps(captured.states, spans, name) for name in names}
-    paths = [
-        write_table(output / f"similarity_{name}{'' if span == 'all' else f'_layers-{span}'}.csv", table)
-        for name, found in tables.items()
-        for span, table in found.items()
-    ]
+    written.claim()
+    paths = [write_table(place, tables[name][span]) for (name, span), place in places.items()]
+    note_call(paths, remember("neurons overlap", overlap, given))
     if as_json:
         matrices = {n: {s: t.to_numpy().tolist() for s, t in found.items()} for n, found in tables.items()}
         say_written(paths, True, {"prompts": list(captured.states.names), "overlap": matrices})

@@ -7,8 +7,25 @@ from typing import Annotated
 
 import typer
 
+from prompttransfer.cli.values import OneOf, Rate, Real, Seed, Whole
+from prompttransfer.layouts import LAYOUTS
+from prompttransfer.placement import STRATEGIES
+
+LONGEST_PROMPT = 100_000
+"""Vectors; no backbone takes as many, and what would be allocated for more does not fit."""
+
 BackboneName = Annotated[
     str, typer.Option("--backbone", "-b", help="Embedded name, hub name or folder of the frozen model.")
+]
+Revision = Annotated[
+    str | None,
+    typer.Option("--revision", help="Commit, branch or tag of a hub backbone; what a folder must be at."),
+]
+OtherBackbone = Annotated[
+    bool,
+    typer.Option(
+        "--other-backbone", help="Use prompts as they are on a backbone that they were not trained on."
+    ),
 ]
 DataFolder = Annotated[
     Path | None,
@@ -29,21 +46,77 @@ LabelWords = Annotated[
 Aggregation = Annotated[
     str | None,
     typer.Option(help="Allow label words of several tokens, combined by mean, sum or first."),
+    OneOf("aggregation", ("mean", "sum", "first")),
 ]
-LayoutName = Annotated[str, typer.Option("--layout", help="prompt-first, after-bos or su2022.")]
+LayoutName = Annotated[
+    str, typer.Option("--layout", help="prompt-first, after-bos or su2022."), OneOf("layout", LAYOUTS)
+]
 OtherLayout = Annotated[
     bool, typer.Option("--other-layout", help="Use a prompt under a layout that it was not trained with.")
 ]
 MaxLength = Annotated[
     int | None,
-    typer.Option("--max-length", min=1, help="Text tokens kept (128; 384 where text is written)."),
+    typer.Option("--max-length", help="Text tokens kept (128; 384 where text is written)."),
+    Whole(1, 1_000_000),
 ]
-LimitTrain = Annotated[int | None, typer.Option("--limit-train", help="Use at most this many training rows.")]
-LimitTest = Annotated[int | None, typer.Option("--limit-test", help="Use at most this many test rows.")]
-Precision = Annotated[str, typer.Option(help="auto (bf16 where the hardware has it), bf16 or fp32.")]
+LimitTrain = Annotated[
+    int | None,
+    typer.Option(
+        "--limit-train",
+        help="Use at most this many training rows, and a ninth as many (at least 32, at most as many) to validate.",
+    ),
+    Whole(),
+]
+LimitTest = Annotated[
+    int | None, typer.Option("--limit-test", help="Use at most this many test rows."), Whole()
+]
+Precision = Annotated[
+    str,
+    typer.Option(help="auto (bf16 where the hardware has it), bf16 or fp32."),
+    OneOf("precision", ("auto", "bf16", "fp32")),
+]
+OneSplit = Annotated[
+    bool,
+    typer.Option(
+        "--one-split",
+        help="Give all seeds the validation rows of seed 0; as a rule each seed draws its own, beside start and row order.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what was finished there with other settings.")
+]
+Steps = Annotated[int | None, typer.Option("--steps", help="Training steps."), Whole(0)]
+Batch = Annotated[int | None, typer.Option("--batch", help="Rows a step and prompt."), Whole(1, 1_000_000)]
+LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate."), Rate]
+Optimizer = Annotated[
+    str | None,
+    typer.Option("--optimizer", help="adamw or adafactor."),
+    OneOf("optimizer", ("adafactor", "adamw")),
+]
+EvaluateEvery = Annotated[
+    int | None, typer.Option("--evaluate-every", help="Steps between evaluations."), Whole()
+]
+Patience = Annotated[
+    int | None,
+    typer.Option("--patience", help="Stop after this many evaluations without a better score; 0: never."),
+    Whole(0),
+]
+WeightDecay = Annotated[
+    float | None, typer.Option("--weight-decay", help="Weight decay."), Real(0, 1e30, below=True)
+]
+Length = Annotated[
+    int | None, typer.Option("--length", help="Number of prompt vectors."), Whole(1, LONGEST_PROMPT)
+]
+Seeds = Annotated[list[int] | None, typer.Option("--seeds", help="Seeds, several are allowed."), Seed]
+Types = Annotated[
+    list[str] | None,
+    typer.Option("--types", help="task=type, may be repeated, or a file of such lines, for names not known."),
+]
 Devices = Annotated[
-    int, typer.Option("--devices", help="GPUs (or CPU processes) of each machine that share the work.")
+    int,
+    typer.Option("--devices", help="GPUs (or CPU processes) of each machine that share the work."),
+    Whole(1, 1024),
 ]
 Strategy = Annotated[
     str,
@@ -51,9 +124,12 @@ Strategy = Annotated[
         "--strategy",
         help="ddp: each device has the whole model and a share of the rows; fsdp: also a share of the model; auto: ddp.",
     ),
+    OneOf("strategy", STRATEGIES),
 ]
 Nodes = Annotated[
-    int, typer.Option("--nodes", help="Machines, where torchrun or srun starts the command on each.")
+    int,
+    typer.Option("--nodes", help="Machines, where torchrun or srun starts the command on each."),
+    Whole(1, 100_000),
 ]
 Calibrate = Annotated[
     str,

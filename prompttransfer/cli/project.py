@@ -7,18 +7,37 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prompttransfer.cli.options import AsJson, DataFolder, Device, LimitTest, LimitTrain, MaxLength, Precision
+from prompttransfer.cli.options import (
+    LONGEST_PROMPT,
+    AsJson,
+    DataFolder,
+    Device,
+    LayoutName,
+    LimitTest,
+    LimitTrain,
+    MaxLength,
+    Overwrite,
+    Precision,
+    Seeds,
+)
+from prompttransfer.cli.values import Output, Rate, Real, Share, Whole, checked
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from projectors.experiment import Outcome
     from projectors.projector import Projector
+    from tasks.task import Task
 
 project_app = typer.Typer(help="Carry prompts to another backbone.", no_args_is_help=True)
 
+MADE_FROM = "settings.json"
+"""The file of a projector's folder that holds the options that it was made with."""
 SIZE_HELP = "for --dry-run without loading a model, as 100x1024"
 
 
 @project_app.command("fit")
+@checked
 def fit(
     tasks: Annotated[
         list[str] | None,
@@ -26,6 +45,8 @@ def fit(
     ] = None,
     source_backbone: Annotated[str, typer.Option(help="Where the prompts are from.")] = "microworld-roberta",
     target_backbone: Annotated[str, typer.Option(help="Where they go.")] = "microworld-roberta-wide",
+    source_revision: Annotated[str | None, typer.Option(help="Commit of a hub source backbone.")] = None,
+    target_revision: Annotated[str | None, typer.Option(help="Commit of a hub target backbone.")] = None,
     method: Annotated[
         str,
         typer.Option(
@@ -47,15 +68,15 @@ def fit(
             "--unseen", help="Tasks to test on only; all others that have source prompts if not given."
         ),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the projector.")] = Path(
-        "runs/projector"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the projector."), Output()
+    ] = Path("runs/projector"),
     data: DataFolder = None,
     architecture: Annotated[
         str, typer.Option(help="linear, token-mlp, low-rank or mlp (the paper's).")
     ] = "linear",
-    hidden: Annotated[int, typer.Option(help="Hidden size of the perceptrons.")] = 768,
-    rank: Annotated[int, typer.Option(help="Rank of low-rank.")] = 64,
+    hidden: Annotated[int, typer.Option(help="Hidden size of the perceptrons."), Whole(1, 1_000_000)] = 768,
+    rank: Annotated[int, typer.Option(help="Rank of low-rank."), Whole(1, 1_000_000)] = 64,
     activation: Annotated[str, typer.Option(help="leaky-relu, tanh, relu or gelu.")] = "leaky-relu",
     standardise: Annotated[
         bool | None,
@@ -67,27 +88,37 @@ def fit(
         bool, typer.Option(help="Let linear add a vector, which can learn a constant prompt.")
     ] = False,
     distance: Annotated[str, typer.Option(help="squared-l2, cosine or l1.")] = "squared-l2",
-    steps: Annotated[int, typer.Option(help="Steps of each phase of the fit.")] = 300,
-    lr: Annotated[float, typer.Option(help="Learning rate of each phase.")] = 1e-3,
-    noise: Annotated[float, typer.Option(help="Noise on source prompts, as a share of their size.")] = 0.5,
-    null: Annotated[float, typer.Option(help="Share of random inputs that must come out untrained.")] = 0.0,
-    contrast: Annotated[float, typer.Option(help="Weight of the term that tells tasks apart.")] = 0.0,
-    mix: Annotated[
-        float, typer.Option(help="Largest share of another seed's prompt mixed into a source.")
+    steps: Annotated[int, typer.Option(help="Steps of each phase of the fit."), Whole()] = 300,
+    lr: Annotated[float, typer.Option(help="Learning rate of each phase."), Rate] = 1e-3,
+    noise: Annotated[
+        float, typer.Option(help="Noise on source prompts, as a share of their size."), Real(0, 1e30)
+    ] = 0.5,
+    null: Annotated[
+        float,
+        typer.Option(help="Share of random inputs that must come out untrained."),
+        Real(0, 1, below=True),
     ] = 0.0,
-    words: Annotated[int, typer.Option(help="Words a vector may use (combination).")] = 2,
+    contrast: Annotated[
+        float, typer.Option(help="Weight of the term that tells tasks apart."), Real(0, 1e30)
+    ] = 0.0,
+    mix: Annotated[
+        float, typer.Option(help="Largest share of another seed's prompt mixed into a source."), Share
+    ] = 0.0,
+    words: Annotated[
+        int, typer.Option(help="Words a vector may use (combination)."), Whole(1, 1_000_000)
+    ] = 2,
     start: Annotated[
         str | None,
         typer.Option(
             help="Weights before the fit: random, or vocabulary (the map that carries shared words), as a rule for linear."
         ),
     ] = None,
-    seeds: Annotated[
-        list[int] | None, typer.Option("--seeds", help="Fits, one a seed; the first is kept.")
-    ] = None,
-    layout: Annotated[str, typer.Option(help="Layout of prompts on the target.")] = "prompt-first",
+    seeds: Seeds = None,
+    layout: LayoutName = "prompt-first",
     target_length: Annotated[
-        int | None, typer.Option(help="Length of target prompts; that of the target prompts if not given.")
+        int | None,
+        typer.Option(help="Length of target prompts; that of the target prompts if not given."),
+        Whole(1, LONGEST_PROMPT),
     ] = None,
     max_length: MaxLength = None,
     limit_train: LimitTrain = None,
@@ -99,23 +130,29 @@ def fit(
     ] = False,
     source_size: Annotated[str | None, typer.Option(help=f"LENGTHxWIDTH {SIZE_HELP}.")] = None,
     target_size: Annotated[str | None, typer.Option(help=f"LENGTHxWIDTH {SIZE_HELP}.")] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Fit a projector and measure it beside every control.
 
     The table has the target's own prompt, the projected one, a random source through the same projector, constant
     prompts, random prompts and no prompt, on fitted tasks, unseen tasks of a fitted type and unseen tasks of others.
-    A killed fit goes on when the same command is given again.
+    A killed fit goes on when the same command is given again, and one that is finished is shown. The fit of the first
+    seed is kept.
     """
+    given = dict(locals())
     from projectors.architectures import Architecture
     from projectors.artifacts import MARKER
     from projectors.experiment import run_experiment
     from projectors.fitting import FitSettings
     from projectors.gathering import Options
-    from projectors.methods import LABEL_FREE, find_method, plan_for
+    from projectors.methods import LABEL_FREE, check_start, find_method, plan_for
     from prompttransfer.backbones import load_backbone
+    from prompttransfer.calls import commit_of, note_call, precision_name, remember
     from prompttransfer.cli.common import print_json, resolve_tasks, say
     from prompttransfer.files import check_free
+    from prompttransfer.outputs import settings_of
+    from prompttransfer.places import locate
     from tasks.errors import UserError
 
     find_method(method)
@@ -130,6 +167,8 @@ def fit(
     check_free(output, marker=MARKER)
     settings = FitSettings(distance, steps, lr, noise=noise, null=null, contrast=contrast, mix=mix)
     plan = plan_for(shaped, settings, start=start, per_token=words)
+    if method not in LABEL_FREE:
+        check_start(plan)
     options = Options(
         method=method,
         plan=plan,
@@ -145,8 +184,19 @@ def fit(
         limit_test=limit_test,
     )
     fitting, others = resolve_tasks(tasks), resolve_tasks(unseen or [])
-    source = load_backbone(source_backbone, precision=precision, device=device)
-    target = load_backbone(target_backbone, precision=precision, device=device)
+    check_disjoint(fitting, others)
+    made_from = settings_of("project fit", given | {"dry_run": None})
+    revisions = {
+        "source": locate(source_backbone, source_revision)[1],
+        "target": locate(target_backbone, target_revision)[1],
+    }
+    made_from["backbones"] = revisions
+    if not (overwrite or dry_run) and is_finished(output, made_from):
+        say("fitted before with the same settings: nothing is left to do", quiet=as_json)
+        show(output, as_json=as_json)
+        return
+    source = load_backbone(source_backbone, revision=source_revision, precision=precision, device=device)
+    target = load_backbone(target_backbone, revision=target_revision, precision=precision, device=device)
     if len(fitting) == 1 and method not in LABEL_FREE:
         say(
             "warning: one fitting task only: what comes out is a constant; give tasks of several types",
@@ -162,7 +212,13 @@ def fit(
         report_size(shaped, shape_of(source, target, options), as_json=as_json)
         return
     outcome = run_experiment(source, target, fitting, others, options, tell=tell)
-    save(outcome, output)
+    save(outcome, output, made_from)
+    call = remember(
+        "project fit", fit, given, precision=precision_name(source.dtype), source_backbone=source.name, source_revision=commit_of(source.revision),
+        target_revision=commit_of(target.revision),
+        target_backbone=target.name,
+    )  # fmt: skip
+    note_call([output / MARKER], call)
     if as_json:
         print_json(outcome.as_dict() | {"folder": str(output)})
     else:
@@ -171,18 +227,22 @@ def fit(
 
 
 @project_app.command("apply")
+@checked
 def apply(
     projector: Annotated[Path, typer.Argument(help="Projector folder.")],
     prompts: Annotated[list[Path], typer.Argument(help="Prompt folders, or folders of them.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for one folder a prompt.")] = Path(
-        "runs/projected"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for one folder a prompt."), Output()
+    ] = Path("runs/projected"),
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Carry prompts across; what comes out are ordinary prompts of the target, for evaluate and transfer."""
+    given = dict(locals())
     from projectors.artifacts import load_projector
     from projectors.projector import check_source, project
-    from prompttransfer.artifacts import MARKER, find_prompts, load_prompt, save_prompt
+    from prompttransfer.artifacts import MARKER, check_unlike, find_prompts, load_prompt, save_prompt
+    from prompttransfer.calls import note_call, remember
     from prompttransfer.cli.common import print_json, say
     from prompttransfer.files import check_free, safe_name
     from tasks.errors import UserError
@@ -201,12 +261,15 @@ def apply(
     if fitted.collapsed:
         say(f"warning: this projector is {fitted.verdict}", quiet=as_json)
     made = [project(fitted, prompt) for prompt in found]
+    for prompt in made if not overwrite else ():
+        check_unlike(prompt, output / prompt.name)
     for prompt in made:
         save_prompt(prompt, output / prompt.name)
         say(
             f"{prompt.name}: now a prompt of {prompt.backbone} ({prompt.length} x {prompt.width})",
             quiet=as_json,
         )
+    note_call([output / prompt.name for prompt in made], remember("project apply", apply, given))
     if as_json:
         print_json([{"name": prompt.name, "folder": str(output / prompt.name)} for prompt in made])
     else:
@@ -214,6 +277,7 @@ def apply(
 
 
 @project_app.command("show")
+@checked
 def show(
     projector: Annotated[Path, typer.Argument(help="Projector folder.")], as_json: AsJson = False
 ) -> None:
@@ -257,11 +321,39 @@ def methods() -> None:
     table("distances", ["distance"], [[name] for name in DISTANCES], left=1)
 
 
-def save(outcome: Outcome, output: Path) -> None:
-    """Write the projector with the cells of its report beside it."""
+def check_disjoint(fitting: Sequence[Task], unseen: Sequence[Task]) -> None:
+    """Raise UserError for a task that is fitted on and called unseen."""
+    from tasks.errors import UserError
+
+    twice = sorted({task.name for task in fitting} & {task.name for task in unseen})
+    if twice:
+        raise UserError(
+            f"{', '.join(twice)}: fitted on and called unseen; take it out of --tasks or out of --unseen"
+        )
+
+
+def is_finished(output: Path, made_from: dict[str, Any]) -> bool:
+    """Whether a projector of these settings lies in `output`; UserError for one of other settings."""
+    from projectors.artifacts import MARKER
+    from prompttransfer.outputs import check_same
+    from tasks.documents import read_json_object
+
+    if not (output / MARKER).exists():
+        return False
+    path = output / MADE_FROM
+    before = read_json_object(path, "settings of a projector") if path.exists() else {}
+    check_same(output, before, made_from, what="a finished projector")
+    return True
+
+
+def save(outcome: Outcome, output: Path, made_from: dict[str, Any]) -> None:
+    """Write the projector with the cells of its report and its settings beside it."""
+    import json
+
     from projectors.artifacts import save_projector
 
-    save_projector(outcome.projector, output, extra={"report.csv": outcome.to_csv()})
+    settings = json.dumps(made_from, indent=2, default=str) + "\n"
+    save_projector(outcome.projector, output, extra={"report.csv": outcome.to_csv(), MADE_FROM: settings})
 
 
 def show_outcome(outcome: Outcome) -> None:
@@ -272,9 +364,11 @@ def show_outcome(outcome: Outcome) -> None:
     measured = outcome.judgement.sensitivity
     say(
         f"input sensitivity: outputs are {measured.outputs:.3g} apart where inputs are {measured.inputs:.3g} "
-        f"(ratio {measured.ratio:.3g}, {measured.relative:.3g} for their size), pairwise cosine of outputs "
-        f"{measured.cosine:.6f}"
+        f"(ratio {measured.ratio:.3g}), pairwise cosine of outputs {measured.cosine:.6f}; their directions are "
+        f"{measured.relative:.3g} times as far apart as those of the target's own prompts"
     )
+    if outcome.judgement.gains is not None:
+        say(f"projected minus random source: {outcome.judgement.gains}")
     say(f"verdict: {outcome.judgement.verdict}")
 
 
@@ -296,7 +390,7 @@ def show_scores(projector: Projector) -> None:
             ]
             for name, entry in conditions.items()
         ]
-        title = f"\ntasks {group} ({count}): test score, mean over tasks and seeds; spread over seeds"
+        title = f"\ntasks {group} ({count}): test score, mean over tasks and seeds; spread over seeds, of random prompts over draws"
         table(title, ["condition", "mean", "spread", "of own", "what it is"], rows)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,43 +14,52 @@ from prompttransfer.cli.options import (
     Device,
     LabelWords,
     MaxLength,
+    OtherBackbone,
+    Overwrite,
     Precision,
+    Revision,
     TaskNames,
+    Types,
 )
+from prompttransfer.cli.values import Output, Whole, checked
 
 if TYPE_CHECKING:
     from prompttransfer.advice import Recommendation
     from prompttransfer.prompt import Prompt
 
 
+@checked
 def recommend(
     task: TaskNames,
     prompts: Annotated[
         list[Path] | None, typer.Option("--prompts", help="Folders of trained source prompts.")
     ] = None,
     rows: Annotated[
-        int, typer.Option(min=1, help="Labelled rows of the task's train split that may be used.")
+        int, typer.Option(help="Labelled rows of the task's train split that may be used."), Whole()
     ] = 32,
     probe_steps: Annotated[
         int | None,
-        typer.Option("--probe-steps", min=0, help="Steps of the probe prompt; 0: none, and no indicators."),
+        typer.Option("--probe-steps", help="Steps of the probe prompt; 0: none, and no indicators."),
+        Whole(0),
     ] = None,
     data: DataFolder = None,
-    types: Annotated[
-        list[str] | None, typer.Option("--types", help="task=type, for source tasks that are not known.")
-    ] = None,
+    types: Types = None,
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
     max_length: MaxLength = None,
     backbone: Annotated[
         str | None, typer.Option("--backbone", "-b", help="Another backbone than the prompts' own.")
     ] = None,
+    revision: Revision = None,
+    other_backbone: OtherBackbone = False,
     output: Annotated[
         Path | None,
         typer.Option(
             "--output", "-o", help="Folder for recommend.json and a CSV an indicator, for correlate."
         ),
+        Output(),
     ] = None,
+    overwrite: Overwrite = False,
     precision: Precision = "auto",
     device: Device = "auto",
     as_json: AsJson = False,
@@ -60,16 +69,23 @@ def recommend(
     Every source is tried on a few labelled training rows with nothing trained; a probe prompt, trained briefly on the
     same rows, feeds the indicators of similarity. Test rows are never touched.
     """
+    given = dict(locals())
     from prompttransfer.advice import recommend as rank
+    from prompttransfer.calls import commit_of, note_call, precision_name, remember
     from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import check_comparable, task_types
+    from prompttransfer.outputs import Files, settings_of
 
     found, places = _sources(prompts or [Path("runs/prompts")])
     tasks = resolve_tasks(task, label_words, found)
     check_comparable(found)
+    folders = given | {"prompts": prompts or [Path("runs/prompts")]}
+    written = Files(() if output is None else (output / "recommend.json",), settings_of("recommend", folders))
+    written.check(overwrite=overwrite)
     targets = load_targets(tasks, data=data)  # `recommend` draws the rows, here as from Python
-    model = backbone_of(found, backbone, precision, device)
+    model = backbone_of(found, backbone, precision, device, revision=revision)
+    model.takes_any = other_backbone
     say(f"{len(found)} source prompts on {model.name}, {rows} labelled rows a task", quiet=as_json)
     answers = rank(
         model,
@@ -81,19 +97,33 @@ def recommend(
         max_length=max_length,
         aggregation=aggregation,
     )
-    written = _write(answers, output) if output is not None else []
+    files: list[Path] = []
+    if output is not None:
+        written.claim()
+        files = _write(answers, output)
+    chosen = precision_name(model.dtype)
+    note_call(files, remember("recommend", recommend, given, precision=chosen))
     sources = {p.name: p for p in found}
-    commands = [
-        start_command(name, sources[a.best.source], places[a.best.source], data)
-        for name, a in zip(task, answers, strict=True)
-    ]
+    commands = []
+    for name, own, a in zip(task, tasks, answers, strict=True):
+        words = [item for item in label_words or [] if item.partition("=")[0].strip() in own.labels]
+        same: dict[str, Any] = {
+            "task": [name],
+            "backbone": model.name,
+            "revision": commit_of(model.revision),
+            "data": data,
+            "label_words": words or None,
+        }
+        same |= {"aggregation": aggregation, "max_length": max_length, "precision": chosen}
+        same |= {"device": None if device == "auto" else device}
+        commands.append(start_command(sources[a.best.source], places[a.best.source], same))
     if as_json:
         records = [a.as_dict() | {"command": c} for a, c in zip(answers, commands, strict=True)]
-        print_json({"recommendations": records, "files": [str(path) for path in written]})
+        print_json({"recommendations": records, "files": [str(path) for path in files]})
         return answers
     for answer, command in zip(answers, commands, strict=True):
         _print(answer, command)
-    for path in written:
+    for path in files:
         say(f"written: {path}")
     return answers
 
@@ -112,15 +142,13 @@ def _sources(folders: list[Path]) -> tuple[list[Prompt], dict[str, Path]]:
     return found, {prompt.name: path for prompt, path in zip(found, paths, strict=True)}
 
 
-def start_command(task: str, source: Prompt, place: Path, data: Path | None) -> str:
-    """The command that trains the task from the source's vectors."""
-    import shlex
+def start_command(source: Prompt, place: Path, options: dict[str, Any]) -> str:
+    """The command that trains from the source's vectors, with the options under which it was recommended."""
+    from prompttransfer.calls import Call
 
-    words = ["prompttransfer", "train", "--task", task, "--backbone", source.backbone]
-    words += ["--init", f"prompt:{place}"]
-    words += [] if source.layout == "prompt-first" else ["--layout", source.layout]
-    words += [] if data is None else ["--data", str(data)]
-    return shlex.join(words)
+    layout = None if source.layout == "prompt-first" else source.layout
+    call = Call(verb="train").with_options(**options, init=f"prompt:{place}", layout=layout)
+    return call.line()
 
 
 def _write(answers: list[Recommendation], output: Path) -> list[Path]:
@@ -138,7 +166,7 @@ def _write(answers: list[Recommendation], output: Path) -> list[Path]:
 
 def _print(answer: Recommendation, command: str) -> None:
     """The order with its reasons, what each indicator cost, what is not sure, and the command."""
-    from prompttransfer.cli.common import number, say, table
+    from prompttransfer.cli.common import few, number, say, say_command, table
 
     rows = [
         [str(place), c.source, answer.reason(c), number(c.score), number(c.loss)]
@@ -154,8 +182,9 @@ def _print(answer: Recommendation, command: str) -> None:
     title = "\nwhat each indicator would choose, and its cost"
     table(title, ["indicator", "first choice", "cost", "time"], costs, left=3)
     if answer.undecided:
-        names = ", ".join(c.source for c in answer.undecided)
+        names = few([c.source for c in answer.undecided])
         say(f"{answer.rows} rows do not tell {answer.best.source} apart from: {names}")
     for note in answer.notes:
         say(f"note: {note}")
-    say(f"\nstart from {answer.best.source}:\n  {command}")
+    say(f"\nstart from {answer.best.source}:")
+    say_command(command)

@@ -11,6 +11,7 @@ import typer
 from prompttransfer.cli.options import AsJson
 from prompttransfer.cli.study_look import Folder, explain, status
 from prompttransfer.cli.study_run import run
+from prompttransfer.cli.values import Output, checked
 
 if TYPE_CHECKING:
     from prompttransfer.study.estimate import Estimate
@@ -24,6 +25,7 @@ study_app = typer.Typer(
 
 
 @study_app.command("plan")
+@checked
 def plan(
     file: Annotated[str, typer.Argument(help="Study file, or the name of a shipped one.")],
     output: Annotated[
@@ -134,16 +136,20 @@ study_app.command("status")(status)
 
 
 @study_app.command("report")
+@checked
 def report(
     folder: Folder,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to write; the study's folder if not given.")
+        Path | None,
+        typer.Option("--output", "-o", help="Where to write; the study's folder if not given."),
+        Output(),
     ] = None,
     title: Annotated[str, typer.Option(help="Title of the pages; that of the study file if not given.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Write the tables of all results with their statistics, and the pages of the study, from what is finished."""
     from prompttransfer.cli.tables import say_written
+    from prompttransfer.cli.terminal import say_line
     from prompttransfer.study.reports import write_study_report
     from prompttransfer.study.store import open_store, read_graph
     from tasks.errors import UserError
@@ -165,7 +171,7 @@ def report(
     if not as_json:
         print_comparisons(written.tables["comparisons"])
         for note in written.notes:
-            typer.echo(f"note: {note}")
+            say_line(f"note: {note}")
 
 
 def title_of(text: str | None) -> str:

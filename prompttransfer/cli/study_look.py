@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prompttransfer.cli.options import AsJson
+from prompttransfer.cli.values import Real, checked
 
 if TYPE_CHECKING:
     from prompttransfer.study.explain import Explanation
@@ -18,10 +19,13 @@ SHOWN = 12
 Folder = Annotated[str, typer.Argument(help="Folder of a study, or its fsspec URL.")]
 
 
+@checked
 def status(
     folder: Folder,
     watch: Annotated[bool, typer.Option("--watch", help="Show it until nothing is left to do.")] = False,
-    every: Annotated[float, typer.Option(help="Seconds between two looks with --watch.")] = 2.0,
+    every: Annotated[
+        float, typer.Option(help="Seconds between two looks with --watch."), Real(0, 86_400)
+    ] = 2.0,
     verify: Annotated[bool, typer.Option("--verify", help="Compare every finished cell bit by bit.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -105,6 +109,7 @@ def short(lines: list[str]) -> list[str]:
     return lines if len(lines) <= SHOWN else [*lines[:SHOWN], f"and {len(lines) - SHOWN} more"]
 
 
+@checked
 def explain(
     folder: Folder,
     cell: Annotated[str, typer.Argument(help="Id of a cell, its beginning, or its label.")],

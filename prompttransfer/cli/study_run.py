@@ -10,6 +10,7 @@ import typer
 
 from prompttransfer.cli.options import AsJson, Devices, Nodes, Strategy
 from prompttransfer.cli.study_look import short
+from prompttransfer.cli.values import Whole, checked
 from prompttransfer.placement import SINGLE, Placement
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from prompttransfer.study.store import Store
 
 
+@checked
 def run(
     file: Annotated[str, typer.Argument(help="Study file, or the name of a shipped one.")],
     output: Annotated[
@@ -27,7 +29,9 @@ def run(
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes of this machine; none: this process alone.")
+        int | None,
+        typer.Option(help="Processes of this machine; none: this process alone."),
+        Whole(1, 10_000),
     ] = None,
     executor: Annotated[str | None, typer.Option(help="embedded, workers or ray.")] = None,
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster, as ray.init takes it.")] = None,
@@ -91,9 +95,12 @@ def make_study(
     placement: Placement,
 ) -> bool:
     """Make a study's cells and write its report; whether all of them are there. A following process returns True."""
+    from prompttransfer.calls import Call
     from prompttransfer.cli.common import say
+    from prompttransfer.study.earlier import over_finished
     from prompttransfer.study.engine import run_study
     from prompttransfer.study.plan import plan_study
+    from prompttransfer.study.reports import RUN_CALL
     from prompttransfer.study.shipping import study_path
     from prompttransfer.study.store import open_store
     from prompttransfer.study.tracking import check_tracking, open_tracker
@@ -117,6 +124,14 @@ def make_study(
     tracker = open_tracker(track, track_to or default_tracking(place), tell) if track else None
     store = open_store(place, new=True)
     store.write_text("study.yaml", Path(study_path(file)).read_text(encoding="utf-8"))
+    named = Path(file) if Path(file).is_file() else file
+    asked = {"data": data, "device": device}
+    store.write_text(
+        RUN_CALL, Call(verb="study run").with_options(file=named, output=place, **asked).model_dump_json()
+    )
+    made, changes = over_finished(made, store)
+    for line in changes:
+        tell(line)
     tell(f"study {made.name}: {len(made.graph.cells)} cells in {place}, {chosen}")
     found = run_study(
         made.graph,

@@ -183,31 +183,34 @@ def write_table(path: Path, table: pd.DataFrame) -> Path:
 
 def write_figure(figure: Figure, output: Path) -> list[Path]:
     """The figure as PNG and SVG side by side (and as PDF if `output` is named so); the paths that were written."""
-    from analysis.figures import FORMATS, figure_bytes
+    from analysis.figures import figure_bytes
     from prompttransfer.files import atomic_path
+
+    written = figure_paths(output)
+    for path in written:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(figure_bytes(figure, path.suffix.lstrip(".")))
+    return written
+
+
+def figure_paths(output: Path) -> list[Path]:
+    """The files that a figure called `output` is written to; UserError for a name that ends in no format of figures."""
+    from analysis.figures import FORMATS
 
     asked = output.suffix.lstrip(".").lower()
     if asked not in FORMATS:
         raise UserError(f"--output {output}: a figure is written as {', '.join(FORMATS)}; give such a name")
-    written = []
-    for kind in dict.fromkeys(["png", "svg", asked]):
-        path = output.with_suffix(f".{kind}")
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(figure_bytes(figure, kind))
-        written.append(path)
-    return written
+    return [output.with_suffix(f".{kind}") for kind in dict.fromkeys(["png", "svg", asked])]
 
 
 def say_written(
     paths: Sequence[Path], as_json: bool = False, more: Mapping[str, object] | None = None
 ) -> None:
     """Where things lie, for a person or (with `more`) for a machine."""
-    import json
-
-    import typer
+    from prompttransfer.cli.terminal import json_text, say_line
 
     if as_json:
-        typer.echo(json.dumps({"files": [str(p) for p in paths], **(more or {})}, allow_nan=False))
+        print(json_text({"files": [str(p) for p in paths], **(more or {})}, indent=None))
     else:
         for path in paths:
-            typer.echo(f"written: {path}")
+            say_line(f"written: {path}")

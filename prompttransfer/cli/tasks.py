@@ -10,6 +10,7 @@ import typer
 
 from prompttransfer.cli.options import (
     EMBEDDED_DEFAULT,
+    LONGEST_PROMPT,
     Aggregation,
     AsJson,
     BackboneName,
@@ -17,13 +18,18 @@ from prompttransfer.cli.options import (
     LabelWords,
     LayoutName,
     MaxLength,
+    Revision,
 )
+from prompttransfer.cli.values import Whole, checked
 
 tasks_app = typer.Typer(help="List, show and check tasks.", no_args_is_help=True)
+ROWS = 500
+"""Test rows of which the words are looked at."""
 TaskName = Annotated[str, typer.Argument(help="Name of a shipped task, or a YAML file.")]
 
 
 @tasks_app.command("list")
+@checked
 def list_tasks(as_json: AsJson = False) -> None:
     """List the shipped tasks with their types, labels and sources."""
     from prompttransfer.cli.common import print_json, table
@@ -39,6 +45,7 @@ def list_tasks(as_json: AsJson = False) -> None:
 
 
 @tasks_app.command("show")
+@checked
 def show_task(name: TaskName, as_json: AsJson = False) -> None:
     """Show the whole record of one task."""
     from prompttransfer.cli.common import print_json, resolve_tasks, table
@@ -52,30 +59,35 @@ def show_task(name: TaskName, as_json: AsJson = False) -> None:
 
 
 @tasks_app.command("check")
+@checked
 def check_task(
     name: TaskName,
     backbone: BackboneName = EMBEDDED_DEFAULT,
+    revision: Revision = None,
     data: DataFolder = None,
     layout: LayoutName = "prompt-first",
-    length: Annotated[int, typer.Option(help="Prompt length.")] = 20,
+    length: Annotated[int, typer.Option(help="Prompt length."), Whole(1, LONGEST_PROMPT)] = 20,
     max_length: MaxLength = None,
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
 ) -> None:
     """Show how two rows of a task enter a backbone, token by token, and what is read where."""
-    from prompttransfer.backbones import load_backbone
-    from prompttransfer.cli.common import load_targets, resolve_tasks, say, table
+    from prompttransfer.backbones import load_backbone, read_otherwise
+    from prompttransfer.cli.common import load_targets, resolve_tasks, say, table, unknown_words
     from prompttransfer.layouts import find_layout
 
     task = resolve_tasks([name], label_words)[0]
     target = load_targets([task], data=data)[0]
-    model = load_backbone(backbone)
+    model = load_backbone(backbone, revision=revision)
     place = find_layout(layout, model.family)
     splits = target.splits
     rows = model.encode(
         task, splits.test, length=length, layout=place, max_length=max_length, aggregation=aggregation
     )
     say(f"task {task.name} ({task.type}, {task.kind}, {task.metric}) on {model.name} ({model.family})")
+    say(f"revision of the backbone: {model.revision}")
+    for remark in model.remarks:
+        say(f"strange: {remark}")
     say(f"source: {splits.source}, revision {splits.revision}")
     say(f"rows: {len(splits.train)} train, {len(splits.validation)} validation, {len(splits.test)} test")
     for index in range(min(2, len(rows))):
@@ -106,6 +118,15 @@ def check_task(
             left=4,
         )
     say(f"\ntexts cut to fit: {sum(row.cut for row in rows)} of {len(rows)} test rows")
+    other = read_otherwise(model, [example.first for example in splits.test[:ROWS]])
+    if other:
+        say(
+            f"transformers' AutoTokenizer reads {other} of {min(ROWS, len(rows))} rows otherwise than the tokenizer.json "
+            f"of this backbone, which is what counts here"
+        )
+    line = unknown_words(model, task.name, splits.test[:ROWS])
+    if line is not None:
+        say(line)
 
 
 def _plain(value: Any) -> str:

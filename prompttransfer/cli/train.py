@@ -12,52 +12,72 @@ from prompttransfer.cli.options import (
     Aggregation,
     AsJson,
     BackboneName,
+    Batch,
     DataFolder,
     Device,
     Devices,
+    EvaluateEvery,
     LabelWords,
     LayoutName,
+    LearningRate,
+    Length,
     LimitTest,
     LimitTrain,
     MaxLength,
     Nodes,
+    OneSplit,
+    Optimizer,
+    Overwrite,
+    Patience,
     Precision,
+    Revision,
+    Seeds,
+    Steps,
     Strategy,
     TaskNames,
+    WeightDecay,
 )
+from prompttransfer.cli.values import OneOf, Output, checked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from prompttransfer.backbones import Backbone
     from prompttransfer.placement import Placement
     from prompttransfer.prompt import Prompt
     from prompttransfer.recipes import Recipe
+    from prompttransfer.reuse import Target
     from prompttransfer.training import Job, Trained, TrainingOptions
 
+UNKNOWN_ROWS, FEW_UNKNOWN = 200, 0.03
+"""Training rows of which the words are looked at, and the share of unknown ones above which it is said."""
 
+
+@checked
 def train(
     task: TaskNames,
     backbone: BackboneName = EMBEDDED_DEFAULT,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for one folder a prompt.")] = Path(
-        "runs/prompts"
-    ),
+    revision: Revision = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for one folder a prompt."),
+        Output(standard="runs/prompts"),
+    ] = None,
     data: DataFolder = None,
-    seeds: Annotated[list[int] | None, typer.Option("--seeds", help="One prompt a seed and task.")] = None,
+    seeds: Seeds = None,
+    one_split: OneSplit = False,
     init: Annotated[
         str, typer.Option(help="random, vocabulary, label-words, text:WORDS or prompt:PATH.")
     ] = "random",
     layout: LayoutName = "prompt-first",
-    length: Annotated[int | None, typer.Option(help="Number of prompt vectors.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Rows a step and prompt.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adamw or adafactor.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
-    evaluate_every: Annotated[int | None, typer.Option(help="Steps between evaluations.")] = None,
-    patience: Annotated[
-        int | None, typer.Option(help="Stop after this many evaluations without a better score; 0: never.")
-    ] = None,
+    length: Length = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    lr: LearningRate = None,
+    optimizer: Optimizer = None,
+    weight_decay: WeightDecay = None,
+    evaluate_every: EvaluateEvery = None,
+    patience: Patience = None,
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
     max_length: MaxLength = None,
@@ -79,13 +99,17 @@ def train(
         bool,
         typer.Option("--dry-run", help="Say what would be trained and its expected memory; train nothing."),
     ] = False,
-    logger: Annotated[str, typer.Option(help="csv, tensorboard or none.")] = "csv",
+    logger: Annotated[
+        str, typer.Option(help="csv, tensorboard or none."), OneOf("logger", ("csv", "none", "tensorboard"))
+    ] = "csv",
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> list[Prompt]:
     """Train a soft prompt for each task and seed on a frozen backbone.
 
     Prints the recipe, a live learning curve and the test scores beside chance and the backbone without a prompt. A
-    killed run goes on from its last evaluation when the same command is given again.
+    killed run goes on from its last evaluation when the same command is given again; what it has finished is not trained
+    again. From Python nothing is written without `output`.
 
     With --devices every device takes a share of the rows, and with --strategy fsdp of the backbone; the prompts are
     those of one device, but for the rounding of sums.
@@ -95,40 +119,41 @@ def train(
     from prompttransfer.places import locate
 
     placement = Placement(devices, strategy, nodes)
-    locate(backbone)  # before the heavy imports: a name that is nothing is said at once
-    from prompttransfer.artifacts import MARKER, save_prompt
+    locate(backbone, revision)  # before the heavy imports: a name that is nothing is said at once
     from prompttransfer.cli.common import (
+        check_initialiser,
         describe,
         load_targets,
         only_the_first_speaks,
         print_json,
         resolve_tasks,
         say,
+        seeds_line,
         words_line,
     )
-    from prompttransfer.files import check_free, safe_name
     from prompttransfer.launching import must_start, run_on
 
     tasks = resolve_tasks(task, label_words)
     chosen = list(dict.fromkeys(seeds or [0]))
-    names = {
-        (item.name, seed): safe_name(item.name if len(chosen) == 1 else f"{item.name}-s{seed}")
-        for item in tasks
-        for seed in chosen
-    }
-    for name in names.values():
-        check_free(output / name, marker=MARKER)
+    names = names_of([item.name for item in tasks], chosen, output)
+    check_initialiser(init)
     if not dry_run and must_start(placement, device):
         return run_on(placement, train, **given)
+    from prompttransfer.artifacts import save_prompt
     from prompttransfer.backbones import load_backbone, outline_backbone
+    from prompttransfer.calls import commit_of, note_call, precision_name, remember
     from prompttransfer.recipes import recipe_for
-    from prompttransfer.training import Job
+    from prompttransfer.training import Job, Trained
 
-    targets = load_targets(tasks, data=data, limit_train=limit_train, limit_test=limit_test)
+    targets = load_targets(
+        tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
+    )
     if dry_run:
-        model = outline_backbone(backbone)
+        model = outline_backbone(backbone, revision)
     else:
-        model = load_backbone(backbone, precision=precision, device=device, placement=placement)
+        model = load_backbone(
+            backbone, revision=revision, precision=precision, device=device, placement=placement
+        )
     first = only_the_first_speaks(model)
     model.checkpoints = checkpoint_activations
     recipe = recipe_for(
@@ -145,6 +170,8 @@ def train(
     if not dry_run:  # an outline of a backbone has neither precision nor place
         say(describe(model), quiet=as_json)
     say(f"recipe: {recipe}", quiet=as_json)
+    say_strange(model, targets, quiet=as_json)
+    say(seeds_line(chosen, one_split=one_split), quiet=as_json)
     for target in targets:
         answers = model.answers(target.task, aggregation)
         say(
@@ -152,7 +179,7 @@ def train(
             quiet=as_json,
         )
     jobs = [
-        Job(target.task, target.splits, seed, init, names[target.task.name, seed])
+        Job(target.task, target.rows(seed), seed, init, names[target.task.name, seed])
         for target in targets
         for seed in chosen
     ]
@@ -162,96 +189,167 @@ def train(
             precision=precision, device=device, placement=placement, quiet=as_json,
         )  # fmt: skip
         return []
-    results, options = run_jobs(
-        model,
-        jobs,
-        recipe,
-        layout=layout,
-        max_length=max_length,
-        aggregation=aggregation,
-        output=output,
-        logger=logger,
-        quiet=as_json,
-    )
-    if first:
-        for run in results:
-            save_prompt(run.prompt, output / run.prompt.name)
-        options.clear()
+    encoding = {"layout": layout, "max_length": max_length, "aggregation": aggregation}
+    there = finished(model, jobs, recipe, encoding, output, overwrite=overwrite)
+    if len(there) == len(jobs):
+        say("trained before with the same settings: nothing is left to do", quiet=as_json)
+        results = [Trained(there[job.name], "steps", recipe.steps) for job in jobs]
+    else:
+        results, options = run_jobs(
+            model, jobs, recipe, encoding, output=output, logger=logger, quiet=as_json
+        )
+        if first and output is not None:
+            for run in results:
+                if run.prompt.name not in there:
+                    save_prompt(run.prompt, output / run.prompt.name)
+            call = remember(
+                "train",
+                train,
+                given,
+                **recipe.as_dict(),
+                backbone=model.name,
+                revision=commit_of(model.revision),
+                precision=precision_name(model.dtype),
+            )
+            note_call([output / run.prompt.name for run in results], call)
+            options.clear()
     if as_json:
-        print_json([{"folder": str(output / r.prompt.name), "scores": r.prompt.scores} for r in results])
+        print_json([_record(run.prompt, output) for run in results])
     else:
         print_results(results, jobs=jobs, output=output)
     _raise_failures(results)
     return [run.prompt for run in results]
 
 
+def names_of(tasks: Sequence[str], seeds: Sequence[int], output: Path | None) -> dict[tuple[str, int], str]:
+    """(task, seed) -> name of the prompt; UserError where one cannot be a folder's name, or its folder is not free."""
+    from prompttransfer.artifacts import MARKER
+    from prompttransfer.files import check_free, safe_name
+    from prompttransfer.outputs import COMMANDS
+    from tasks.errors import UserError
+
+    if COMMANDS in tasks:
+        raise UserError(
+            f"a task cannot be called {COMMANDS!r}: a file of that name stands beside the prompts"
+        )
+    names = {
+        (task, seed): safe_name(task if len(seeds) == 1 else f"{task}-s{seed}")
+        for task in tasks
+        for seed in seeds
+    }
+    if output is not None:
+        for name in names.values():
+            check_free(output / name, marker=MARKER)
+    return names
+
+
+def finished(
+    model: Backbone,
+    jobs: Sequence[Job],
+    recipe: Recipe,
+    encoding: dict[str, Any],
+    output: Path | None,
+    *,
+    overwrite: bool,
+) -> dict[str, Prompt]:
+    """Name -> prompt of those that lie in `output`, trained to their end with the very same settings.
+
+    Raises UserError for a prompt of other settings, unless it may be overwritten.
+    """
+    from prompttransfer.artifacts import MARKER, load_prompt
+    from prompttransfer.outputs import check_same
+    from prompttransfer.prompt import digest_vectors
+    from prompttransfer.training import origins_of, starting_vectors
+
+    found: dict[str, Prompt] = {}
+    if output is None or overwrite:
+        return found
+    for job, origin in zip(jobs, origins_of(model, jobs, recipe, **encoding), strict=True):
+        folder = output / job.name
+        if not (folder / MARKER).exists():
+            continue
+        there = load_prompt(folder)
+        start = None if there.initial is None else digest_vectors(there.initial)
+        before = {key: getattr(there, key) for key in origin}
+        check_same(
+            folder,
+            {**before.pop("settings"), **before, "initial vectors": start},
+            {
+                **origin.pop("settings"),
+                **origin,
+                "initial vectors": digest_vectors(starting_vectors(model, job, recipe)),
+            },
+            what="a finished prompt",
+        )
+        if _came_to_its_end(there, recipe):
+            found[job.name] = there
+    return found
+
+
+def _came_to_its_end(prompt: Prompt, recipe: Recipe) -> bool:
+    """Whether training ended by its steps or its patience, and not because a loss was not finite."""
+    best = prompt.scores.get("validation", {}).get("step", 0)
+    since_best = sum(point.step > best for point in prompt.curve)
+    return bool(prompt.curve) and (prompt.curve[-1].step >= recipe.steps or 0 < recipe.patience <= since_best)
+
+
+def _record(prompt: Prompt, output: Path | None) -> dict[str, Any]:
+    place = {} if output is None else {"folder": str(output / prompt.name)}
+    return {**place, "scores": prompt.scores}
+
+
+def say_strange(model: Backbone, targets: Sequence[Target], *, quiet: bool) -> None:
+    """Say what was strange about a backbone, and of which tasks it does not know more than a few of the words."""
+    from prompttransfer.cli.common import say, unknown_words
+
+    for remark in model.remarks:
+        say(f"warning: {remark}", quiet=quiet)
+    for target in targets:
+        examples = target.splits.train[:UNKNOWN_ROWS]
+        if (model.unknown_share(examples) or 0) > FEW_UNKNOWN:
+            line = unknown_words(model, target.task.name, examples)
+            say(f"warning: {line}: what it reads there is not the text", quiet=quiet)
+
+
 def run_jobs(
     model: Backbone,
     jobs: Sequence[Job],
     recipe: Recipe,
+    encoding: dict[str, Any],
     *,
-    layout: str,
-    max_length: int | None,
-    aggregation: str | None,
-    output: Path,
+    output: Path | None,
     logger: str,
     quiet: bool,
 ) -> tuple[list[Trained], TrainingOptions]:
-    """Train jobs with progress and loggers, and score each prompt on the test split of its task."""
+    """Train jobs with progress and logs, and score each prompt on the test split of its task; no output, no logs."""
     from itertools import groupby
 
     from prompttransfer.cli.common import console
     from prompttransfer.progress import TrainingProgress
     from prompttransfer.reuse import Target, with_test_score
+    from prompttransfer.run_logs import open_logs
     from prompttransfer.training import TrainingOptions, train_prompts
 
-    with TrainingProgress(console, [job.name for job in jobs], recipe.steps) as progress:
-        options = TrainingOptions(
-            state_folder=output, progress=None if quiet else progress, loggers=log_of(logger, output)
-        )
-        results = train_prompts(
-            model,
-            jobs,
-            recipe,
-            layout=layout,
-            max_length=max_length,
-            aggregation=aggregation,
-            options=options,
-        )
+    names = [job.name for job in jobs]
+
+    def loggers(run: str) -> list[Any]:
+        return [] if output is None else open_logs(logger, output, names, run)
+
+    with TrainingProgress(console, names, recipe.steps) as progress:
+        options = TrainingOptions(state_folder=output, progress=None if quiet else progress, loggers=loggers)
+        results = train_prompts(model, jobs, recipe, **encoding, options=options)
     tested: list[Trained] = []
-    for _, group in groupby(zip(jobs, results, strict=True), key=lambda pair: id(pair[0].splits)):
+    for _, group in groupby(zip(jobs, results, strict=True), key=lambda pair: id(pair[0].task)):
         pairs = list(group)
         target = Target(pairs[0][0].task, pairs[0][0].splits)
         runs = [run for _, run in pairs]
-        tested += with_test_score(model, runs, target, max_length=max_length, aggregation=aggregation)
+        tested += with_test_score(
+            model, runs, target, max_length=encoding["max_length"], aggregation=encoding["aggregation"]
+        )
     return tested, options
 
 
-def log_of(kind: str, output: Path) -> Callable[[str], list[Any]]:
-    """What makes the Lightning loggers of a run: one folder a run in `<output>/logs`, written anew when the run goes on."""
-    from tasks.errors import unknown
-
-    if kind not in ("csv", "tensorboard", "none"):
-        raise unknown("logger", kind, ("csv", "tensorboard", "none"))
-
-    def make(run: str) -> list[Any]:
-        import shutil
-
-        if kind == "none":
-            return []
-        shutil.rmtree(output / "logs" / run, ignore_errors=True)
-        if kind == "csv":
-            from lightning.pytorch.loggers import CSVLogger
-
-            return [CSVLogger(output, name="logs", version=run)]
-        from lightning.pytorch.loggers import TensorBoardLogger
-
-        return [TensorBoardLogger(output, name="logs", version=run)]
-
-    return make
-
-
-def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Path) -> None:
+def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Path | None) -> None:
     """A table of test scores beside what they must be compared with."""
     from prompttransfer.cli.common import number, say, table
 
@@ -285,7 +383,8 @@ def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Pa
         rows,
         left=2,
     )
-    say(f"written to {output}")
+    if output is not None:
+        say(f"written to {output}")
 
 
 def _say_memory(

@@ -12,19 +12,31 @@ import typer
 from prompttransfer.cli.options import (
     Aggregation,
     AsJson,
+    Batch,
     Calibrate,
     DataFolder,
     Device,
     Devices,
+    EvaluateEvery,
     LabelWords,
+    LearningRate,
     LimitTest,
     LimitTrain,
     MaxLength,
     Nodes,
+    OneSplit,
+    Optimizer,
+    OtherBackbone,
     OtherLayout,
+    Overwrite,
+    Patience,
     Precision,
+    Revision,
+    Seeds,
+    Steps,
     Strategy,
 )
+from prompttransfer.cli.values import Output, checked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,12 +45,17 @@ if TYPE_CHECKING:
     from prompttransfer.matrix import TransferMatrix
     from prompttransfer.prompt import Prompt
     from prompttransfer.reuse import Target, TunedPair, TunedTransfer
+    from prompttransfer.run_folder import MatrixRecord
+    from prompttransfer.speedups import Range
     from prompttransfer.training import Trained, TrainingOptions
     from tasks.task import Task
 
 MARKER = "transfer.json"
+FILES = (MARKER, "transfer.csv", "transfer_relative.csv", "transfer_calibrated.csv", "tuned.csv", "prompts")
+"""What the folder of a transfer holds of ours; all else in it is the user's and stays."""
 
 
+@checked
 def transfer(
     sources: Annotated[list[Path], typer.Argument(help="Source prompt folders, or folders of them.")],
     to: Annotated[list[str], typer.Option("--to", help="Target tasks, by name or YAML file.")],
@@ -48,20 +65,25 @@ def transfer(
     backbone: Annotated[
         str | None, typer.Option("--backbone", "-b", help="Another backbone than the prompts' own.")
     ] = None,
+    revision: Revision = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for matrices, figures and prompts.")
-    ] = Path("runs/transfer"),
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for matrices, figures and prompts."),
+        Output(standard="runs/transfer"),
+    ] = None,
     data: DataFolder = None,
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
     other_layout: OtherLayout = False,
-    seeds: Annotated[list[int] | None, typer.Option("--seeds", help="Seeds of the tuned runs.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Training steps (--tune).")] = None,
-    batch: Annotated[int | None, typer.Option(help="Rows a step (--tune).")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate (--tune).")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adamw or adafactor (--tune).")] = None,
-    evaluate_every: Annotated[int | None, typer.Option(help="Steps between evaluations (--tune).")] = None,
-    patience: Annotated[int | None, typer.Option(help="Early stop, in evaluations (--tune).")] = None,
+    other_backbone: OtherBackbone = False,
+    seeds: Seeds = None,
+    one_split: OneSplit = False,
+    steps: Steps = None,
+    batch: Batch = None,
+    lr: LearningRate = None,
+    optimizer: Optimizer = None,
+    evaluate_every: EvaluateEvery = None,
+    patience: Patience = None,
     max_length: MaxLength = None,
     limit_train: LimitTrain = None,
     limit_test: LimitTest = None,
@@ -71,6 +93,7 @@ def transfer(
     devices: Devices = 1,
     strategy: Strategy = "auto",
     nodes: Nodes = 1,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> TransferMatrix:
     """Use source prompts on target tasks with the targets' own templates and label words.
@@ -79,6 +102,7 @@ def transfer(
     calibrated), `random prompt` and `majority` beneath, with --calibrate a second one of calibrated scores. With --tune each source is also the start of a training run on each target (TPT_task), with
     the target's run from scratch beside it and both speed-ups of the paper. Prompts that `project apply` carried from
     another model are used in the same way (TPT_model). With --devices every device takes a share of the rows.
+    From Python nothing is written without `output`.
     """
     given = dict(locals())
     from prompttransfer.calibration import calibration_of
@@ -88,24 +112,43 @@ def transfer(
         print_json,
         resolve_tasks,
         say,
+        seeds_line,
         words_line,
     )
     from prompttransfer.cli.evaluate import backbone_of, load_prompts
     from prompttransfer.files import atomic_folder, check_free
     from prompttransfer.launching import must_start, run_on
+    from prompttransfer.outputs import keep_others, settings_of
     from prompttransfer.placement import Placement
+    from prompttransfer.places import locate
+    from tasks.errors import UserError
 
     placement = Placement(devices, strategy, nodes)
     calibration = calibration_of(calibrate)
-    check_free(output, marker=MARKER)
     prompts = load_prompts(sources)
     tasks = resolve_tasks(to, label_words, prompts)
+    check_names(prompts, [task.name for task in tasks], list(dict.fromkeys(seeds or [0])) if tune else [])
+    at = locate(backbone or prompts[0].backbone, revision)[1]
+    settings = settings_of("transfer", given) | {"backbone revision": at}
+    if output is not None:
+        check_free(output, marker=MARKER)
+        if not overwrite and (there := finished(output, settings)) is not None:
+            return show_finished(there, output, as_json=as_json)
+    elif tune:
+        raise UserError(
+            "tune=True returns the matrix alone: give output for the tuned prompts, or call prompttransfer.tune"
+        )
     if must_start(placement, device):
         return run_on(placement, transfer, **given)
+    from prompttransfer.calls import commit_of, note_call, precision_name, recipe_options, remember
     from prompttransfer.reuse import zero_shot
 
-    targets = load_targets(tasks, data=data, limit_train=limit_train, limit_test=limit_test)
-    model = backbone_of(prompts, backbone, precision, device, placement)
+    chosen = list(dict.fromkeys(seeds or [0]))
+    targets = load_targets(
+        tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
+    )
+    model = backbone_of(prompts, backbone, precision, device, placement, revision=revision)
+    model.takes_any = other_backbone
     first = only_the_first_speaks(model)
     for task in tasks:
         if not task.generates:
@@ -124,12 +167,13 @@ def transfer(
     pairs: list[TunedPair] = []
     trained: list[Trained] = []
     options: TrainingOptions | None = None
-    if tune:
+    if tune and output is not None:
+        say(seeds_line(chosen, one_split=one_split), quiet=as_json)
         result, options = _tune(
             model,
             prompts,
             [t for t in targets if t.task.name not in matrix.impossible],
-            seeds or [0],
+            chosen,
             dict(
                 steps=steps,
                 batch=batch,
@@ -147,9 +191,21 @@ def transfer(
         pairs, trained = list(result.pairs), list(result.trained)
     if not first:
         return matrix
-    record = _record(model, matrix, tasks, targets, pairs)
-    with atomic_folder(output, marker=MARKER) as folder:
-        write_transfer(folder, matrix, record, pairs, trained)
+    record = {**_record(model, matrix, tasks, targets, pairs), "settings": settings}
+    if output is not None:
+        with atomic_folder(output, marker=MARKER) as folder:
+            write_transfer(folder, matrix, record, pairs, trained)
+            recipe = recipe_options(trained[0].prompt.settings) if trained else {}
+            call = remember(
+                "transfer",
+                transfer,
+                given,
+                **recipe,
+                revision=commit_of(model.revision),
+                precision=precision_name(model.dtype),
+            )
+            note_call([folder / MARKER], call)
+            keep_others(output, folder, FILES)
     if options is not None:
         options.clear()
     if as_json:
@@ -160,8 +216,93 @@ def transfer(
             print_matrix(matrix.calibrated, f"zero-shot transfer, calibrated ({matrix.calibration})")
         if pairs:
             print_pairs(pairs, kind_of_start(prompts))
-        say(f"written to {output}: " + ", ".join(sorted(p.name for p in output.iterdir())))
+            for line in seen_lines(prompts, targets, chosen):
+                say(line)
+        if output is not None:
+            say(f"written to {output}: " + ", ".join(sorted(p.name for p in output.iterdir())))
     return matrix
+
+
+def check_names(prompts: Sequence[Prompt], targets: Sequence[str], seeds: Sequence[int]) -> None:
+    """Raise UserError where two prompts share a name, or a tuned prompt's name cannot be a folder of its own."""
+    from prompttransfer.files import safe_name
+    from tasks.errors import UserError
+
+    names = [prompt.name for prompt in prompts]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"two prompts are called {twice!r}: rename one folder's prompt, or give one of them")
+    tuned = [safe_name(name, "name of a tuned prompt") for name in tuned_names(names, targets, seeds)]
+    twice = next((name for name in tuned if tuned.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"two tuned prompts would be called {twice!r}: rename a source prompt or a task")
+
+
+def tuned_names(sources: Sequence[str], targets: Sequence[str], seeds: Sequence[int]) -> list[str]:
+    """The names of the runs of --tune: for every target and seed the one from scratch, then one a source."""
+    return [
+        f"{start}-s{seed}"
+        for target in targets
+        for seed in seeds
+        for start in (f"{target}-scratch", *(f"{source}-to-{target}" for source in sources))
+    ]
+
+
+def finished(output: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of the transfer in `output`, if it was made with these settings; None if there is none.
+
+    Raises UserError for one of other settings.
+    """
+    from prompttransfer.outputs import check_same
+    from tasks.documents import read_json_object
+
+    path = output / MARKER
+    if not path.exists():
+        return None
+    record = read_json_object(path, "transfer matrix")
+    before = record.get("settings")
+    check_same(output, before if isinstance(before, dict) else {}, settings, what="a finished transfer")
+    return record
+
+
+def show_finished(record: dict[str, Any], output: Path, *, as_json: bool) -> TransferMatrix:
+    """Print and return what was made before with the same settings."""
+    from dataclasses import replace
+
+    from prompttransfer.cli.common import print_json, say
+    from prompttransfer.run_folder import read_transfer
+
+    found = read_transfer(output / MARKER)
+    matrix = matrix_of(found.raw)
+    if found.calibrated is not None:
+        matrix = replace(matrix, calibrated=matrix_of(found.calibrated), calibration=found.raw.calibration)
+    if as_json:
+        print_json(record)
+        return matrix
+    print_matrix(matrix)
+    if matrix.calibrated is not None:
+        print_matrix(matrix.calibrated, f"zero-shot transfer, calibrated ({matrix.calibration})")
+    say(f"made before with the same settings, nothing is left to do; all of it is in {output}")
+    return matrix
+
+
+def matrix_of(record: MatrixRecord) -> TransferMatrix:
+    """The matrix that a record holds."""
+    import torch
+
+    from prompttransfer.matrix import TransferMatrix
+
+    values = [[float("nan") if value is None else value for value in row] for row in record.values]
+    return TransferMatrix(
+        sources=tuple(record.sources),
+        source_tasks=tuple(record.source_tasks),
+        targets=tuple(record.targets),
+        values=torch.tensor(values, dtype=torch.float64).reshape(len(record.sources), len(record.targets)),
+        metrics=tuple(record.metrics),
+        rows=tuple(record.rows),
+        impossible=record.impossible,
+        calibration=record.calibration,
+    )
 
 
 def _tune(
@@ -184,16 +325,7 @@ def _tune(
 
     recipe = recipe_for(model, **overrides)
     say(f"recipe: {recipe}", quiet=quiet)
-    wanted = list(dict.fromkeys(seeds))
-    names = [
-        f"{start}-s{seed}"
-        for target in targets
-        for seed in wanted
-        for start in (
-            f"{target.task.name}-scratch",
-            *(f"{prompt.name}-to-{target.task.name}" for prompt in prompts),
-        )
-    ]
+    names = tuned_names([p.name for p in prompts], [t.task.name for t in targets], seeds)
     say(f"tuning: {len(names)} runs in one bank", quiet=quiet)
     with TrainingProgress(console, names, recipe.steps) as progress:
         options = TrainingOptions(state_folder=output.parent, progress=None if quiet else progress)
@@ -202,7 +334,7 @@ def _tune(
             prompts,
             targets,
             recipe,
-            seeds=wanted,
+            seeds=seeds,
             max_length=max_length,
             aggregation=aggregation,
             options=options,
@@ -245,6 +377,8 @@ def write_transfer(
     from prompttransfer.files import write_json, write_text
 
     write_text(folder / "transfer.csv", matrix.to_csv())
+    if matrix.random_draws:
+        write_text(folder / "transfer_random.csv", matrix.random_csv())
     if matrix.has_own:
         write_text(folder / "transfer_relative.csv", matrix.relative().to_csv())
     if matrix.calibrated is not None:
@@ -267,17 +401,16 @@ def pairs_csv(pairs: Sequence[TunedPair]) -> str:
 
 
 def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> None:
-    """The matrix in per cent, with the reference rows beneath."""
+    """The matrix in per cent, with the reference rows beneath and how far random prompts lie apart."""
     from prompttransfer.cli.common import say, table
+    from prompttransfer.matrix import RANDOM_PROMPT
 
     shared = "microworld-" if all(name.startswith("microworld-") for name in matrix.targets) else ""
-    rows = [
-        [
-            name.removeprefix(shared),
-            *("-" if value != value else f"{100 * value:.1f}" for value in row),
-        ]
-        for name, row in zip(matrix.sources, matrix.values.tolist(), strict=True)
-    ]
+    rows = []
+    for name, row in zip(matrix.sources, matrix.values.tolist(), strict=True):
+        rows.append([name.removeprefix(shared), *map(_per_cent, row)])
+        if name == RANDOM_PROMPT and matrix.random_draws:
+            rows.append(["  its spread", *map(_per_cent, matrix.random_spread)])
     table(
         f"{title}, per cent (rows: source prompts, columns: target tasks"
         + (f"; {shared!r} left out of the names)" if shared else ")"),
@@ -286,15 +419,22 @@ def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> N
     )
     for target, reason in matrix.impossible.items():
         say(f"{target}: {reason}")
+    if matrix.random_draws:
+        say(
+            f"random prompt: mean and standard deviation of {matrix.random_draws} draws, each with random directions "
+            "at the norms of one source's vectors"
+        )
     if matrix.written:
         say(f"calibrated: none for {', '.join(matrix.written)}, whose answer is written")
 
 
-def _times(speedup: float | None, steps: int | None) -> str:
-    """A speed-up for people; a run that was there at step 0 has only a lower bound."""
-    if speedup is None:
-        return "never" if steps is None else "-"
-    return ("at least " if steps == 0 else "") + f"{speedup:.1f}x"
+def _per_cent(value: float) -> str:
+    return "-" if value != value else f"{100 * value:.1f}"
+
+
+def _times(pair: TunedPair, found: Range | None, *, never: bool = False) -> str:
+    """What is known of a speed-up, or why there is none, for people."""
+    return pair.outcome if found is None else f"{found}{' (never)' * never}"
 
 
 def kind_of_start(prompts: Sequence[Prompt]) -> str:
@@ -318,8 +458,8 @@ def print_pairs(pairs: Sequence[TunedPair], kind: str = "TPT_task") -> None:
             number(pair.chance),
             str(pair.tuned_steps),
             str(pair.scratch_steps),
-            _times(pair.convergence_speedup, pair.tuned_steps),
-            _times(pair.comparable_speedup, pair.reach_steps),
+            _times(pair, pair.convergence),
+            _times(pair, pair.comparable, never=pair.reach_steps is None),
         ]
         for pair in pairs
     ]
@@ -341,9 +481,47 @@ def print_pairs(pairs: Sequence[TunedPair], kind: str = "TPT_task") -> None:
         rows,
         left=2,
     )
-    say(
-        "convergence: scratch steps over steps, each to 99 % of the run's own best validation score. "
-        "comparable: scratch steps over the steps to the score at which scratch converged."
-    )
+    for line in speed_up_lines(pairs):
+        say(line)
     if len({pair.seed for pair in pairs}) == 1:
         say("one seed: differences here are not evidence; give --seeds 0 1 2 for a spread")
+
+
+def speed_up_lines(pairs: Sequence[TunedPair]) -> list[str]:
+    """What the speed-ups of all pairs come down to; pairs that have none are counted, not left out in silence."""
+    from prompttransfer.reuse import DID_NOT_LEARN, NOTHING_TO_LEARN
+    from prompttransfer.speedups import median_range
+
+    counted = [pair for pair in pairs if pair.outcome != NOTHING_TO_LEARN]
+    learned = [pair.convergence for pair in counted if pair.convergence is not None]
+    flat = sum(pair.outcome == DID_NOT_LEARN for pair in counted)
+    reached = sum(pair.reach_steps is not None for pair in counted)
+    comparable = [pair.comparable for pair in counted if pair.comparable is not None]
+    lines = [
+        f"convergence: median {median_range(learned) or '-'} over {len(learned)} of {len(counted)} runs, {flat} did not "
+        "learn; scratch steps over steps, each to 99 % of the run's own best validation score",
+        f"comparable: median {median_range(comparable) or '-'} over {len(counted)} runs, {reached} of which reached it; "
+        "scratch steps over steps, both to 99 % of the best validation score from scratch",
+        "ranges, because a run is looked at every "
+        f"{pairs[0].evaluate_every} steps only; a run learned if its best is at least 99 % of that from scratch",
+    ]
+    if left_out := len(pairs) - len(counted):
+        lines.append(f"{left_out} of {len(pairs)} runs are not in the medians: scratch learned nothing there")
+    return lines
+
+
+def seen_lines(prompts: Sequence[Prompt], targets: Sequence[Target], seeds: Sequence[int]) -> list[str]:
+    """What to know where a source was trained on rows that validate a run: on the same task with another split."""
+    seen = [
+        f"{prompt.name} on seed {seed}"
+        for prompt in prompts
+        for target in targets
+        for seed in seeds
+        if prompt.task == target.task.name and prompt.data.get("split_seed", 0) != target.rows(seed).seed
+    ]
+    if not seen:
+        return []
+    return [
+        f"{len(seen)} runs start from a prompt of the same task with another split ({seen[0]}, ...), which has learned "
+        "from some of their validation rows: their steps and speed-ups are too good, their test scores are not"
+    ]

@@ -16,6 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prompttransfer.calls import Call, note_call
 from prompttransfer.files import atomic_folder, write_text
 from prompttransfer.study.cell import Cell
 from prompttransfer.study.contents import read_projector_report, read_score, read_tuned
@@ -45,11 +46,11 @@ def _backbone(cell: Cell, key: str = "backbone") -> str:
     return str(named["name"])
 
 
-def write_run_folder(results: Results, backbone: str, folder: Path) -> Path:
-    """Write the run folder of one backbone, whole or not at all, and return it."""
+def write_run_folder(results: Results, backbone: str, folder: Path, again: Call | None = None) -> Path:
+    """Write the run folder of one backbone, whole or not at all, and return it; `again` is what runs the study."""
     with atomic_folder(folder, marker=MARKER) as temporary:
         prompts = _copy_prompts(results, backbone, temporary / "prompts")
-        _write_transfer(results, backbone, prompts, temporary / "transfer")
+        _write_transfer(results, backbone, prompts, temporary / "transfer", again)
         _write_indicators(results, backbone, temporary / "compare")
         _copy_states(results, backbone, temporary / "neurons")
         _write_projectors(results, backbone, temporary / "projectors")
@@ -65,7 +66,9 @@ def _copy_prompts(results: Results, backbone: str, folder: Path) -> list[Cell]:
     return cells
 
 
-def _write_transfer(results: Results, backbone: str, prompts: Sequence[Cell], folder: Path) -> None:
+def _write_transfer(
+    results: Results, backbone: str, prompts: Sequence[Cell], folder: Path, again: Call | None
+) -> None:
     """The matrix of zero-shot scores with the pairs of TPT_task, as `transfer --tune` writes it."""
     from prompttransfer.artifacts import load_prompt, versions
     from prompttransfer.cli.transfer import write_transfer
@@ -97,6 +100,8 @@ def _write_transfer(results: Results, backbone: str, prompts: Sequence[Cell], fo
     trained = [Trained(load_prompt(results.folder(cell) / "prompt"), "steps", 0) for cell in runs]
     folder.mkdir(parents=True)
     write_transfer(folder, matrix, record, pairs, trained)
+    if again is not None:
+        note_call([folder / "transfer.json"], again.model_dump())
 
 
 def _tuned(results: Results, backbone: str) -> tuple[list[TunedPair], list[Cell]]:
@@ -121,7 +126,10 @@ def _tuned(results: Results, backbone: str) -> tuple[list[TunedPair], list[Cell]
                 tuned_steps=record["steps_to_converge_from_source"],
                 scratch_steps=record["steps_to_converge_from_scratch"],
                 reach_steps=record["steps_to_scratch_score"],
-                evaluate_every=cell.settings["evaluate_every"],  # type: ignore[arg-type]
+                evaluate_every=record["evaluate_every"],
+                tuned_best=record["best_validation_from_source"],
+                scratch_best=record["best_validation_from_scratch"],
+                tuned_last=record["last_step_from_source"],
             )
         )
         for each in (results.input(cell, "scratch"), run):
@@ -177,8 +185,17 @@ def merged_scores(results: Results, cells: Sequence[Cell]) -> Mapping[str, Any]:
     scores = []
     for cell in cells:
         seed: Any = cell.settings["seed"]
+        tasks: Any = cell.settings["tasks"]
         scores += [
-            Score(line.task, line.group, line.condition, seed, line.value)
+            Score(
+                line.task,
+                line.group,
+                line.condition,
+                seed,
+                line.value,
+                line.draw,
+                str(tasks[line.task]["metric"]),
+            )
             for line in read_projector_report(results.folder(cell) / "projector")
         ]
     table = summarise(scores)

@@ -74,6 +74,7 @@ class ReportLine(NamedTuple):
     group: str
     condition: str
     value: float
+    draw: int
 
 
 def read_score(folder: Path) -> dict[str, Any]:
@@ -111,7 +112,13 @@ def read_projector_report(folder: Path) -> list[ReportLine]:
     try:
         for line in csv.DictReader(io.StringIO(read_text(path, "report"))):
             lines.append(
-                ReportLine(line["task"], line["group"], line["condition"], float(line["value"] or "nothing"))
+                ReportLine(
+                    line["task"],
+                    line["group"],
+                    line["condition"],
+                    float(line["value"] or "nothing"),
+                    int(line["draw"]),
+                )
             )
     except (csv.Error, KeyError, ValueError) as error:
         if isinstance(error, UserError):

@@ -23,7 +23,7 @@ CARD_BYTES = 12_000
 """The text files of a prompt's folder, its curve included."""
 STATE_COPIES = 4
 """Vectors that a running prompt keeps on disk: itself, its best, two moments."""
-CONDITIONS = 12
+CONDITIONS = 24
 """Prompts that a projector's report scores on each task."""
 GENERATED = 20
 """Tokens written a row where answers are text; each is a pass of its own over one token."""
@@ -158,9 +158,12 @@ MICRO_BATCH = 131_072
 
 
 def _score(cell: Cell, unit: Unit, sides: Mapping[str, BackboneFacts], cells: Mapping[str, Cell]) -> Cost:
+    from prompttransfer.random_prompts import random_draws
+
     side = _side(cell, sides)
     task = _task(side, cell.settings["task"])
-    prompts = 4 if "references" in cell.settings else 1  # three random prompts and none
+    # Beside no prompt, random ones are scored.
+    prompts = 1 + random_draws(len(cell.inputs)) if "references" in cell.settings else 1
     per_row = row_tokens(side, task) + (GENERATED if task.task.generates else 0)
     tokens = prompts * task.rows.test * per_row
     weights = side.parameters * _value_bytes(cell)

@@ -17,7 +17,7 @@ from prompttransfer.layouts import find_layout
 from prompttransfer.study.checks import backbone_mistakes, backbone_place, label_of, layers_of, task_for
 from prompttransfer.study.spec import BackboneEntry, Spec, StudyFile
 from tasks.errors import MachineError
-from tasks.loading import Splits, load_splits
+from tasks.loading import Splits, load_splits, validation_size
 from tasks.rows import digest_rows
 from tasks.task import Example, Task
 
@@ -159,7 +159,8 @@ def _rows(
         count = [
             min(n, limit) if limit else n for n, limit in ((train, spec.limit_train), (test, spec.limit_test))
         ]
-        return RowFacts(count[0], 500, count[1], "unknown", "unknown", certain=False), ()
+        validated = validation_size(train, spec.limit_train)
+        return RowFacts(count[0], validated, count[1], "unknown", "unknown", certain=False), ()
     counts = len(splits.train), len(splits.validation), len(splits.test)
     return RowFacts(*counts, learned, tested), splits.train[:SAMPLE]
 
@@ -168,7 +169,8 @@ def _outline(entry: BackboneEntry, folder: Path, notes: list[str], guess: bool) 
     from prompttransfer.backbones import outline_backbone
 
     try:
-        outline = outline_backbone(backbone_place(entry.name, folder))
+        at = {"revision": entry.revision} if entry.revision else {}
+        outline = outline_backbone(backbone_place(entry.name, folder), **at)
         outline.name = entry.name  # mistakes name it as the file does
         return outline
     except MachineError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from prompttransfer.matrix import REFERENCE_ROWS, TransferMatrix
@@ -15,13 +17,17 @@ if TYPE_CHECKING:
 def transfer_matrix(scores: Sequence[dict[str, Any]]) -> TransferMatrix:
     """The matrix of the contents of `score.json` files, those of prompts and of references; NaN where there is none.
 
-    The reference rows are means over seeds; sources keep a row a seed. Calibrated scores are a second matrix.
+    The reference rows are means over seeds; sources keep a row a seed. The spread of random prompts is that within
+    seeds. Calibrated scores are a second matrix.
     """
     from dataclasses import replace
 
     targets = list(dict.fromkeys(score["task"] for score in scores))
     prompts = {score["prompt"]: score["prompt_task"] for score in scores if "prompt" in score}
     by_target = {score["task"]: score for score in scores}
+    drawn = [
+        score["random_draws"] for score in scores if score.get("random_draws") and score["task"] == targets[0]
+    ]
     matrix = TransferMatrix(
         sources=(*prompts, *REFERENCE_ROWS),
         source_tasks=(*prompts.values(), *REFERENCE_ROWS),
@@ -29,12 +35,15 @@ def transfer_matrix(scores: Sequence[dict[str, Any]]) -> TransferMatrix:
         values=_values(scores, [*prompts, *REFERENCE_ROWS], targets, ""),
         metrics=tuple(by_target[target]["metric"] for target in targets),
         rows=tuple(by_target[target]["rows"] for target in targets),
+        random_spread=_spreads(scores, targets, "random_spread"),
+        random_draws=sum(drawn),
     )
     if not any("calibrated" in score or "calibrated references" in score for score in scores):
         return matrix
     values = _values(scores, [*prompts, *REFERENCE_ROWS], targets, "calibrated")
     how = next((score["calibration"] for score in scores if "calibration" in score), "")
-    second = replace(matrix, values=values, meaning="calibrated", calibration=how)
+    spread = _spreads(scores, targets, "calibrated random_spread")
+    second = replace(matrix, values=values, meaning="calibrated", calibration=how, random_spread=spread)
     return replace(matrix, calibration=how, calibrated=second)
 
 
@@ -58,6 +67,14 @@ def _values(
     for place, each in found.items():
         values[place] = sum(each) / len(each)
     return values
+
+
+def _spreads(scores: Sequence[dict[str, Any]], targets: Sequence[str], name: str) -> tuple[float, ...]:
+    """The spread of random prompts of each target, pooled over seeds; NaN where there is none."""
+    found = [
+        [s[name] for s in scores if s["task"] == target and s.get(name) is not None] for target in targets
+    ]
+    return tuple(math.sqrt(fmean(x**2 for x in each)) if each else float("nan") for each in found)
 
 
 def mean_table(matrix: TransferMatrix) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from prompttransfer.batching import sorts_by_length
 from prompttransfer.recipes import Recipe
 from prompttransfer.study.cell import Cell, Json
 from prompttransfer.study.facts import BackboneFacts, TaskFacts
@@ -69,6 +70,8 @@ class Naming:
             "seed": seed,
             "initialiser": "prompt" if source else start,
         }
+        if recipe.batch < task.rows.train and not sorts_by_length(task.rows.train, recipe.batch):
+            settings["row_order"] = "shuffled"  # it was sorted by length once; other prompts keep their names
         begun = f" from {source.label.removeprefix('prompt ')}" if source else ""
         return self.cell(
             "prompt",

@@ -17,6 +17,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
+from prompttransfer.calls import Call
 from prompttransfer.files import atomic_path, write_text
 from prompttransfer.reporting import write_report
 from prompttransfer.study.assembly import backbones_scored, slug, write_run_folder
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DIGITS = "%.10g"
+RUN_CALL = "command.json"
+"""The file of a study's store that says how `study run` was called."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +66,24 @@ def write_study_report(graph: Graph, store: Store, output: Path, *, title: str =
     files = _write_tables(tables, output)
     notes = _notes(results, tables)
     report = output / "report"
+    again = run_again(store)
     pages = {}
     for backbone in backbones:
-        folder = write_run_folder(results, backbone, report / slug(backbone))
+        folder = write_run_folder(results, backbone, report / slug(backbone), again)
         pages[backbone] = write_report(folder, title=f"{title}: {backbone}" if title else "")
     page = report / "report.html"
-    write_text(page, render_page(title or "Study", tables, pages, notes, report))
+    write_text(page, render_page(title or "Study", tables, pages, notes, report, again))
     missing = len(graph.cells) - len(results.finished)
     return Written(page, (*files, *pages.values(), page), tables, missing, notes)
+
+
+def run_again(store: Store) -> Call:
+    """The `study run` that makes this study: as it was last called, else of the study file kept with its results."""
+    kept = store.read_text(RUN_CALL)
+    try:
+        return Call.model_validate_json(kept or "")
+    except ValidationError:
+        return Call(verb="study run", options={"file": f"{store.place}/study.yaml", "output": store.place})
 
 
 def make_tables(results: Results) -> dict[str, pd.DataFrame]:
@@ -112,6 +127,11 @@ def _notes(results: Results, tables: Mapping[str, pd.DataFrame]) -> tuple[str, .
         notes.append(
             "One seed: differences here are not evidence; no p value is given and no significance is claimed."
         )
+    else:
+        notes.append(
+            "A seed decides the start and the row order of a prompt; all seeds have the same validation and test rows, so "
+            "their spread is not that over splits."
+        )
     return tuple(notes)
 
 
@@ -124,6 +144,7 @@ def render_page(
     pages: Mapping[str, Path],
     notes: Sequence[str],
     folder: Path,
+    again: Call,
 ) -> str:
     """A page with the comparisons and links to the pages of the backbones; it fetches nothing."""
     from analysis.report.style import STYLE
@@ -143,6 +164,7 @@ def render_page(
         ("Comparisons", _comparisons(tables["comparisons"])),
         ("Do indicators predict transfer?", _table(tables["indicators"])),
         ("Scores, mean over sources and seeds", _table(overview(tables["results"]))),
+        ("Run it again", f'<pre tabindex="0"><code>{escape(again.line())}</code></pre>'),
     ]
     body = "".join(
         f"<section><h2>{escape(name)}</h2>{content}</section>" for name, content in sections if content

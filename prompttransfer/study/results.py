@@ -6,6 +6,7 @@ to run (no times), so that two ways to the same results give the same file, bit 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,11 @@ COLUMNS = {
     "by": "the indicator, or the projector that a prompt came through; empty elsewhere",
     "measure": "what the value is: a metric on test rows, `calibrated <metric>`, `validation <metric>`, steps, a speed-up, similarity",
     "value": "the number; empty where there is none (a speed-up over a run that learned nothing)",
-    "bound": "`at least` where the value is a lower bound, as the run had converged before its first step",
+    "bound": "of a speed-up: `at least` where the value is a lower bound, as the run had converged before its first "
+    "step; `did not learn`, `never reached` or `scratch learned nothing` where there is no value",
     "rows": "number of test rows behind the value; empty where it is not from test rows",
+    "low": "of a speed-up, the number that it is known to be above, as runs are looked at every few steps only",
+    "high": "of a speed-up, the number that it is known to be at or below; inf where nothing bounds it",
 }
 """Column of results.csv and results.parquet -> what it is."""
 
@@ -127,9 +131,10 @@ def long_table(results: Results) -> pd.DataFrame:
         for row in read(results, cell)
     ]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    texts = [column for column in COLUMNS if column not in ("value", "rows", "seed")]
+    numbers = ["value", "low", "high"]
+    texts = [column for column in COLUMNS if column not in (*numbers, "rows", "seed")]
     table[texts] = table[texts].fillna("").astype("string")
-    table["value"] = table["value"].astype("float64")
+    table[numbers] = table[numbers].astype("float64")
     for column in ("rows", "seed"):
         table[column] = table[column].astype("Int64")
     return table
@@ -234,13 +239,23 @@ def _tuned_rows(results: Results, cell: Cell) -> Iterator[Row]:
         "seed": record["seed"],
         **_condition(results, run),
     }
-    bounds = {
-        "convergence_speedup": record["steps_to_converge_from_source"] == 0,
-        "comparable_speedup": record["steps_to_scratch_score"] == 0,
+    steps = {
+        "convergence": record["steps_to_converge_from_source"],
+        "comparable": record["steps_to_scratch_score"],
     }
     for field, measure in STEPS.items():
-        bound = "at least" if bounds.get(field) and record[field] is not None else ""
-        yield {**row, "measure": measure, "value": record[field], "bound": bound}
+        one = {**row, "measure": measure, "value": record[field]}
+        name = field.removesuffix("_speedup")
+        yield one | _known(record, name, steps[name]) if name in steps else one
+
+
+def _known(record: dict[str, Any], name: str, steps: int | None) -> Row:
+    """The range of a speed-up, and why it has no value or only a bound."""
+    low, high = record[f"{name}_low"], record[f"{name}_high"]
+    if low is None:
+        return {"bound": record["outcome"]}
+    bound = "never reached" if steps is None else "at least" if steps == 0 else ""
+    return {"bound": bound, "low": low, "high": math.inf if high is None else high}
 
 
 def _projector_rows(results: Results, cell: Cell) -> Iterator[Row]:

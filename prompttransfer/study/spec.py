@@ -83,6 +83,8 @@ class BackboneEntry(Part):
     """One backbone with what is its own."""
 
     name: str
+    revision: str | None = None
+    """Commit, branch or tag of a hub model; what a folder must be at."""
     tasks: list[str] | None = None
     recipe: BackboneRecipe = BackboneRecipe()
     layout: str | None = None

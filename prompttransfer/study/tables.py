@@ -4,18 +4,28 @@ The unit of doubt is named: `over: tasks` takes tasks as the pairs (each value a
 (each a mean over tasks of one metric). p values come from flips of signs, corrected by Holm within a family; intervals
 are what that test does not reject, so that the two never contradict each other (analysis/statistics.py). From one seed
 no p value is given, whatever the tasks say. Fewer than six pairs cannot come out significant at 5 % whatever they are:
-they have no interval, are left out of the correction, and the table says so.
+they have no interval, are left out of the correction, and the table says so. Speed-ups are ranges (speedups.py): they
+have medians and sign tests instead.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from analysis.prediction import PREDICTION_COLUMNS
-from analysis.statistics import PairedDifference, holm, paired_difference, refused_claim
+from analysis.statistics import (
+    Interval,
+    PairedDifference,
+    holm,
+    paired_difference,
+    pairs_needed,
+    refused_claim,
+    smallest_p,
+)
+from prompttransfer.speedups import Range, median_interval, median_range, sign_test
 from prompttransfer.study import results as r
 
 if TYPE_CHECKING:
@@ -38,10 +48,11 @@ SUMMARY_KEYS = (
 COMPARISON_COLUMNS = {
     "family": "comparisons whose p values are corrected together",
     "backbone": "the model that was run; for a projector what it joins and how it was fitted",
-    "comparison": "what is compared, as first minus second, or as a ratio for speed-ups",
+    "comparison": "what is compared, as first minus second, or as a ratio of steps for speed-ups",
     "over": "what the pairs are: tasks (values are means over seeds) or seeds (means over tasks)",
-    "value": "mean difference; for a speed-up the geometric mean of the ratio",
-    "low": "lower end of the 95 % interval: the least mean that sign flips do not reject; empty for fewer than six pairs",
+    "value": "mean difference; for a speed-up the median ratio",
+    "low": "lower end of the 95 % interval: the least mean that sign flips do not reject (of a speed-up the least median "
+    "that a sign test does not); empty for fewer than six pairs",
     "high": "upper end",
     "p": "two-sided p value by sign flips, for other tasks or other seeds as `over` says; empty from one seed",
     "p_holm": "p corrected by Holm within the family and unit; empty where no p could be 0.05 or less",
@@ -87,7 +98,6 @@ class Comparison:
     difference: PairedDifference
     tasks: int
     seeds: int
-    ratio: bool = False
     notes: tuple[str, ...] = ()
     p_holm: float | None = None
     family_size: int = 0
@@ -105,7 +115,6 @@ class Comparison:
 
     def as_row(self) -> dict[str, object]:
         """With the columns of COMPARISON_COLUMNS."""
-        show: Callable[[float | None], float | None] = _exp if self.ratio else _same
         refused = refused_claim(self.seeds)
         smallest = min(1.0, self.family_size * (self.smallest_p or 0)) if self.family_size else None
         claimed = self.p_holm is not None and smallest is not None and smallest <= LEVEL
@@ -120,9 +129,9 @@ class Comparison:
             "backbone": self.backbone,
             "comparison": self.comparison,
             "over": self.over,
-            "value": show(self.difference.mean),
-            "low": show(self.difference.interval.low),
-            "high": show(self.difference.interval.high),
+            "value": self.difference.mean,
+            "low": self.difference.interval.low,
+            "high": self.difference.interval.high,
             "p": None if refused else self.difference.p_value,
             "p_holm": self.p_holm,
             "smallest_p": self.smallest_p,
@@ -133,14 +142,6 @@ class Comparison:
             "seeds": self.seeds,
             "note": "; ".join(filter(None, notes)),
         }
-
-
-def _exp(value: float | None) -> float | None:
-    return None if value is None else math.exp(value)
-
-
-def _same(value: float | None) -> float | None:
-    return value
 
 
 def comparisons(table: pd.DataFrame) -> pd.DataFrame:
@@ -191,9 +192,6 @@ def compare(
     name: str,
     first: pd.DataFrame,
     second: pd.DataFrame,
-    *,
-    ratio: bool = False,
-    notes: tuple[str, ...] = (),
 ) -> Iterator[Comparison]:
     """Differences of two tables [targets, seeds], over tasks and over seeds; nothing where they share no place."""
     difference = (first - second).dropna(how="all").dropna(how="all", axis=1)
@@ -203,7 +201,7 @@ def compare(
     drawn = [("tasks", difference.mean(axis=1)), ("seeds", difference.mean(axis=0))]
     for over, values in drawn[: 1 + (seeds > 1)]:
         paired = paired_difference(values.to_numpy(dtype=float), [0.0] * len(values))
-        yield Comparison(family, backbone, name, over, paired, tasks, seeds, ratio, notes)
+        yield Comparison(family, backbone, name, over, paired, tasks, seeds)
 
 
 def wide(table: pd.DataFrame) -> pd.DataFrame:
@@ -274,28 +272,60 @@ def _tuned(table: pd.DataFrame) -> Iterator[Comparison]:
 def _one_tuned(
     family: str, name: str, relation: str, runs: pd.DataFrame, metrics: Mapping[str, str]
 ) -> Iterator[Comparison]:
-    import numpy as np
-
     for metric, part in by_metric(runs, metrics):
         tested, beside = (wide(part[part["measure"] == measure]) for measure in ("test", "test from scratch"))
         yield from compare(family, name, f"test score minus scratch{relation}{metric}", tested, beside)
     for measure in ("convergence speed-up", "comparable speed-up"):
         ratios = runs[runs["measure"] == measure]
-        known = ratios[ratios["value"].notna()].copy()
-        if known.empty:
-            continue
-        known["value"] = np.log(known["value"])
-        notes = []
-        if missing := len(ratios) - len(known):
-            notes.append(
-                f"{missing} of {len(ratios)} runs have none (never reached, or scratch learned nothing)"
-            )
-        if bounds := int((known["bound"] == "at least").sum()):
-            notes.append(f"{bounds} of {len(known)} are lower bounds")
-        logs = wide(known)
-        yield from compare(
-            family, name, f"{measure}{relation}", logs, 0 * logs, ratio=True, notes=tuple(notes)
+        if len(ratios):
+            yield from _speed_up(family, name, f"{measure}{relation}", ratios)
+
+
+def _speed_up(family: str, backbone: str, name: str, runs: pd.DataFrame) -> Iterator[Comparison]:
+    """Medians of speed-ups over tasks and over seeds, each the median of its runs; runs that never got there count."""
+    counted = runs[runs["low"].notna()]
+    counts = runs["bound"].value_counts()
+    notes = [
+        f"{counts[bound]} of {len(runs)} runs: {bound}"
+        for bound in ("did not learn", "never reached", "scratch learned nothing", "at least")
+        if bound in counts
+    ]
+    for over, key in [("tasks", "target"), ("seeds", "seed")][: 1 + (runs["seed"].nunique() > 1)]:
+        groups = [group for _, group in counted.groupby(key, sort=False)]
+        ranges = [
+            median_range([Range(low, high) for low, high in zip(group["low"], group["high"], strict=True)])
+            for group in groups
+        ]
+        known = [found for found in ranges if found is not None]
+        # A run that never got there stands at its upper bound, which is right for the median while most runs got there.
+        values = [float(group["value"].fillna(group["high"]).median()) for group in groups]
+        said = [f"median lies in {middle}"] if (middle := median_range(known)) else []
+        yield Comparison(
+            family,
+            backbone,
+            name,
+            over,
+            _difference(values, known),
+            counted["target"].nunique(),
+            counted["seed"].nunique(),
+            notes=(*said, *notes),
         )
+
+
+def _difference(values: Sequence[float], ranges: Sequence[Range]) -> PairedDifference:
+    """The median with the sign test's interval and p value, in the form that every comparison has."""
+    found, count = median_interval(ranges), len(ranges)
+    reason = (
+        ""
+        if found
+        else (
+            f"no 95% interval: a sign test of {count} pairs cannot give a p below {smallest_p(count):.3g}, at least "
+            f"{pairs_needed()} pairs are needed"
+        )
+    )
+    low, high = (found.low, found.high) if found else (None, None)
+    middle = statistics.median(values) if values else None
+    return PairedDifference(middle, Interval(low, high, reason), sign_test(ranges), count, smallest_p(count))
 
 
 def _projected(table: pd.DataFrame) -> Iterator[Comparison]:

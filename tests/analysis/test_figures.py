@@ -9,6 +9,7 @@ from analysis.figures import (
     figure_bytes,
     heatmap,
     layer_curves,
+    learned,
     learning_curves,
     masking_curves,
     neuron_map,
@@ -18,7 +19,8 @@ from analysis.figures import (
     scatter,
 )
 from analysis.figures.neuron_map import telling_neurons
-from analysis.figures.scatter import fit_by_tasks
+from analysis.figures.prompt_map import medoid
+from analysis.figures.scatter import fit_by_tasks, within_targets
 from analysis.figures.style import TYPE_COLOURS, type_runs
 from analysis.matrices import PUBLISHED_TYPES
 from analysis.neurons import pack
@@ -178,11 +180,137 @@ def test_too_few_prompts_for_a_map_are_refused():
         coordinates(np.eye(3), "umap")
 
 
-def test_the_fit_goes_through_a_line_and_its_band_has_no_width():
+def test_the_fit_is_of_the_order_within_targets_whatever_their_level():
+    """Every target on a line of slope 2 with a level of its own: the band has no width."""
     x = np.random.default_rng(0).random((6, 6))
-    grid = np.array([0.0, 1.0])
-    line, low, high = fit_by_tasks(x, 2 * x + 1, ~np.eye(6, dtype=bool), grid, draws=50)
-    np.testing.assert_allclose([line, low, high], [[1, 3]] * 3, atol=1e-6)
+    level = np.array([5.0, -3, 8, 0, 1, -9])
+    grid = np.array([-1.0, 1.0])
+    line, low, high = fit_by_tasks(x, 2 * x + level, ~np.eye(6, dtype=bool), grid, draws=50)
+    np.testing.assert_allclose([line, low, high], [[-2, 2]] * 3, atol=1e-6)
+
+
+def test_line_and_title_of_a_scatter_say_the_same_where_pooling_would_say_the_opposite():
+    """Within each target transfer falls with the indicator; targets with a high level have high values of both."""
+    names = list("abcdef")
+    within = np.array([[(s - t) % 6 for t in range(6)] for s in range(6)], dtype=float)
+    level = 100.0 * np.arange(6)
+    figure = scatter(
+        pd.DataFrame(level - within, names, names), pd.DataFrame(level + within, names, names), draws=50
+    )
+    line = figure.axes[0].lines[0]
+    assert figure.axes[0].get_title(loc="left").startswith("within targets: mean Spearman -1.00")
+    assert np.polyfit(line.get_xdata(), line.get_ydata(), 1)[0] == pytest.approx(-1)
+
+
+def test_a_target_less_its_mean_over_usable_sources():
+    usable = np.array([[False, True], [True, False], [True, True]])
+    np.testing.assert_allclose(
+        within_targets(np.array([[9, 1], [2, 9], [4, 5.0]]), usable), [[0, -2], [-1, 0], [1, 2]]
+    )
+
+
+LARGE = 400
+
+
+def large(rows=LARGE, columns=LARGE):
+    values = np.random.default_rng(0).random((rows, columns))
+    return pd.DataFrame(
+        values, index=[f"s{i}" for i in range(rows)], columns=[f"s{i}" for i in range(columns)]
+    )
+
+
+@pytest.mark.parametrize("shape", [(LARGE, LARGE), (LARGE, 3), (3, LARGE)])
+def test_a_large_heatmap_is_one_image_of_bounded_size_without_names_on_its_long_sides(shape):
+    figure = heatmap(large(*shape), {f"s{i}": "nli" if i % 2 else "qa" for i in range(LARGE)})
+    assert max(figure.get_size_inches()) < 14 and len(figure.axes[0].images) == 1
+    assert not figure.axes[0].collections and sum(t.startswith("s1") for t in texts(figure)) <= 1
+    assert len(figure_bytes(figure, "svg")) < 2_000_000
+
+
+def test_more_cells_than_pixels_are_averaged_in_blocks():
+    table = pd.DataFrame(np.repeat([[1.0, 0.0]], 3600, axis=0), columns=["a", "b"])
+    table.iloc[::2, 1] = np.nan
+    table.iloc[1::2, 0] = 0.0
+    image = heatmap(table).axes[0].images[0].get_array()
+    assert image.shape == (1800, 2) and set(image[:, 0]) == {0.5} and set(image[:, 1]) == {0.0}
+
+
+def test_a_large_heatmap_in_order_of_clusters_has_no_tree():
+    figure = heatmap(large(), cluster=True)
+    assert len(figure.axes) == 2  # cells and colour bar
+
+
+def map_of(tasks, seeds):
+    places = np.random.default_rng(0).random((tasks * seeds, 2))
+    return pd.DataFrame(places, columns=["x", "y"]).assign(
+        task=[f"t{i}" for i in range(tasks) for _ in range(seeds)], type="nli"
+    )
+
+
+def test_a_task_is_named_at_one_of_its_points_and_its_seeds_have_one_mark():
+    table = map_of(4, 3)
+    figure = prompt_map(table)
+    named = {t.get_text(): t.xy for t in figure.axes[0].texts}
+    for task, group in table.groupby("task"):
+        assert named[task] in set(map(tuple, group[["x", "y"]].to_numpy()))
+    assert len([c for c in figure.axes[0].collections if len(c.get_offsets()) == 12]) == 1
+
+
+def test_the_medoid_is_the_point_nearest_to_all_others():
+    assert medoid(np.array([[0.0, 0], [1, 0], [1.2, 0], [9, 0]])) == 1
+
+
+def test_a_map_of_thousands_of_prompts_names_none_and_stays_small():
+    figure = prompt_map(map_of(3000, 1))
+    assert "t1" not in texts(figure) and len(figure_bytes(figure, "svg")) < 1_000_000
+
+
+def test_prompts_of_several_seeds_are_placed_by_what_training_added():
+    vectors = np.array([[1.0, 2], [11, 12]])
+    starts = [np.array([0.0, 0]), np.array([10.0, 10])]
+    np.testing.assert_array_equal(learned(vectors, starts, [0, 1]), [[1, 2], [1, 2]])
+    assert learned(vectors, starts, [0, 0]) is None and learned(vectors, [starts[0], None], [0, 1]) is None
+
+
+def test_pca_of_few_long_vectors_is_that_of_the_singular_values():
+    vectors = np.random.default_rng(0).normal(size=(5, 40))
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    left, values, _ = np.linalg.svd(units - units.mean(0), full_matrices=False)
+    np.testing.assert_allclose(
+        np.abs(coordinates(vectors, "pca")), np.abs(left[:, :2] * values[:2]), atol=1e-9
+    )
+
+
+def test_runs_of_two_recipes_are_two_lines_and_the_legend_says_which():
+    table = pd.concat([curves().assign(recipe=""), curves().assign(recipe="lr 0.1", score=0.2)])
+    figure = learning_curves(table)
+    named = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert named == [
+        "from scratch (2 seeds)",
+        "from scratch, lr 0.1 (2 seeds)",
+        "from mnli (2 seeds)",
+        "from mnli, lr 0.1 (2 seeds)",
+    ]
+    means = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
+    np.testing.assert_allclose(means["from scratch (2 seeds)"], [0.5, 0.6, 0.7])
+    np.testing.assert_allclose(means["from scratch, lr 0.1 (2 seeds)"], 0.2)
+
+
+def test_two_runs_that_nothing_tells_apart_are_never_averaged():
+    with pytest.raises(UserError, match="two scores at step 0: tell the runs apart by a column recipe"):
+        learning_curves(pd.concat([curves(), curves().assign(score=0.1)]))
+
+
+def test_curves_of_very_many_tasks_and_sources_are_bounded():
+    rows = [(f"t{i}", f"s{j}", 0, step, 0.5) for i in range(60) for j in range(30) for step in (0, 1)]
+    figure = learning_curves(pd.DataFrame(rows, columns=["task", "start", "seed", "step", "score"]))
+    assert len(figure.axes) == 48 and "48 of 60 tasks" in figure.get_suptitle()
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["from 30 other prompts (30 runs)"]
+
+
+def test_a_projector_table_that_no_figure_holds_is_refused():
+    with pytest.raises(UserError, match="100 rows"):
+        projector_table(large(100, 2))
 
 
 def test_learning_curves_have_a_panel_a_task_and_mark_where_scratch_ends():

@@ -66,7 +66,16 @@ def test_neurons_captures_without_being_told_to_and_says_what_was_read(place, tm
     output = run("neurons", place / "prompts", "--output", tmp_path / "s.safetensors", "--precision", "fp32")
     assert "intermediate, after gelu" in output and "P1 .. PL <s> <mask> </s>" in output
     record = json.loads(
-        run("neurons", "capture", place / "prompts", "--output", tmp_path / "s.safetensors", "--json")
+        run(
+            "neurons",
+            "capture",
+            place / "prompts",
+            "--output",
+            tmp_path / "s.safetensors",
+            "--precision",
+            "fp32",
+            "--json",
+        )
     )
     assert record["layers"] == 2 and set(record["active_share"]) == set(TASKS)
 

@@ -10,11 +10,13 @@ import typer
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from prompttransfer.cli.compare import compare
+from prompttransfer.cli.common import shortened
+from prompttransfer.cli.compare import compare, nearest_pairs
 from prompttransfer.cli.correlate import correlate
-from prompttransfer.cli.plot import plot_app
+from prompttransfer.cli.plot import meaning_of, plot_app, projector_scores
 from prompttransfer.cli.tables import read_matrix, task_types
 from prompttransfer.prompt import CurvePoint, Prompt
+from prompttransfer.report_pictures import curve_table
 from tasks.errors import UserError
 
 TASKS = ["sst2", "imdb", "mnli", "snli", "qqp"]
@@ -216,3 +218,102 @@ def test_a_types_line_that_is_no_pair_is_named(tmp_path):
     (tmp_path / "types.txt").write_text("a=b\nbad line\n")
     with pytest.raises(UserError, match="line 2"):
         task_types(["a"], [str(tmp_path / "types.txt")])
+
+
+def test_the_nearest_pairs_of_very_many_prompts_are_printed_and_not_all_of_them(tmp_path):
+    vectors = {f"p{i:03}": torch.randn(2, 3, generator=torch.Generator().manual_seed(i)) for i in range(120)}
+    vectors["twin"] = vectors["p007"] * 2
+    save_file(vectors, tmp_path / "all.safetensors")
+    output = run(
+        "compare", tmp_path / "all.safetensors", "--metric", "C_concat", "--output", tmp_path / "out"
+    )
+    assert "121 prompts, 7,260 pairs" in output and len(output) < 1500
+    assert next(line for line in output.splitlines() if line.startswith("C_concat")).split() == [
+        "C_concat",
+        "p007",
+        "twin",
+        "1.0000",
+    ]
+    assert len(read_matrix(tmp_path / "out" / "similarity_C_concat.csv")) == 121
+
+
+def test_the_nearest_pairs_are_those_with_the_largest_values_each_once():
+    table = pd.DataFrame(
+        [[1, 0.2, 0.9], [0.2, 1, 0.4], [0.9, 0.4, 1]], index=list("abc"), columns=list("abc")
+    )
+    assert nearest_pairs(table, 2) == [("a", "c", 0.9), ("b", "c", 0.4)]
+    assert nearest_pairs(table.iloc[:1, :1], 2) == []
+
+
+def test_of_a_large_table_the_beginning_and_the_end_are_printed():
+    rows = [[f"row {i}", *map(str, range(50))] for i in range(500)]
+    columns, shown, said = shortened(["", *map(str, range(50))], rows, 1)
+    assert len(columns) == 25 and len(shown) == 61 and shown[0][0] == "row 0" and shown[-1][0] == "row 499"
+    assert said.startswith("500 rows and 50 columns; a part of them is shown")
+    assert shortened(["", "a"], [["row", "1"]], 1) == (["", "a"], [["row", "1"]], "")
+
+
+SETTINGS = {"optimizer": "adamw", "lr": 0.1, "steps": 10, "bank": 3}
+POINTS = (CurvePoint(0, None, 0.5), CurvePoint(10, 1.0, 0.8))
+
+
+def prompt_of(task="sst2", seed=0, curve=POINTS, initialiser="random", **settings):
+    return Prompt(torch.ones(1, 2), task=task, backbone="tiny", seed=seed, curve=curve, initialiser=initialiser,
+                  settings={**SETTINGS, **settings})  # fmt: skip
+
+
+def test_curves_of_prompts_are_grouped_by_what_their_recipes_differ_in():
+    table = curve_table(
+        [prompt_of(seed=0), prompt_of(seed=1), prompt_of(seed=0, lr=0.2), prompt_of("imdb", lr=0.3, bank=1)]
+    )
+    assert list(table["recipe"]) == ["lr 0.1"] * 4 + ["lr 0.2"] * 2 + ["lr 0.3"] * 2
+    assert set(curve_table([prompt_of(), prompt_of("imdb", lr=0.3)])["recipe"]) == {""}  # no task has two
+    assert len(curve_table([prompt_of(), prompt_of()])) == 2  # the same run twice
+    other = (CurvePoint(0, None, 0.1),)
+    assert list(curve_table([prompt_of(), prompt_of(curve=other)])["recipe"]) == ["", "", "run 2 (sst2)"]
+
+
+def test_the_figure_of_projectors_is_drawn_from_what_project_fit_writes(tmp_path):
+    (tmp_path / "report.csv").write_text(
+        "task,group,condition,seed,value\na,fitted,own prompt,0,0.9\na,fitted,projected,0,0.5\na,fitted,projected,1,0.7\n"
+        'a,fitted,random source,0,0.4\nb,"unseen, fitted type",projected,0,0.3\n'
+    )
+    table, controls = projector_scores([tmp_path / "report.csv"])
+    assert table.loc["projected", "fitted"] == pytest.approx(0.6) and controls == [
+        "own prompt",
+        "random source",
+    ]
+    assert list(table.columns) == ["fitted", "unseen, fitted type"]
+    run("plot", "projectors", tmp_path / "report.csv", "--output", tmp_path / "p.png")
+    assert (tmp_path / "p.svg").exists()
+
+
+def test_a_colour_bar_says_what_it_measures_as_far_as_the_files_tell(tmp_path):
+    raw = {
+        "sources": ["a"],
+        "source_tasks": ["a"],
+        "targets": ["a"],
+        "values": [[1]],
+        "metrics": ["accuracy"],
+    }
+    (tmp_path / "transfer.json").write_text(json.dumps({"raw": raw}))
+    assert meaning_of(tmp_path / "transfer.csv") == "accuracy, raw"
+    assert meaning_of(tmp_path / "transfer_relative.csv") == "accuracy, relative to own prompt"
+    assert meaning_of(tmp_path / "similarity_E_concat.csv") == "E_concat"
+    assert meaning_of(tmp_path / "elsewhere" / "transfer.csv") == "score, raw"
+
+
+def test_a_scatter_of_several_seeds_is_of_their_means(tmp_path):
+    names = [f"{task}-s{seed}" for task in TASKS for seed in (0, 1)]
+    values = np.random.default_rng(0).random((10, 10))
+    pd.DataFrame(values[:, :5], index=names, columns=TASKS).to_csv(tmp_path / "transfer.csv")
+    pd.DataFrame(values, index=names, columns=names).to_csv(tmp_path / "similarity_ON.csv")
+    run(
+        "plot",
+        "scatter",
+        "--transfer",
+        tmp_path / "transfer.csv",
+        "--indicator",
+        tmp_path / "similarity_ON.csv",
+    )
+    assert (tmp_path / "scatter_ON.png").stat().st_size > 1000

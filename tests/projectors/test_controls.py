@@ -9,12 +9,13 @@ import torch
 
 from projectors.architectures import Architecture, Shape, build
 from projectors.controls import (
+    Gains,
     constant,
-    kept_by_random,
+    directions_apart,
     mean_prompt,
     probes,
-    random_source,
     sensitivity,
+    student_interval,
     verdict,
 )
 from projectors.fitting import FitSettings, Pair, distance_objective, fit, prepare
@@ -78,31 +79,99 @@ def test_a_constant_starts_where_it_is_told() -> None:
     assert torch.equal(module(torch.randn(2, 10, 32))[1], start) and module.prompt.requires_grad
 
 
-def test_a_random_source_has_the_norm_of_the_real_ones_and_a_seed() -> None:
-    real = prompts(3, 32, 0)
-    drawn = random_source(real, seed=1)
-    assert torch.allclose(drawn.norm(dim=-1), real.norm(dim=-1).mean().expand(10))
-    assert torch.equal(drawn, random_source(real, seed=1)) and not torch.equal(
-        drawn, random_source(real, seed=2)
-    )
+def through(outputs: torch.Tensor) -> torch.nn.Module:
+    """A projector that gives these outputs, whatever it is given."""
+
+    class Fixed(torch.nn.Module):
+        def forward(self, sources: torch.Tensor) -> torch.Tensor:
+            return outputs
+
+    return Fixed()
 
 
-def test_what_a_random_source_keeps_of_the_gain() -> None:
-    assert kept_by_random(0.9, 0.7, 0.5) == pytest.approx(0.5)
-    assert kept_by_random(0.9, 0.4, 0.5) == 0.0
-    assert kept_by_random(0.5, 0.5, 0.5) == 1.0
+def sharing_a_start(apart: float, count: int = 6) -> torch.Tensor:
+    """Prompts of tasks that began at one prompt and moved a share `apart` of its size away."""
+    generator = torch.Generator().manual_seed(3)
+    base = torch.randn(1, 10, 40, generator=generator)
+    return base + apart * torch.randn(count, 10, 40, generator=generator)
 
 
-def test_the_verdict_says_why() -> None:
-    listens = sensitivity(fitted(6), prompts(8, 32, 0)[:6])
-    assert verdict(listens, 0.9, 0.6, 0.5, 6) == (False, "not collapsed: its output depends on its input")
-    assert (
-        verdict(listens, 0.9, 0.89, 0.5, 6)[0]
-        and "constant in disguise" in verdict(listens, 0.9, 0.89, 0.5, 6)[1]
-    )
-    assert "fitted on one task" in verdict(listens, None, None, None, 1)[1]
+def test_directions_apart_by_hand() -> None:
+    # cosine 0: sqrt(2); a prompt and its double: 0
+    assert directions_apart(torch.tensor([[[3.0, 0.0]], [[0.0, 4.0]]])) == pytest.approx(2**0.5)
+    assert directions_apart(torch.tensor([[[3.0, 0.0]], [[6.0, 0.0]]])) == pytest.approx(0.0)
+
+
+def test_a_perfect_projector_onto_prompts_that_share_a_start_is_not_collapsed() -> None:
+    own = sharing_a_start(0.05)  # pairwise cosine .998
+    measured = sensitivity(through(own), torch.randn(6, 10, 32), own)
+    assert measured.relative == pytest.approx(1.0) and measured.cosine > 0.997
+    assert not measured.collapsed
+
+
+def test_the_same_outputs_are_collapsed_where_the_targets_own_prompts_are_far_apart() -> None:
+    measured = sensitivity(through(sharing_a_start(0.05)), prompts(6, 32, 0), torch.randn(6, 10, 40))
+    assert measured.collapsed
+
+
+def test_outputs_that_differ_only_in_length_are_collapsed() -> None:
+    lengths = torch.tensor([0.5, 1.0, 2.0, 4.0, 8.0, 16.0])[:, None, None]
+    outputs = lengths * torch.ones(6, 10, 40) + 0.01 * torch.randn(6, 10, 40)
+    assert sensitivity(through(outputs), prompts(6, 32, 0), torch.randn(6, 10, 40)).collapsed
+
+
+def test_gains_by_hand() -> None:
+    # differences .2 and .4: mean .3, standard error .1, t of 1 degree of freedom 12.706
+    gains = Gains((0.8, 0.9), (0.6, 0.5), (0.5, 0.4))
+    assert gains.over_random == pytest.approx(0.3) and gains.gain == pytest.approx(0.4)
+    assert gains.kept == pytest.approx(0.25)
+    assert gains.interval == pytest.approx((0.3 - 1.2706, 0.3 + 1.2706), abs=1e-4)
+    assert Gains((0.51,), (0.5,), (0.5,)).kept is None and Gains((0.51,), (0.5,), (0.5,)).interval is None
+    assert Gains((0.9,), (0.4,), (0.5,)).kept == 0.0
+    with pytest.raises(ValueError, match="one score a task"):
+        Gains((0.9,), (), (0.5,))
+
+
+def test_the_interval_holds_the_mean_as_often_as_it_says() -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = 0.1 + 0.1 * torch.randn(2000, 4, generator=generator).double()
+    ends = [student_interval(row) for row in drawn.tolist()]
+    assert sum(low < 0.1 < high for low, high in ends) / 2000 == pytest.approx(0.95, abs=0.015)
+
+
+def near(value: float, tasks: int = 6) -> tuple[float, ...]:
+    """Scores of tasks about a value, a hundredth apart."""
+    return tuple(value + 0.01 * (index % 2) for index in range(tasks))
+
+
+def test_scores_go_before_geometry() -> None:
     deaf = sensitivity(constant(SHAPE), prompts(4, 32, 0))
-    assert verdict(deaf, 0.9, 0.5, 0.5, 6)[0] and "ignores its input" in verdict(deaf, 0.9, 0.5, 0.5, 6)[1]
+    listens = sensitivity(fitted(6), prompts(8, 32, 0)[:6])
+    counts = Gains(near(0.9), near(0.6), near(0.5))
+    assert verdict(listens, counts, 6)[0] is False and verdict(deaf, counts, 6)[0] is False
+    assert (
+        "+0.300 (95 % +0.300 to +0.300) over 6 tasks; a random source keeps 25%"
+        in verdict(deaf, counts, 6)[1]
+    )
+
+
+def test_a_random_source_that_keeps_most_of_the_gain_is_collapse() -> None:
+    listens = sensitivity(fitted(6), prompts(8, 32, 0)[:6])
+    most = Gains(near(0.9), near(0.848), near(0.5))  # keeps 87 %
+    found, said = verdict(listens, most, 6)
+    assert found and "constant in disguise" in said and "keeps 87% of the gain" in said
+
+
+def test_geometry_decides_where_scores_do_not() -> None:
+    deaf = sensitivity(constant(SHAPE), prompts(4, 32, 0))
+    listens = sensitivity(fitted(6), prompts(8, 32, 0)[:6])
+    nothing = Gains(near(0.51), near(0.5), near(0.5))
+    unsure = Gains((0.9, 0.6), (0.55, 0.58), (0.5, 0.5))
+    for gains in (nothing, unsure):
+        assert verdict(deaf, gains, 6)[0] and "ignores its input" in verdict(deaf, gains, 6)[1]
+        assert not verdict(listens, gains, 6)[0] and "do not settle it" in verdict(listens, gains, 6)[1]
+    assert "fitted on one task" in verdict(listens, None, 1)[1]
+    assert verdict(deaf, None, 6)[0] and not verdict(listens, None, 6)[0]
 
 
 def test_probes_are_one_prompt_a_task() -> None:

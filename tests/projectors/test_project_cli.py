@@ -81,9 +81,10 @@ def test_fit_prints_every_control_and_writes_a_projector(place: Path, tmp_path: 
         "projector.json",
         "README.md",
         "report.csv",
+        "settings.json",
     }
     lines = (tmp_path / "p" / "report.csv").read_text().splitlines()
-    assert lines[0] == "task,group,condition,seed,value" and len(lines) > 30
+    assert lines[0] == "task,group,condition,seed,value,draw" and len(lines) > 30
 
 
 def test_apply_carries_prompts_that_the_target_takes(place: Path, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_a_task_tuned_projector_scores_on_its_fitting_tasks() -> None:
 def test_judging_a_projector_of_one_task_says_that_it_is_a_constant() -> None:
     one = projector("distance", steps=5)
     alone = Projector(one.module, one.source, one.target, "distance", one.architecture, tasks=("film",))
-    judged = judge(measure(bench(), [alone]), alone, prompts(SOURCE))
+    judged = judge(measure(bench(), [alone]), alone, prompts(SOURCE), prompts(TARGET))
     assert judged.collapsed and "one task" in judged.verdict
     assert judged.scores()[FITTED]["projected"].keys() == {"mean", "spread", "seeds", "tasks"}
 
@@ -159,3 +159,15 @@ def test_means_and_spread_by_hand() -> None:
     entry = summarise(cells)[FITTED]["projected"]
     assert (entry.mean, entry.spread) == pytest.approx((0.675, 0.05 / 2**0.5))
     assert (entry.seeds, entry.tasks) == (2, 2)
+
+
+def test_tasks_of_different_metrics_have_no_common_mean():
+    values = {"a": (0.9, "accuracy"), "b": (0.7, "accuracy"), "c": (0.1, "token-f1")}
+    cells = [
+        Cell(name, FITTED, "projected", 0, value, metric=metric) for name, (value, metric) in values.items()
+    ]
+    table = summarise(cells)
+    assert list(table) == [f"{FITTED}, accuracy", f"{FITTED}, token-f1"]
+    assert table[f"{FITTED}, accuracy"]["projected"].mean == pytest.approx(0.8)
+    assert table[f"{FITTED}, token-f1"]["projected"].mean == pytest.approx(0.1)
+    assert list(summarise(cells[:2])) == [FITTED]

@@ -11,7 +11,8 @@ from toys import label_task, noise, pair_task, question_task, recipe, sentences,
 
 from prompttransfer.artifacts import load_prompt, save_prompt
 from prompttransfer.backbones.base import of_rows
-from prompttransfer.data import WINDOW, RowOrder
+from prompttransfer.batching import WINDOW, sorts_by_length
+from prompttransfer.data import RowOrder
 from prompttransfer.layouts import LAYOUTS
 from prompttransfer.prompt import CurvePoint
 from prompttransfer.training import (
@@ -272,10 +273,13 @@ def test_an_interrupt_reaches_the_caller_as_one(tiny):
 
 
 def test_a_run_has_one_log_however_often_it_was_stopped(tiny, tmp_path):
-    from prompttransfer.cli.train import log_of
+    from prompttransfer.run_logs import open_logs
 
     def logged(folder, at=None):
-        options = TrainingOptions(folder, progress=Watcher(at, stop), loggers=log_of("csv", folder))
+        def loggers(run):
+            return open_logs("csv", folder, ["toy-s0", "toy-s1"], run)
+
+        options = TrainingOptions(folder, progress=Watcher(at, stop), loggers=loggers)
         if at is None:
             train_prompts(tiny("roberta"), jobs(0, 1), recipe(), options=options)
         else:
@@ -439,7 +443,7 @@ def test_a_prompt_records_what_it_was_trained_with(tiny):
     assert prompt.words == {"negative": "terrible", "positive": "great"}
     assert prompt.revision.startswith("sha256:")
     assert prompt.settings["lr"] == 0.05 and prompt.settings["precision"] == "float32"
-    rows = {"source": "toy rows", "revision": "1", "train": 12, "validation": 12, "test": 12}
+    rows = {"source": "toy rows", "revision": "1", "train": 12, "validation": 12, "test": 12, "split_seed": 0}
     assert prompt.data == {**rows, "task": task_record(label_task())}
     assert prompt.initialiser == "random" and prompt.initial is not None
 
@@ -476,6 +480,21 @@ def test_rows_of_a_batch_are_of_similar_length():
     assert sum(spans) / len(spans) < 25
 
 
+@pytest.mark.parametrize(
+    ("rows", "batch", "sorts"), [(64, 16, False), (128, 16, False), (144, 16, True), (143, 16, False)]
+)
+def test_rows_are_sorted_by_length_only_where_there_is_more_than_one_window(rows, batch, sorts):
+    assert sorts_by_length(rows, batch) is sorts
+
+
+def test_batches_of_a_few_rows_do_not_come_back_from_pass_to_pass():
+    sizes = tuple((37 * index) % 41 for index in range(64))
+    order = RowOrder(sizes, 16, seed=0)
+    passes = [[frozenset(order.step(4 * number + step)) for step in range(4)] for number in range(50)]
+    assert all(frozenset().union(*batches) == frozenset(range(64)) for batches in passes)
+    assert len({batch for batches in passes for batch in batches}) == 200
+
+
 def test_fewer_rows_than_a_batch_are_one_batch():
     order = RowOrder((5, 3, 4), 16, seed=0)
     assert [sorted(order.step(step)) for step in range(3)] == [[0, 1, 2]] * 3
@@ -508,3 +527,27 @@ def test_rows_of_one_prompt_are_added_up_in_the_same_order_every_time():
     first = gradient()
     torch.testing.assert_close(first, torch.stack([weights[index::4].sum(dim=0) for index in range(4)]))
     assert all(torch.equal(first, gradient()) for _ in range(20))
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"},
+        {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "x"},
+        {
+            "LSB_JOBID": "7",
+            "LSB_DJOB_RANKFILE": "f",
+            "JSM_NAMESPACE_LOCAL_RANK": "0",
+            "JSM_NAMESPACE_SIZE": "4",
+        },
+        {"PMI_SIZE": "4", "PMI_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4", "WORLD_SIZE": "4", "RANK": "3"},
+    ],
+)
+def test_a_cluster_that_allots_more_processes_than_are_asked_for_changes_nothing(
+    tiny, monkeypatch, variables
+):
+    short = recipe(steps=2, evaluate_every=1)
+    alone = train_prompts(tiny("roberta"), jobs(0), short)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert same(train_prompts(tiny("roberta"), jobs(0), short), alone)

@@ -1,11 +1,14 @@
 """Transfer: the source's vectors, the target's input and label words; the matrix and its reference rows."""
 
 import math
+from dataclasses import replace
+from statistics import stdev
 
 import pytest
 import torch
 from toys import label_task, prompt_on, question_task, recipe, sentences, splits
 
+from prompttransfer.cli.transfer import seen_lines, speed_up_lines
 from prompttransfer.evaluation import encode_task, evaluate_bank
 from prompttransfer.layouts import LAYOUTS
 from prompttransfer.matrix import (
@@ -14,10 +17,11 @@ from prompttransfer.matrix import (
     NO_PROMPT_CALIBRATED,
     RANDOM_PROMPT,
     TransferMatrix,
-    random_like,
 )
 from prompttransfer.prompt import CurvePoint
-from prompttransfer.reuse import RANDOM_DRAWS, Target, TunedPair, tune, tuned_pair, zero_shot
+from prompttransfer.random_prompts import random_like
+from prompttransfer.reuse import Target, TunedPair, tune, tuned_pair, zero_shot
+from prompttransfer.speedups import Range
 from prompttransfer.training import Job, train_prompts
 from tasks.errors import UserError
 from tasks.loading import Splits
@@ -88,10 +92,11 @@ def test_the_reference_rows_are_no_prompt_random_prompt_and_majority(tiny):
     )
     encoded = encode_task(backbone, uneven.task, uneven.splits.test, length=3, layout=FIRST)
     bare = evaluate_bank(backbone, torch.zeros(1, 0, 16), encoded)[0]
-    draws = random_like([prompt.vectors for prompt in prompts], draws=RANDOM_DRAWS, seed=5)
+    draws = random_like([prompt.vectors for prompt in prompts], 12, torch.Generator().manual_seed(5))
     drawn = [score.value for score in evaluate_bank(backbone, draws, encoded)]
     assert cell(matrix, NO_PROMPT, "uneven") == bare.value
-    assert cell(matrix, RANDOM_PROMPT, "uneven") == pytest.approx(sum(drawn) / 3)
+    assert cell(matrix, RANDOM_PROMPT, "uneven") == pytest.approx(sum(drawn) / 12)
+    assert matrix.random_spread == pytest.approx((stdev(drawn),)) and matrix.random_draws == 12
     assert cell(matrix, MAJORITY, "uneven") == pytest.approx(7 / 13)
     assert matrix.rows == (13,) and matrix.metrics == ("accuracy",)
 
@@ -200,13 +205,17 @@ def test_the_csv_has_labels_and_six_digits():
     assert lines[3] == "b,0.350000,0.500000,0.100000"
 
 
-def test_random_prompts_have_the_mean_norm_of_the_given_ones():
-    given = [torch.full((2, 2), 1.0), torch.full((2, 2), 3.0)]  # norms 2 and 6
-    drawn = random_like(given, draws=3, seed=0)
-    assert drawn.shape == (3, 2, 2)
-    assert drawn.flatten(1).norm(dim=1).tolist() == pytest.approx([4.0, 4.0, 4.0])
-    assert torch.equal(drawn, random_like(given, draws=3, seed=0))
-    assert not torch.equal(drawn[0], drawn[1])
+def test_the_spread_of_random_prompts_is_written_beside_their_mean():
+    values = torch.tensor([[0.8, 0.5], [0.5, 0.4]], dtype=torch.float64)
+    names = ("a", RANDOM_PROMPT)
+    made = TransferMatrix(names, names, ("a", "b"), values, random_spread=(0.08, 0.02), random_draws=12)
+    lines = made.random_csv().splitlines()
+    assert lines == [",a,b", "mean,0.500000,0.400000", "spread,0.080000,0.020000", "draws,12,12"]
+    assert made.as_dict()["random_spread"] == [0.08, 0.02]
+    relative = made.relative().as_dict()["random_spread"]  # a's own prompt has 0.8; b has none
+    assert relative == [pytest.approx(0.1), None]
+    with pytest.raises(ValueError, match="1 spreads for 2 targets"):
+        TransferMatrix(names, names, ("a", "b"), values, random_spread=(0.1,))
 
 
 # Transfer as initialisation -----------------------------------------------------------------------------------
@@ -225,6 +234,9 @@ def pair(**values):
         "scratch_steps": 200,
         "reach_steps": 20,
         "evaluate_every": 10,
+        "tuned_best": 0.9,
+        "scratch_best": 0.8,
+        "tuned_last": 200,
     }
     return TunedPair(**{**base, **values})
 
@@ -239,9 +251,47 @@ def test_convergence_at_step_0_counts_as_one_interval():
     assert pair(tuned_steps=0, reach_steps=0).comparable_speedup == 20.0
 
 
-def test_a_score_that_was_never_reached_has_no_speedup():
-    assert pair(reach_steps=None).comparable_speedup is None
-    assert pair(reach_steps=None).as_dict()["comparable_speedup"] is None
+def test_a_score_that_was_never_reached_has_a_range_and_no_number():
+    never = pair(reach_steps=None)
+    assert never.comparable_speedup is None and never.comparable == Range(0.0, 200 / 200)
+    assert never.as_dict()["comparable_speedup"] is None
+    # ended early, at step 50: all that is known is that it would have needed more than 50
+    assert pair(reach_steps=None, tuned_last=50).comparable == Range(0.0, 4.0)
+
+
+def test_a_speedup_is_known_to_the_evaluation_interval():
+    # scratch converged within (190, 200], the run from the source within (30, 40] and reached scratch within (10, 20]
+    assert pair().convergence == Range(190 / 40, 200 / 30)
+    assert pair().comparable == Range(190 / 20, 200 / 10)
+    assert pair(tuned_steps=0).convergence == Range(20.0, math.inf)
+    assert pair().as_dict()["comparable_low"] == 9.5
+    assert pair(tuned_steps=0).as_dict()["convergence_high"] is None
+
+
+def test_a_run_that_did_not_learn_has_no_convergence_speedup():
+    # flat at chance: it has its best at step 0, which once was "at least 20x"
+    flat = pair(tuned_best=0.5, tuned_steps=0, reach_steps=None)
+    assert flat.outcome == "did not learn"
+    assert flat.convergence is None and flat.convergence_speedup is None
+    assert flat.as_dict()["outcome"] == "did not learn"
+    # 99 % of 0.8 is 0.792
+    assert pair(tuned_best=0.792).outcome == "learned" and pair(tuned_best=0.791).outcome == "did not learn"
+
+
+def test_nothing_is_faster_than_a_run_that_learned_nothing():
+    nothing = pair(scratch_steps=0)
+    assert nothing.outcome == "scratch learned nothing"
+    assert (nothing.convergence, nothing.comparable) == (None, None)
+
+
+def test_pairs_without_a_speedup_are_counted_beside_the_median():
+    flat = pair(tuned_best=0.5, tuned_steps=0, reach_steps=None)
+    said = speed_up_lines([pair(), pair(tuned_steps=0), flat, flat, pair(scratch_steps=0)])
+    assert "over 2 of 4 runs, 2 did not learn" in said[0]
+    assert "over 4 runs, 2 of which reached it" in said[1]
+    # of the four ranges (9.5, 20], (9.5, 20], (0, 1], (0, 1]
+    assert "comparable: median 4.8x to 10.5x" in said[1]
+    assert "1 of 5 runs are not in the medians" in said[3]
 
 
 def test_a_pair_compares_the_two_curves_of_one_target(tiny):
@@ -257,6 +307,7 @@ def test_a_pair_compares_the_two_curves_of_one_target(tiny):
     assert (found.scratch_steps, found.tuned_steps, found.reach_steps) == (30, 30, 10)
     assert (found.step0, found.tuned, found.scratch) == (0.7, 0.85, 0.75)
     assert (found.convergence_speedup, found.comparable_speedup) == (1.0, 3.0)
+    assert (found.tuned_best, found.scratch_best, found.tuned_last) == (0.9, 0.8, 40)
 
 
 def test_tuning_starts_from_the_source_and_has_the_scratch_run_beside_it(tiny):
@@ -276,6 +327,25 @@ def test_tuning_starts_from_the_source_and_has_the_scratch_run_beside_it(tiny):
     assert found.step0 == tuned.prompt.curve[0].score
     assert found.tuned == tuned.prompt.scores["test"]["accuracy"]
     assert tuned.prompt.scores["test"]["rows"] == 12
+
+
+def test_every_seed_is_tuned_on_its_own_rows(tiny):
+    rows = {
+        seed: replace(splits(), train=sentences((word,)), seed=seed)
+        for seed, word in ((0, "film"), (1, "food"))
+    }
+    aim = Target(label_task("other"), rows[0], rows)
+    result = tune(tiny("roberta"), [prompt_on(tiny("roberta"))], [aim], recipe(), seeds=[0, 1])
+    assert [run.prompt.data["split_seed"] for run in result.trained] == [0, 0, 1, 1]
+    assert aim.rows(7) is aim.splits
+
+
+def test_a_source_that_has_seen_the_validation_rows_is_named(tiny):
+    source = prompt_on(tiny("roberta"), task="other", data={"split_seed": 1})
+    aim = Target(label_task("other"), splits(), {1: replace(splits(), seed=1)})
+    assert seen_lines([source], [aim], [1]) == []
+    assert "another split (other-s0 on seed 0" in seen_lines([source], [aim], [0, 1])[0]
+    assert seen_lines([prompt_on(tiny("roberta"))], [aim], [0]) == []
 
 
 def test_step_0_of_a_tuned_run_is_the_zero_shot_score_of_its_source(tiny):

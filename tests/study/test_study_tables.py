@@ -148,3 +148,47 @@ def test_the_headline_does_not_praise_an_indicator_that_does_not_predict():
         -flag + 0.1 * noise
     )
     assert "E predicts transfer better than chance does" in line(flag + 0.1 * noise)
+
+
+def sped_up(measure, ends):
+    """A row a task and seed: (value, low, high, bound) of each."""
+    rows = [
+        {
+            "kind": "tuned",
+            "condition": "from source",
+            "relation": "same type",
+            "target": f"t{index}",
+            "seed": seed,
+            "measure": measure,
+            "value": value,
+            "low": low,
+            "high": high,
+            "bound": bound,
+        }
+        for index, (value, low, high, bound) in enumerate(ends)
+        for seed in (0, 1)
+    ]
+    return results(rows)
+
+
+def test_speed_ups_are_medians_in_which_runs_that_never_got_there_count():
+    there, never = (3.0, 2.0, 4.0, ""), (np.nan, 0.0, 0.5, "never reached")
+    found = comparisons(sped_up("comparable speed-up", [there] * 4 + [never] * 3))
+    row = found[found["over"] == "tasks"].iloc[0]
+    assert (row["value"], row["pairs"]) == (3.0, 7)
+    assert "median lies in 2.0x to 4.0x" in row["note"] and "6 of 14 runs: never reached" in row["note"]
+    # of seven tasks the sign test leaves the least low end and the greatest high end; p = 2 P(at least 4 of 7) = 1
+    assert (row["low"], row["high"], row["p"], row["significant"]) == (0.0, 4.0, 1.0, "no")
+    most = comparisons(sped_up("comparable speed-up", [there] * 4 + [never] * 5))
+    assert most.iloc[0]["value"] == 0.5 and "median lies in below 0.5x" in most.iloc[0]["note"]
+
+
+def test_runs_that_did_not_learn_have_no_speed_up_and_are_counted():
+    flat = (np.nan, np.nan, np.nan, "did not learn")
+    found = comparisons(sped_up("convergence speed-up", [(3.0, 2.0, np.inf, "")] * 6 + [flat] * 2))
+    row = found[found["over"] == "tasks"].iloc[0]
+    assert (row["value"], row["pairs"], row["low"], row["high"]) == (3.0, 6, 2.0, np.inf)
+    assert row["p"] == 1 / 32 and row["significant"] == "yes"
+    assert "4 of 16 runs: did not learn" in row["note"]
+    none = comparisons(sped_up("convergence speed-up", [flat] * 3))
+    assert none.iloc[0]["pairs"] == 0 and "6 of 6 runs: did not learn" in none.iloc[0]["note"]

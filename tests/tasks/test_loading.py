@@ -9,7 +9,7 @@ import pytest
 
 from tasks.catalog import TASKS, find_task
 from tasks.errors import UserError
-from tasks.loading import Splits, divide, load_splits, sample, validation_size
+from tasks.loading import Splits, divide, load_seeded, load_splits, sample, validation_size
 from tasks.task import Example
 
 ROWS = [Example(f"row {i}", label=i % 2) for i in range(100)]
@@ -41,10 +41,34 @@ def test_the_seed_chooses_the_validation_rows():
     assert divide(ROWS, 0, None, "here")[0] != divide(ROWS, 1, None, "here")[0]
 
 
-def test_a_limit_of_train_leaves_the_validation_rows_as_they_are():
-    validation, train = divide(ROWS, 0, None, "here")
-    limited_validation, limited = divide(ROWS, 0, 20, "here")
-    assert limited_validation == validation and len(limited) == 20 and set(limited) <= set(train)
+@pytest.mark.parametrize(
+    ("limit", "size"), [(10, 10), (64, 32), (288, 32), (900, 100), (4500, 500), (50_000, 500), (None, 500)]
+)
+def test_a_limit_of_train_limits_validation_in_proportion(limit, size):
+    assert validation_size(60_000, limit) == size
+
+
+def test_a_limit_never_makes_validation_larger():
+    assert validation_size(100, 64) == 10 and validation_size(100, 5) == 5
+
+
+def test_limited_rows_are_among_those_of_a_larger_limit_and_never_in_both_splits():
+    rows = [Example(f"row {i}", label=i % 2) for i in range(2000)]
+    whole = divide(rows, 0, None, "here")
+    drawn = [divide(rows, 0, limit, "here") for limit in (900, 400, 64, 10)]
+    assert [(len(v), len(t)) for v, t in drawn] == [(100, 900), (44, 400), (32, 64), (10, 10)]
+    for (validation, train), (more, larger) in zip(drawn, [whole, *drawn], strict=False):
+        assert set(validation) <= set(more) and set(train) <= set(larger)
+        assert not set(validation) & set(train)
+
+
+def test_seeds_draw_their_own_validation_rows_and_share_the_test_rows(tmp_path):
+    folder = write_folder(tmp_path, "sst2", 100, 20)
+    found = load_seeded(TASKS["sst2"], [0, 1, 0], data=folder, limit_train=30, limit_test=5)
+    assert list(found) == [0, 1] and [splits.seed for splits in found.values()] == [0, 1]
+    assert found[0].validation != found[1].validation and found[0].train != found[1].train
+    assert found[0].test == found[1].test
+    assert found[1] == load_splits(TASKS["sst2"], data=folder, seed=1, limit_train=30, limit_test=5)
 
 
 def test_a_limit_draws_from_the_whole_split_in_the_order_of_the_source():

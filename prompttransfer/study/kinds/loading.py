@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prompttransfer.placement import Placement
+from prompttransfer.revisions import differing, is_commit
 from prompttransfer.study.cell import Cell, Context, Json
 from prompttransfer.study.checks import find_any_task
 from prompttransfer.study.facts import load_rows
@@ -35,14 +36,17 @@ def setting(values: Mapping[str, Json], *path: str) -> Any:
 
 
 def load_backbone_of(wanted: Mapping[str, Json], context: Context) -> Backbone:
-    """The backbone that a cell names; UserError if the weights on this machine are others than those planned with."""
+    """The backbone that a cell names; a hub model at the commit that was planned with, UserError if another is here."""
     places = context.local.get("backbones") or {}
     assert isinstance(places, dict)
     name = str(wanted["name"])
     device = str(context.local.get("device") or "auto")
     placement = Placement(*(context.local.get("placement") or ()))  # type: ignore[misc]
-    backbone = _load(name, str(places.get(name, name)), str(wanted["precision"]), device, placement)
-    if backbone.revision != wanted["revision"]:
+    revision = str(wanted["revision"])
+    place = str(places.get(name, name))
+    pin = revision if is_commit(revision) else None
+    backbone = _load(name, place, pin, str(wanted["precision"]), device, placement)
+    if differing(revision, backbone.revision):
         raise UserError(
             f"backbone {name} is at revision {backbone.revision} here, the study was planned with {wanted['revision']}: "
             f"bring that one, or plan again"
@@ -51,10 +55,14 @@ def load_backbone_of(wanted: Mapping[str, Json], context: Context) -> Backbone:
 
 
 @lru_cache(maxsize=2)
-def _load(name: str, place: str, precision: str, device: str, placement: Placement) -> Backbone:
+def _load(
+    name: str, place: str, revision: str | None, precision: str, device: str, placement: Placement
+) -> Backbone:
     from prompttransfer.backbones import load_backbone
 
-    backbone = load_backbone(place, precision=precision, device=device, placement=placement)
+    backbone = load_backbone(
+        place, revision=revision, precision=precision, device=device, placement=placement
+    )
     backbone.name = name  # the same on every machine, wherever its folder lies
     return backbone
 

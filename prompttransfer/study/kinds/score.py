@@ -1,11 +1,12 @@
 """Kind `score`: prompts on the test rows of one target, all of a unit in one pass, with the reference rows beside.
 
-Its files: `score.json`, one value, or for the references (no prompt, random prompts, majority) one each; with
-calibrated label words beside them where the study asks for that.
+Its files: `score.json`, one value, or for the references (no prompt, random prompts, majority) one each, with the
+spread of the random prompts; with calibrated label words beside them where the study asks for that.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -116,10 +117,15 @@ def with_references(
         }
         for name in prompts
     }
-    found[REFERENCES] = {"references": {row: column[row] for row in REFERENCE_ROWS if row in column}}
-    if calibrated:
+    found[REFERENCES] = {
+        "references": {row: column[row] for row in REFERENCE_ROWS if row in column},
+        "random_draws": matrix.random_draws,
+        "random_spread": _known_number(matrix.random_spread[0]),
+    }
+    if calibrated and matrix.calibrated is not None:
         found[REFERENCES] |= {
             "calibrated references": {row: calibrated[row] for row in REFERENCE_ROWS if row in calibrated},
+            "calibrated random_spread": _known_number(matrix.calibrated.random_spread[0]),
             "calibration": matrix.calibration,
         }
     return found
@@ -131,6 +137,11 @@ def _known(prompts: Mapping[str, Prompt], matrix: TransferMatrix | None) -> dict
 
     values = [] if matrix is None else matrix.values[:, 0].tolist()
     return {row: v for row, v in zip([*prompts, *REFERENCE_ROWS], values, strict=False) if v == v}
+
+
+def _known_number(value: float) -> float | None:
+    """The value, or None where a task has no such score."""
+    return None if math.isnan(value) else value
 
 
 def alone(

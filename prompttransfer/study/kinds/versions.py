@@ -5,8 +5,8 @@ from __future__ import annotations
 VERSIONS = {
     "prompt": 4,
     "score": 4,
-    "tuned": 4,
-    "projector": 4,
+    "tuned": 5,
+    "projector": 5,
     "carried": 1,
     "states": 3,
     "indicator": 1,
