@@ -317,3 +317,22 @@ def test_a_scatter_of_several_seeds_is_of_their_means(tmp_path):
         tmp_path / "similarity_ON.csv",
     )
     assert (tmp_path / "scatter_ON.png").stat().st_size > 1000
+
+
+def test_the_figure_of_projectors_is_drawn_from_their_folders(tmp_path):
+    from projectors.architectures import Architecture, Shape, build
+    from projectors.artifacts import save_projector
+    from projectors.projector import Projector, Side
+
+    shape, architecture = Shape(2, 3, 2, 4), Architecture("linear")
+    entry = {"mean": 0.5, "spread": 0.0, "seeds": 1, "tasks": 2}
+    made = Projector(
+        build(architecture, shape), Side("small", "", "masked-lm", "prompt-first", 2, 3),
+        Side("wide", "", "masked-lm", "prompt-first", 2, 4), method="task", architecture=architecture,
+        scores={"fitted": {"projected": entry, "no prompt": {**entry, "mean": 0.25}}},
+    )  # fmt: skip
+    for name in ("one", "two"):
+        save_projector(made, tmp_path / name)
+    table, controls = projector_scores([tmp_path / "one", tmp_path / "two"])
+    assert list(table.columns) == ["one: fitted", "two: fitted"] and controls == ["no prompt"]
+    assert table.loc["projected", "two: fitted"] == 0.5
