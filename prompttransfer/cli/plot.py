@@ -322,9 +322,7 @@ def _projector_means(file: Path) -> dict[str, dict[str, float]]:
 
     if file.is_dir() or file.name == "projector.json":
         scores = read_record(file if file.is_dir() else file.parent).scores
-        return {
-            group: {name: entry.mean for name, entry in rows.items()} for group, rows in scores.items()
-        }
+        return {group: {name: entry.mean for name, entry in rows.items()} for group, rows in scores.items()}
     table = read_long_table(file)
     missing = [name for name in REPORT_COLUMNS if name not in table.columns]
     if missing or table.empty:
