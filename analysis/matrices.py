@@ -12,7 +12,7 @@ import io
 import os.path
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,9 @@ import pandas as pd
 from tasks.documents import shortened
 from tasks.errors import UserError
 from tasks.task import TYPES as TYPE_ORDER
+
+LONGEST_NAME = 300
+"""Letters of a label; the name of a task has at most 100."""
 
 REFERENCE_ROWS = (
     "no prompt",
@@ -85,6 +88,7 @@ def parse_matrix(text: str, name: str) -> pd.DataFrame:
         rows.append(line[0].strip())
         values.append(_numbers(line[1:], columns, f"{name}, line {number}"))
     for side, labels in (("row", rows), ("column", columns)):
+        check_names(labels, f"{name}: {side}")
         twice = sorted(label for label, count in Counter(labels).items() if count > 1)
         if twice:
             raise UserError(
@@ -105,6 +109,15 @@ def _numbers(cells: Sequence[str], columns: Sequence[str], place: str) -> np.nda
         [_number(cell, f"{place}, column {shortened(c)!r}") for cell, c in zip(cells, columns, strict=True)],
         dtype=float,
     )
+
+
+def check_names(labels: Iterable[str], where: str) -> None:
+    """Raise UserError for a name that is too long to be drawn or printed."""
+    for label in labels:
+        if len(label) > LONGEST_NAME:
+            raise UserError(
+                f"{where} name {shortened(label, 60)!r} has {len(label)} letters: at most {LONGEST_NAME} are drawn"
+            )
 
 
 def parse_long_table(text: str, name: str) -> pd.DataFrame:

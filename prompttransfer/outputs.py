@@ -28,6 +28,8 @@ from tasks.documents import read_json_object
 from tasks.errors import UserError
 
 MADE = ".made.json"
+SETTINGS = "settings.json"
+"""The file in a folder that is made as a whole with the settings that it was made from."""
 COMMANDS = "commands.json"
 """Of calls.py: how things were made, which changes nothing of what they are."""
 LONGEST_NAME, LONGEST_PATH = 200, 3800
@@ -62,11 +64,17 @@ def check_place(path: Path, *, folder: bool, option: str = "--output") -> None:
 
 def check_same(place: Path, there: Mapping[str, Any], wanted: Mapping[str, Any], *, what: str) -> None:
     """Raise a UserError that names --overwrite unless finished work was made with the settings that are wanted."""
-    before, now = _plain(there), _plain(wanted)
+    before, now = plain(there), plain(wanted)
     differ = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if differ:
         said = "; ".join(f"{key} {_short(before.get(key))}, now {_short(now.get(key))}" for key in differ[:3])
         raise taken(place, f"{what} of other settings ({said}{'; ...' * (len(differ) > 3)})")
+
+
+def settings_in(folder: Path) -> dict[str, Any]:
+    """The settings that what lies in a folder was made from; none where they were not kept."""
+    path = folder / SETTINGS
+    return read_json_object(path, "settings") if path.exists() else {}
 
 
 def taken(place: Path, what: str) -> UserError:
@@ -140,12 +148,12 @@ def _made(folder: Path) -> dict[str, Any]:
 
 
 def _digest(settings: Mapping[str, Any]) -> str:
-    text = json.dumps(_plain(settings), sort_keys=True)
+    text = json.dumps(plain(settings), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON would give them back."""
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON would give them back."""
     return dict(json.loads(json.dumps(dict(settings), default=str)))
 
 

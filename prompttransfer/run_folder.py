@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from analysis.matrices import parse_long_table, parse_matrix
+from analysis.matrices import check_names, parse_long_table, parse_matrix
 from prompttransfer import artifacts
 from tasks.documents import checked, read_json, read_text, shortened
 from tasks.errors import UserError
@@ -74,6 +74,7 @@ class TransferRecord(BaseModel):
     def _check_labels(self) -> TransferRecord:
         raw = self.raw
         for side, labels in (("source", raw.sources), ("target", raw.targets)):
+            check_names(labels, side)
             if twice := [label for label, count in Counter(labels).items() if count > 1]:
                 raise ValueError(f"{side} {shortened(twice[0])!r} stands twice")
         for name, given in (("metrics", raw.metrics), ("rows", raw.rows)):

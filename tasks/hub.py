@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +79,13 @@ def neutral_row(task: Task, source: HubSource, row: dict[str, Any], where: str) 
         neutral[name] = _value(row, _column(source, name), where)
     if "label" in neutral and source.labels:
         value = neutral["label"]
-        if not isinstance(value, int | str) or value not in source.labels:
+        labels: Mapping[Any, str | None] = source.labels
+        if not isinstance(value, Hashable) or value not in labels:
             known = ", ".join(map(str, source.labels))
             raise UserError(
                 f"{where}: label {shortened(repr(value))} is not one of those known for task {task.name!r}: {known}"
             )
-        neutral["label"] = source.labels[value]
+        neutral["label"] = labels[value]
         if neutral["label"] is None:
             return None
     if task.kind == "summarisation" and isinstance(neutral["document"], list):

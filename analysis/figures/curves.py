@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.style import INK, MUTED, RULE, SCRATCH_COLOUR, TRANSFER_COLOUR, figure_style, shorten
+from analysis.matrices import check_names
 from tasks.documents import shortened
 from tasks.errors import UserError
 
@@ -54,6 +55,7 @@ def _checked(table: pd.DataFrame, columns: Sequence[str], what: str) -> pd.DataF
                     f"{what}: column {column!r} is empty in row {int(table[column].isna().argmax()) + 1}"
                 )
             made[column] = table[column].astype(str)
+            check_names(made[column], f"{what}: column {column!r},")
     return made
 
 

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 project_app = typer.Typer(help="Carry prompts to another backbone.", no_args_is_help=True)
 
-MADE_FROM = "settings.json"
-"""The file of a projector's folder that holds the options that it was made with."""
 SIZE_HELP = "for --dry-run without loading a model, as 100x1024"
 
 
@@ -335,14 +333,11 @@ def check_disjoint(fitting: Sequence[Task], unseen: Sequence[Task]) -> None:
 def is_finished(output: Path, made_from: dict[str, Any]) -> bool:
     """Whether a projector of these settings lies in `output`; UserError for one of other settings."""
     from projectors.artifacts import MARKER
-    from prompttransfer.outputs import check_same
-    from tasks.documents import read_json_object
+    from prompttransfer.outputs import check_same, settings_in
 
     if not (output / MARKER).exists():
         return False
-    path = output / MADE_FROM
-    before = read_json_object(path, "settings of a projector") if path.exists() else {}
-    check_same(output, before, made_from, what="a finished projector")
+    check_same(output, settings_in(output), made_from, what="a finished projector")
     return True
 
 
@@ -351,9 +346,10 @@ def save(outcome: Outcome, output: Path, made_from: dict[str, Any]) -> None:
     import json
 
     from projectors.artifacts import save_projector
+    from prompttransfer.outputs import SETTINGS, plain
 
-    settings = json.dumps(made_from, indent=2, default=str) + "\n"
-    save_projector(outcome.projector, output, extra={"report.csv": outcome.to_csv(), MADE_FROM: settings})
+    settings = json.dumps(plain(made_from), indent=2) + "\n"
+    save_projector(outcome.projector, output, extra={"report.csv": outcome.to_csv(), SETTINGS: settings})
 
 
 def show_outcome(outcome: Outcome) -> None:

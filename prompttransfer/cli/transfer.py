@@ -51,7 +51,15 @@ if TYPE_CHECKING:
     from tasks.task import Task
 
 MARKER = "transfer.json"
-FILES = (MARKER, "transfer.csv", "transfer_relative.csv", "transfer_calibrated.csv", "tuned.csv", "prompts")
+FILES = (
+    MARKER,
+    "transfer.csv",
+    "transfer_relative.csv",
+    "transfer_calibrated.csv",
+    "tuned.csv",
+    "prompts",
+    "settings.json",
+)
 """What the folder of a transfer holds of ours; all else in it is the user's and stays."""
 
 
@@ -116,9 +124,9 @@ def transfer(
         words_line,
     )
     from prompttransfer.cli.evaluate import backbone_of, load_prompts
-    from prompttransfer.files import atomic_folder, check_free
+    from prompttransfer.files import atomic_folder, check_free, write_json
     from prompttransfer.launching import must_start, run_on
-    from prompttransfer.outputs import keep_others, settings_of
+    from prompttransfer.outputs import SETTINGS, keep_others, plain, settings_of
     from prompttransfer.placement import Placement
     from prompttransfer.places import locate
     from tasks.errors import UserError
@@ -191,10 +199,11 @@ def transfer(
         pairs, trained = list(result.pairs), list(result.trained)
     if not first:
         return matrix
-    record = {**_record(model, matrix, tasks, targets, pairs), "settings": settings}
+    record = _record(model, matrix, tasks, targets, pairs)
     if output is not None:
         with atomic_folder(output, marker=MARKER) as folder:
             write_transfer(folder, matrix, record, pairs, trained)
+            write_json(folder / SETTINGS, plain(settings))
             recipe = recipe_options(trained[0].prompt.settings) if trained else {}
             call = remember(
                 "transfer",
@@ -253,16 +262,13 @@ def finished(output: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
 
     Raises UserError for one of other settings.
     """
-    from prompttransfer.outputs import check_same
+    from prompttransfer.outputs import check_same, settings_in
     from tasks.documents import read_json_object
 
-    path = output / MARKER
-    if not path.exists():
+    if not (output / MARKER).exists():
         return None
-    record = read_json_object(path, "transfer matrix")
-    before = record.get("settings")
-    check_same(output, before if isinstance(before, dict) else {}, settings, what="a finished transfer")
-    return record
+    check_same(output, settings_in(output), settings, what="a finished transfer")
+    return read_json_object(output / MARKER, "transfer matrix")
 
 
 def show_finished(record: dict[str, Any], output: Path, *, as_json: bool) -> TransferMatrix:

@@ -198,7 +198,7 @@ def test_a_task_called_logs_has_its_prompt_and_its_log(world) -> None:
     assert train(task="logs.yaml") == 0
     assert load_prompt(world / "p" / "logs").task == "logs"
     assert train(task="film.yaml") == 0
-    assert {path.name for path in (world / "p").iterdir()} == {"logs", "film", "_logs"}
+    assert {path.name for path in (world / "p").iterdir() if path.is_dir()} == {"logs", "film", "_logs"}
 
 
 def points(path: Path) -> list[tuple[int, float]]:

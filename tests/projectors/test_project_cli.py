@@ -82,6 +82,7 @@ def test_fit_prints_every_control_and_writes_a_projector(place: Path, tmp_path: 
         "README.md",
         "report.csv",
         "settings.json",
+        "commands.json",
     }
     lines = (tmp_path / "p" / "report.csv").read_text().splitlines()
     assert lines[0] == "task,group,condition,seed,value,draw" and len(lines) > 30
