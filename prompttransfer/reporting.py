@@ -45,8 +45,8 @@ CONTROLS = ("own prompt", "projected", "projected, validated step")
 
 def write_report(run: Path, output: Path | None = None, *, title: str = "") -> Path:
     """Write the page of a run beside its folders (or to `output`), whole or not at all."""
-    page = render_report(collect(run, title=title, output=output))
     path = output or run / PAGE
+    page = render_report(collect(run, title=title, output=None if path == run / PAGE else path))
     write_text(path, page)
     return path
 
