@@ -29,7 +29,7 @@ from prompttransfer.study.records import (
     now,
 )
 from prompttransfer.study.store import Store, open_store, write_failure
-from tasks.errors import MachineError, UnreadableError, UserError
+from tasks.errors import MachineError, UnreadableError, UserError, out_of_memory
 
 Cost = Mapping[str, Mapping[str, Json]]
 Tell = Callable[[str], None]
@@ -261,7 +261,7 @@ def diagnose(error: BaseException) -> tuple[Cause, str]:
         return "user", str(error)
     if isinstance(error, MachineError):
         return "machine", str(error)
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "out of memory" in str(error)):
+    if out_of_memory(error):
         return "machine", f"out of memory ({text.splitlines()[0]}): use a smaller batch or fewer workers"
     if isinstance(error, SafetensorError):
         return "machine", f"a file of weights is damaged or cut short ({error}): remove it and fetch it again"
