@@ -70,6 +70,8 @@ class SettingsRecord(BaseModel):
     evaluate_every: int | None = None
     patience: int | None = None
     precision: str | None = None
+    max_length: int | None = None
+    aggregation: str | None = None
 
 
 class PromptRecord(BaseModel):

@@ -8,7 +8,6 @@ of the file or folder, so that the records of results say nothing of the places 
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from prompttransfer.files import write_json
 from prompttransfer.revisions import is_commit
-from tasks.documents import read_text
+from tasks.documents import read_json
 from tasks.errors import UserError
 
 FILE = "commands.json"
@@ -162,6 +161,6 @@ def read_calls(folder: Path) -> dict[str, Call]:
     if not path.exists():
         return {}
     try:
-        return _CALLS.validate_python(json.loads(read_text(path, "the record of commands")))
-    except (ValidationError, ValueError, RecursionError) as error:
+        return _CALLS.validate_python(read_json(path, "record of commands"))
+    except (ValidationError, UserError) as error:
         raise UserError(f"{path} is damaged: delete it, it only says how to run things again") from error

@@ -125,9 +125,9 @@ def read_state(
             raise UserError(f"{what} is of {len(record.states)} prompts, not of {len(parameters)}")
         tensors = dict(file.tensors)
         shapes = [parameter.shape for parameter in parameters]
-        vectors = [_take(tensors, f"vectors.{index}", [shape], what) for index, shape in enumerate(shapes)]
-        best = [_take(tensors, f"best.{index}", [shape], what) for index, shape in enumerate(shapes)]
-        moments = _moments(record, tensors, shapes, what)
+        vectors = [_take(tensors, f"vectors.{index}", shape, what) for index, shape in enumerate(shapes)]
+        best = [_take(tensors, f"best.{index}", shape, what) for index, shape in enumerate(shapes)]
+        moments = _moments(record, tensors, shapes, KEPT[type(optimizer).__name__], what)
     except UserError as error:
         raise UserError(f"{error}; {ADVICE}") from None
     states = [
@@ -141,34 +141,47 @@ def read_state(
     return states, vectors, optimizer.state_dict() | {"state": moments}, record.step
 
 
-def _take(tensors: dict[str, Tensor], name: str, shapes: Sequence[Sequence[int]], what: str) -> Tensor:
-    """Take a float tensor of one of some shapes out of `tensors`."""
+def _take(tensors: dict[str, Tensor], name: str, shape: Sequence[int], what: str) -> Tensor:
+    """Take a float tensor of that shape out of `tensors`."""
     if name not in tensors:
         raise UserError(f"{what} is damaged: it lacks {name}")
     tensor = tensors.pop(name)
-    if not tensor.is_floating_point() or not any(tuple(tensor.shape) == tuple(shape) for shape in shapes):
+    if not tensor.is_floating_point() or tuple(tensor.shape) != tuple(shape):
         raise UserError(
-            f"{what} is damaged: {name} is {tensor.dtype} {list(tensor.shape)}, not floats {list(shapes[0])}"
+            f"{what} is damaged: {name} is {tensor.dtype} {list(tensor.shape)}, not floats {list(shape)}"
         )
     return tensor
 
 
-def _moments(
-    record: RunEntry, tensors: dict[str, Tensor], shapes: Sequence[Sequence[int]], what: str
-) -> dict[int, dict[str, Any]]:
-    """What the optimizer keeps of each prompt: numbers, and tensors of its shape or (Adafactor) of its rows or columns.
+KEPT: dict[str, frozenset[str]] = {
+    "AdamW": frozenset({"step", "exp_avg", "exp_avg_sq"}),
+    "Adafactor": frozenset({"step", "exp_avg_sq_row", "exp_avg_sq_col", "RMS"}),
+}
+"""Optimizer -> what it keeps of every prompt."""
 
-    All prompts have the same entries; one that trained no step has none.
-    """
+
+def _moments(
+    record: RunEntry,
+    tensors: dict[str, Tensor],
+    shapes: Sequence[Sequence[int]],
+    kept: frozenset[str],
+    what: str,
+) -> dict[int, dict[str, Any]]:
+    """Index of a prompt -> what the optimizer keeps of it, all of `kept`; a prompt that trained no step has nothing."""
     moments: dict[int, dict[str, Any]] = {index: dict(entries) for index, entries in record.optimizer.items()}
     for name in list(tensors):
         kind, _, rest = name.partition(".")
         index, _, key = rest.partition(".")
-        if kind != "optimizer" or not index.isdecimal() or int(index) >= len(shapes) or not key:
+        if kind != "optimizer" or not index.isdecimal() or int(index) >= len(shapes) or key not in kept:
             raise UserError(f"{what} is damaged: {shortened(name)!r} belongs to no prompt of it")
         shape = tuple(shapes[int(index)])
-        usual = [shape, (), shape[:1], shape[1:]]
-        moments.setdefault(int(index), {})[key] = _take(tensors, name, usual, what)
-    if moments.keys() - set(range(len(shapes))) or len({frozenset(entry) for entry in moments.values()}) > 1:
-        raise UserError(f"{what} is damaged: what the optimizer keeps of the prompts does not agree")
+        by_key = {
+            "exp_avg": shape,
+            "exp_avg_sq": shape,
+            "exp_avg_sq_row": shape[:1],
+            "exp_avg_sq_col": shape[1:],
+        }
+        moments.setdefault(int(index), {})[key] = _take(tensors, name, by_key.get(key, ()), what)
+    if moments.keys() - set(range(len(shapes))) or any(entry.keys() != kept for entry in moments.values()):
+        raise UserError(f"{what} is damaged: it lacks what the optimizer keeps of the prompts")
     return moments

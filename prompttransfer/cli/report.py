@@ -38,6 +38,6 @@ def report(
     written = Files((page,), settings_of("report", given, without=[page]))
     written.check(overwrite=overwrite)
     written.claim()
-    path = write_report(run, page, title=title)
+    path = write_report(run, output, title=title)
     say_written([path], as_json, {"bytes": path.stat().st_size} if as_json else None)
     return path

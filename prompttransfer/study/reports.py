@@ -17,8 +17,6 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from prompttransfer.calls import Call
 from prompttransfer.files import atomic_path, write_text
 from prompttransfer.reporting import write_report
@@ -34,6 +32,7 @@ from prompttransfer.study.tables import (
     predictions,
     summary,
 )
+from tasks.documents import checked, parse_json
 from tasks.errors import UserError
 
 if TYPE_CHECKING:
@@ -81,8 +80,8 @@ def run_again(store: Store) -> Call:
     """The `study run` that makes this study: as it was last called, else of the study file kept with its results."""
     kept = store.read_text(RUN_CALL)
     try:
-        return Call.model_validate_json(kept or "")
-    except ValidationError:
+        return checked(Call, parse_json(kept or "", RUN_CALL), RUN_CALL)
+    except UserError:
         return Call(verb="study run", options={"file": f"{store.place}/study.yaml", "output": store.place})
 
 

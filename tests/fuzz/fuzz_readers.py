@@ -30,6 +30,7 @@ from projectors.fitting import Curve, FitSettings, keep
 from projectors.fitting import resume as resume_fit
 from projectors.projector import Projector, Side
 from prompttransfer.artifacts import load_prompt, save_prompt
+from prompttransfer.calls import Call, note_call, read_calls
 from prompttransfer.cli.exchange import local_config
 from prompttransfer.cli.tables import parse_types, read_long_table, read_prompts
 from prompttransfer.foreign import read_foreign
@@ -239,14 +240,15 @@ def look_at_run(path: Path) -> None:
         root, next(root.glob("transfer.*")), tuple(p.parent for p in root.glob("*/prompt.json"))
     )
     full = read_transfer(folder.matrix)
-    folder, prompts = of_the_matrix(folder, full)
+    every = {place: load_prompt(place) for place in folder.prompts}
+    folder, prompts = of_the_matrix(folder, full, every)
     record = without_prefix(full, "s")
     labels = row_labels(record)
     raw, _, _ = merge_seeds(record, labels)
     make_views(record, raw, labels)
     types_of(full, "s")
     facts(folder, record, prompts)
-    commands(folder, full, prompts)
+    commands(folder, full, every, Call(verb="report"), [])
     curve_table(prompts)
 
 
@@ -395,6 +397,13 @@ def backbone_config(folder: Path) -> Path:
     )
 
 
+def calls(folder: Path) -> Path:
+    """The record of the commands that wrote the files of a folder."""
+    path = written(folder / "transfer.json", "{}")
+    note_call([path], Call(verb="transfer", options={"to": ["sst2"], "tune": True}).model_dump())
+    return folder / "commands.json"
+
+
 TYPES = "sst2=sentiment\nimdb,sentiment\n\nmnli=nli\n"
 
 READERS: dict[str, Reader] = {
@@ -416,6 +425,7 @@ READERS: dict[str, Reader] = {
     "prompt vectors": Reader(prompt_file("adapter_model.safetensors"), look_at_prompt, header_mutants),
     "prompt start": Reader(prompt_file("initial.safetensors"), look_at_prompt, header_mutants),
     "transfer.json": Reader(lambda f: written(f / "transfer.json", json.dumps(TRANSFER)), look_at_run, json_mutants),
+    "commands.json": Reader(calls, lambda p: read_calls(p.parent), json_mutants),
     "transfer.csv": Reader(table, look_at_run, text_mutants),
     "indicator": Reader(table, read_square, text_mutants),
     "masking": Reader(masking, draw_masking, text_mutants),
