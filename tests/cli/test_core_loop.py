@@ -78,7 +78,7 @@ def test_calibrated_scores_stand_beside_the_raw_ones(world: Path, capsys) -> Non
     assert train("--output", "prompts") == 0
     more = ("--data", "data", "--precision", "fp32", "--calibrate", "train-mean")
     assert run("transfer", "prompts", "--to", "toy-room.yaml", *more, "--output", "moved") == 0
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert "calibrated (train-mean, at most 128 training rows without labels, seed 0)" in said
     assert "transfer_calibrated.csv" in said and not (world / "moved" / "transfer_relative.csv").exists()
     record = json.loads((world / "moved" / "transfer.json").read_text())
