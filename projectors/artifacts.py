@@ -21,7 +21,7 @@ from projectors.anchors import AnchorSearch, AnchorSettings
 from projectors.architectures import Architecture, Shape, build
 from projectors.closed_form import Combination
 from projectors.projector import Projector, Side
-from prompttransfer.artifacts import versions
+from prompttransfer.adaptations.artifacts import versions
 from prompttransfer.files import atomic_folder
 from prompttransfer.outputs import keep_others
 from prompttransfer.sealed import read_sealed, write_sealed

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from projectors.architectures import Architecture, Constant, Shape, build
 from projectors.fitting import Pair
-from prompttransfer.random_prompts import random_like
+from prompttransfer.adaptations.random_prompts import random_like
 from tasks.errors import UserError
 
 DEAF = 0.3

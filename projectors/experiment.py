@@ -25,8 +25,9 @@ from projectors.methods import LABEL_FREE, Material, Plan, find_method
 from projectors.projector import Projector, Side
 from projectors.report import Bench, Cell, Draw, Judgement, judge, measure
 from prompttransfer.backbones.base import Backbone
-from prompttransfer.evaluation import EncodedTask, encode_task, evaluate_bank
-from prompttransfer.layouts import find_layout
+from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.evaluation.encoding import EncodedTask, encode_task
+from prompttransfer.evaluation.evaluate import evaluate_bank
 from tasks.loading import Splits
 from tasks.task import Example, Task
 

@@ -19,8 +19,8 @@ from torch.nn import functional
 
 from projectors.architectures import Standardised, set_output_scale
 from prompttransfer import signals
+from prompttransfer.adaptations.random_prompts import random_like
 from prompttransfer.files import atomic_path
-from prompttransfer.random_prompts import random_like
 from prompttransfer.sealed import read_sealed, write_sealed
 from tasks.documents import checked, parse_json, shortened
 from tasks.errors import UserError, unknown

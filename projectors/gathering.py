@@ -17,12 +17,12 @@ from projectors.closed_form import SharedWords
 from projectors.lessons import check_covered, group_by_task, lesson, pairs_of, untrained_of
 from projectors.methods import LABEL_FREE, METHOD, Material, Plan, plan_for
 from projectors.projector import Side, common_side, same_backbone, side_of_backbone, side_of_prompt
-from prompttransfer.artifacts import find_prompts, load_prompt, save_prompt
+from prompttransfer.adaptations.adaptation import Prompt
+from prompttransfer.adaptations.artifacts import find_prompts, load_prompt, save_prompt
 from prompttransfer.backbones.base import Backbone
-from prompttransfer.layouts import find_layout
-from prompttransfer.prompt import Prompt
-from prompttransfer.recipes import recipe_for
-from prompttransfer.training import Job, TrainingOptions, origins_of, train_prompts
+from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.training.recipes import recipe_for
+from prompttransfer.training.train import Job, TrainingOptions, origins_of, train_prompts
 from tasks.catalog import all_tasks, find_task
 from tasks.errors import UserError
 from tasks.loading import Splits, load_splits

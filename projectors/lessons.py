@@ -14,10 +14,11 @@ from torch import Tensor
 
 from projectors.closed_form import SharedWords, shared_words
 from projectors.fitting import Lesson, Pair, TaskLoss
-from prompttransfer.backbones.base import Backbone, Row, of_rows
-from prompttransfer.data import RowOrder
-from prompttransfer.layouts import Layout
-from prompttransfer.prompt import Prompt
+from prompttransfer.adaptations.adaptation import Prompt
+from prompttransfer.backbones.base import Backbone
+from prompttransfer.backbones.layouts import Layout
+from prompttransfer.backbones.rows import Row, of_rows
+from prompttransfer.training.batches import RowOrder
 from tasks.errors import UserError
 from tasks.task import Example, Task
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from projectors.architectures import Architecture, Shape
+from prompttransfer.adaptations.adaptation import Prompt
 from prompttransfer.backbones.base import Backbone
-from prompttransfer.prompt import Prompt
-from prompttransfer.revisions import DECIDING, differing
+from prompttransfer.backbones.revisions import DECIDING, differing
 from tasks.errors import UserError
 
 

@@ -18,10 +18,11 @@ from torch import Tensor
 from projectors.controls import Gains, Sensitivity, mean_prompt, probes, sensitivity, verdict
 from projectors.fitting import Pair
 from projectors.projector import Projector, project_vectors
+from prompttransfer.adaptations.adaptation import Prompt
+from prompttransfer.adaptations.random_prompts import random_draws, random_like
 from prompttransfer.backbones.base import Backbone
-from prompttransfer.evaluation import EncodedTask, evaluate_bank
-from prompttransfer.prompt import Prompt
-from prompttransfer.random_prompts import random_draws, random_like
+from prompttransfer.evaluation.encoding import EncodedTask
+from prompttransfer.evaluation.evaluate import evaluate_bank
 from tasks.metrics import chance
 
 FITTED, SAME_TYPE, OTHER_TYPE = "fitted", "unseen, fitted type", "unseen, other type"

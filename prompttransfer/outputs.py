@@ -31,7 +31,7 @@ MADE = ".made.json"
 SETTINGS = "settings.json"
 """The file in a folder that is made as a whole with the settings that it was made from."""
 COMMANDS = "commands.json"
-"""Of calls.py: how things were made, which changes nothing of what they are."""
+"""Of reports/calls.py: how things were made, which changes nothing of what they are."""
 LONGEST_NAME, LONGEST_PATH = 200, 3800
 """Bytes of one name and of a whole path; temporary names and what lies inside need the rest of 255 and 4096."""
 NOT_SETTINGS = {"output", "overwrite", "as_json", "json_", "device", "devices", "nodes", "strategy", "logger"}

@@ -176,7 +176,7 @@ def say_once(line: str) -> None:
 
 
 def end_at_once(number: int) -> None:
-    """End this process here; its workers end with it (study/executors.py)."""
+    """End this process here; its workers end with it (study/engine/executors.py)."""
     with contextlib.suppress(OSError, ValueError):
         if sys.stderr.isatty():
             sys.stderr.write("\x1b[?25h")  # a progress bar hides the cursor

@@ -329,7 +329,7 @@ def main() -> None:
     if options.precision is None:
         import torch
 
-        from prompttransfer.backbones import choose_dtype
+        from prompttransfer.backbones.loading import choose_dtype
 
         auto = choose_dtype("auto", torch.device(options.device))
         options.precision = "bf16" if auto is torch.bfloat16 else "fp32"

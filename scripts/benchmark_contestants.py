@@ -76,20 +76,20 @@ def ours(setup: Setup, samples: Sequence[Sample]) -> tuple[Contestant, Any]:
     """Our own training loop, with one lever taken away if the setup says so."""
     from benchmark_levers import backbone_for
 
-    import prompttransfer.data
-    from prompttransfer.answers import Answers
-    from prompttransfer.backbones import Row
-    from prompttransfer.data import BankData
-    from prompttransfer.evaluation import EncodedTask
-    from prompttransfer.layouts import find_layout
-    from prompttransfer.prompt_bank import PromptBank
-    from prompttransfer.recipes import Recipe
-    from prompttransfer.training import TrainingOptions, _fit
+    import prompttransfer.training.batches
+    from prompttransfer.backbones.label_words import Answers
+    from prompttransfer.backbones.layouts import find_layout
+    from prompttransfer.backbones.rows import Row
+    from prompttransfer.evaluation.encoding import EncodedTask
+    from prompttransfer.training.batches import BankData
+    from prompttransfer.training.loop import PromptBank
+    from prompttransfer.training.recipes import Recipe
+    from prompttransfer.training.train import TrainingOptions, _fit
     from tasks.task import Example, Task
 
     backbone = backbone_for(setup)
     if setup.lever == "no length grouping":
-        prompttransfer.data.WINDOW = 1
+        prompttransfer.training.batches.WINDOW = 1
     words = {"no": ("no",), "yes": ("yes",)}
     task = Task(
         name="speed",

@@ -10,10 +10,10 @@ from benchmark_models import make_backbone
 from torch import Tensor
 from torch.nn import functional as F
 
-from prompttransfer.backbones import Batch, Row
+from prompttransfer.backbones.layouts import Layout
 from prompttransfer.backbones.masked_lm import MaskedLM
-from prompttransfer.backbones.t5 import T5
-from prompttransfer.layouts import Layout
+from prompttransfer.backbones.rows import Batch, Row
+from prompttransfer.backbones.seq2seq import T5
 
 if TYPE_CHECKING:
     from benchmark_contestants import Setup

@@ -130,8 +130,8 @@ def make_backbone(
     shape: Shape, dtype: torch.dtype, device: torch.device, kind: Any = None, attention: str | None = "eager"
 ) -> Any:
     """Ours, around such a model; `kind` is the class of backbone if it is not the family's own."""
-    from prompttransfer.backbones import FAMILIES
-    from prompttransfer.heap import drop_compiled, keep_heap
+    from prompttransfer.backbones.kernels.host_memory import drop_compiled, keep_heap
+    from prompttransfer.backbones.loading import FAMILIES
 
     model = make_model(shape, dtype, device, attention)
     family = kind or FAMILIES[model.config.model_type]

@@ -28,9 +28,9 @@ def bank(options: argparse.Namespace) -> None:
     On a GPU, which the embedded world cannot keep busy, the backbone has the shape of roberta-base; commands are left
     out, most of whose time is loading, and one after another they train also without recorded calls.
     """
-    from prompttransfer.backbones import load_backbone
-    from prompttransfer.recipes import recipe_for
-    from prompttransfer.training import Job, train_prompts
+    from prompttransfer.backbones.loading import load_backbone
+    from prompttransfer.training.recipes import recipe_for
+    from prompttransfer.training.train import Job, train_prompts
     from tasks.catalog import find_task
     from tasks.loading import load_splits
 
@@ -85,7 +85,7 @@ LAUNCHED = "one by one, not recorded"
 
 def _launched(backbone: Any, jobs: Sequence[Any], recipe: Any) -> None:
     """Prompts one after another, every product launched by Python."""
-    from prompttransfer.training import train_prompts
+    from prompttransfer.training.train import train_prompts
 
     backbone.records = False
     for job in jobs:
@@ -117,9 +117,9 @@ def matrix(options: argparse.Namespace) -> None:
     """Zero-shot evaluation of a matrix of random prompts: targets encoded once, all sources in one pass."""
     import torch
 
-    from prompttransfer.backbones import load_backbone
-    from prompttransfer.prompt import Prompt
-    from prompttransfer.reuse import Target, zero_shot
+    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.backbones.loading import load_backbone
+    from prompttransfer.transfers.zero_shot import Target, zero_shot
     from tasks.catalog import all_tasks, find_task
     from tasks.loading import load_splits
 
@@ -153,7 +153,7 @@ def start(options: argparse.Namespace) -> None:
     """Seconds from the command to `--help`, and to the end of the first training step."""
     say("\n## start-up, seconds from the command")
     first_step = (
-        "import os, sys, prompttransfer.progress as p; p.TrainingProgress.step = lambda *a: os._exit(0);"
+        "import os, sys, prompttransfer.training.progress as p; p.TrainingProgress.step = lambda *a: os._exit(0);"
         "from prompttransfer.cli import main; sys.argv = ['prompttransfer', *{arguments!r}]; main()"
     )
     rounds = max(3, options.rounds)
@@ -270,7 +270,7 @@ def _save_backbone(folder: Path) -> Path:
     from transformers import AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
-    from prompttransfer.places import EMBEDDED_FOLDER
+    from prompttransfer.backbones.locating import EMBEDDED_FOLDER
 
     disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_FOLDER / BACKBONE)

@@ -13,10 +13,10 @@ import heapq
 from collections.abc import Mapping
 
 from prompttransfer.study.cell import Graph, Unit
-from prompttransfer.study.estimate import COUNTERS
-from prompttransfer.study.plan import Plan, make_plan
-from prompttransfer.study.shipping import find_study
-from prompttransfer.study.status import spoken
+from prompttransfer.study.plan.estimate import COUNTERS
+from prompttransfer.study.plan.plan import Plan, make_plan
+from prompttransfer.study.plan.shipped import find_study
+from prompttransfer.study.results.status import spoken
 
 
 def seconds_of_units(plan: Plan, *, teraflops: float, start: float) -> dict[str, float]:

@@ -11,10 +11,10 @@ import argparse
 
 import numpy as np
 
-from prompttransfer.backbones import load_backbone
-from prompttransfer.calibration import METHODS, Calibration, bare_calibrated, encode_inputs
-from prompttransfer.evaluation import encode_task
-from prompttransfer.layouts import find_layout
+from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.backbones.loading import load_backbone
+from prompttransfer.evaluation.calibration import METHODS, Calibration, bare_calibrated, encode_inputs
+from prompttransfer.evaluation.encoding import encode_task
 from tasks.loading import load_splits
 from tasks.microworld import WORLD_TASKS
 
@@ -69,7 +69,7 @@ def simulate(
     (labels, clean), (_, seen) = rows(test), rows(train)
     nothing = biases + CONTENT_FREE_NOISE * generator.standard_normal((draws, 2))
 
-    # The mean log-probability of each word: of its difference the lean is a summand, as in calibration.py.
+    # The mean log-probability of each word: of its difference the lean is a summand, as in evaluation/calibration.py.
     def accuracy(difference: np.ndarray) -> float:
         return float(((difference > 0) == labels).mean())
 

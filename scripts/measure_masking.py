@@ -10,13 +10,13 @@ import argparse
 from pathlib import Path
 from statistics import fmean
 
-from prompttransfer.artifacts import find_prompts, load_prompt
-from prompttransfer.backbones import load_backbone
+from prompttransfer.adaptations.artifacts import find_prompts, load_prompt
+from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.backbones.loading import load_backbone
 from prompttransfer.cli.common import load_targets, resolve_tasks
-from prompttransfer.evaluation import encode_task
-from prompttransfer.layouts import find_layout
-from prompttransfer.masking import ORDERS, RANDOM, RANDOM_ACTIVE, masking_curve, mean_scores
-from prompttransfer.neurons import read_activations
+from prompttransfer.evaluation.encoding import encode_task
+from prompttransfer.neurons.capture import read_activations
+from prompttransfer.neurons.masking import ORDERS, RANDOM, RANDOM_ACTIVE, masking_curve, mean_scores
 
 SHARES = (0.0, 0.05, 0.1, 0.15, 0.2)
 

@@ -18,13 +18,15 @@ from statistics import fmean
 
 import torch
 
-from prompttransfer.backbones import Backbone, load_backbone
-from prompttransfer.evaluation import encode_task, evaluate_bank
-from prompttransfer.layouts import find_layout
-from prompttransfer.matrix import NO_PROMPT, RANDOM_PROMPT
-from prompttransfer.recipes import recipe_for
-from prompttransfer.reuse import Target, zero_shot
-from prompttransfer.training import Job, train_prompts
+from prompttransfer.backbones.base import Backbone
+from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.backbones.loading import load_backbone
+from prompttransfer.evaluation.encoding import encode_task
+from prompttransfer.evaluation.evaluate import evaluate_bank
+from prompttransfer.training.recipes import recipe_for
+from prompttransfer.training.train import Job, train_prompts
+from prompttransfer.transfers.matrix import NO_PROMPT, RANDOM_PROMPT
+from prompttransfer.transfers.zero_shot import Target, zero_shot
 from tasks.catalog import find_task
 from tasks.loading import Splits, load_splits
 from tasks.metrics import score

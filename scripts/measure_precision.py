@@ -24,11 +24,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from prompttransfer.backbones import choose_device, choose_dtype, load_backbone
-from prompttransfer.prompt import CurvePoint
-from prompttransfer.recipes import recipe_for
-from prompttransfer.reuse import Target, with_test_score
-from prompttransfer.training import Job, train_prompts
+from prompttransfer.adaptations.adaptation import CurvePoint
+from prompttransfer.backbones.loading import choose_dtype, load_backbone
+from prompttransfer.distributed.processes import choose_device
+from prompttransfer.training.recipes import recipe_for
+from prompttransfer.training.train import Job, train_prompts
+from prompttransfer.transfers.tuning import with_test_score
+from prompttransfer.transfers.zero_shot import Target
 from tasks.catalog import find_task
 from tasks.loading import load_splits
 

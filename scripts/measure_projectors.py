@@ -42,13 +42,13 @@ from projectors.report import (
     score_conditions,
     summarise,
 )
-from prompttransfer.artifacts import load_prompt, save_prompt
-from prompttransfer.backbones import load_backbone
+from prompttransfer.adaptations.adaptation import Prompt
+from prompttransfer.adaptations.artifacts import load_prompt, save_prompt
 from prompttransfer.backbones.base import Backbone
+from prompttransfer.backbones.loading import load_backbone
 from prompttransfer.files import write_json
-from prompttransfer.prompt import Prompt
-from prompttransfer.recipes import recipe_for
-from prompttransfer.training import Job, train_prompts
+from prompttransfer.training.recipes import recipe_for
+from prompttransfer.training.train import Job, train_prompts
 from tasks.catalog import find_task
 from tasks.task import Task
 

@@ -13,11 +13,11 @@ from statistics import fmean
 
 from analysis.choice import ChoiceSummary
 from analysis.prediction import BASELINE
-from prompttransfer.advice import ADVICE, leave_one_out, recommend
-from prompttransfer.artifacts import find_prompts, load_prompt
-from prompttransfer.backbones import load_backbone
+from prompttransfer.adaptations.artifacts import find_prompts, load_prompt
+from prompttransfer.backbones.loading import load_backbone
 from prompttransfer.cli.tables import read_matrix, task_types
-from prompttransfer.reuse import Target
+from prompttransfer.transfers.recommendation import ADVICE, leave_one_out, recommend
+from prompttransfer.transfers.zero_shot import Target
 from tasks.catalog import find_task
 from tasks.loading import load_splits
 

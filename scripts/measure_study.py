@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from prompttransfer.study.cell import Cell, Context, Graph, Json, Unit
-from prompttransfer.study.engine import run_study
-from prompttransfer.study.store import open_store
+from prompttransfer.study.engine.engine import run_study
+from prompttransfer.study.engine.stores import open_store
 
 
 class Tiny:

@@ -5,7 +5,7 @@
 Six sources have vectors of random direction whose norms differ by a factor of 45, as those of trained prompts do (11 to
 492 were seen), about the norm of this backbone's words, and half of each one's squared norm lies in one vector. Truth: the mean score of many random prompts at the sources' own vector
 norms. `before`: three draws at the mean Frobenius norm (matrices), or with every vector at the mean vector norm
-(projectors). `now`: prompttransfer.random_prompts. Prints Markdown (docs/transfer-statistics.md).
+(projectors). `now`: prompttransfer.adaptations.random_prompts. Prints Markdown (docs/transfer-statistics.md).
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from prompttransfer.backbones import load_backbone
-from prompttransfer.evaluation import EncodedTask, encode_task, evaluate_bank
-from prompttransfer.layouts import find_layout
-from prompttransfer.random_prompts import random_draws, random_like
+from prompttransfer.adaptations.random_prompts import random_draws, random_like
+from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.backbones.loading import load_backbone
+from prompttransfer.evaluation.encoding import EncodedTask, encode_task
+from prompttransfer.evaluation.evaluate import evaluate_bank
 from tasks.catalog import find_task
 from tasks.loading import load_splits
 

@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from prompttransfer.batching import WINDOW
-from prompttransfer.data import RowOrder
+from prompttransfer.backbones.kernels.token_batching import WINDOW
+from prompttransfer.training.batches import RowOrder
 
 Floats = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prompttransfer.speedups import Range, median_interval, median_range, speed_up
+from prompttransfer.transfers.speedups import Range, median_interval, median_range, speed_up
 
 Floats = NDArray[np.float64]
 EVERY, LAST, SCATTER = 25, 300, 0.5

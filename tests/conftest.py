@@ -175,7 +175,7 @@ def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
 @pytest.fixture(scope="session")
 def tiny(backbone_folder):  # type: ignore[no-untyped-def]
     """`tiny(kind, precision="fp32", width=16)`: a loaded tiny backbone, loaded once."""
-    from prompttransfer.backbones import load_backbone
+    from prompttransfer.backbones.loading import load_backbone
 
     @cache
     def load(kind: str, precision: str = "fp32", width: int = WIDTH):  # type: ignore[no-untyped-def]

@@ -10,22 +10,22 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prompttransfer.answers import Answers, Pieces, choose_answers
-from prompttransfer.backbones.graphs import PRODUCTS, Graphs, padded
+from prompttransfer.backbones.kernels.async_copies import send
+from prompttransfer.backbones.kernels.cuda_graphs import PRODUCTS, Graphs, padded
+from prompttransfer.backbones.kernels.token_batching import call_tokens, tokens_at_once
+from prompttransfer.backbones.label_words import Answers, Pieces, choose_answers
+from prompttransfer.backbones.layouts import Layout
 from prompttransfer.backbones.modules import KnownModules
+from prompttransfer.backbones.rows import Batch, Row, _candidates, cut_texts, pad
 from prompttransfer.backbones.tokens import first_ids, unknown_share
-from prompttransfer.batching import call_tokens, tokens_at_once
-from prompttransfer.device_copies import send
-from prompttransfer.layouts import Layout
-from prompttransfer.processes import ALONE
-from prompttransfer.sharding import held, whole
+from prompttransfer.distributed.fsdp import held, whole
+from prompttransfer.distributed.processes import ALONE
 from tasks.errors import UserError
 from tasks.task import Example, Task
 
@@ -34,51 +34,6 @@ ROWS_LOOKED_AT = 1000
 TEXT_LOOKED_AT = 4000
 FEWEST = 3
 """Different words below which nothing is said of a task: inputs without content, such as N/A, are encoded too."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One example in the tokens of one backbone; the special tokens and the prompt are added by `batch`."""
-
-    first: tuple[int, ...]
-    second: tuple[int, ...] | None
-    label: int | None
-    answers: Answers | None
-    target: tuple[int, ...] | None
-    """Tokens that T5 has to write, for tasks without labels."""
-    cut: bool
-    """Whether the text was longer than its budget."""
-
-    @property
-    def size(self) -> int:
-        """Number of text tokens."""
-        return len(self.first) + len(self.second or ())
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows that run together, padded on the right to the longest of them; the prompt is not in it yet."""
-
-    ids: Tensor
-    """[batch, time] token ids with special tokens."""
-    mask: Tensor
-    """[batch, time] 1 where there is a token."""
-    layout: Layout
-    candidates: Tensor | None
-    """[batch, classes, pieces] token ids of the label words, -1 where there is none."""
-    averaged: Tensor | None
-    """[batch] 1 where the pieces of a word are averaged instead of summed."""
-    labels: Tensor | None
-    """[batch] index of the right label."""
-    targets: Tensor | None
-    """[batch, target time] token ids to write, -100 behind the end."""
-    recordable: bool = False
-    """Whether a call for training on it can be recorded (graphs.py)."""
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return int(self.ids.shape[0])
 
 
 class Backbone(ABC):
@@ -102,7 +57,7 @@ class Backbone(ABC):
         self.checkpoints = False
         """Whether the inner values of layers are computed again in the backward pass instead of kept."""
         self.records = True
-        """Whether calls for training may be recorded and replayed, which only a GPU can (graphs.py)."""
+        """Whether calls for training may be recorded and replayed, which only a GPU can (backbones/kernels/cuda_graphs.py)."""
         self._graphs: Graphs | None = None
         self.takes_any = False
         """Whether prompts of other backbones of its width may run on it."""
@@ -120,7 +75,7 @@ class Backbone(ABC):
         self.batch_for(device)
 
     def batch_for(self, device: torch.device) -> None:
-        """Let as many rows run together as is best on `device` (batching.py)."""
+        """Let as many rows run together as is best on `device` (backbones/kernels/token_batching.py)."""
         self.tokens_at_once = tokens_at_once(device)
         self.call_tokens = call_tokens(device, self.layer_products, self.dtype)
 
@@ -149,7 +104,7 @@ class Backbone(ABC):
 
     @property
     def recording(self) -> bool:
-        """Whether calls for training are recorded (graphs.py)."""
+        """Whether calls for training are recorded (backbones/kernels/cuda_graphs.py)."""
         return self.records and self.device.type == "cuda" and self.undisturbed
 
     @property
@@ -401,50 +356,3 @@ class Backbone(ABC):
         """Tokens of a text to write, end of sequence included."""
         (ids,) = first_ids(self.tokenizer, [text], 63)
         return (*ids, self.tokenizer.eos_token_id)
-
-
-def cut_texts(
-    first: tuple[int, ...], second: tuple[int, ...] | None, budget: int, *, keep_first: bool
-) -> tuple[tuple[int, ...], tuple[int, ...] | None, bool]:
-    """Cut one or two texts to `budget` tokens, from the end of the longer one.
-
-    With `keep_first` the second is cut, and the first only where it takes more than half of the budget.
-    """
-    total = len(first) + len(second or ())
-    if total <= budget:
-        return first, second, False
-    if second is None:
-        return first[:budget], None, True
-    if keep_first:
-        room_first = min(len(first), budget // 2)
-    else:
-        room_first = min(len(first), max(budget - len(second), budget // 2))
-    return first[:room_first], second[: budget - room_first], True
-
-
-def of_rows(bank: Tensor, owners: Tensor) -> Tensor:
-    """Each row's own prompt, [batch, length, width], of `bank` [prompts, length, width] and `owners` [batch].
-
-    In the backward pass the rows of a prompt are added up in the same order every time; of torch's two ways to pick
-    rows, one does so on CPUs only and the other on GPUs only (torch.use_deterministic_algorithms names both).
-    """
-    return bank[owners] if bank.is_cuda else bank.index_select(0, owners)
-
-
-def pad(sequences: Sequence[Sequence[int]], value: int) -> Tensor:
-    """[batch, time] int64 from lists of unequal length, padded on the right."""
-    longest = max(len(sequence) for sequence in sequences)
-    return torch.tensor([list(sequence) + [value] * (longest - len(sequence)) for sequence in sequences])
-
-
-def _candidates(answers: Sequence[Answers]) -> tuple[Tensor, Tensor]:
-    """[batch, classes, pieces] ids padded with -1, and [batch] 1 where pieces are averaged."""
-    used = {id(a): a.scored for a in answers}
-    classes = max(len(pieces) for pieces in used.values())
-    width = max(len(piece) for pieces in used.values() for piece in pieces)
-    tables = {
-        key: [list(p) + [-1] * (width - len(p)) for p in pieces] + [[-1] * width] * (classes - len(pieces))
-        for key, pieces in used.items()
-    }
-    candidates = torch.tensor([tables[id(a)] for a in answers])
-    return candidates, torch.tensor([float(a.aggregation == "mean") for a in answers])

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.masking_utils import create_bidirectional_mask
 
-from prompttransfer.backbones.base import Backbone, Batch, Row
-from prompttransfer.backbones.frozen import attend_once, mask_bias, run, self_attention
-from prompttransfer.backbones.linear import FrozenLinear
-from prompttransfer.layouts import Layout
-from prompttransfer.sharding import recomputing, whole
+from prompttransfer.backbones.base import Backbone
+from prompttransfer.backbones.kernels.attention import attend_once, mask_bias, run, self_attention
+from prompttransfer.backbones.kernels.linear import FrozenLinear
+from prompttransfer.backbones.layouts import Layout
+from prompttransfer.backbones.rows import Batch, Row
+from prompttransfer.distributed.fsdp import recomputing, whole
 
 
 @dataclass(frozen=True, eq=False)

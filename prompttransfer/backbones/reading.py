@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from prompttransfer.revisions import weight_files
+from prompttransfer.backbones.revisions import weight_files
 from tasks.documents import read_json_object
 from tasks.errors import MachineError, UserError
 

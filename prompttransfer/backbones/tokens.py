@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from prompttransfer.backbones.reading import read_part
-from prompttransfer.revisions import TOKENIZER, VOCABULARIES
-from prompttransfer.special_tokens import NAMES, SpecialTokens, special_tokens
+from prompttransfer.backbones.revisions import TOKENIZER, VOCABULARIES
+from prompttransfer.backbones.special_tokens import NAMES, SpecialTokens, special_tokens
 from tasks.errors import UserError
 
 NEEDED = {

@@ -17,9 +17,9 @@ from tasks.records import KEPT, is_of_catalogue, own_task
 from tasks.task import Example, Task, parse_label_words, with_words
 
 if TYPE_CHECKING:
-    from prompttransfer.backbones import Backbone
-    from prompttransfer.prompt import Prompt
-    from prompttransfer.reuse import Target
+    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.backbones.base import Backbone
+    from prompttransfer.transfers.zero_shot import Target
 
 console = CleanConsole(highlight=False)
 
@@ -50,8 +50,8 @@ def resolve_tasks(
 
 def check_initialiser(spec: str) -> None:
     """Raise UserError for an initialiser that cannot be, before any row or model is loaded."""
-    from prompttransfer.artifacts import read_record
-    from prompttransfer.initialisers import INITIALISERS, NEED_ARGUMENT
+    from prompttransfer.adaptations.artifacts import read_record
+    from prompttransfer.adaptations.initialisers import INITIALISERS, NEED_ARGUMENT
 
     name, _, argument = spec.partition(":")
     if name not in INITIALISERS:
@@ -89,7 +89,7 @@ def load_targets(
     one_split: bool = False,
 ) -> list[Target]:
     """Each task with its three splits; each seed draws its own validation rows, or with `one_split` has those of seed 0."""
-    from prompttransfer.reuse import Target
+    from prompttransfer.transfers.zero_shot import Target
     from tasks.loading import load_seeded
 
     drawn = [0] if one_split else list(seeds)

@@ -14,7 +14,7 @@ from prompttransfer.cli.values import Output, Whole, checked
 if TYPE_CHECKING:
     import pandas as pd
 
-    from prompttransfer.indicators import Group
+    from prompttransfer.transfers.indicators import Group
 
 _LISTED, _PAIRS = 60, 5  # of more prompts than are listed only the nearest pairs are printed
 _PRINTED_WHOLE = 6  # matrices of up to this many prompts are printed, larger ones only written
@@ -53,12 +53,12 @@ def compare(
     given = dict(locals())
     from functools import cache
 
-    from prompttransfer.calls import note_call, precision_name, remember
     from prompttransfer.cli.common import load_targets, resolve_tasks
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import check_comparable, read_prompts, say_written, task_types, write_table
-    from prompttransfer.indicators import Group, indicator_table
     from prompttransfer.outputs import Files, settings_of
+    from prompttransfer.reports.calls import note_call, precision_name, remember
+    from prompttransfer.transfers.indicators import Group, indicator_table
 
     found = read_prompts(prompts)
     check_comparable(found)
@@ -92,7 +92,7 @@ def names_of(group: Group, names: Sequence[str] = ()) -> list[str]:
     Raises UserError for one that there is none of, before any is computed.
     """
     from analysis.similarity import PAPER_METRICS
-    from prompttransfer.indicators import INDICATORS, of_vectors
+    from prompttransfer.transfers.indicators import INDICATORS, of_vectors
     from tasks.errors import UserError, unknown
 
     if len(group.prompts) < 2:

@@ -17,7 +17,7 @@ from prompttransfer.cli.options import EMBEDDED_DEFAULT, BackboneName, Overwrite
 from prompttransfer.cli.values import Output, Seed, Whole, checked
 
 if TYPE_CHECKING:
-    from prompttransfer.matrix import TransferMatrix
+    from prompttransfer.transfers.matrix import TransferMatrix
 
 DEMO_TASKS = tuple(
     f"microworld-{name}"
@@ -155,7 +155,7 @@ def _stage(line: str) -> None:
 def _explain(matrix: TransferMatrix) -> None:
     """What was seen, in numbers and words."""
     from prompttransfer.cli.common import table
-    from prompttransfer.matrix import MAJORITY, NO_PROMPT, NO_PROMPT_CALIBRATED, RANDOM_PROMPT
+    from prompttransfer.transfers.matrix import MAJORITY, NO_PROMPT, NO_PROMPT_CALIBRATED, RANDOM_PROMPT
     from tasks.catalog import find_task
 
     types = {name: find_task(name).type for name in matrix.targets}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prompttransfer.backbones.layouts import LAYOUTS
 from prompttransfer.cli.options import (
     Aggregation,
     AsJson,
@@ -23,16 +24,16 @@ from prompttransfer.cli.options import (
     Revision,
 )
 from prompttransfer.cli.values import OneOf, Output, checked
-from prompttransfer.layouts import LAYOUTS
-from prompttransfer.placement import SINGLE, Placement
+from prompttransfer.distributed.placement import SINGLE, Placement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prompttransfer.backbones import Backbone
-    from prompttransfer.calibration import Calibration
-    from prompttransfer.evaluation import EncodedTask, Score
-    from prompttransfer.prompt import Prompt
+    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.backbones.base import Backbone
+    from prompttransfer.evaluation.calibration import Calibration
+    from prompttransfer.evaluation.encoding import EncodedTask
+    from prompttransfer.evaluation.evaluate import Score
 
     Prepared = tuple[EncodedTask, EncodedTask | None, tuple[Score, Score | None]]
 
@@ -75,7 +76,10 @@ def evaluate(
     given = dict(locals())
     from functools import cache
 
-    from prompttransfer.calibration import (
+    from prompttransfer.adaptations.adaptation import check_runs_on
+    from prompttransfer.backbones.layouts import find_layout
+    from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say, table
+    from prompttransfer.evaluation.calibration import (
         TRAIN_MEAN,
         Calibration,
         bare_calibrated,
@@ -83,12 +87,9 @@ def evaluate(
         encode_inputs,
         evaluate_both,
     )
-    from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say, table
-    from prompttransfer.evaluation import encode_task
+    from prompttransfer.evaluation.encoding import encode_task
     from prompttransfer.files import write_json
-    from prompttransfer.layouts import find_layout
     from prompttransfer.outputs import Files, settings_of
-    from prompttransfer.prompt import check_runs_on
 
     calibration = calibration_of(calibrate)
     loaded = load_prompts(prompts)
@@ -193,7 +194,7 @@ def _shown(value: Any) -> str:
 
 def load_prompts(folders: list[Path]) -> list[Prompt]:
     """Every prompt in the given folders."""
-    from prompttransfer.artifacts import find_prompts, load_prompt
+    from prompttransfer.adaptations.artifacts import find_prompts, load_prompt
 
     return [load_prompt(path) for folder in folders for path in find_prompts(folder)]
 
@@ -208,7 +209,7 @@ def backbone_of(
     revision: str | None = None,
 ) -> Backbone:
     """The named backbone, or the one that all prompts were trained on, a hub model at the commit that they name."""
-    from prompttransfer.backbones import load_backbone
+    from prompttransfer.backbones.loading import load_backbone
     from tasks.errors import UserError
 
     names = list(dict.fromkeys(prompt.backbone for prompt in prompts))
@@ -225,7 +226,7 @@ def backbone_of(
 
 def _common_commit(prompts: Sequence[Prompt]) -> str | None:
     """The commit of the hub that prompts of one backbone were trained at; UserError if it is not one for all."""
-    from prompttransfer.revisions import is_commit
+    from prompttransfer.backbones.revisions import is_commit
     from tasks.errors import UserError
 
     found = {prompt.revision: prompt.name for prompt in prompts if is_commit(prompt.revision)}

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prompttransfer.backbones.layouts import LAYOUTS
 from prompttransfer.cli.options import AsJson, Overwrite, Revision
 from prompttransfer.cli.values import OneOf, Output, checked
-from prompttransfer.layouts import LAYOUTS
 
 if TYPE_CHECKING:
-    from prompttransfer.prompt import Prompt
+    from prompttransfer.adaptations.adaptation import Prompt
 
 
 @checked
@@ -53,11 +53,11 @@ def import_prompt(
     Reads the pickles of Su et al. 2022, the .npy files of google-research/prompt-tuning, PEFT folders and safetensors
     files. Nothing in a file is run. The backbone need not be at hand: its width is checked where it is.
     """
-    from prompttransfer.artifacts import MARKER, check_unlike, save_prompt
+    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.adaptations.artifacts import MARKER, check_unlike, save_prompt
+    from prompttransfer.adaptations.exchange import read_foreign
     from prompttransfer.cli.common import print_json, resolve_tasks, say
     from prompttransfer.files import check_free, safe_name
-    from prompttransfer.foreign import read_foreign
-    from prompttransfer.prompt import Prompt
     from tasks.records import kept_of
 
     target = resolve_tasks([task])[0]
@@ -144,7 +144,7 @@ def choose_family(backbone: str, given: str | None, facts: dict[str, Any], *, wi
 
 def local_config(backbone: str) -> tuple[str, int] | None:
     """Family and width of a backbone that is embedded or a folder, from its configuration; None if it is elsewhere."""
-    from prompttransfer.places import EMBEDDED, EMBEDDED_FOLDER
+    from prompttransfer.backbones.locating import EMBEDDED, EMBEDDED_FOLDER
     from tasks.documents import read_json_object, shortened
     from tasks.errors import UserError
 
@@ -157,9 +157,7 @@ def local_config(backbone: str) -> tuple[str, int] | None:
             )
         return None
 
-    from prompttransfer.backbones import (
-        FAMILIES,
-    )  # slow to import, and not needed for a backbone that is elsewhere
+    from prompttransfer.backbones.loading import FAMILIES
 
     config = read_json_object(path, "configuration", any_number=True)
     kind = config.get("model_type")
@@ -178,7 +176,7 @@ def local_config(backbone: str) -> tuple[str, int] | None:
 
 def choose_layout(given: str | None, family: str, facts: dict[str, Any]) -> tuple[str, str]:
     """The layout that a prompt was trained under, and how it is known."""
-    from prompttransfer.layouts import find_layout
+    from prompttransfer.backbones.layouts import find_layout
 
     if given is not None:
         return find_layout(given, family).name, "as given"
@@ -204,9 +202,9 @@ def export_prompt(
     as_json: AsJson = False,
 ) -> Path:
     """Write prompts for other programs: a safetensors file with a key a prompt, a .npy array, or a PEFT folder."""
-    from prompttransfer.artifacts import find_prompts, load_prompt
+    from prompttransfer.adaptations.artifacts import find_prompts, load_prompt
+    from prompttransfer.adaptations.exchange import WRITERS, export_prompts
     from prompttransfer.cli.common import print_json, say
-    from prompttransfer.foreign import WRITERS, export_prompts
     from prompttransfer.outputs import check_place
     from tasks.errors import UserError, unknown
 

@@ -21,10 +21,10 @@ from prompttransfer.cli.values import OneOf, Output, Seed, Share, Whole, checked
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prompttransfer.backbones import Backbone
-    from prompttransfer.evaluation import EncodedTask
-    from prompttransfer.masking import Masked
-    from prompttransfer.prompt import Prompt
+    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.backbones.base import Backbone
+    from prompttransfer.evaluation.encoding import EncodedTask
+    from prompttransfer.neurons.masking import Masked
 
 
 @checked
@@ -79,15 +79,15 @@ def mask(
     activations (v2.0 of the authors' code, which switches off 20 %). The model is proved unchanged afterwards.
     """
     given = dict(locals())
-    from prompttransfer.artifacts import load_prompt
-    from prompttransfer.calls import note_call, precision_name, remember
+    from prompttransfer.adaptations.artifacts import load_prompt
+    from prompttransfer.backbones.layouts import find_layout
     from prompttransfer.cli.common import load_targets, resolve_tasks, say
     from prompttransfer.cli.evaluate import backbone_of
-    from prompttransfer.evaluation import encode_task
-    from prompttransfer.layouts import find_layout
-    from prompttransfer.masking import SHARES, masking_curve
-    from prompttransfer.neurons import read_activations
+    from prompttransfer.evaluation.encoding import encode_task
+    from prompttransfer.neurons.capture import read_activations
+    from prompttransfer.neurons.masking import SHARES, masking_curve
     from prompttransfer.outputs import Files, settings_of
+    from prompttransfer.reports.calls import note_call, precision_name, remember
     from tasks.errors import MachineError
 
     own = load_prompt(prompt)
@@ -148,9 +148,9 @@ def training_rows(
     max_length: int | None,
 ) -> EncodedTask:
     """The first training rows of a task, encoded for the prompts: test rows are never read activations on."""
+    from prompttransfer.backbones.layouts import find_layout
     from prompttransfer.cli.common import load_targets, resolve_tasks
-    from prompttransfer.evaluation import encode_task
-    from prompttransfer.layouts import find_layout
+    from prompttransfer.evaluation.encoding import encode_task
 
     target = load_targets(resolve_tasks([name], prompts=prompts), data=data, limit_train=rows)[0]
     layout = find_layout(prompts[0].layout, model.family)
@@ -186,7 +186,7 @@ def _finish(curve: Sequence[Masked], own: Prompt, metric: str, output: Path, as_
     from prompttransfer.cli.common import number, table
     from prompttransfer.cli.tables import say_written, write_figure
     from prompttransfer.files import write_text
-    from prompttransfer.masking import mean_scores
+    from prompttransfer.neurons.masking import mean_scores
 
     long = pd.DataFrame([asdict(point) for point in curve])
     path = output.with_suffix(".csv")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from prompttransfer.neuron_states import Captured
+    from prompttransfer.neurons.states import Captured
 
 DEFAULT = "capture"
 RULES = ("positive", "top")
@@ -89,14 +89,14 @@ def capture(
     active is then what is active in more than half of them.
     """
     given = dict(locals())
-    from prompttransfer.calls import note_call, precision_name, remember
     from prompttransfer.cli.common import resolve_tasks
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.mask import training_rows
     from prompttransfer.cli.tables import read_prompts, say_written
-    from prompttransfer.neuron_states import save_states
-    from prompttransfer.neurons import capture as capture_states
+    from prompttransfer.neurons.capture import capture as capture_states
+    from prompttransfer.neurons.states import save_states
     from prompttransfer.outputs import Files, settings_of
+    from prompttransfer.reports.calls import note_call, precision_name, remember
 
     found = read_prompts(prompts)
     resolve_tasks([] if task is None else [task], prompts=found)
@@ -178,10 +178,10 @@ def overlap(
     """Overlap of every two prompts, over all layers and by windows, without the model; one CSV each, for `correlate`."""
     given = dict(locals())
     from analysis.neurons import OVERLAPS, overlaps
-    from prompttransfer.calls import note_call, remember
     from prompttransfer.cli.tables import say_written, write_table
-    from prompttransfer.neuron_states import load_all
+    from prompttransfer.neurons.states import load_all
     from prompttransfer.outputs import Files, settings_of
+    from prompttransfer.reports.calls import note_call, remember
 
     captured = load_all(files)
     spans = layer_spans(captured.states.layers, window or [], layers or [])

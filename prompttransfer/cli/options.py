@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from prompttransfer.backbones.layouts import LAYOUTS
 from prompttransfer.cli.values import OneOf, Rate, Real, Seed, Whole
-from prompttransfer.layouts import LAYOUTS
-from prompttransfer.placement import STRATEGIES
+from prompttransfer.distributed.placement import STRATEGIES
 
 LONGEST_PROMPT = 100_000
 """Vectors; no backbone takes as many, and what would be allocated for more does not fit."""

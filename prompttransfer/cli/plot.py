@@ -99,7 +99,7 @@ def map_(
         say_written,
         task_types,
     )
-    from prompttransfer.report_pictures import map_points
+    from prompttransfer.reports.pictures import map_points
 
     found = read_prompts(prompts)
     check_comparable(found)
@@ -245,7 +245,7 @@ def neurons(
     picture = Drawing("neurons", output or files[0].with_name("neurons.png"), dict(locals()))
     from analysis.figures import neuron_map
     from prompttransfer.cli.tables import say_written
-    from prompttransfer.neuron_states import load_all
+    from prompttransfer.neurons.states import load_all
 
     captured = load_all(files)
     figure = neuron_map(
@@ -269,7 +269,7 @@ def layers(
     picture = Drawing("layers", output or files[0].with_name("layers.png"), dict(locals()))
     from analysis.figures import layer_curves, overlap_by_layer
     from prompttransfer.cli.tables import say_written
-    from prompttransfer.neuron_states import load_all
+    from prompttransfer.neurons.states import load_all
     from tasks.errors import UserError
 
     captured = load_all(files)
@@ -345,7 +345,7 @@ def _projector_means(file: Path) -> dict[str, dict[str, float]]:
 
 def meaning_of(file: Path) -> str:
     """What the values of a matrix are, by the record beside it (transfer.json) or by the name of its file."""
-    from prompttransfer.run_folder import MATRIX, read_transfer
+    from prompttransfer.reports.run_folder import MATRIX, read_transfer
     from tasks.errors import UserError
 
     relative = file.stem == "transfer_relative"
@@ -387,6 +387,6 @@ def without(table, names):
 def curve_table(paths: list[Path]):
     """The stored learning curves of prompts as one long table; a prompt started from another names it."""
     from prompttransfer.cli.tables import read_prompts
-    from prompttransfer.report_pictures import curve_table as table_of
+    from prompttransfer.reports.pictures import curve_table as table_of
 
     return table_of(read_prompts(paths))

@@ -145,12 +145,12 @@ def fit(
     from projectors.fitting import FitSettings
     from projectors.gathering import Options
     from projectors.methods import LABEL_FREE, check_start, find_method, plan_for
-    from prompttransfer.backbones import load_backbone
-    from prompttransfer.calls import commit_of, note_call, precision_name, remember
+    from prompttransfer.backbones.loading import load_backbone
+    from prompttransfer.backbones.locating import locate
     from prompttransfer.cli.common import print_json, resolve_tasks, say
     from prompttransfer.files import check_free
     from prompttransfer.outputs import settings_of
-    from prompttransfer.places import locate
+    from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
     from tasks.errors import UserError
 
     find_method(method)
@@ -239,10 +239,16 @@ def apply(
     given = dict(locals())
     from projectors.artifacts import load_projector
     from projectors.projector import check_source, project
-    from prompttransfer.artifacts import MARKER, check_unlike, find_prompts, load_prompt, save_prompt
-    from prompttransfer.calls import note_call, remember
+    from prompttransfer.adaptations.artifacts import (
+        MARKER,
+        check_unlike,
+        find_prompts,
+        load_prompt,
+        save_prompt,
+    )
     from prompttransfer.cli.common import print_json, say
     from prompttransfer.files import check_free, safe_name
+    from prompttransfer.reports.calls import note_call, remember
     from tasks.errors import UserError
 
     fitted = load_projector(projector)

@@ -24,8 +24,8 @@ from prompttransfer.cli.options import (
 from prompttransfer.cli.values import Output, Whole, checked
 
 if TYPE_CHECKING:
-    from prompttransfer.advice import Recommendation
-    from prompttransfer.prompt import Prompt
+    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.transfers.recommendation import Recommendation
 
 
 @checked
@@ -70,12 +70,12 @@ def recommend(
     same rows, feeds the indicators of similarity. Test rows are never touched.
     """
     given = dict(locals())
-    from prompttransfer.advice import recommend as rank
-    from prompttransfer.calls import commit_of, note_call, precision_name, remember
     from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import check_comparable, task_types
     from prompttransfer.outputs import Files, settings_of
+    from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
+    from prompttransfer.transfers.recommendation import recommend as rank
 
     found, places = _sources(prompts or [Path("runs/prompts")])
     tasks = resolve_tasks(task, label_words, found)
@@ -130,7 +130,7 @@ def recommend(
 
 def _sources(folders: list[Path]) -> tuple[list[Prompt], dict[str, Path]]:
     """The prompts of the folders, and where each lies."""
-    from prompttransfer.artifacts import find_prompts
+    from prompttransfer.adaptations.artifacts import find_prompts
     from prompttransfer.cli.tables import read_prompts
     from tasks.errors import UserError
 
@@ -144,7 +144,7 @@ def _sources(folders: list[Path]) -> tuple[list[Prompt], dict[str, Path]]:
 
 def start_command(source: Prompt, place: Path, options: dict[str, Any]) -> str:
     """The command that trains from the source's vectors, with the options under which it was recommended."""
-    from prompttransfer.calls import Call
+    from prompttransfer.reports.calls import Call
 
     layout = None if source.layout == "prompt-first" else source.layout
     call = Call(verb="train").with_options(**options, init=f"prompt:{place}", layout=layout)
@@ -152,9 +152,9 @@ def start_command(source: Prompt, place: Path, options: dict[str, Any]) -> str:
 
 
 def _write(answers: list[Recommendation], output: Path) -> list[Path]:
-    from prompttransfer.advice import indicator_tables
     from prompttransfer.cli.tables import write_table
     from prompttransfer.files import write_json
+    from prompttransfer.transfers.recommendation import indicator_tables
 
     write_json(output / "recommend.json", [answer.as_dict() for answer in answers])
     tables = indicator_tables(answers)

@@ -30,8 +30,8 @@ def report(
     given = dict(locals())
     from prompttransfer.cli.tables import say_written
     from prompttransfer.outputs import Files, settings_of
-    from prompttransfer.reporting import PAGE, write_report
-    from prompttransfer.run_folder import find_run
+    from prompttransfer.reports.page import PAGE, write_report
+    from prompttransfer.reports.run_folder import find_run
 
     find_run(run)
     page = output or run / PAGE

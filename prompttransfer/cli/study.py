@@ -14,8 +14,8 @@ from prompttransfer.cli.study_run import run
 from prompttransfer.cli.values import Output, checked
 
 if TYPE_CHECKING:
-    from prompttransfer.study.estimate import Estimate
-    from prompttransfer.study.plan import Plan
+    from prompttransfer.study.plan.estimate import Estimate
+    from prompttransfer.study.plan.plan import Plan
 
 study_app = typer.Typer(
     help="Whole experiments from one file: planned, run, resumed, reported. FILE may be the name of a shipped study: "
@@ -39,9 +39,9 @@ def plan(
     Nothing is run or written. All mistakes of the file are reported together.
     """
     from prompttransfer.cli.common import print_json
-    from prompttransfer.study.estimate import estimate
-    from prompttransfer.study.plan import make_plan
-    from prompttransfer.study.shipping import find_study
+    from prompttransfer.study.plan.estimate import estimate
+    from prompttransfer.study.plan.plan import make_plan
+    from prompttransfer.study.plan.shipped import find_study
 
     made = make_plan(find_study(file), guess=True)
     folder = output or f"runs/{made.spec.study}"
@@ -57,7 +57,7 @@ def plan(
 
 def finished(made: Plan, folder: str) -> set[str]:
     """Ids of the plan's cells that are in the folder already."""
-    from prompttransfer.study.store import open_store
+    from prompttransfer.study.engine.stores import open_store
 
     if "://" not in folder and not Path(folder).is_dir():
         return set()
@@ -82,7 +82,7 @@ def as_record(made: Plan, costs: Estimate, folder: str, done: set[str]) -> dict[
 def print_plan(made: Plan, costs: Estimate, folder: str, done: set[str]) -> None:
     """Models and tasks, the table of kinds, and what it comes to."""
     from prompttransfer.cli.common import say, table
-    from prompttransfer.study.estimate import in_words
+    from prompttransfer.study.plan.estimate import in_words
 
     spec = made.spec
     say(f"study {spec.study}: {len(spec.backbones)} backbones, {len(spec.seeds)} seeds, {spec.precision}")
@@ -111,7 +111,7 @@ def print_plan(made: Plan, costs: Estimate, folder: str, done: set[str]) -> None
 
 def plan_rows(made: Plan, costs: Estimate, done: set[str]) -> Iterator[list[str]]:
     """What each kind of cells costs, then all together; a dash for what costs nothing."""
-    from prompttransfer.study.estimate import in_words
+    from prompttransfer.study.plan.estimate import in_words
 
     for kind, cost in [*costs.kinds.items(), ("all", costs.total)]:
         there = sum(cell.id in done for cell in made.graph.cells.values() if kind in (cell.kind, "all"))
@@ -150,8 +150,9 @@ def report(
     """Write the tables of all results with their statistics, and the pages of the study, from what is finished."""
     from prompttransfer.cli.tables import say_written
     from prompttransfer.cli.terminal import say_line
-    from prompttransfer.study.reports import write_study_report
-    from prompttransfer.study.store import open_store, read_graph
+    from prompttransfer.study.engine.store import read_graph
+    from prompttransfer.study.engine.stores import open_store
+    from prompttransfer.study.results.report import write_study_report
     from tasks.errors import UserError
 
     store = open_store(folder)
@@ -176,7 +177,7 @@ def report(
 
 def title_of(text: str | None) -> str:
     """The title, else the name, of the study file that was kept with the results."""
-    from prompttransfer.study.spec import parse_study
+    from prompttransfer.study.plan.reading import parse_study
     from tasks.errors import UserError
 
     try:

@@ -10,9 +10,9 @@ from prompttransfer.cli.options import AsJson
 from prompttransfer.cli.values import Real, checked
 
 if TYPE_CHECKING:
-    from prompttransfer.study.explain import Explanation
-    from prompttransfer.study.status import Status
-    from prompttransfer.study.store import Store
+    from prompttransfer.study.engine.store import Store
+    from prompttransfer.study.results.explain import Explanation
+    from prompttransfer.study.results.status import Status
 
 SHOWN = 12
 """Failures, running units and inputs that are listed before the rest is only counted."""
@@ -31,8 +31,8 @@ def status(
 ) -> None:
     """How far a study is: done, running, failed, blocked, left, time to go."""
     from prompttransfer.cli.common import console, print_json
-    from prompttransfer.study.status import read_status
-    from prompttransfer.study.store import open_store
+    from prompttransfer.study.engine.stores import open_store
+    from prompttransfer.study.results.status import read_status
 
     store = open_store(folder)
     if watch and not as_json:
@@ -54,7 +54,7 @@ def watch_status(store: Store, every: float) -> None:
 
     from prompttransfer.cli.common import console
     from prompttransfer.signals import Interrupted, forget
-    from prompttransfer.study.status import read_status
+    from prompttransfer.study.results.status import read_status
 
     with Live(console=console, auto_refresh=False) as live:
         try:
@@ -78,7 +78,7 @@ def drawn(found: Status) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from prompttransfer.study.status import spoken
+    from prompttransfer.study.results.status import spoken
 
     togo = "" if found.togo is None or not found.total("left") else f", about {spoken(found.togo)} to go"
     head = ", ".join(
@@ -117,8 +117,8 @@ def explain(
 ) -> None:
     """Where a number comes from: settings, inputs, versions, git commit, time and cost of a cell."""
     from prompttransfer.cli.common import print_json, say
-    from prompttransfer.study.explain import explain_cell
-    from prompttransfer.study.store import open_store
+    from prompttransfer.study.engine.stores import open_store
+    from prompttransfer.study.results.explain import explain_cell
 
     found = explain_cell(open_store(folder), cell)
     if as_json:
@@ -132,7 +132,7 @@ def explained(found: Explanation) -> list[str]:
     """An explanation as lines for people."""
     from json import dumps
 
-    from prompttransfer.study.status import spoken
+    from prompttransfer.study.results.status import spoken
 
     lines = [f"{found.id} {found.label}", f"{found.kind} (version {found.version}), {found.state}"]
     if found.damage:

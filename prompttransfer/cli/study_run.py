@@ -11,12 +11,12 @@ import typer
 from prompttransfer.cli.options import AsJson, Devices, Nodes, Strategy
 from prompttransfer.cli.study_look import short
 from prompttransfer.cli.values import Whole, checked
-from prompttransfer.placement import SINGLE, Placement
+from prompttransfer.distributed.placement import SINGLE, Placement
 
 if TYPE_CHECKING:
     from prompttransfer.study.cell import Graph, Json
-    from prompttransfer.study.engine import Summary
-    from prompttransfer.study.store import Store
+    from prompttransfer.study.engine.engine import Summary
+    from prompttransfer.study.engine.store import Store
 
 
 @checked
@@ -68,8 +68,8 @@ def run(
     if not placement.several:
         complete = make_study(**given, placement=placement)
     else:
-        from prompttransfer.launching import run_on
-        from prompttransfer.processes import check_devices
+        from prompttransfer.distributed.launching import run_on
+        from prompttransfer.distributed.processes import check_devices
         from prompttransfer.signals import keeping
 
         check_devices(placement, device or "auto")
@@ -95,21 +95,21 @@ def make_study(
     placement: Placement,
 ) -> bool:
     """Make a study's cells and write its report; whether all of them are there. A following process returns True."""
-    from prompttransfer.calls import Call
     from prompttransfer.cli.common import say
-    from prompttransfer.study.earlier import over_finished
-    from prompttransfer.study.engine import run_study
-    from prompttransfer.study.plan import plan_study
-    from prompttransfer.study.reports import RUN_CALL
-    from prompttransfer.study.shipping import study_path
-    from prompttransfer.study.store import open_store
-    from prompttransfer.study.tracking import check_tracking, open_tracker
+    from prompttransfer.reports.calls import Call
+    from prompttransfer.study.engine.earlier import over_finished
+    from prompttransfer.study.engine.engine import run_study
+    from prompttransfer.study.engine.stores import open_store
+    from prompttransfer.study.plan.plan import plan_study
+    from prompttransfer.study.plan.shipped import study_path
+    from prompttransfer.study.results.report import RUN_CALL
+    from prompttransfer.study.results.tracking import check_tracking, open_tracker
 
     processes = None
     local: dict[str, Json] = {"device": device} if device else {}
     if placement.several:
-        from prompttransfer.processes import choose_device, join
-        from prompttransfer.study.together import dismiss, follow
+        from prompttransfer.distributed.processes import choose_device, join
+        from prompttransfer.study.engine.distributed_executor import dismiss, follow
 
         processes = join(placement, choose_device(device or "auto").type)
         if not processes.first:
@@ -162,7 +162,7 @@ def which_executor(
     executor: str | None, workers: int | None, address: str | None, placement: Placement = SINGLE
 ) -> str:
     """The executor that the options ask for; UserError where they contradict each other."""
-    from prompttransfer.study.executors import EXECUTORS
+    from prompttransfer.study.engine.executor_kinds import EXECUTORS
     from tasks.errors import UserError, unknown
 
     if executor is not None and executor not in EXECUTORS:
@@ -204,7 +204,7 @@ def default_tracking(place: str) -> str:
 
 def write_report(graph: Graph, store: Store, place: str, title: str) -> list[str]:
     """Write tables and pages of what is finished; lines about what could not be."""
-    from prompttransfer.study.reports import write_study_report
+    from prompttransfer.study.results.report import write_study_report
     from tasks.errors import UserError
 
     if "://" in place:
@@ -241,7 +241,7 @@ def as_record(found: Summary) -> dict[str, Any]:
 
 def summary_lines(found: Summary, file: str, place: str) -> list[str]:
     """What was made, and a short list of what failed."""
-    from prompttransfer.study.status import spoken
+    from prompttransfer.study.results.status import spoken
 
     lines = [
         f"{found.made + found.there} of {found.cells} cells finished: {found.made} made in {spoken(found.seconds)}, "

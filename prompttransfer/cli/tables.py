@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from prompttransfer.prompt import Prompt
+    from prompttransfer.adaptations.adaptation import Prompt
 
 
 def read_matrix(path: Path) -> pd.DataFrame:
     """A labelled CSV as a table; its mistakes are named by line."""
-    from prompttransfer.run_folder import read_square
+    from prompttransfer.reports.run_folder import read_square
 
     return read_square(path)
 
 
 def read_long_table(path: Path) -> pd.DataFrame:
     """A CSV with named columns, one observation a row."""
-    from prompttransfer.run_folder import read_long
+    from prompttransfer.reports.run_folder import read_long
 
     return read_long(path)
 
@@ -79,7 +79,7 @@ def _types_kept(prompts: Sequence[Prompt]) -> dict[str, str]:
 
 def types_beside(matrix: Path) -> dict[str, str]:
     """Task -> type, from the `transfer.json` that lies beside a `transfer.csv`; nothing where there is none."""
-    from prompttransfer.run_folder import MATRIX, read_transfer
+    from prompttransfer.reports.run_folder import MATRIX, read_transfer
 
     record = matrix.with_name(MATRIX)
     return read_transfer(record).types if record.is_file() and record != matrix else {}
@@ -126,7 +126,7 @@ def read_prompts(paths: Sequence[Path]) -> list[Prompt]:
 
 
 def _prompts_in(path: Path) -> list[tuple[str, Prompt]]:
-    from prompttransfer.artifacts import find_prompts, load_prompt
+    from prompttransfer.adaptations.artifacts import find_prompts, load_prompt
 
     if path.is_file():
         return [(path.stem, prompt) for prompt in _prompts_of_file(path)]
@@ -136,7 +136,7 @@ def _prompts_in(path: Path) -> list[tuple[str, Prompt]]:
 
 
 def _prompts_of_file(path: Path) -> list[Prompt]:
-    from prompttransfer.prompt import Prompt
+    from prompttransfer.adaptations.adaptation import Prompt
     from prompttransfer.tensor_files import read_tensors
 
     tensors = read_tensors(path, "file of prompts").tensors

@@ -72,9 +72,9 @@ def check_task(
     aggregation: Aggregation = None,
 ) -> None:
     """Show how two rows of a task enter a backbone, token by token, and what is read where."""
-    from prompttransfer.backbones import load_backbone, read_otherwise
+    from prompttransfer.backbones.layouts import find_layout
+    from prompttransfer.backbones.loading import load_backbone, read_otherwise
     from prompttransfer.cli.common import load_targets, resolve_tasks, say, table, unknown_words
-    from prompttransfer.layouts import find_layout
 
     task = resolve_tasks([name], label_words)[0]
     target = load_targets([task], data=data)[0]

@@ -42,12 +42,12 @@ from prompttransfer.cli.values import OneOf, Output, checked
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prompttransfer.backbones import Backbone
-    from prompttransfer.placement import Placement
-    from prompttransfer.prompt import Prompt
-    from prompttransfer.recipes import Recipe
-    from prompttransfer.reuse import Target
-    from prompttransfer.training import Job, Trained, TrainingOptions
+    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.backbones.base import Backbone
+    from prompttransfer.distributed.placement import Placement
+    from prompttransfer.training.recipes import Recipe
+    from prompttransfer.training.train import Job, Trained, TrainingOptions
+    from prompttransfer.transfers.zero_shot import Target
 
 UNKNOWN_ROWS, FEW_UNKNOWN = 200, 0.03
 """Training rows of which the words are looked at, and the share of unknown ones above which it is said."""
@@ -115,8 +115,8 @@ def train(
     those of one device, but for the rounding of sums.
     """
     given = dict(locals())
-    from prompttransfer.placement import Placement
-    from prompttransfer.places import locate
+    from prompttransfer.backbones.locating import locate
+    from prompttransfer.distributed.placement import Placement
 
     placement = Placement(devices, strategy, nodes)
     locate(backbone, revision)  # before the heavy imports: a name that is nothing is said at once
@@ -131,7 +131,7 @@ def train(
         seeds_line,
         words_line,
     )
-    from prompttransfer.launching import must_start, run_on
+    from prompttransfer.distributed.launching import must_start, run_on
 
     tasks = resolve_tasks(task, label_words)
     chosen = list(dict.fromkeys(seeds or [0]))
@@ -139,11 +139,11 @@ def train(
     check_initialiser(init)
     if not dry_run and must_start(placement, device):
         return run_on(placement, train, **given)
-    from prompttransfer.artifacts import save_prompt
-    from prompttransfer.backbones import load_backbone, outline_backbone
-    from prompttransfer.calls import commit_of, note_call, precision_name, remember
-    from prompttransfer.recipes import recipe_for
-    from prompttransfer.training import Job, Trained
+    from prompttransfer.adaptations.artifacts import save_prompt
+    from prompttransfer.backbones.loading import load_backbone, outline_backbone
+    from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
+    from prompttransfer.training.recipes import recipe_for
+    from prompttransfer.training.train import Job, Trained
 
     targets = load_targets(
         tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
@@ -223,7 +223,7 @@ def train(
 
 def names_of(tasks: Sequence[str], seeds: Sequence[int], output: Path | None) -> dict[tuple[str, int], str]:
     """(task, seed) -> name of the prompt; UserError where one cannot be a folder's name, or its folder is not free."""
-    from prompttransfer.artifacts import MARKER
+    from prompttransfer.adaptations.artifacts import MARKER
     from prompttransfer.files import check_free, safe_name
     from prompttransfer.outputs import COMMANDS
     from tasks.errors import UserError
@@ -256,10 +256,10 @@ def finished(
 
     Raises UserError for a prompt of other settings, unless it may be overwritten.
     """
-    from prompttransfer.artifacts import MARKER, load_prompt
+    from prompttransfer.adaptations.adaptation import digest_vectors
+    from prompttransfer.adaptations.artifacts import MARKER, load_prompt
     from prompttransfer.outputs import check_same
-    from prompttransfer.prompt import digest_vectors
-    from prompttransfer.training import origins_of, starting_vectors
+    from prompttransfer.training.train import origins_of, starting_vectors
 
     found: dict[str, Prompt] = {}
     if output is None or overwrite:
@@ -325,10 +325,11 @@ def run_jobs(
     from itertools import groupby
 
     from prompttransfer.cli.common import console
-    from prompttransfer.progress import TrainingProgress
-    from prompttransfer.reuse import Target, with_test_score
-    from prompttransfer.run_logs import open_logs
-    from prompttransfer.training import TrainingOptions, train_prompts
+    from prompttransfer.training.progress import TrainingProgress
+    from prompttransfer.training.run_logs import open_logs
+    from prompttransfer.training.train import TrainingOptions, train_prompts
+    from prompttransfer.transfers.tuning import with_test_score
+    from prompttransfer.transfers.zero_shot import Target
 
     names = [job.name for job in jobs]
 
@@ -404,11 +405,12 @@ def _say_memory(
     from collections import Counter
     from dataclasses import asdict
 
-    from prompttransfer.backbones import choose_device, choose_dtype
+    from prompttransfer.backbones.layouts import find_layout
+    from prompttransfer.backbones.loading import choose_dtype
     from prompttransfer.cli.common import print_json, say
-    from prompttransfer.layouts import find_layout
-    from prompttransfer.memory import expected_memory
-    from prompttransfer.training import RowEncoder, bank_data
+    from prompttransfer.distributed.processes import choose_device
+    from prompttransfer.training.memory import expected_memory
+    from prompttransfer.training.train import RowEncoder, bank_data
 
     asked = model.checkpoints
     place = find_layout(layout, model.family)
@@ -452,6 +454,6 @@ def _source_length(init: str) -> int | None:
     """The length of the prompt that a run starts from, so that it need not be said twice."""
     if not init.startswith("prompt:"):
         return None
-    from prompttransfer.artifacts import read_record
+    from prompttransfer.adaptations.artifacts import read_record
 
     return read_record(Path(init.removeprefix("prompt:"))).length

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,26 +39,15 @@ from prompttransfer.cli.values import Output, checked
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prompttransfer.backbones import Backbone
-    from prompttransfer.matrix import TransferMatrix
-    from prompttransfer.prompt import Prompt
-    from prompttransfer.reuse import Target, TunedPair, TunedTransfer
-    from prompttransfer.run_folder import MatrixRecord
-    from prompttransfer.speedups import Range
-    from prompttransfer.training import Trained, TrainingOptions
-    from tasks.task import Task
-
-MARKER = "transfer.json"
-FILES = (
-    MARKER,
-    "transfer.csv",
-    "transfer_relative.csv",
-    "transfer_calibrated.csv",
-    "tuned.csv",
-    "prompts",
-    "settings.json",
-)
-"""What the folder of a transfer holds of ours; all else in it is the user's and stays."""
+    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.backbones.base import Backbone
+    from prompttransfer.reports.run_folder import MatrixRecord
+    from prompttransfer.training.train import Trained, TrainingOptions
+    from prompttransfer.transfers.matrix import TransferMatrix
+    from prompttransfer.transfers.speedups import Range
+    from prompttransfer.transfers.tuning import TunedPair, TunedTransfer
+    from prompttransfer.transfers.zero_shot import Target
+from prompttransfer.transfers.files import FILES, MARKER, _record, write_transfer
 
 
 @checked
@@ -113,7 +100,7 @@ def transfer(
     From Python nothing is written without `output`.
     """
     given = dict(locals())
-    from prompttransfer.calibration import calibration_of
+    from prompttransfer.backbones.locating import locate
     from prompttransfer.cli.common import (
         load_targets,
         only_the_first_speaks,
@@ -124,11 +111,11 @@ def transfer(
         words_line,
     )
     from prompttransfer.cli.evaluate import backbone_of, load_prompts
+    from prompttransfer.distributed.launching import must_start, run_on
+    from prompttransfer.distributed.placement import Placement
+    from prompttransfer.evaluation.calibration import calibration_of
     from prompttransfer.files import atomic_folder, check_free, write_json
-    from prompttransfer.launching import must_start, run_on
     from prompttransfer.outputs import SETTINGS, keep_others, plain, settings_of
-    from prompttransfer.placement import Placement
-    from prompttransfer.places import locate
     from tasks.errors import UserError
 
     placement = Placement(devices, strategy, nodes)
@@ -148,8 +135,8 @@ def transfer(
         )
     if must_start(placement, device):
         return run_on(placement, transfer, **given)
-    from prompttransfer.calls import commit_of, note_call, precision_name, recipe_options, remember
-    from prompttransfer.reuse import zero_shot
+    from prompttransfer.reports.calls import commit_of, note_call, precision_name, recipe_options, remember
+    from prompttransfer.transfers.zero_shot import zero_shot
 
     chosen = list(dict.fromkeys(seeds or [0]))
     targets = load_targets(
@@ -276,7 +263,7 @@ def show_finished(record: dict[str, Any], output: Path, *, as_json: bool) -> Tra
     from dataclasses import replace
 
     from prompttransfer.cli.common import print_json, say
-    from prompttransfer.run_folder import read_transfer
+    from prompttransfer.reports.run_folder import read_transfer
 
     found = read_transfer(output / MARKER)
     matrix = matrix_of(found.raw)
@@ -296,7 +283,7 @@ def matrix_of(record: MatrixRecord) -> TransferMatrix:
     """The matrix that a record holds."""
     import torch
 
-    from prompttransfer.matrix import TransferMatrix
+    from prompttransfer.transfers.matrix import TransferMatrix
 
     values = [[float("nan") if value is None else value for value in row] for row in record.values]
     return TransferMatrix(
@@ -324,10 +311,10 @@ def _tune(
     quiet: bool,
 ) -> tuple[TunedTransfer, TrainingOptions]:
     from prompttransfer.cli.common import console, say
-    from prompttransfer.progress import TrainingProgress
-    from prompttransfer.recipes import recipe_for
-    from prompttransfer.reuse import tune
-    from prompttransfer.training import TrainingOptions
+    from prompttransfer.training.progress import TrainingProgress
+    from prompttransfer.training.recipes import recipe_for
+    from prompttransfer.training.train import TrainingOptions
+    from prompttransfer.transfers.tuning import tune
 
     recipe = recipe_for(model, **overrides)
     say(f"recipe: {recipe}", quiet=quiet)
@@ -348,68 +335,10 @@ def _tune(
     return result, options
 
 
-def _record(
-    model: Backbone,
-    matrix: TransferMatrix,
-    tasks: Sequence[Task],
-    targets: Sequence[Target],
-    pairs: Sequence[TunedPair],
-) -> dict[str, Any]:
-    from prompttransfer.artifacts import versions
-
-    return {
-        "backbone": model.name,
-        "revision": model.revision,
-        "types": {task.name: task.type for task in tasks},
-        "data": {t.task.name: {"source": t.splits.source, "revision": t.splits.revision} for t in targets},
-        "split": "test (the official validation split)",
-        "raw": matrix.as_dict(),
-        "relative": matrix.relative().as_dict() if matrix.has_own else None,
-        **({"calibrated": matrix.calibrated.as_dict()} if matrix.calibrated else {}),
-        "tuned": [pair.as_dict() for pair in pairs],
-        "versions": versions(),
-    }
-
-
-def write_transfer(
-    folder: Path,
-    matrix: TransferMatrix,
-    record: dict[str, Any],
-    pairs: Sequence[TunedPair],
-    trained: Sequence[Trained],
-) -> None:
-    """Write matrices, record, figures and tuned prompts into a folder."""
-    from prompttransfer.artifacts import save_prompt
-    from prompttransfer.files import write_json, write_text
-
-    write_text(folder / "transfer.csv", matrix.to_csv())
-    if matrix.random_draws:
-        write_text(folder / "transfer_random.csv", matrix.random_csv())
-    if matrix.has_own:
-        write_text(folder / "transfer_relative.csv", matrix.relative().to_csv())
-    if matrix.calibrated is not None:
-        write_text(folder / "transfer_calibrated.csv", matrix.calibrated.to_csv())
-    write_json(folder / MARKER, record)
-    if pairs:
-        write_text(folder / "tuned.csv", pairs_csv(pairs))
-    for run in trained:
-        save_prompt(run.prompt, folder / "prompts" / run.prompt.name)
-
-
-def pairs_csv(pairs: Sequence[TunedPair]) -> str:
-    """One line a pair of source and target."""
-    stream = io.StringIO()
-    rows = [pair.as_dict() for pair in pairs]
-    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
-
-
 def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> None:
     """The matrix in per cent, with the reference rows beneath and how far random prompts lie apart."""
     from prompttransfer.cli.common import say, table
-    from prompttransfer.matrix import RANDOM_PROMPT
+    from prompttransfer.transfers.matrix import RANDOM_PROMPT
 
     shared = "microworld-" if all(name.startswith("microworld-") for name in matrix.targets) else ""
     rows = []
@@ -495,8 +424,8 @@ def print_pairs(pairs: Sequence[TunedPair], kind: str = "TPT_task") -> None:
 
 def speed_up_lines(pairs: Sequence[TunedPair]) -> list[str]:
     """What the speed-ups of all pairs come down to; pairs that have none are counted, not left out in silence."""
-    from prompttransfer.reuse import DID_NOT_LEARN, NOTHING_TO_LEARN
-    from prompttransfer.speedups import median_range
+    from prompttransfer.transfers.speedups import median_range
+    from prompttransfer.transfers.tuning import DID_NOT_LEARN, NOTHING_TO_LEARN
 
     counted = [pair for pair in pairs if pair.outcome != NOTHING_TO_LEARN]
     learned = [pair.convergence for pair in counted if pair.convergence is not None]

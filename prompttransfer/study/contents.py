@@ -83,7 +83,9 @@ def read_score(folder: Path) -> dict[str, Any]:
     found = read_json_object(path, "score")
     if "references" not in found:
         return _plain(checked(ScoreContent, found, str(path)))
-    from prompttransfer.matrix import REFERENCE_ROWS  # torch, which most of a study's commands do without
+    from prompttransfer.transfers.matrix import (
+        REFERENCE_ROWS,  # torch, which most of a study's commands do without
+    )
 
     record = checked(ReferencesContent, found, str(path))
     if unknown := sorted({*record.references, *record.calibrated_references} - set(REFERENCE_ROWS)):

@@ -7,7 +7,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from prompttransfer.artifacts import load_prompt, save_prompt
+from prompttransfer.adaptations.artifacts import load_prompt, save_prompt
 from prompttransfer.cli import app, spread
 from prompttransfer.cli.tables import read_matrix
 from tasks.errors import UserError
@@ -27,8 +27,8 @@ def place(tmp_path_factory, backbone_folder):
     """Prompts of three tasks on a tiny RoBERTa, and the rows of a fourth."""
     import torch
 
-    from prompttransfer.backbones import load_backbone
-    from prompttransfer.prompt import Prompt
+    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.backbones.loading import load_backbone
 
     root = tmp_path_factory.mktemp("explaining")
     backbone = load_backbone(str(backbone_folder("roberta")), precision="fp32", device="cpu")
@@ -149,10 +149,10 @@ def test_recommend_ranks_writes_indicators_and_gives_a_command_that_runs(place, 
 
 
 def test_recommend_draws_the_same_rows_from_the_command_and_from_python(place):
-    from prompttransfer.advice import recommend
-    from prompttransfer.artifacts import find_prompts
-    from prompttransfer.backbones import load_backbone
+    from prompttransfer.adaptations.artifacts import find_prompts
+    from prompttransfer.backbones.loading import load_backbone
     from prompttransfer.cli.common import load_targets, resolve_tasks
+    from prompttransfer.transfers.recommendation import recommend
 
     record = json.loads(
         run("recommend", "--task", place / "new.yaml", "--prompts", place / "prompts", "--rows", 5, "--probe-steps", 0,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from prompttransfer.artifacts import load_prompt
+from prompttransfer.adaptations.artifacts import load_prompt
 from prompttransfer.cli import main
 from tasks.errors import UserError
 

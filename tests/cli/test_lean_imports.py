@@ -46,5 +46,5 @@ def test_transformers_lists_its_models_once_and_as_it_would():
 
 
 def test_whoever_imports_the_package_gets_all_of_torchmetrics():
-    code = "import sys, prompttransfer.training; print('scipy.signal' in sys.modules, 'matplotlib' in sys.modules)"
+    code = "import sys, prompttransfer.training.train; print('scipy.signal' in sys.modules, 'matplotlib' in sys.modules)"
     assert python("-c", code).stdout.split() == ["True", "True"]

@@ -10,13 +10,13 @@ import typer
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from prompttransfer.adaptations.adaptation import CurvePoint, Prompt
 from prompttransfer.cli.common import shortened
 from prompttransfer.cli.compare import compare, nearest_pairs
 from prompttransfer.cli.correlate import correlate
 from prompttransfer.cli.plot import meaning_of, plot_app, projector_scores
 from prompttransfer.cli.tables import read_matrix, task_types
-from prompttransfer.prompt import CurvePoint, Prompt
-from prompttransfer.report_pictures import curve_table
+from prompttransfer.reports.pictures import curve_table
 from tasks.errors import UserError
 
 TASKS = ["sst2", "imdb", "mnli", "snli", "qqp"]
@@ -33,7 +33,7 @@ def run(*arguments):
 
 
 def saved(folder, task, length=4, width=6, seed=0, **fields):
-    from prompttransfer.artifacts import save_prompt
+    from prompttransfer.adaptations.artifacts import save_prompt
 
     vectors = torch.randn(length, width, generator=torch.Generator().manual_seed(seed))
     return save_prompt(Prompt(vectors=vectors, task=task, backbone="tiny", **fields), folder / task)

@@ -6,7 +6,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from prompttransfer.artifacts import load_prompt, save_prompt
+from prompttransfer.adaptations.artifacts import load_prompt, save_prompt
 from prompttransfer.cli import app, spread
 from tasks.errors import UserError
 from tasks.records import task_of_record

@@ -7,9 +7,9 @@ import shlex
 
 import pytest
 
-from prompttransfer.calls import Call, note_call, read_calls, remember
 from prompttransfer.cli import main
-from prompttransfer.reporting import collect, write_report
+from prompttransfer.reports.calls import Call, note_call, read_calls, remember
+from prompttransfer.reports.page import collect, write_report
 
 WORDS = {"negative": ("dull", "cold", "rude", "grim"), "positive": ("fresh", "warm", "kind", "bright")}
 SMALL = ("--batch", "4", "--precision", "fp32")

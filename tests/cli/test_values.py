@@ -8,8 +8,8 @@ import pytest
 
 import prompttransfer
 from prompttransfer.cli import main
-from prompttransfer.processes import choose_device
-from prompttransfer.recipes import Recipe
+from prompttransfer.distributed.processes import choose_device
+from prompttransfer.training.recipes import Recipe
 from tasks.errors import UserError, out_of_memory
 
 TRAIN = ("train", "--task", "microworld-imdb", "--output", "o")

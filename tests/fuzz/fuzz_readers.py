@@ -29,16 +29,15 @@ from projectors.artifacts import load_projector, save_projector
 from projectors.fitting import Curve, FitSettings, keep
 from projectors.fitting import resume as resume_fit
 from projectors.projector import Projector, Side
-from prompttransfer.artifacts import load_prompt, save_prompt
-from prompttransfer.calls import Call, note_call, read_calls
+from prompttransfer.adaptations.adaptation import CurvePoint, Prompt
+from prompttransfer.adaptations.artifacts import load_prompt, save_prompt
+from prompttransfer.adaptations.exchange import read_foreign
 from prompttransfer.cli.exchange import local_config
 from prompttransfer.cli.tables import parse_types, read_long_table, read_prompts
-from prompttransfer.foreign import read_foreign
-from prompttransfer.neuron_states import Captured, load_states, save_states
-from prompttransfer.prompt import CurvePoint, Prompt
-from prompttransfer.report_commands import commands
-from prompttransfer.report_pictures import curve_table
-from prompttransfer.reporting import (
+from prompttransfer.neurons.states import Captured, load_states, save_states
+from prompttransfer.reports.calls import Call, note_call, read_calls
+from prompttransfer.reports.commands import commands
+from prompttransfer.reports.page import (
     cross_model,
     facts,
     make_views,
@@ -48,16 +47,17 @@ from prompttransfer.reporting import (
     types_of,
     without_prefix,
 )
-from prompttransfer.run_folder import RunFolder, read_square, read_transfer
+from prompttransfer.reports.pictures import curve_table
+from prompttransfer.reports.run_folder import RunFolder, read_square, read_transfer
 from prompttransfer.study.cell import Cell, Graph, Unit
-from prompttransfer.study.explain import explain_cell
-from prompttransfer.study.records import FORMAT, FailureRecord, make_record
-from prompttransfer.study.results import long_table, open_results
-from prompttransfer.study.spec import read_study
-from prompttransfer.study.status import read_status
-from prompttransfer.study.store import LocalStore, read_graph, write_failure, write_graph
-from prompttransfer.study.tracking import points_of
-from prompttransfer.training_state import PromptState, read_state, write_state
+from prompttransfer.study.engine.records import FORMAT, FailureRecord, make_record
+from prompttransfer.study.engine.store import LocalStore, read_graph, write_failure, write_graph
+from prompttransfer.study.plan.reading import read_study
+from prompttransfer.study.results.explain import explain_cell
+from prompttransfer.study.results.long_table import long_table, open_results
+from prompttransfer.study.results.status import read_status
+from prompttransfer.study.results.tracking import points_of
+from prompttransfer.training.state import PromptState, read_state, write_state
 from tasks.custom import read_task_file
 from tasks.folder import read_folder
 from tasks.task import Task

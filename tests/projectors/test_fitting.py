@@ -23,7 +23,7 @@ from projectors.fitting import (
     step_generator,
     task_objective,
 )
-from prompttransfer.random_prompts import random_like
+from prompttransfer.adaptations.random_prompts import random_like
 from tasks.errors import UserError
 
 SHAPE = Shape(3, 4, 2, 5)

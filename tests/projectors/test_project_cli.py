@@ -15,7 +15,7 @@ from projectors.experiment import run_experiment
 from projectors.fitting import FitSettings
 from projectors.gathering import Options
 from projectors.methods import Plan
-from prompttransfer.artifacts import load_prompt, save_prompt
+from prompttransfer.adaptations.artifacts import load_prompt, save_prompt
 from prompttransfer.cli.project import project_app
 from tasks.errors import UserError
 
@@ -30,7 +30,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         backbone = tiny_backbone(width, seed, name)
         backbone.model.save_pretrained(root / name)
         backbone.tokenizer.save_pretrained(root / name)
-    from prompttransfer.backbones import load_backbone
+    from prompttransfer.backbones.loading import load_backbone
 
     for name in ("small", "wide"):
         backbone = load_backbone(str(root / name), precision="fp32")
@@ -164,8 +164,8 @@ def test_a_killed_fit_goes_on_with_the_same_command(place: Path, tmp_path: Path,
 
 
 def test_prompts_are_trained_where_none_are_given(place: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    from prompttransfer.backbones import load_backbone
-    from prompttransfer.recipes import Recipe
+    from prompttransfer.backbones.loading import load_backbone
+    from prompttransfer.training.recipes import Recipe
 
     quick = Recipe("adamw", 0.03, "test", steps=2, batch=4, length=4, evaluate_every=2)
     monkeypatch.setattr("projectors.gathering.recipe_for", lambda backbone, length=None: quick)

@@ -17,7 +17,7 @@ from projectors.fitting import FitSettings, Pair
 from projectors.lessons import words_between
 from projectors.methods import METHODS, Material, Plan
 from projectors.projector import Projector, common_side, project, side_of_backbone
-from prompttransfer.artifacts import load_prompt, save_prompt
+from prompttransfer.adaptations.artifacts import load_prompt, save_prompt
 from tasks.errors import UserError
 
 SOURCE, TARGET = tiny_backbone(16, 0, "small"), tiny_backbone(24, 1, "wide")

@@ -23,8 +23,8 @@ from projectors.report import (
     measure,
     summarise,
 )
-from prompttransfer.evaluation import encode_task
-from prompttransfer.layouts import find_layout
+from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.evaluation.encoding import encode_task
 from tasks.errors import UserError
 
 SOURCE, TARGET = tiny_backbone(16, 0, "small"), tiny_backbone(24, 1, "wide")

@@ -8,8 +8,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM
 
+from prompttransfer.adaptations.adaptation import Prompt
 from prompttransfer.backbones.masked_lm import MaskedLM
-from prompttransfer.prompt import Prompt
 from tasks.task import Example, Task
 
 WORDS = [

@@ -11,7 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from prompttransfer.placement import Placement
+from prompttransfer.distributed.placement import Placement
 from tasks.errors import MachineError, UserError
 
 CASES = (
@@ -47,7 +47,7 @@ def jobs_for(kind, again):
     """Two prompts of a label task, and once on a T5 one that learns to write."""
     from toys import label_task, question_task, splits
 
-    from prompttransfer.training import Job
+    from prompttransfer.training.train import Job
     from tasks.loading import Splits
     from tasks.task import Example
 
@@ -67,8 +67,8 @@ def measured(kind, place, placement, *, again=False, longer=False, **options):
     import torch
     from toys import recipe
 
-    from prompttransfer.backbones import load_backbone
-    from prompttransfer.training import TrainingOptions, train_prompts
+    from prompttransfer.backbones.loading import load_backbone
+    from prompttransfer.training.train import TrainingOptions, train_prompts
 
     backbone = load_backbone(str(place), precision="fp32", device="cpu", placement=placement)
     backbone.checkpoints = again

@@ -6,9 +6,9 @@ import pytest
 import torch
 from toys import label_task
 
-from prompttransfer.answers import Answers, choose_answers
-from prompttransfer.backbones.base import _candidates
+from prompttransfer.backbones.label_words import Answers, choose_answers
 from prompttransfer.backbones.masked_lm import combine_pieces
+from prompttransfer.backbones.rows import _candidates
 from tasks.errors import UserError
 
 VOCABULARY = {"great": 10, "terrible": 11, "good": 12, "bad": 13, "so": 14, "-": 15, "awful": 16, "fine": 17}

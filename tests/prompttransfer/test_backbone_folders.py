@@ -13,10 +13,10 @@ from tokenizers.models import BPE, Unigram, WordLevel, WordPiece
 from toys import label_task, noise, question_task
 from transformers import AutoModelForMaskedLM, PreTrainedTokenizerFast
 
-from prompttransfer.backbones import load_backbone, read_otherwise
+from prompttransfer.backbones.layouts import LAYOUTS
+from prompttransfer.backbones.loading import load_backbone, read_otherwise
+from prompttransfer.backbones.locating import EMBEDDED_FOLDER
 from prompttransfer.backbones.tokens import first_ids
-from prompttransfer.layouts import LAYOUTS
-from prompttransfer.places import EMBEDDED_FOLDER
 from tasks.errors import UserError
 from tasks.task import Example
 

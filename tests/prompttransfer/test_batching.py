@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from prompttransfer.batching import RECORDED_CALL_TOKENS, call_tokens, cut, halve
+from prompttransfer.backbones.kernels.token_batching import RECORDED_CALL_TOKENS, call_tokens, cut, halve
 
 
 def parts(sizes, **limits):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from toys import label_task, noise, pair_task, prompt_on, question_task, sentences, splits
 
-from prompttransfer.calibration import (
+from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.evaluation.calibration import (
     CONTENT_FREE,
     TRAIN_MEAN,
     Calibration,
@@ -18,10 +19,10 @@ from prompttransfer.calibration import (
     evaluate_both,
     label_bias,
 )
-from prompttransfer.evaluation import encode_task, evaluate_bank
-from prompttransfer.layouts import find_layout
-from prompttransfer.matrix import MAJORITY, NO_PROMPT, NO_PROMPT_CALIBRATED
-from prompttransfer.reuse import Target, zero_shot
+from prompttransfer.evaluation.encoding import encode_task
+from prompttransfer.evaluation.evaluate import evaluate_bank
+from prompttransfer.transfers.matrix import MAJORITY, NO_PROMPT, NO_PROMPT_CALIBRATED
+from prompttransfer.transfers.zero_shot import Target, zero_shot
 from tasks.errors import UserError
 from tasks.loading import Splits
 from tasks.task import Example

@@ -6,8 +6,9 @@ import pytest
 import torch
 from toys import label_task, noise, pair_task, question_task, sentences
 
-from prompttransfer.evaluation import batches, encode_task, evaluate_bank, predict
-from prompttransfer.layouts import LAYOUTS
+from prompttransfer.backbones.layouts import LAYOUTS
+from prompttransfer.evaluation.encoding import encode_task
+from prompttransfer.evaluation.evaluate import batches, evaluate_bank, predict
 from tasks.task import Example
 
 FIRST = LAYOUTS["prompt-first"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from toys import noise
 
-from prompttransfer.artifacts import load_prompt
+from prompttransfer.adaptations.artifacts import load_prompt
 from prompttransfer.cli import main
 from prompttransfer.cli.exchange import choose_family, local_config
 from tasks.errors import UserError
@@ -73,7 +73,7 @@ def test_layout_family_and_name_are_taken_as_given(file, tmp_path, capsys):
 def test_an_imported_prompt_runs_on_its_backbone(file, tmp_path, capsys, tiny):
     from toys import label_task, splits
 
-    from prompttransfer.reuse import Target, zero_shot
+    from prompttransfer.transfers.zero_shot import Target, zero_shot
 
     backbone = tiny("roberta")
     code, out, _ = run(capsys, "import", file, "-b", backbone.name, "-t", "sst2", "-o", tmp_path / "p")

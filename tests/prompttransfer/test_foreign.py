@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from toys import noise, prompt_on
 
-from prompttransfer.artifacts import save_prompt
-from prompttransfer.foreign import export_prompts, read_foreign
-from prompttransfer.prompt import Prompt
+from prompttransfer.adaptations.adaptation import Prompt
+from prompttransfer.adaptations.artifacts import save_prompt
+from prompttransfer.adaptations.exchange import export_prompts, read_foreign
 from tasks.errors import UserError
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference" / "foreign_prompts"

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from prompttransfer.backbones.linear import FrozenLinear, has_bf16_products, rectified
-from prompttransfer.heap import CACHES, LARGE, drop_compiled
+from prompttransfer.backbones.kernels.host_memory import CACHES, LARGE, drop_compiled
+from prompttransfer.backbones.kernels.linear import FrozenLinear, has_bf16_products, rectified
 
 UNITS = has_bf16_products()
 DTYPES = [torch.float32, torch.bfloat16]
@@ -108,8 +108,8 @@ def test_loading_a_backbone_on_a_cpu_makes_the_process_keep_memory_that_it_has_u
     code = """if True:
         import resource, sys
         import torch
-        from prompttransfer.backbones import load_backbone
-        from prompttransfer.heap import keep_heap
+        from prompttransfer.backbones.loading import load_backbone
+        from prompttransfer.backbones.kernels.host_memory import keep_heap
 
         def pages():
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -147,7 +147,7 @@ def test_batches_of_many_lengths_do_not_fill_the_memory_of_a_large_model():
     code = """if True:
         import resource
         import torch
-        from prompttransfer.heap import LARGE, drop_compiled, keep_heap
+        from prompttransfer.backbones.kernels.host_memory import LARGE, drop_compiled, keep_heap
 
         def products(lengths):
             for rows in lengths:

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from prompttransfer.backbones import load_backbone
-from prompttransfer.backbones.graphs import MULTIPLE, padded
-from prompttransfer.device_copies import Reading, send
-from prompttransfer.layouts import find_layout
-from prompttransfer.prompt_bank import PromptBank
-from prompttransfer.recipes import recipe_for
-from prompttransfer.training import Job, TrainingOptions, train_prompts
+from prompttransfer.backbones.kernels.async_copies import Reading, send
+from prompttransfer.backbones.kernels.cuda_graphs import MULTIPLE, padded
+from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.backbones.loading import load_backbone
+from prompttransfer.training.loop import PromptBank
+from prompttransfer.training.recipes import recipe_for
+from prompttransfer.training.train import Job, TrainingOptions, train_prompts
 from tasks.catalog import find_task
 from tasks.loading import load_splits
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from toys import label_task, noise, prompt_on, splits
 
-from prompttransfer.evaluation import encode_task, evaluate_bank
-from prompttransfer.indicators import INDICATORS, Group, indicator_table, of_vectors
-from prompttransfer.layouts import find_layout
-from prompttransfer.prompt import bank
-from prompttransfer.reuse import Target
+from prompttransfer.adaptations.adaptation import bank
+from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.evaluation.encoding import encode_task
+from prompttransfer.evaluation.evaluate import evaluate_bank
+from prompttransfer.transfers.indicators import INDICATORS, Group, indicator_table, of_vectors
+from prompttransfer.transfers.zero_shot import Target
 from tasks.errors import UserError
 
 TYPES = {"one": "sentiment", "two": "sentiment", "three": "nli"}

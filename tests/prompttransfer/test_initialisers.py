@@ -4,8 +4,8 @@ import pytest
 import torch
 from toys import label_task, noise, prompt_on, question_task
 
-from prompttransfer.artifacts import save_prompt
-from prompttransfer.initialisers import INITIALISERS, initial_vectors
+from prompttransfer.adaptations.artifacts import save_prompt
+from prompttransfer.adaptations.initialisers import INITIALISERS, initial_vectors
 from tasks.errors import UserError
 
 TASK = label_task()

@@ -5,7 +5,7 @@ import torch
 from toys import label_task, noise, pair_task
 from transformers import AutoModelForMaskedLM
 
-from prompttransfer.layouts import LAYOUTS, find_layout
+from prompttransfer.backbones.layouts import LAYOUTS, find_layout
 from tasks.errors import UserError
 from tasks.task import Example
 
@@ -248,7 +248,7 @@ def test_a_backbone_is_put_into_eval_mode_and_stays_there(backbone_folder, tiny)
 
 
 def test_the_digest_sees_one_changed_weight(backbone_folder):
-    from prompttransfer.backbones import load_backbone
+    from prompttransfer.backbones.loading import load_backbone
 
     backbone = load_backbone(str(backbone_folder("roberta")), precision="fp32", device="cpu")
     before = backbone.digest()

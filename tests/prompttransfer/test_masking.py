@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from toys import label_task, prompt_on, sentences
 
-from prompttransfer.evaluation import encode_task, evaluate_bank
-from prompttransfer.layouts import find_layout
-from prompttransfer.masking import Masked, masking_curve, mean_scores, score_without
-from prompttransfer.neurons import read_activations
+from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.evaluation.encoding import encode_task
+from prompttransfer.evaluation.evaluate import evaluate_bank
+from prompttransfer.neurons.capture import read_activations
+from prompttransfer.neurons.masking import Masked, masking_curve, mean_scores, score_without
 from tasks.errors import UserError
 
 
@@ -36,7 +37,7 @@ def tried(monkeypatch):
         found.append(neurons)
         return 0.5
 
-    monkeypatch.setattr("prompttransfer.masking.score_without", remember)
+    monkeypatch.setattr("prompttransfer.neurons.masking.score_without", remember)
     return found
 
 

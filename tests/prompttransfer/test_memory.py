@@ -4,10 +4,10 @@ import pytest
 import torch
 from toys import label_task, noise, recipe, sentences, splits
 
-from prompttransfer.backbones import outline_backbone
-from prompttransfer.layouts import LAYOUTS
-from prompttransfer.memory import expected_memory, kept_bytes
-from prompttransfer.training import Job, RowEncoder, bank_data, train_prompts
+from prompttransfer.backbones.layouts import LAYOUTS
+from prompttransfer.backbones.loading import outline_backbone
+from prompttransfer.training.memory import expected_memory, kept_bytes
+from prompttransfer.training.train import Job, RowEncoder, bank_data, train_prompts
 
 FIRST = LAYOUTS["prompt-first"]
 CPU = torch.device("cpu")
@@ -96,7 +96,7 @@ def test_gradients_are_those_of_the_modules_themselves(tiny, kind):
 
 
 def test_a_model_that_was_given_other_weights_runs_on_those(backbone_folder):
-    from prompttransfer.backbones import load_backbone
+    from prompttransfer.backbones.loading import load_backbone
 
     backbone = load_backbone(str(backbone_folder("roberta")), precision="fp32", device="cpu")
     batch = backbone.batch(rows(backbone), layout=FIRST)

@@ -7,10 +7,10 @@ from safetensors.numpy import save_file
 from toys import label_task, noise, prompt_on, question_task, sentences
 
 from analysis.neurons import overlap, pack
-from prompttransfer.evaluation import encode_task, evaluate_bank
-from prompttransfer.layouts import LAYOUTS, find_layout
-from prompttransfer.neuron_states import Captured, load_all, load_states, save_states
-from prompttransfer.neurons import (
+from prompttransfer.backbones.layouts import LAYOUTS, find_layout
+from prompttransfer.evaluation.encoding import encode_task
+from prompttransfer.evaluation.evaluate import evaluate_bank
+from prompttransfer.neurons.capture import (
     activations,
     capture,
     find_site,
@@ -20,6 +20,7 @@ from prompttransfer.neurons import (
     reading,
     switched_off,
 )
+from prompttransfer.neurons.states import Captured, load_all, load_states, save_states
 from tasks.errors import UserError
 
 KINDS = ("roberta", "bert", "t5", "t5-v1.1")

@@ -7,9 +7,9 @@ import torch
 from toys import label_task, noise, prompt_on
 from transformers import AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
-from prompttransfer.artifacts import save_prompt
-from prompttransfer.foreign import export_prompts, read_foreign
-from prompttransfer.layouts import LAYOUTS
+from prompttransfer.adaptations.artifacts import save_prompt
+from prompttransfer.adaptations.exchange import export_prompts, read_foreign
+from prompttransfer.backbones.layouts import LAYOUTS
 from tasks.task import Example
 
 peft = pytest.importorskip("peft")

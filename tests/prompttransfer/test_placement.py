@@ -11,16 +11,16 @@ import pytest
 import torch
 from conftest import KINDS
 
-from prompttransfer.artifacts import load_prompt
-from prompttransfer.backbones import load_backbone
+from prompttransfer.adaptations.artifacts import load_prompt
+from prompttransfer.backbones.loading import load_backbone
 from prompttransfer.cli.train import train
-from prompttransfer.launching import must_start, run_on
-from prompttransfer.placement import Placement
-from prompttransfer.processes import Processes, check_devices
-from prompttransfer.sharding import check_shardable
-from prompttransfer.study.engine import run_study
-from prompttransfer.study.plan import plan_study
-from prompttransfer.study.store import LocalStore
+from prompttransfer.distributed.fsdp import check_shardable
+from prompttransfer.distributed.launching import must_start, run_on
+from prompttransfer.distributed.placement import Placement
+from prompttransfer.distributed.processes import Processes, check_devices
+from prompttransfer.study.engine.engine import run_study
+from prompttransfer.study.engine.store import LocalStore
+from prompttransfer.study.plan.plan import plan_study
 from tasks.errors import UserError
 
 STUDY = """

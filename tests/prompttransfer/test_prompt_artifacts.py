@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from toys import noise, prompt_on
 
-from prompttransfer.artifacts import card, find_prompts, load_prompt, save_prompt
-from prompttransfer.prompt import CurvePoint, Prompt, bank, check_runs_on
+from prompttransfer.adaptations.adaptation import CurvePoint, Prompt, bank, check_runs_on
+from prompttransfer.adaptations.artifacts import card, find_prompts, load_prompt, save_prompt
 from tasks.errors import UserError
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from prompttransfer.random_prompts import random_draws, random_like
+from prompttransfer.adaptations.random_prompts import random_draws, random_like
 
 
 def drawn(prompts, draws, seed=0):

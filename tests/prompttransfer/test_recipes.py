@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from prompttransfer.recipes import Recipe, make_optimizer, recipe_for
+from prompttransfer.training.recipes import Recipe, make_optimizer, recipe_for
 from tasks.errors import UserError
 
 

@@ -7,7 +7,11 @@ import pytest
 import torch
 from toys import label_task, noise, pair_task, prompt_on, sentences, splits
 
-from prompttransfer.advice import (
+from prompttransfer.adaptations.adaptation import bank
+from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.evaluation.encoding import encode_task
+from prompttransfer.evaluation.evaluate import evaluate_bank
+from prompttransfer.transfers.recommendation import (
     ADVICE,
     Candidate,
     Evidence,
@@ -17,10 +21,7 @@ from prompttransfer.advice import (
     leave_one_out,
     recommend,
 )
-from prompttransfer.evaluation import encode_task, evaluate_bank
-from prompttransfer.layouts import find_layout
-from prompttransfer.prompt import bank
-from prompttransfer.reuse import Target
+from prompttransfer.transfers.zero_shot import Target
 from tasks.errors import UserError
 from tasks.loading import sample
 from tasks.task import Example
@@ -122,10 +123,10 @@ def test_the_probe_brings_similarity_and_overlap_with_their_cost(tiny):
 def test_a_probe_of_no_use_is_said_and_left_out(tiny, monkeypatch):
     backbone = tiny("roberta")
     probe = prompt_on(backbone, scores={"validation": {"accuracy": 0.5, "step": 0}})
-    from prompttransfer.prompt import CurvePoint
+    from prompttransfer.adaptations.adaptation import CurvePoint
 
     probe = replace(probe, curve=(CurvePoint(0, None, 0.5), CurvePoint(4, 1.0, 0.4)))
-    monkeypatch.setattr("prompttransfer.advice._train_probes", lambda *given: [probe])
+    monkeypatch.setattr("prompttransfer.transfers.recommendation._train_probes", lambda *given: [probe])
     found = recommend(backbone, sources(backbone), [target()], TYPES, rows=8)[0]
     assert "learned nothing in 4 steps" in found.notes[-1]
     assert {e.indicator for e in found.evidence} == {"few-shot", "few-shot-loss", "same-type"}

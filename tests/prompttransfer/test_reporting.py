@@ -9,12 +9,12 @@ import torch
 from toys import noise
 
 from analysis.neurons import pack
-from prompttransfer.artifacts import save_prompt
-from prompttransfer.matrix import TransferMatrix
-from prompttransfer.neuron_states import Captured, save_states
-from prompttransfer.prompt import CurvePoint, Prompt
-from prompttransfer.reporting import collect, write_report
-from prompttransfer.run_folder import find_run, read_transfer
+from prompttransfer.adaptations.adaptation import CurvePoint, Prompt
+from prompttransfer.adaptations.artifacts import save_prompt
+from prompttransfer.neurons.states import Captured, save_states
+from prompttransfer.reports.page import collect, write_report
+from prompttransfer.reports.run_folder import find_run, read_transfer
+from prompttransfer.transfers.matrix import TransferMatrix
 from tasks.errors import UserError
 
 TASKS = ("sst2", "imdb", "mnli")

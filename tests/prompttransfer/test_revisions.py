@@ -10,14 +10,14 @@ import pytest
 import torch
 from toys import label_task, noise, prompt_on, splits
 
-from prompttransfer.artifacts import load_prompt, peft_config, save_prompt
-from prompttransfer.backbones import load_backbone
+from prompttransfer.adaptations.adaptation import check_runs_on
+from prompttransfer.adaptations.artifacts import load_prompt, peft_config, save_prompt
+from prompttransfer.backbones.layouts import LAYOUTS
+from prompttransfer.backbones.loading import load_backbone
+from prompttransfer.backbones.locating import locate
+from prompttransfer.backbones.revisions import differing, weights_alone
 from prompttransfer.cli.evaluate import backbone_of
-from prompttransfer.layouts import LAYOUTS
-from prompttransfer.places import locate
-from prompttransfer.prompt import check_runs_on
-from prompttransfer.reuse import Target, zero_shot
-from prompttransfer.revisions import differing, weights_alone
+from prompttransfer.transfers.zero_shot import Target, zero_shot
 from tasks.errors import MachineError, UserError
 from tasks.task import Example
 

@@ -104,8 +104,8 @@ def test_a_training_that_was_stopped_ends_with_one_line_and_the_same_command_goe
     command = f"""
 import sys
 from prompttransfer.cli import main
-from prompttransfer.training_state import write_state
-import prompttransfer.prompt_bank as bank
+from prompttransfer.training.state import write_state
+import prompttransfer.training.loop as bank
 def told(*arguments):
     write_state(*arguments)
     if arguments[-1] == 2:

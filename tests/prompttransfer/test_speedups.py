@@ -6,7 +6,7 @@ from statistics import median
 
 import pytest
 
-from prompttransfer.speedups import Range, median_interval, median_range, sign_test, speed_up
+from prompttransfer.transfers.speedups import Range, median_interval, median_range, sign_test, speed_up
 
 
 def test_a_ratio_of_two_intervals_by_hand():

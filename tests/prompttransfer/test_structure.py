@@ -10,23 +10,26 @@ from pathlib import Path
 import pytest
 
 HOME = Path(__file__).resolve().parents[2]
-ORDER = ("tasks", "prompttransfer", "projectors", "analysis")
-"""Each package may import itself and those before it."""
-LOOKERS = (
-    "cli",
-    "study",
-    "indicators",
-    "advice",
-    "reporting",
-    "report_commands",
-    "report_pictures",
-    "run_folder",
-    "masking",
+PACKAGES = ("tasks", "prompttransfer", "projectors", "analysis")
+ROOMS = (
+    "tasks",
+    "files",
+    "distributed",
+    "backbones",
+    "adaptations",
+    "evaluation",
+    "training",
+    "analysis",
     "neurons",
-    "neuron_states",
-    "__main__",
+    "transfers",
+    "projectors",
+    "reports",
+    "study",
+    "cli",
 )
-"""Parts of prompttransfer that may look at everything; nothing in the rest of it imports them."""
+"""Rooms of the house from the ground up: each imports itself and those before it."""
+FILES = ("files", "sealed", "tensor_files", "signals", "outputs")
+"""Modules directly in prompttransfer, together the room `files`: reading, writing and stopping."""
 
 
 def modules(package):
@@ -46,40 +49,82 @@ def imported(path):
     return found
 
 
-def part_of(path):
-    """`cli` for prompttransfer/cli/train.py, `training` for prompttransfer/training.py."""
-    return path.relative_to(HOME / "prompttransfer").parts[0].removesuffix(".py")
+def room(module):
+    """`cli` for prompttransfer.cli.train, `files` for prompttransfer.sealed, `tasks` for tasks.hub."""
+    parts = module.split(".")
+    if parts[0] != "prompttransfer":
+        return parts[0]
+    part = parts[1] if len(parts) > 1 else "__init__"
+    return "files" if part in FILES else part
 
 
-@pytest.mark.parametrize("package", ORDER)
-def test_imports_go_one_way(package):
-    later = ORDER[ORDER.index(package) + 1 :]
-    wrong = [
-        f"{path.relative_to(HOME)}: {name}"
+def module_of(path):
+    """prompttransfer.cli.train for prompttransfer/cli/train.py."""
+    return ".".join(path.relative_to(HOME).with_suffix("").parts).removesuffix(".__init__")
+
+
+def resolved(name):
+    """The module that a full name is, or lies in."""
+    while name and not (place(name).with_suffix(".py").exists() or place(name).is_dir()):
+        name = name.rpartition(".")[0]
+    return name
+
+
+def place(module):
+    return HOME / module.replace(".", "/")
+
+
+@cache
+def arrows():
+    """(importing module, imported module) for all of the house."""
+    return [
+        (module_of(path), resolved(name))
+        for package in PACKAGES
         for path in modules(package)
         for name in imported(path)
-        if name.split(".")[0] in later and not (package == "prompttransfer" and part_of(path) in LOOKERS)
+        if name.split(".")[0] in PACKAGES
+    ]
+
+
+def test_every_module_is_in_a_room():
+    every = {module_of(path) for package in PACKAGES for path in modules(package)}
+    assert {room(module) for module in every} == {*ROOMS, "__init__", "__main__"}
+
+
+def test_imports_go_one_way():
+    floor = {name: index for index, name in enumerate(ROOMS)} | {"__main__": len(ROOMS)}
+    wrong = [
+        f"{here} imports {there}"
+        for here, there in arrows()
+        if room(here) != "__init__" and floor[room(there)] > floor[room(here)]
     ]
     assert wrong == []
 
 
-def test_the_core_does_not_import_what_looks_at_everything():
-    wrong = [
-        f"{path.relative_to(HOME)}: {name}"
-        for package in ORDER[:3]
-        for path in modules(package)
-        if package != "prompttransfer" or part_of(path) not in LOOKERS
-        for name in imported(path)
-        if name.startswith("prompttransfer.") and name.split(".")[1] in LOOKERS
+def test_no_two_modules_import_each_other():
+    found = set(arrows())
+    assert [pair for pair in sorted(found) if pair[0] < pair[1] and pair[::-1] in found] == []
+
+
+def test_every_room_says_what_lives_there():
+    rooms = [folder for package in PACKAGES for folder in (HOME / package).rglob("*") if holds_code(folder)]
+    silent = [
+        str(f.relative_to(HOME))
+        for f in rooms
+        if not ast.get_docstring(ast.parse((f / "__init__.py").read_text()))
     ]
-    assert wrong == []
+    assert rooms and silent == []
+
+
+def holds_code(folder):
+    return folder.is_dir() and any(folder.glob("*.py"))
 
 
 def test_nothing_imports_scripts_or_tests():
     outside = ("scripts", "tests", "conftest", *(path.stem for path in (HOME / "scripts").glob("*.py")))
     wrong = [
         f"{path.relative_to(HOME)}: {name}"
-        for package in ORDER
+        for package in PACKAGES
         for path in modules(package)
         for name in imported(path)
         if name.split(".")[0] in outside
@@ -90,7 +135,7 @@ def test_nothing_imports_scripts_or_tests():
 def test_every_module_says_what_it_is():
     silent = [
         str(path.relative_to(HOME))
-        for package in ORDER
+        for package in PACKAGES
         for path in modules(package)
         if path.stat().st_size and not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     ]
@@ -100,7 +145,7 @@ def test_every_module_says_what_it_is():
 def test_no_pickle_is_written():
     writers = ("torch.save", "pickle.dump", "pickle.dumps", "joblib.dump")
     found = []
-    for path in (path for package in ORDER for path in modules(package)):
+    for path in (path for package in PACKAGES for path in modules(package)):
         calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         found += [f"{path.name}: {ast.unparse(call)}" for call in calls if ast.unparse(call) in writers]
     assert found == []

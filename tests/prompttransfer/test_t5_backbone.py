@@ -5,7 +5,7 @@ import torch
 from toys import label_task, noise, pair_task, question_task
 from transformers import AutoModelForSeq2SeqLM
 
-from prompttransfer.layouts import LAYOUTS
+from prompttransfer.backbones.layouts import LAYOUTS
 from tasks.task import Example
 
 FIRST = LAYOUTS["prompt-first"]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from prompttransfer.foreign import read_foreign
+from prompttransfer.adaptations.exchange import read_foreign
 from prompttransfer.tensor_files import read_numpy, read_tensors, read_torch
 from tasks.errors import MissingError, UnreadableError, UserError
 

@@ -9,20 +9,15 @@ import pytest
 import torch
 from toys import label_task, noise, pair_task, question_task, recipe, sentences, splits
 
-from prompttransfer.artifacts import load_prompt, save_prompt
-from prompttransfer.backbones.base import of_rows
-from prompttransfer.batching import WINDOW, sorts_by_length
-from prompttransfer.data import RowOrder
-from prompttransfer.layouts import LAYOUTS
-from prompttransfer.prompt import CurvePoint
-from prompttransfer.training import (
-    Job,
-    TrainingOptions,
-    convergence_step,
-    first_step_at,
-    train_prompts,
-)
-from prompttransfer.training_state import PromptState
+from prompttransfer.adaptations.adaptation import CurvePoint
+from prompttransfer.adaptations.artifacts import load_prompt, save_prompt
+from prompttransfer.backbones.kernels.token_batching import WINDOW, sorts_by_length
+from prompttransfer.backbones.layouts import LAYOUTS
+from prompttransfer.backbones.rows import of_rows
+from prompttransfer.training.batches import RowOrder
+from prompttransfer.training.curves import convergence_step, first_step_at
+from prompttransfer.training.state import PromptState
+from prompttransfer.training.train import Job, TrainingOptions, train_prompts
 from tasks.errors import UserError
 from tasks.loading import Splits
 from tasks.records import task_record
@@ -273,7 +268,7 @@ def test_an_interrupt_reaches_the_caller_as_one(tiny):
 
 
 def test_a_run_has_one_log_however_often_it_was_stopped(tiny, tmp_path):
-    from prompttransfer.run_logs import open_logs
+    from prompttransfer.training.run_logs import open_logs
 
     def logged(folder, at=None):
         def loggers(run):
@@ -394,7 +389,8 @@ def test_prompts_of_a_bank_end_each_in_its_own_time(tiny):
 
 
 def test_the_curve_begins_at_step_0_with_the_score_of_the_initial_vectors(tiny):
-    from prompttransfer.evaluation import encode_task, evaluate_bank
+    from prompttransfer.evaluation.encoding import encode_task
+    from prompttransfer.evaluation.evaluate import evaluate_bank
 
     backbone, rows = tiny("roberta"), splits()
     run = train_prompts(backbone, jobs(), recipe(steps=5))[0]

@@ -8,21 +8,23 @@ import pytest
 import torch
 from toys import label_task, prompt_on, question_task, recipe, sentences, splits
 
+from prompttransfer.adaptations.adaptation import CurvePoint
+from prompttransfer.adaptations.random_prompts import random_like
+from prompttransfer.backbones.layouts import LAYOUTS
 from prompttransfer.cli.transfer import seen_lines, speed_up_lines
-from prompttransfer.evaluation import encode_task, evaluate_bank
-from prompttransfer.layouts import LAYOUTS
-from prompttransfer.matrix import (
+from prompttransfer.evaluation.encoding import encode_task
+from prompttransfer.evaluation.evaluate import evaluate_bank
+from prompttransfer.training.train import Job, train_prompts
+from prompttransfer.transfers.matrix import (
     MAJORITY,
     NO_PROMPT,
     NO_PROMPT_CALIBRATED,
     RANDOM_PROMPT,
     TransferMatrix,
 )
-from prompttransfer.prompt import CurvePoint
-from prompttransfer.random_prompts import random_like
-from prompttransfer.reuse import Target, TunedPair, tune, tuned_pair, zero_shot
-from prompttransfer.speedups import Range
-from prompttransfer.training import Job, train_prompts
+from prompttransfer.transfers.speedups import Range
+from prompttransfer.transfers.tuning import TunedPair, tune, tuned_pair
+from prompttransfer.transfers.zero_shot import Target, zero_shot
 from tasks.errors import UserError
 from tasks.loading import Splits
 from tasks.task import Example

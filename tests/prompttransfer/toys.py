@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from prompttransfer.backbones import Backbone
-from prompttransfer.prompt import Prompt
-from prompttransfer.recipes import Recipe
+from prompttransfer.adaptations.adaptation import Prompt
+from prompttransfer.backbones.base import Backbone
+from prompttransfer.training.recipes import Recipe
 from tasks.loading import Splits
 from tasks.task import Example, Task
 

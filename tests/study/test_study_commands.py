@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 from prompttransfer.cli import app
 from prompttransfer.cli.study_run import which_executor
 from prompttransfer.study.cell import Graph, Unit
-from prompttransfer.study.engine import run_study
-from prompttransfer.study.leases import lease
-from prompttransfer.study.status import spoken
-from prompttransfer.study.store import LocalStore, write_graph
+from prompttransfer.study.engine.engine import run_study
+from prompttransfer.study.engine.leases import lease
+from prompttransfer.study.engine.store import LocalStore, write_graph
+from prompttransfer.study.results.status import spoken
 from tasks.errors import UserError
 
 

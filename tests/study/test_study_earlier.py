@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 from small_study import write_study
 
-from prompttransfer.revisions import weights_alone
-from prompttransfer.study.earlier import over_finished
-from prompttransfer.study.facts import Facts
-from prompttransfer.study.plan import plan_study
-from prompttransfer.study.store import write_graph
-from prompttransfer.study.wiring import build_graph
+from prompttransfer.backbones.revisions import weights_alone
+from prompttransfer.study.engine.earlier import over_finished
+from prompttransfer.study.engine.store import write_graph
+from prompttransfer.study.plan.graph import build_graph
+from prompttransfer.study.plan.lookup import Facts
+from prompttransfer.study.plan.plan import plan_study
 
 
 class Finished:

@@ -14,11 +14,11 @@ import pytest
 from toy_kinds import NAME, cell, layers
 
 from prompttransfer.study.cell import Graph, Unit
-from prompttransfer.study.engine import run_study
-from prompttransfer.study.leases import held, lease
-from prompttransfer.study.status import read_status
-from prompttransfer.study.store import LocalStore, read_failures, write_failure
-from prompttransfer.study.work import failure
+from prompttransfer.study.engine.engine import run_study
+from prompttransfer.study.engine.leases import held, lease
+from prompttransfer.study.engine.store import LocalStore, read_failures, write_failure
+from prompttransfer.study.engine.work import failure
+from prompttransfer.study.results.status import read_status
 from tasks.errors import MachineError, UnreadableError, UserError
 
 HERE, HOME = Path(__file__).parent, Path(__file__).parents[2]
@@ -47,8 +47,8 @@ def start(folder, widths, *, workers=0, local=None, **settings):
     from pathlib import Path
     from toy_kinds import NAME, layers
     from prompttransfer.signals import Interrupted, listening
-    from prompttransfer.study.engine import run_study
-    from prompttransfer.study.store import LocalStore
+    from prompttransfer.study.engine.engine import run_study
+    from prompttransfer.study.engine.store import LocalStore
     options = dict(executor="workers", options={{"workers": {workers}}}) if {workers} else {{}}
     try:
         with listening():
@@ -347,7 +347,7 @@ def test_a_run_that_is_stopped_counts_nothing_as_failed_and_goes_on(tmp_path, wo
 
 
 def test_a_file_that_cannot_be_read_stops_the_run_and_stays(tmp_path, monkeypatch):
-    from prompttransfer.study import store as stores
+    from prompttransfer.study.engine import store as stores
 
     graph = layers([2, 1])
     run(graph, tmp_path)

@@ -3,10 +3,10 @@
 import pytest
 from small_study import TEXT, write_study
 
-from prompttransfer.study.document import MistakesError
-from prompttransfer.study.facts import gather_facts
-from prompttransfer.study.shipping import SHIPPED, find_study, shipped_studies
-from prompttransfer.study.spec import parse_study, read_study
+from prompttransfer.study.plan.document import MistakesError
+from prompttransfer.study.plan.lookup import gather_facts
+from prompttransfer.study.plan.reading import parse_study, read_study
+from prompttransfer.study.plan.shipped import SHIPPED, find_study, shipped_studies
 from tasks.errors import UserError
 
 MINIMAL = "study: one\nbackbones: [microworld-roberta]\ntasks: [microworld-imdb, microworld-mnli]\n"

@@ -11,20 +11,20 @@ import pandas as pd
 import pytest
 from small_study import write_rows, write_study
 
-from prompttransfer.artifacts import load_prompt
-from prompttransfer.calls import Call
-from prompttransfer.study.assembly import write_run_folder
+from prompttransfer.adaptations.artifacts import load_prompt
+from prompttransfer.reports.calls import Call
 from prompttransfer.study.cell import Graph, Unit
-from prompttransfer.study.engine import run_study
-from prompttransfer.study.facts import load_rows
+from prompttransfer.study.engine.engine import run_study
+from prompttransfer.study.engine.stores import open_store
 from prompttransfer.study.kinds import KINDS
 from prompttransfer.study.kinds.versions import VERSIONS
-from prompttransfer.study.plan import make_plan
-from prompttransfer.study.reports import RUN_CALL, make_tables, write_study_report
-from prompttransfer.study.results import COLUMNS, open_results
-from prompttransfer.study.spec import read_study
-from prompttransfer.study.store import open_store
-from prompttransfer.study.tables import COMPARISON_COLUMNS
+from prompttransfer.study.plan.lookup import load_rows
+from prompttransfer.study.plan.plan import make_plan
+from prompttransfer.study.plan.reading import read_study
+from prompttransfer.study.results.long_table import COLUMNS, open_results
+from prompttransfer.study.results.report import RUN_CALL, make_tables, write_study_report
+from prompttransfer.study.results.run_folders import write_run_folder
+from prompttransfer.study.results.statistics import COMPARISON_COLUMNS
 from tasks.errors import UserError
 
 
@@ -141,9 +141,10 @@ def test_a_prompt_from_a_source_starts_at_the_sources_vectors(small):
 
 
 def test_a_score_is_that_of_evaluating_the_prompt_alone(small):
-    from prompttransfer.backbones import load_backbone
-    from prompttransfer.evaluation import encode_task, evaluate_bank
-    from prompttransfer.layouts import find_layout
+    from prompttransfer.backbones.layouts import find_layout
+    from prompttransfer.backbones.loading import load_backbone
+    from prompttransfer.evaluation.encoding import encode_task
+    from prompttransfer.evaluation.evaluate import evaluate_bank
 
     plan, store, _ = small
     near = plan.facts.backbones["near"]

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from small_study import TEXT, write_rows, write_study
 
-from prompttransfer.study.estimate import estimate, in_words
-from prompttransfer.study.facts import gather_facts, load_rows
-from prompttransfer.study.plan import make_plan, plan_study
-from prompttransfer.study.spec import read_study
-from prompttransfer.study.wiring import build_graph
+from prompttransfer.study.plan.estimate import estimate, in_words
+from prompttransfer.study.plan.graph import build_graph
+from prompttransfer.study.plan.lookup import gather_facts, load_rows
+from prompttransfer.study.plan.plan import make_plan, plan_study
+from prompttransfer.study.plan.reading import read_study
 from tasks.errors import MachineError
 
 

@@ -9,12 +9,13 @@ from small_study import TEXT, write_study
 from toy_kinds import NAME, cell, layers
 
 from prompttransfer.study.cell import Graph, Unit
-from prompttransfer.study.engine import run_study
-from prompttransfer.study.plan import make_plan
-from prompttransfer.study.reports import make_tables
-from prompttransfer.study.results import open_results
-from prompttransfer.study.spec import read_study
-from prompttransfer.study.store import LocalStore, open_store
+from prompttransfer.study.engine.engine import run_study
+from prompttransfer.study.engine.store import LocalStore
+from prompttransfer.study.engine.stores import open_store
+from prompttransfer.study.plan.plan import make_plan
+from prompttransfer.study.plan.reading import read_study
+from prompttransfer.study.results.long_table import open_results
+from prompttransfer.study.results.report import make_tables
 from tasks.errors import MachineError
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
@@ -100,7 +101,7 @@ def test_a_unit_that_fails_on_ray_fails_alone(cluster, tmp_path):
 
 
 def test_an_address_where_nothing_answers_is_said_at_once():
-    from prompttransfer.study.ray_executor import check_reachable
+    from prompttransfer.study.engine.ray_executor import check_reachable
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -113,7 +114,7 @@ def test_an_address_where_nothing_answers_is_said_at_once():
 
 
 def test_what_no_machine_of_the_cluster_has_is_said():
-    from prompttransfer.study.ray_executor import resources, unmet
+    from prompttransfer.study.engine.ray_executor import resources, unmet
 
     nodes = [
         {"Alive": True, "Resources": {"CPU": 2.0}},
@@ -125,8 +126,8 @@ def test_what_no_machine_of_the_cluster_has_is_said():
 
 
 def test_the_place_of_a_study_means_the_same_on_every_machine(tmp_path, monkeypatch):
-    from prompttransfer.study.ray_executor import shared
-    from prompttransfer.study.work import Workplace
+    from prompttransfer.study.engine.ray_executor import shared
+    from prompttransfer.study.engine.work import Workplace
 
     monkeypatch.chdir(tmp_path)
     assert shared(Workplace("study", NAME)).place == str(LocalStore(tmp_path / "study").root)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from prompttransfer.study.engine import run_study
-from prompttransfer.study.plan import make_plan
-from prompttransfer.study.reports import write_study_report
-from prompttransfer.study.shipping import find_study, reduced, shipped_studies
-from prompttransfer.study.store import open_store
+from prompttransfer.study.engine.engine import run_study
+from prompttransfer.study.engine.stores import open_store
+from prompttransfer.study.plan.plan import make_plan
+from prompttransfer.study.plan.shipped import find_study, reduced, shipped_studies
+from prompttransfer.study.results.report import write_study_report
 
 OF_THE_WORLD = {
     "movie_rationales": "rotten-tomatoes",

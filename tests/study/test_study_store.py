@@ -8,10 +8,11 @@ from toy_kinds import NAME, cell, layers
 
 from prompttransfer.study.cell import Cell, Graph, Unit
 from prompttransfer.study.contents import read_score
-from prompttransfer.study.engine import run_study
-from prompttransfer.study.explain import explain_cell, find_cell
-from prompttransfer.study.records import RECORD
-from prompttransfer.study.store import LocalStore, open_store, read_graph
+from prompttransfer.study.engine.engine import run_study
+from prompttransfer.study.engine.records import RECORD
+from prompttransfer.study.engine.store import LocalStore, read_graph
+from prompttransfer.study.engine.stores import open_store
+from prompttransfer.study.results.explain import explain_cell, find_cell
 from tasks.errors import UserError
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prompttransfer.study.reports import headlines, overview
-from prompttransfer.study.results import COLUMNS
-from prompttransfer.study.tables import (
+from prompttransfer.study.results.long_table import COLUMNS
+from prompttransfer.study.results.report import headlines, overview
+from prompttransfer.study.results.statistics import (
     COMPARISON_COLUMNS,
     INDICATOR_COLUMNS,
     compare,

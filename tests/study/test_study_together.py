@@ -4,12 +4,12 @@ import pytest
 from toy_kinds import NAME, cell, layers
 
 from prompttransfer.cli.study_run import which_executor
-from prompttransfer.placement import Placement
+from prompttransfer.distributed.placement import Placement
 from prompttransfer.study.cell import Graph, Unit
-from prompttransfer.study.engine import run_study
-from prompttransfer.study.store import LocalStore, read_failures
-from prompttransfer.study.together import Order, follow
-from prompttransfer.study.work import workplace_for
+from prompttransfer.study.engine.distributed_executor import Order, follow
+from prompttransfer.study.engine.engine import run_study
+from prompttransfer.study.engine.store import LocalStore, read_failures
+from prompttransfer.study.engine.work import workplace_for
 from tasks.errors import MachineError, UserError
 
 
@@ -72,7 +72,7 @@ def test_the_others_make_the_unit_in_folders_of_their_own(tmp_path):
 
 
 def test_what_goes_wrong_in_another_process_ends_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("prompttransfer.study.together.PAUSE", 0)
+    monkeypatch.setattr("prompttransfer.study.engine.distributed_executor.PAUSE", 0)
     place = workplace_for(LocalStore(tmp_path), NAME, {})
     with pytest.raises(ZeroDivisionError):
         follow(Group(Order(Unit((cell("one", fault="error"),)), place, tmp_path / "none")))

@@ -8,12 +8,12 @@ from small_study import TEXT, write_study
 from toy_kinds import NAME, layers
 from typer.testing import CliRunner
 
-from prompttransfer.artifacts import load_prompt
+from prompttransfer.adaptations.artifacts import load_prompt
 from prompttransfer.cli import app
-from prompttransfer.study import tracking
-from prompttransfer.study.engine import run_study
-from prompttransfer.study.store import LocalStore, read_graph
-from prompttransfer.study.tracking import check_tracking, open_tracker
+from prompttransfer.study.engine.engine import run_study
+from prompttransfer.study.engine.store import LocalStore, read_graph
+from prompttransfer.study.results import tracking
+from prompttransfer.study.results.tracking import check_tracking, open_tracker
 from tasks.errors import MachineError, UserError
 
 SMALLER = TEXT[: TEXT.index("transfers:")].replace("[near, far]", "[near]").replace("songs.yaml, ", "")

@@ -22,7 +22,7 @@ class Carried:
         """Apply the projector; the name tells which one."""
         from projectors.artifacts import load_projector
         from projectors.projector import project
-        from prompttransfer.artifacts import save_prompt
+        from prompttransfer.adaptations.artifacts import save_prompt
 
         for cell in unit.cells:
             projector = load_projector(context.input(cell, "projector") / PROJECTOR)

@@ -22,7 +22,7 @@ class Figure:
     def run(self, unit: Unit, context: Context) -> Mapping[str, Mapping[str, Json]]:
         """Draw."""
         from analysis.figures import figure_bytes, heatmap
-        from prompttransfer.study.matrices import mean_table, transfer_matrix
+        from prompttransfer.study.results.matrices import mean_table, transfer_matrix
 
         for cell in unit.cells:
             scores = [read_score(context.input(cell, role)) for role in cell.inputs]

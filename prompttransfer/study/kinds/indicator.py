@@ -53,7 +53,7 @@ def similarity_of(cell: Cell, context: Context) -> dict[str, pd.DataFrame]:
 def overlap_of(cell: Cell, context: Context) -> dict[str, pd.DataFrame]:
     """The tables of an overlap of neurons: over all layers, and by windows where they are asked for."""
     from analysis.neurons import overlaps, windows
-    from prompttransfer.neuron_states import load_all
+    from prompttransfer.neurons.states import load_all
 
     measure, window = setting(cell.settings, "overlap"), setting(cell.settings, "window")
     states = load_all([context.input(cell, role) / STATES for role in cell.inputs]).states

@@ -10,18 +10,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prompttransfer.placement import Placement
-from prompttransfer.revisions import differing, is_commit
+from prompttransfer.backbones.revisions import differing, is_commit
+from prompttransfer.distributed.placement import Placement
 from prompttransfer.study.cell import Cell, Context, Json
-from prompttransfer.study.checks import find_any_task
-from prompttransfer.study.facts import load_rows
+from prompttransfer.study.plan.checks import find_any_task
+from prompttransfer.study.plan.lookup import load_rows
 from tasks.errors import UserError
 from tasks.loading import Splits
 from tasks.task import Task, with_words
 
 if TYPE_CHECKING:
-    from prompttransfer.backbones import Backbone
-    from prompttransfer.prompt import Prompt
+    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.backbones.base import Backbone
 
 PROMPT = "prompt"
 """Folder of the prompt inside its cell."""
@@ -58,7 +58,7 @@ def load_backbone_of(wanted: Mapping[str, Json], context: Context) -> Backbone:
 def _load(
     name: str, place: str, revision: str | None, precision: str, device: str, placement: Placement
 ) -> Backbone:
-    from prompttransfer.backbones import load_backbone
+    from prompttransfer.backbones.loading import load_backbone
 
     backbone = load_backbone(
         place, revision=revision, precision=precision, device=device, placement=placement
@@ -108,15 +108,15 @@ def check_rows(task: Task, found: str, planned: str) -> None:
 
 def prompt_of(cell: Cell, role: str, context: Context) -> Prompt:
     """The prompt of an input."""
-    from prompttransfer.artifacts import load_prompt
+    from prompttransfer.adaptations.artifacts import load_prompt
 
     return load_prompt(context.input(cell, role) / PROMPT)
 
 
 def mean_tokens(backbone: Backbone, task: Task, splits: Splits, cell: Cell, length: int) -> float:
     """Tokens of a row with prompt and special tokens, as the mean of a sample; for the cost that is kept."""
-    from prompttransfer.layouts import find_layout
-    from prompttransfer.study.facts import SAMPLE
+    from prompttransfer.backbones.layouts import find_layout
+    from prompttransfer.study.plan.lookup import SAMPLE
 
     rows = backbone.encode(
         task,

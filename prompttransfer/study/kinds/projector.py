@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prompttransfer.study.cell import Cell, Context, Json, Unit
-from prompttransfer.study.facts import load_rows
 from prompttransfer.study.kinds.loading import PROMPT, check_rows, data_of, load_backbone_of, setting, task_of
 from prompttransfer.study.kinds.versions import VERSIONS
+from prompttransfer.study.plan.lookup import load_rows
 
 if TYPE_CHECKING:
     from projectors.gathering import Options

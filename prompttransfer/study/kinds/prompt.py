@@ -21,8 +21,8 @@ from prompttransfer.study.kinds.loading import (
 from prompttransfer.study.kinds.versions import VERSIONS
 
 if TYPE_CHECKING:
-    from prompttransfer.backbones import Backbone
-    from prompttransfer.training import Job, Trained
+    from prompttransfer.backbones.base import Backbone
+    from prompttransfer.training.train import Job, Trained
 
 SOURCE = "source"
 
@@ -34,9 +34,9 @@ class TrainedPrompt:
 
     def run(self, unit: Unit, context: Context) -> Mapping[str, Mapping[str, Json]]:
         """Train the bank; a prompt whose loss left the finite numbers fails alone."""
-        from prompttransfer.artifacts import save_prompt
-        from prompttransfer.recipes import Recipe
-        from prompttransfer.training import TrainingOptions, train_prompts
+        from prompttransfer.adaptations.artifacts import save_prompt
+        from prompttransfer.training.recipes import Recipe
+        from prompttransfer.training.train import TrainingOptions, train_prompts
 
         first = unit.cells[0].settings
         backbone = load_backbone_of(setting(first, "backbone"), context)
@@ -59,7 +59,7 @@ class TrainedPrompt:
 
 def job_of(cell: Cell, context: Context) -> Job:
     """What `train_prompts` is to do for a cell."""
-    from prompttransfer.training import Job
+    from prompttransfer.training.train import Job
 
     task = task_of(setting(cell.settings, "task"), setting(cell.settings, "words"), context)
     splits = rows_to_learn(task, cell, context)

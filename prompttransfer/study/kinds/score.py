@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from prompttransfer.files import write_json
 from prompttransfer.study.cell import Cell, Context, Json, Unit
 from prompttransfer.study.contents import SCORE
-from prompttransfer.study.facts import load_rows
 from prompttransfer.study.kinds.loading import (
     check_rows,
     data_of,
@@ -25,13 +24,14 @@ from prompttransfer.study.kinds.loading import (
     task_of,
 )
 from prompttransfer.study.kinds.versions import VERSIONS
+from prompttransfer.study.plan.lookup import load_rows
 
 if TYPE_CHECKING:
-    from prompttransfer.backbones import Backbone
-    from prompttransfer.calibration import Calibration
-    from prompttransfer.matrix import TransferMatrix
-    from prompttransfer.prompt import Prompt
-    from prompttransfer.reuse import Target
+    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.backbones.base import Backbone
+    from prompttransfer.evaluation.calibration import Calibration
+    from prompttransfer.transfers.matrix import TransferMatrix
+    from prompttransfer.transfers.zero_shot import Target
     from tasks.loading import Splits
     from tasks.task import Task
 
@@ -46,7 +46,7 @@ class Scored:
 
     def run(self, unit: Unit, context: Context) -> Mapping[str, Mapping[str, Json]]:
         """Score every prompt of the unit at once."""
-        from prompttransfer.reuse import Target
+        from prompttransfer.transfers.zero_shot import Target
 
         first = unit.cells[0]
         backbone = load_backbone_of(setting(first.settings, "backbone"), context)
@@ -87,7 +87,7 @@ def splits_of(task: Task, cells: Sequence[Cell], context: Context) -> Splits:
 
 def calibration_of(cell: Cell) -> Calibration | None:
     """How the label words of a cell are calibrated for the second matrix; None where there is none."""
-    from prompttransfer.calibration import Calibration
+    from prompttransfer.evaluation.calibration import Calibration
 
     return Calibration(setting(cell.settings, CALIBRATE)) if CALIBRATE in cell.settings else None
 
@@ -96,8 +96,8 @@ def with_references(
     backbone: Backbone, prompts: Mapping[str, Prompt], target: Target, reference: Cell
 ) -> dict[str, dict[str, Json]]:
     """Cell id of a prompt (or `references`) -> values, by `zero_shot`."""
-    from prompttransfer.matrix import MAJORITY, REFERENCE_ROWS
-    from prompttransfer.reuse import zero_shot
+    from prompttransfer.transfers.matrix import MAJORITY, REFERENCE_ROWS
+    from prompttransfer.transfers.zero_shot import zero_shot
 
     matrix = zero_shot(
         backbone,
@@ -133,7 +133,7 @@ def with_references(
 
 def _known(prompts: Mapping[str, Prompt], matrix: TransferMatrix | None) -> dict[str, float]:
     """Cell id of a prompt, or reference row -> value in the one column of a matrix, where there is one."""
-    from prompttransfer.matrix import REFERENCE_ROWS
+    from prompttransfer.transfers.matrix import REFERENCE_ROWS
 
     values = [] if matrix is None else matrix.values[:, 0].tolist()
     return {row: v for row, v in zip([*prompts, *REFERENCE_ROWS], values, strict=False) if v == v}
@@ -148,10 +148,11 @@ def alone(
     backbone: Backbone, prompts: Mapping[str, Prompt], target: Target, cell: Cell
 ) -> dict[str, dict[str, Json]]:
     """The same without references, and so without a calibration: zero-shot cells always run beside theirs."""
-    from prompttransfer.evaluation import encode_task, evaluate_bank
-    from prompttransfer.layouts import find_layout
-    from prompttransfer.prompt import bank
-    from prompttransfer.reuse import common_layout
+    from prompttransfer.adaptations.adaptation import bank
+    from prompttransfer.adaptations.bank import common_layout
+    from prompttransfer.backbones.layouts import find_layout
+    from prompttransfer.evaluation.encoding import encode_task
+    from prompttransfer.evaluation.evaluate import evaluate_bank
 
     layout = find_layout(common_layout(backbone, list(prompts.values())), backbone.family)
     vectors = bank(list(prompts.values()))

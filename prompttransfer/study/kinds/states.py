@@ -21,8 +21,8 @@ class States:
 
     def run(self, unit: Unit, context: Context) -> Mapping[str, Mapping[str, Json]]:
         """Capture each prompt's neurons."""
-        from prompttransfer.neuron_states import save_states
-        from prompttransfer.neurons import capture
+        from prompttransfer.neurons.capture import capture
+        from prompttransfer.neurons.states import save_states
 
         backbone = load_backbone_of(setting(unit.cells[0].settings, "backbone"), context)
         for cell in unit.cells:

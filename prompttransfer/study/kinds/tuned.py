@@ -1,6 +1,6 @@
 """Kind `tuned`: a run that started from a prompt beside the run from scratch, with both speed-ups.
 
-Its files: `tuned.json`, the values of `TunedPair` (reuse.py). Nothing is trained or scored here: curves and test
+Its files: `tuned.json`, the values of `TunedPair` (transfers/tuning.py). Nothing is trained or scored here: curves and test
 scores are inputs.
 """
 
@@ -17,7 +17,7 @@ from prompttransfer.study.kinds.loading import prompt_of, setting
 from prompttransfer.study.kinds.versions import VERSIONS
 
 if TYPE_CHECKING:
-    from prompttransfer.prompt import Prompt
+    from prompttransfer.adaptations.adaptation import Prompt
 
 TUNED = "tuned.json"
 
@@ -29,7 +29,7 @@ class Tuned:
 
     def run(self, unit: Unit, context: Context) -> Mapping[str, Mapping[str, Json]]:
         """Compare every run of the unit with the run from scratch."""
-        from prompttransfer.reuse import tuned_pair
+        from prompttransfer.transfers.tuning import tuned_pair
 
         for cell in unit.cells:
             source = prompt_of(cell, "source", context)

@@ -1,0 +1,1 @@
+"""One model on several devices: launching processes, sharing rows and weights."""

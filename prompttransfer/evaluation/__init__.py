@@ -1,0 +1,1 @@
+"""A task in a backbone's tokens, and the score of adaptations on it."""

@@ -1,0 +1,44 @@
+"""A task's rows in the tokens of one backbone, made once for all adaptations that share an encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prompttransfer.backbones.base import Backbone
+from prompttransfer.backbones.layouts import Layout
+from prompttransfer.backbones.rows import Row
+from tasks.task import Example, Task
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedTask:
+    """The rows of a task in the tokens of one backbone, made once and used by every prompt."""
+
+    task: Task
+    examples: tuple[Example, ...]
+    rows: tuple[Row, ...]
+    length: int
+    layout: Layout
+
+    @property
+    def cut(self) -> float:
+        """Share of rows whose text was cut."""
+        return sum(row.cut for row in self.rows) / len(self.rows)
+
+
+def encode_task(
+    backbone: Backbone,
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    length: int,
+    layout: Layout,
+    max_length: int | None = None,
+    aggregation: str | None = None,
+) -> EncodedTask:
+    """Tokenise the rows of a task for prompts of `length` under `layout`."""
+    rows = backbone.encode(
+        task, examples, length=length, layout=layout, max_length=max_length, aggregation=aggregation
+    )
+    return EncodedTask(task, tuple(examples), tuple(rows), length, layout)

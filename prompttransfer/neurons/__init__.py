@@ -1,0 +1,1 @@
+"""Activated neurons: capturing them, keeping their states, switching them off."""

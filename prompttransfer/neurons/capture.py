@@ -1,0 +1,341 @@
+"""Neurons of a backbone's feed-forward layers: reading which ones a prompt activates, and switching some of them off.
+
+One idea: both are forward hooks on one module a layer, behind a context manager that takes them away again whatever
+happens, so that the frozen backbone is never changed. What is read is the value at the slot where the answer is
+given, for the input of the prompt alone (Su et al. 2022, arXiv 2111.06719, section 6) or over real rows. Over rows a
+neuron's 0/1 states are averaged, not its activations: those of RoBERTa are read after GELU and those of T5 before ReLU,
+so the sign of a mean would be another event on each.
+
+    RoBERTa, BERT     output of `intermediate`, after its activation; read at the mask
+    T5 v1.0           output of the decoder's `wi`, before ReLU (the sign is the same); first decoding step
+    T5 v1.1, LM       act(wi_0) of the decoder's gated layer, before it multiplies wi_1; first decoding step
+
+Overlap and statistics of states are in analysis/neurons.py; files of states are in neurons/states.py; switching neurons
+off by steps is in neurons/masking.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from analysis.neurons import RULES, pack
+from prompttransfer.adaptations.adaptation import Prompt, bank
+from prompttransfer.adaptations.bank import common_layout
+from prompttransfer.backbones.base import Backbone
+from prompttransfer.backbones.layouts import Layout, find_layout
+from prompttransfer.backbones.revisions import DECIDING, differing
+from prompttransfer.backbones.rows import Batch
+from prompttransfer.evaluation.encoding import EncodedTask
+from prompttransfer.evaluation.evaluate import batches, repeat
+from prompttransfer.neurons.states import Captured, backbone_label
+from tasks.errors import UserError, unknown
+
+Bits = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where the neurons of a backbone are: one module a layer, whose output [batch, time, neurons] holds them."""
+
+    modules: tuple[nn.Module, ...]
+    tensor: str
+    """Which tensor that is, in words."""
+
+
+def _masked_lm(backbone: Backbone) -> Site:
+    layers = backbone.model.base_model.encoder.layer
+    act = backbone.model.config.hidden_act
+    return Site(tuple(layer.intermediate for layer in layers), f"intermediate, after {act}, at the mask")
+
+
+def _t5(backbone: Backbone) -> Site:
+    forward = [block.layer[-1].DenseReluDense for block in backbone.model.decoder.block]
+    act = backbone.model.config.dense_act_fn
+    if hasattr(forward[0], "wi"):
+        return Site(tuple(f.wi for f in forward), f"decoder wi, before {act}, first decoding step")
+    # A gated layer has two halves; the gate act(wi_0) decides what passes, so it is what counts as active.
+    words = f"decoder gate {act}(wi_0), before it multiplies wi_1, first decoding step"
+    return Site(tuple(f.act for f in forward), words)
+
+
+SITES: dict[str, Callable[[Backbone], Site]] = {"masked-lm": _masked_lm, "t5": _t5}
+"""Family of backbones -> where its neurons are."""
+
+
+def find_site(backbone: Backbone) -> Site:
+    """Where the neurons of this backbone are; a UserError for a family without an entry."""
+    if backbone.family not in SITES:
+        raise unknown("family of backbones with known neurons", backbone.family, SITES)
+    return SITES[backbone.family](backbone)
+
+
+@contextmanager
+def reading(site: Site, slot: int) -> Iterator[list[Tensor]]:
+    """Inside the block every pass fills the list with its activations at `slot`, [batch, neurons] a layer."""
+    found: list[Tensor] = [torch.empty(0)] * len(site.modules)
+
+    def keep(layer: int, module: nn.Module, inputs: object, output: Tensor) -> None:
+        found[layer] = output[:, slot].detach().float()
+
+    handles = [
+        module.register_forward_hook(partial(keep, layer)) for layer, module in enumerate(site.modules)
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def switched_off(backbone: Backbone, neurons: Bits) -> Iterator[None]:
+    """Inside the block the neurons that are True in `neurons` [layers, neurons] give 0 at every position.
+
+    Every activation in use is 0 at 0, so this also holds where the hook sits before it (T5 v1.0).
+    """
+    site = find_site(backbone)
+    if len(neurons) != len(site.modules):
+        raise UserError(
+            f"neurons of {len(neurons)} layers cannot be switched off in {backbone.name}, which has "
+            f"{len(site.modules)}: capture them on this backbone"
+        )
+    kept = (~torch.from_numpy(neurons)).to(backbone.device, backbone.dtype)
+
+    def silence(layer: int, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        return output * kept[layer]
+
+    handles = [
+        module.register_forward_hook(partial(silence, layer)) for layer, module in enumerate(site.modules)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+# Reading ---------------------------------------------------------------------------------------------------------
+
+
+def prompt_alone(backbone: Backbone, layout: Layout) -> tuple[int, ...]:
+    """The tokens that stand beside a prompt when it is read without any text.
+
+    su2022 as the authors ran it: `<mask> P2 .. PL <s>`. The other masked layouts keep what they always have:
+    `P1 .. PL <s> <mask> </s>`. T5: `P1 .. PL <extra_id_0>` into the encoder.
+    """
+    tokenizer = backbone.tokenizer
+    if backbone.family == "t5":
+        sentinel = tokenizer.convert_tokens_to_ids("<extra_id_0>")
+        if sentinel in (None, tokenizer.unk_token_id):
+            raise UserError(
+                f"{backbone.name} has no token <extra_id_0>, which the prompt alone is read with: "
+                f"average over real rows with --task"
+            )
+        return (int(sentinel),)
+    first = int(tokenizer.cls_token_id)
+    if layout.mask_is_first_row:
+        return (first,)
+    return first, int(tokenizer.mask_token_id), int(tokenizer.sep_token_id)
+
+
+def input_in_words(backbone: Backbone, layout: Layout) -> str:
+    """The input of the prompt alone as one reads it, `P1 .. PL <s> <mask> </s>`."""
+    tokens = backbone.tokenizer.convert_ids_to_tokens(list(prompt_alone(backbone, layout)))
+    masked = layout.mask_is_first_row and backbone.family == "masked-lm"
+    prompt = f"{backbone.tokenizer.mask_token} P2 .. PL" if masked else "P1 .. PL"
+    return " ".join([*tokens[: layout.start], prompt, *tokens[layout.start :]])
+
+
+def _any_answer(batch: Batch) -> Batch:
+    """The batch with one token as its only answer: one pass, and for T5 one decoding step, whatever the task."""
+    device = batch.ids.device
+    return replace(
+        batch,
+        candidates=torch.zeros(batch.rows, 1, 1, dtype=torch.long, device=device),
+        averaged=torch.zeros(batch.rows, device=device),
+    )
+
+
+def _slot(backbone: Backbone, length: int, layout: Layout) -> int:
+    return backbone.answer_slot(length, layout) or 0  # T5 answers at its first decoding step
+
+
+@torch.no_grad()
+def activations(backbone: Backbone, vectors: Tensor, layout: Layout) -> Tensor:
+    """Activations that prompts [prompts, length, width] stimulate on their own, [prompts, layers, neurons] float32."""
+    tokens = prompt_alone(backbone, layout)
+    at_once = max(1, backbone.tokens_at_once // (vectors.shape[1] + len(tokens)))
+    parts = []
+    with reading(find_site(backbone), _slot(backbone, vectors.shape[1], layout)) as found:
+        for chunk in vectors.split(at_once):
+            ids = torch.tensor([tokens] * len(chunk), device=backbone.device)
+            batch = Batch(ids, torch.ones_like(ids), layout, None, None, None, None)
+            backbone.label_scores(chunk.to(backbone.device), _any_answer(batch))
+            parts.append(torch.stack(found, dim=1).cpu())
+    return torch.cat(parts)
+
+
+def mean_activations(backbone: Backbone, vectors: Tensor, encoded: EncodedTask) -> Tensor:
+    """The same averaged over the rows of a task, [prompts, layers, neurons] float32."""
+    return over_rows(backbone, vectors, encoded, lambda values: values)[0]
+
+
+@torch.no_grad()
+def over_rows(
+    backbone: Backbone, vectors: Tensor, encoded: EncodedTask, *measures: Callable[[Tensor], Tensor]
+) -> list[Tensor]:
+    """The mean over the rows of a task of each measure of a row's activations, [prompts, layers, neurons] float32.
+
+    A measure takes activations [..., layers, neurons] to values of that shape.
+    """
+    count = len(vectors)
+    shape = (count, len(find_site(backbone).modules), -1)
+    totals: list[Tensor | float] = [0.0] * len(measures)
+    with reading(find_site(backbone), _slot(backbone, encoded.length, encoded.layout)) as found:
+        for _, batch in batches(backbone, encoded, prompts=count):
+            prompts = vectors.to(backbone.device).repeat_interleave(batch.rows, dim=0)
+            backbone.label_scores(prompts, _any_answer(repeat(batch, count)))
+            values = torch.stack(found, dim=1).unflatten(0, (count, batch.rows)).cpu()
+            totals = [
+                total + of(values).float().sum(dim=1) for total, of in zip(totals, measures, strict=True)
+            ]
+    return [torch.as_tensor(total).reshape(shape) / len(encoded.rows) for total in totals]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Activations of prompts on one backbone, and the input they were read on, in words."""
+
+    backbone: str
+    names: tuple[str, ...]
+    tasks: tuple[str, ...]
+    values: NDArray[np.float32]
+    """[prompts, layers, neurons]; over rows their mean."""
+    tensor: str
+    shown: str
+    rule: str = "positive"
+    share: float = 0.1
+    often: NDArray[np.float32] | None = None
+    """[prompts, layers, neurons] share of the rows in which a neuron is active by `rule`; None for the prompt alone."""
+
+    def states(self, rule: str | None = None, share: float | None = None) -> Captured:
+        """Which of them are active: `positive` (the paper's: active iff > 0) or `top` (the largest `share` of each layer).
+
+        Over rows: `positive` in more than half of them, `top` the `share` of each layer that is most often among the
+        largest of a row. The rule is that of the reading where none is given; over rows no other can be given.
+        """
+        rule, share = rule or self.rule, self.share if share is None else share
+        check_rule(rule)
+        if self.often is not None and (rule, share) != (self.rule, self.share):
+            raise UserError(
+                f"these activations were counted row by row under the rule {self.rule}, share {self.share:g}: "
+                f"read them again for {rule}, share {share:g}"
+            )
+        active, words = (
+            _states_alone(self.values, rule, share)
+            if self.often is None
+            else _states_over_rows(self.often, self.values, rule, share)
+        )
+        packed = pack(active, self.names, self.backbone, f"{words}; {self.shown}")
+        return Captured(packed, self.tasks, self.tensor)
+
+
+def check_rule(rule: str) -> None:
+    """Raise UserError for a rule that is not in RULES."""
+    if rule not in RULES:
+        raise unknown("rule for active neurons", rule, RULES)
+
+
+def _states_alone(values: NDArray[np.float32], rule: str, share: float) -> tuple[Bits, str]:
+    """Which neurons are active on one input, and by which rule in words."""
+    if rule == "positive":
+        return RULES[rule](values), "above 0"
+    return RULES[rule](values, share), f"largest {100 * share:g} % of a layer"
+
+
+def _states_over_rows(
+    often: NDArray[np.float32], values: NDArray[np.float32], rule: str, share: float
+) -> tuple[Bits, str]:
+    """Which neurons are active over rows, from how `often` they are; equally often, the larger mean goes first."""
+    if rule == "positive":
+        return often > 0.5, "above 0 in more than half of the rows"
+    order = np.lexsort((values, often), axis=-1)
+    places = np.argsort(order, axis=-1)
+    return RULES[rule](places, share), f"most often among the largest {100 * share:g} % of a layer"
+
+
+def read_activations(
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    *,
+    encoded: EncodedTask | None = None,
+    other_layout: bool = False,
+    rule: str = "positive",
+    share: float = 0.1,
+) -> Reading:
+    """What every prompt stimulates, in all layers.
+
+    `encoded` are rows of a task, in each of which the active neurons are counted by `rule`; without them the input is
+    the prompt alone. Raises UserError for prompts that do not belong to this backbone or to one another.
+    """
+    check_rule(rule)
+    _check_origin(backbone, prompts)
+    layout = find_layout(common_layout(backbone, prompts, other_layout=other_layout), backbone.family)
+    vectors = bank(prompts)
+    often = None
+    if encoded is None:
+        values, shown = activations(backbone, vectors, layout), input_in_words(backbone, layout)
+    else:
+
+        def active(rows: Tensor) -> Tensor:
+            return torch.from_numpy(_states_alone(rows.numpy(), rule, share)[0])
+
+        values, counted = over_rows(backbone, vectors, encoded, lambda rows: rows, active)
+        often, shown = counted.numpy(), f"{len(encoded.rows)} rows of {encoded.task.name}"
+    return Reading(
+        backbone_label(backbone.name, backbone.revision),
+        tuple(prompt.name for prompt in prompts),
+        tuple(prompt.task for prompt in prompts),
+        values.numpy(),
+        find_site(backbone).tensor,
+        shown,
+        rule,
+        share,
+        often,
+    )
+
+
+def capture(
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    *,
+    rule: str = "positive",
+    share: float = 0.1,
+    encoded: EncodedTask | None = None,
+    other_layout: bool = False,
+) -> Captured:
+    """Which neurons each prompt activates, in all layers: `read_activations` under a rule of RULES."""
+    return read_activations(
+        backbone, prompts, encoded=encoded, other_layout=other_layout, rule=rule, share=share
+    ).states()
+
+
+def _check_origin(backbone: Backbone, prompts: Sequence[Prompt]) -> None:
+    foreign = [
+        p
+        for p in prompts
+        if p.revision and p.backbone == backbone.name and differing(p.revision, backbone.revision, DECIDING)
+    ]
+    if foreign:
+        raise UserError(
+            f"prompt {foreign[0].name!r} was trained on {backbone.name} at {foreign[0].revision}, here it is at "
+            f"{backbone.revision}: its neurons are of another model; train it again"
+        )

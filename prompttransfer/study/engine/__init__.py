@@ -1,0 +1,1 @@
+"""Running a study: cells, the store that keeps them, leases, executors."""

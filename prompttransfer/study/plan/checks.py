@@ -1,0 +1,338 @@
+"""What can be wrong with a study beyond its form: names that nothing answers to, parts that do not fit together.
+
+`content_mistakes` needs the file alone; `backbone_mistakes` asks every backbone's tokenizer about the label words and
+lengths of every task. Both return all they find, with lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prompttransfer.backbones.label_words import AGGREGATIONS
+from prompttransfer.backbones.layouts import LAYOUTS, find_layout
+from prompttransfer.backbones.locating import EMBEDDED, local_folder
+from prompttransfer.study.plan.document import Document, Mistake, Path_
+from prompttransfer.study.plan.spec import (
+    PRECISIONS,
+    SOURCES,
+    BackboneEntry,
+    Initialisation,
+    ProjectorEntry,
+    Spec,
+)
+from tasks.catalog import find_task
+from tasks.errors import UserError, unknown
+from tasks.task import Task, with_words
+
+if TYPE_CHECKING:
+    from prompttransfer.backbones.base import Backbone
+
+Found = Iterator[tuple[Path_, str]]
+"""Place in the file and what is wrong there."""
+
+START_NAMES = ("random", "vocabulary", "label-words", "text")
+"""Initialisers of a study; a prompt as initialisation is `transfers: initialisation`."""
+
+
+def content_mistakes(spec: Spec, document: Document, folder: Path) -> list[Mistake]:
+    """Everything that the file alone tells."""
+    checks: tuple[Callable[[Spec, Path], Found], ...] = (
+        _names,
+        _backbones,
+        _transfers,
+        _projectors,
+        _indicators,
+    )
+    return [Mistake(document.line(path), text) for check in checks for path, text in check(spec, folder)]
+
+
+def find_any_task(name: str, folder: Path) -> Task:
+    """A task by name, or by the YAML file that describes it (relative to the study's file)."""
+    if name.endswith((".yaml", ".yml")):
+        from tasks.custom import read_task_file
+
+        return read_task_file(folder / name)
+    return find_task(name)
+
+
+def backbone_place(name: str, folder: Path) -> str:
+    """The name to load a backbone by: a folder beside the study's file goes before one elsewhere."""
+    if name not in EMBEDDED and (folder / name).is_dir():
+        return str(folder / name)
+    return name
+
+
+def _choice(path: Path_, what: str, value: str | None, known: Iterable[str]) -> Found:
+    names = list(known)
+    if value is not None and value not in names:
+        yield path, str(unknown(what, value, names))
+
+
+def _repeats(path: Path_, what: str, values: Sequence[object]) -> Found:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            yield (*path, index), f"{what} {value!r} is given twice: keep one"
+
+
+def _start(path: Path_, spec: str) -> Found:
+    name, _, argument = spec.partition(":")
+    if name == "prompt":
+        yield (
+            path,
+            "a study starts prompts from prompts by `transfers: {initialisation: ...}`, not by prompt:PATH",
+        )
+    else:
+        yield from _choice(path, "initialiser", name, START_NAMES)
+        if name == "text" and not argument:
+            yield path, "initialiser 'text' needs an argument, as in text:the verdict is"
+
+
+def _names(spec: Spec, folder: Path) -> Found:
+    """Tasks, seeds and single words at the top of the file."""
+    yield from _tasks(("tasks",), spec.tasks, folder)
+    yield from _repeats(("seeds",), "seed", spec.seeds)
+    yield from _choice(("layout",), "layout", spec.layout, LAYOUTS)
+    yield from _choice(("aggregation",), "aggregation", spec.aggregation, AGGREGATIONS)
+    yield from _choice(("recipe", "optimizer"), "optimizer", spec.recipe.optimizer, _optimizers())
+    yield from _start(("initialiser",), spec.initialiser)
+    if spec.precision == "auto":
+        yield (
+            ("precision",),
+            "a study names its precision, so that every machine gives the same numbers: fp32 or bf16",
+        )
+    else:
+        yield from _choice(("precision",), "precision", spec.precision, PRECISIONS)
+    if spec.data is not None and not (folder / spec.data).is_dir():
+        yield (
+            ("data",),
+            f"data folder {folder / spec.data} does not exist: it must hold <task>/train.jsonl and validation.jsonl",
+        )
+
+
+def _optimizers() -> Sequence[str]:
+    return ("adamw", "adafactor")
+
+
+def _tasks(path: Path_, names: Sequence[str], folder: Path) -> Found:
+    yield from _repeats(path, "task", names)
+    for index, name in enumerate(names):
+        try:
+            find_any_task(name, folder)
+        except UserError as error:
+            yield (*path, index), str(error)
+
+
+def _backbones(spec: Spec, folder: Path) -> Found:
+    yield from _repeats(("backbones",), "backbone", [entry.name for entry in spec.backbones])
+    for index, entry in enumerate(spec.backbones):
+        path = ("backbones", index)
+        try:
+            local_folder(backbone_place(entry.name, folder))
+        except UserError as error:
+            yield (*path, "name"), str(error)
+        yield from _choice((*path, "layout"), "layout", entry.layout, LAYOUTS)
+        yield from _choice((*path, "recipe", "optimizer"), "optimizer", entry.recipe.optimizer, _optimizers())
+        for task, own in entry.recipe.per_task.items():
+            place: Path_ = (*path, "recipe", "per-task", task)
+            yield from _choice(place, "task of this backbone", task, spec.tasks_of(entry))
+            yield from _choice((*place, "optimizer"), "optimizer", own.optimizer, _optimizers())
+        if entry.tasks is not None:
+            yield from _tasks((*path, "tasks"), entry.tasks, folder)
+        labels = {
+            label
+            for name in _known(spec.tasks_of(entry), folder)
+            for label in find_any_task(name, folder).labels
+        }
+        for label in entry.label_words:
+            yield from _choice((*path, "label-words", label), "label", label, labels)
+    labels_of = [label_of(entry.name, folder) for entry in spec.backbones]
+    for index, name in enumerate(labels_of):
+        if name in labels_of[:index] and spec.backbones[index].name not in [
+            e.name for e in spec.backbones[:index]
+        ]:
+            yield ("backbones", index, "name"), f"two backbones are called {name!r}: rename one folder"
+
+
+def label_of(name: str, folder: Path) -> str:
+    """How a study calls a backbone: its name, or the last part of a folder's path, the same on every machine."""
+    place = backbone_place(name, folder)
+    return Path(place).absolute().name if name not in EMBEDDED and Path(place).is_dir() else name
+
+
+def _known(names: Iterable[str], folder: Path) -> list[str]:
+    known = []
+    for name in names:
+        try:
+            find_any_task(name, folder)
+        except UserError:
+            continue
+        known.append(name)
+    return known
+
+
+def _everywhere(spec: Spec) -> list[str]:
+    return list(dict.fromkeys(task for entry in spec.backbones for task in spec.tasks_of(entry)))
+
+
+def _transfers(spec: Spec, folder: Path) -> Found:
+    given = spec.transfers.initialisation
+    path = ("transfers", "initialisation")
+    if given is None:
+        return
+    yield from _choice((*path, "optimizer"), "optimizer", given.optimizer, _optimizers())
+    yield from _start((*path, "scratch"), given.scratch)
+    if isinstance(given.sources, str):
+        yield from _choice((*path, "sources"), "choice of sources", given.sources, SOURCES)
+        return
+    yield from _chosen((*path, "sources"), given.sources, _everywhere(spec))
+
+
+def _chosen(path: Path_, sources: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> Found:
+    for target, names in sources.items():
+        yield from _choice((*path, target), "target task of this study", target, tasks)
+        for source in names:
+            yield from _choice((*path, target), "source task of this study", source, tasks)
+            if source == target:
+                yield (*path, target), f"task {target!r} is its own source: name another"
+
+
+def _projectors(spec: Spec, folder: Path) -> Found:
+    from projectors.architectures import ACTIVATIONS, ARCHITECTURES
+    from projectors.fitting import DISTANCES
+    from projectors.methods import METHODS, STARTS
+
+    for index, entry in enumerate(spec.projectors):
+        path = ("projectors", index)
+        names = {backbone.name: backbone for backbone in spec.backbones}
+        for key, side in (("source", entry.source), ("target", entry.target)):
+            yield from _choice((*path, key), "backbone of this study", side, names)
+        if entry.source == entry.target:
+            yield (*path, "target"), f"a projector joins two backbones, both are {entry.source!r}"
+        yield from _choice((*path, "method"), "projector method", entry.method, METHODS)
+        yield from _choice((*path, "architecture"), "architecture", entry.architecture, ARCHITECTURES)
+        yield from _choice((*path, "activation"), "activation", entry.activation, ACTIVATIONS)
+        yield from _choice((*path, "distance"), "distance", entry.distance, DISTANCES)
+        yield from _choice((*path, "start"), "start", entry.start, STARTS)
+        if entry.source in names and entry.target in names:
+            yield from _projected_tasks(path, entry, spec, names)
+    yield from _repeats(("projectors",), "projector", [entry.model_dump_json() for entry in spec.projectors])
+
+
+def _projected_tasks(
+    path: Path_, entry: ProjectorEntry, spec: Spec, names: Mapping[str, BackboneEntry]
+) -> Found:
+    source, target = spec.tasks_of(names[entry.source]), spec.tasks_of(names[entry.target])
+    both = [task for task in source if task in target]
+    for key, tasks in (("fitting", entry.fitting), ("unseen", entry.unseen)):
+        for place, task in enumerate(tasks):
+            yield from _choice(
+                (*path, key, place), f"task of both {entry.source} and {entry.target}", task, both
+            )
+    for place, task in enumerate(entry.unseen):
+        if task in entry.fitting:
+            yield (*path, "unseen", place), f"task {task!r} is a fitting task: it is not unseen"
+    tuned = entry.initialisation
+    for place, task in enumerate((tuned.tasks or []) if tuned else []):
+        known = [*entry.fitting, *entry.unseen]
+        yield from _choice((*path, "initialisation", "tasks", place), "task of this projector", task, known)
+
+
+def _indicators(spec: Spec, folder: Path) -> Found:
+    from analysis.neurons import OVERLAPS, RULES
+    from analysis.similarity import INDICATORS
+
+    for index, name in enumerate(spec.indicators.similarity):
+        yield from _choice(("indicators", "similarity", index), "similarity metric", name, INDICATORS)
+    neurons = spec.indicators.neurons
+    if neurons is not None:
+        for index, name in enumerate(neurons.measures):
+            yield from _choice(
+                ("indicators", "neurons", "measures", index), "overlap of neurons", name, OVERLAPS
+            )
+        yield from _choice(("indicators", "neurons", "rule"), "rule for active neurons", neurons.rule, RULES)
+
+
+# With the backbones ----------------------------------------------------------------------------------------------
+
+
+def task_for(entry: BackboneEntry, name: str, folder: Path) -> Task:
+    """A task with the backbone's own label words on it."""
+    task = find_any_task(name, folder)
+    words = {label: word for label, word in entry.label_words.items() if label in task.labels}
+    return with_words(task, words) if words else task
+
+
+def backbone_mistakes(
+    spec: Spec, document: Document, folder: Path, outline: Callable[[str], Backbone | None]
+) -> list[Mistake]:
+    """Label words, lengths and kinds of every task on every backbone; `outline` gives a backbone without weights.
+
+    A backbone that cannot be had now (`None`) is passed over; who asks says so.
+    """
+    from prompttransfer.training.recipes import recipe_for
+
+    found: list[Mistake] = []
+    for index, entry in enumerate(spec.backbones):
+        backbone = outline(entry.name)
+        if backbone is None:
+            continue
+        place = find_layout_mistake(backbone, entry.layout or spec.layout)
+        if place is not None:
+            key: Path_ = ("backbones", index, "layout") if entry.layout else ("layout",)
+            found.append(Mistake(document.line(key), place))
+            continue
+        found += _window_mistakes(spec, document, backbone)
+        layout = find_layout(entry.layout or spec.layout, backbone.family)
+        length = recipe_for(backbone, **spec.recipe_of(entry)).length
+        where: Path_ = ("backbones", index, "tasks") if entry.tasks is not None else ("tasks",)
+        for position, name in enumerate(spec.tasks_of(entry)):
+            try:
+                task = task_for(entry, name, folder)
+                backbone.check_task(task)
+                backbone.answers(task, spec.aggregation)
+                backbone.text_budget(
+                    task, length=length, layout=layout, max_length=entry.max_length or spec.max_length
+                )
+            except UserError as error:
+                found.append(Mistake(document.line((*where, position)), str(error)))
+    return found
+
+
+def _window_mistakes(spec: Spec, document: Document, backbone: Backbone) -> list[Mistake]:
+    window = spec.indicators.neurons.window if spec.indicators.neurons else None
+    layers = layers_of(backbone)
+    if window is None or window <= layers:
+        return []
+    text = (
+        f"a window of {window} layers does not fit {backbone.name}, which has {layers}: choose 1 to {layers}"
+    )
+    return [Mistake(document.line(("indicators", "neurons", "window")), text)]
+
+
+def layers_of(backbone: Backbone) -> int:
+    """Layers whose neurons are read: those of the decoder, where there is one."""
+    config = backbone.model.config
+    return int(getattr(config, "num_decoder_layers", None) or config.num_hidden_layers)
+
+
+def find_layout_mistake(backbone: Backbone, layout: str) -> str | None:
+    """Why a layout is not for this backbone; None where it is."""
+    try:
+        find_layout(layout, backbone.family)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def sources_of(
+    given: Initialisation, target: str, tasks: Sequence[str], types: Mapping[str, str]
+) -> list[str]:
+    """The source tasks that a target is trained from, in the order of the study's tasks."""
+    others = [task for task in tasks if task != target]
+    if isinstance(given.sources, dict):
+        return [task for task in others if task in given.sources.get(target, ())]
+    if given.sources == "same-type":
+        return [task for task in others if types[task] == types[target]]
+    return others

@@ -1,0 +1,318 @@
+"""Facts: what a plan must know of backbones and rows before anything runs.
+
+A cell's id holds the revision of its backbone and a digest of the rows that it uses, so both are looked up when a
+study is planned; nothing heavy is loaded for it: a backbone is an outline without weights. Where the hub is out of
+reach, sizes that are widely known stand in, so that a cost can be told; such a plan says so and cannot be run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.study.plan.checks import backbone_mistakes, backbone_place, label_of, layers_of, task_for
+from prompttransfer.study.plan.reading import StudyFile
+from prompttransfer.study.plan.spec import BackboneEntry, Spec
+from tasks.errors import MachineError
+from tasks.loading import Splits, load_splits, validation_size
+from tasks.rows import digest_rows
+from tasks.task import Example, Task
+
+if TYPE_CHECKING:
+    from prompttransfer.backbones.base import Backbone
+    from prompttransfer.training.recipes import Recipe
+
+SAMPLE = 100
+"""Rows that are tokenised to learn how long the texts of a task are."""
+
+
+@dataclass(frozen=True)
+class RowFacts:
+    """The rows of one task: how many, and digests that change with any of them."""
+
+    train: int
+    validation: int
+    test: int
+    learned: str
+    """Digest of the training and validation rows."""
+    tested: str
+    """Digest of the test rows."""
+    certain: bool = True
+    """False where the rows could not be had and the numbers are what is widely known."""
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """One task on one backbone."""
+
+    task: Task
+    rows: RowFacts
+    words: Mapping[str, str]
+    budget: int
+    """Text tokens kept."""
+    tokens: float
+    """Mean text tokens of a row."""
+
+
+@dataclass(frozen=True)
+class BackboneFacts:
+    """One backbone of a study with its tasks, recipe and layout."""
+
+    label: str
+    """How the study and its results call it."""
+    place: str
+    """How this machine loads it."""
+    revision: str
+    family: str
+    width: int
+    layers: int
+    neurons: int
+    parameters: int
+    embedded: int
+    """Parameters that are looked up, not multiplied with."""
+    special: int
+    """Special tokens of a row."""
+    layout: str
+    recipe: Recipe
+    tasks: Mapping[str, TaskFacts] = field(default_factory=dict)
+    """Name in the study file -> facts."""
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    """Name in the study file -> the recipe of a task that has one of its own."""
+    certain: bool = True
+
+    def recipe_of(self, task: str) -> Recipe:
+        """What a task (its name in the study file) is trained with."""
+        return self.recipes.get(task, self.recipe)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a plan is made from."""
+
+    backbones: Mapping[str, BackboneFacts]
+    """Name in the study file -> facts."""
+    notes: tuple[str, ...] = ()
+    """What could not be looked up."""
+
+    @property
+    def certain(self) -> bool:
+        """Whether everything was looked up, so that the plan can be run."""
+        return not self.notes
+
+
+def gather_facts(study: StudyFile, *, guess: bool = False) -> Facts:
+    """Look everything up, and check label words and lengths of every task on every backbone.
+
+    Raises one UserError with all mistakes. What is out of reach raises MachineError, or with `guess` is a note and
+    stands in with what is known of it.
+    """
+    spec, folder = study.spec, study.folder
+    notes: list[str] = []
+    away: dict[str, str] = {}
+    outlines = {entry.name: _outline(entry, folder, notes, guess) for entry in spec.backbones}
+    study.document.raise_all(backbone_mistakes(spec, study.document, folder, outlines.get))
+    rows: dict[str, RowFacts] = {}
+    texts: dict[str, Sequence[Example]] = {}
+    for entry in spec.backbones:
+        for name in spec.tasks_of(entry):
+            if name not in rows:
+                rows[name], texts[name] = _rows(task_for(entry, name, folder), spec, folder, away, guess)
+    found = {
+        entry.name: _backbone_facts(spec, entry, folder, outlines[entry.name], rows, texts)
+        for entry in spec.backbones
+    }
+    if away:
+        said = f"rows of {', '.join(away)} are out of reach, their numbers are those widely known"
+        notes.append(f"{said}: {next(iter(away.values()))}")
+    return Facts(found, tuple(dict.fromkeys(notes)))
+
+
+def data_folder(spec: Spec, folder: Path) -> Path | None:
+    """The study's data folder, relative to its file."""
+    return folder / spec.data if spec.data is not None else None
+
+
+@lru_cache(maxsize=64)
+def load_rows(
+    task: Task, data: Path | None, limit_train: int | None, limit_test: int | None
+) -> tuple[Splits, str, str]:
+    """The splits of a task with the digests of what is learned from and of what is tested on; kept for the process."""
+    splits = load_splits(task, data=data, limit_train=limit_train, limit_test=limit_test)
+    return splits, digest_rows((splits.train, splits.validation)), digest_rows((splits.test,))
+
+
+def _rows(
+    task: Task, spec: Spec, folder: Path, away: dict[str, str], guess: bool
+) -> tuple[RowFacts, Sequence[Example]]:
+    try:
+        splits, learned, tested = load_rows(
+            task, data_folder(spec, folder), spec.limit_train, spec.limit_test
+        )
+    except MachineError as error:
+        if not guess:
+            raise
+        away[task.name] = _short(error)
+        train, test = KNOWN_ROWS.get(task.name, (10_000, 1_000))
+        count = [
+            min(n, limit) if limit else n for n, limit in ((train, spec.limit_train), (test, spec.limit_test))
+        ]
+        validated = validation_size(train, spec.limit_train)
+        return RowFacts(count[0], validated, count[1], "unknown", "unknown", certain=False), ()
+    counts = len(splits.train), len(splits.validation), len(splits.test)
+    return RowFacts(*counts, learned, tested), splits.train[:SAMPLE]
+
+
+def _outline(entry: BackboneEntry, folder: Path, notes: list[str], guess: bool) -> Backbone | None:
+    from prompttransfer.backbones.loading import outline_backbone
+
+    try:
+        at = {"revision": entry.revision} if entry.revision else {}
+        outline = outline_backbone(backbone_place(entry.name, folder), **at)
+        outline.name = entry.name  # mistakes name it as the file does
+        return outline
+    except MachineError as error:
+        if not guess or entry.name not in KNOWN_BACKBONES:
+            raise
+        notes.append(
+            f"backbone {entry.name} is out of reach, label words and lengths are not checked: {_short(error)}"
+        )
+        return None
+
+
+def _short(error: Exception) -> str:
+    """What happened, without the advice on other ways."""
+    return str(error).split(": connect, or ")[0]
+
+
+def _backbone_facts(
+    spec: Spec,
+    entry: BackboneEntry,
+    folder: Path,
+    outline: Backbone | None,
+    rows: Mapping[str, RowFacts],
+    texts: Mapping[str, Sequence[Example]],
+) -> BackboneFacts:
+    from prompttransfer.training.recipes import recipe_for
+
+    if outline is None:
+        bare = _known(entry.name, spec, entry, folder)
+    else:
+        config = outline.model.config
+        bare = BackboneFacts(
+            label=label_of(entry.name, folder),
+            place=backbone_place(entry.name, folder),
+            revision=outline.revision,
+            family=outline.family,
+            width=outline.width,
+            layers=layers_of(outline),
+            neurons=int(config.d_ff if outline.family == "t5" else config.intermediate_size),
+            parameters=sum(p.numel() for p in outline.model.parameters()),
+            embedded=outline.word_embeddings.weight.numel(),
+            special=outline.special_tokens,
+            layout=entry.layout or spec.layout,
+            recipe=recipe_for(outline, **spec.recipe_of(entry)),
+            recipes={
+                task: recipe_for(outline, **spec.recipe_of(entry, task)) for task in entry.recipe.per_task
+            },
+        )
+    tasks = {}
+    for name in spec.tasks_of(entry):
+        task = task_for(entry, name, folder)
+        tasks[name] = _task_facts(spec, entry, bare, outline, task, rows[name], texts[name])
+    return replace(bare, tasks=tasks)
+
+
+def _task_facts(
+    spec: Spec,
+    entry: BackboneEntry,
+    facts: BackboneFacts,
+    outline: Backbone | None,
+    task: Task,
+    rows: RowFacts,
+    sample: Sequence[Example],
+) -> TaskFacts:
+    wanted = entry.max_length or spec.max_length
+    if outline is None:
+        budget = wanted or (384 if task.generates else 128)
+        return TaskFacts(task, rows, {}, budget, 0.5 * budget)
+    layout = find_layout(facts.layout, facts.family)
+    budget = outline.text_budget(task, length=facts.recipe.length, layout=layout, max_length=wanted)
+    answers = outline.answers(task, spec.aggregation)
+    tokens = 0.5 * budget
+    if sample:
+        encoded = outline.encode(
+            task,
+            sample,
+            length=facts.recipe.length,
+            layout=layout,
+            max_length=wanted,
+            aggregation=spec.aggregation,
+        )
+        tokens = sum(row.size for row in encoded) / len(encoded)
+    return TaskFacts(task, rows, answers.mapping if answers else {}, budget, tokens)
+
+
+# What is widely known, for estimates only ------------------------------------------------------------------------
+
+KNOWN_BACKBONES: dict[str, tuple[str, int, int, int, int, int]] = {
+    "roberta-base": ("masked-lm", 768, 12, 3072, 124_697_433, 38_603_520),
+    "roberta-large": ("masked-lm", 1024, 24, 4096, 355_412_057, 51_471_360),
+    "bert-base-uncased": ("masked-lm", 768, 12, 3072, 109_514_298, 23_440_896),
+    "bert-base-cased": ("masked-lm", 768, 12, 3072, 108_340_804, 22_268_928),
+    "t5-small": ("t5", 512, 6, 2048, 60_506_624, 16_449_536),
+    "t5-base": ("t5", 768, 12, 3072, 222_903_552, 24_674_304),
+    "t5-large": ("t5", 1024, 24, 4096, 737_668_096, 32_899_072),
+    "t5-3b": ("t5", 1024, 24, 16_384, 2_851_598_336, 32_899_072),
+    "t5-11b": ("t5", 1024, 24, 65_536, 11_307_321_344, 32_899_072),
+}
+"""Name -> family, width, layers, neurons a layer, parameters, parameters of the embedding table."""
+
+KNOWN_ROWS: dict[str, tuple[int, int]] = {
+    "imdb": (25_000, 25_000),
+    "sst2": (67_349, 872),
+    "laptop": (2_300, 638),
+    "restaurant": (3_600, 1_120),
+    "movie_rationales": (1_600, 200),
+    "tweeteval_sentiment": (45_615, 2_000),
+    "mnli": (392_702, 9_815),
+    "qnli": (104_743, 5_463),
+    "snli": (549_367, 9_842),
+    "ethics_deontology": (18_164, 3_596),
+    "ethics_justice": (21_791, 2_704),
+    "qqp": (363_846, 40_430),
+    "mrpc": (3_668, 408),
+    "squad": (87_599, 10_570),
+    "nq_open": (87_925, 3_610),
+    "multi_news": (44_972, 5_622),
+    "samsum": (14_732, 818),
+}
+"""Task -> training rows, test rows, about; a plan with rows at hand does not look here."""
+
+
+def _known(name: str, spec: Spec, entry: BackboneEntry, folder: Path) -> BackboneFacts:
+    from prompttransfer.training.recipes import recipe_for_size
+
+    family, width, layers, neurons, parameters, embedded = KNOWN_BACKBONES[name]
+    return BackboneFacts(
+        label=label_of(name, folder),
+        place=name,
+        revision="unknown",
+        family=family,
+        width=width,
+        layers=layers,
+        neurons=neurons,
+        parameters=parameters,
+        embedded=embedded,
+        special=5 if family == "masked-lm" else 2,
+        layout=entry.layout or spec.layout,
+        recipe=recipe_for_size(family, width, **spec.recipe_of(entry)),
+        recipes={
+            task: recipe_for_size(family, width, **spec.recipe_of(entry, task))
+            for task in entry.recipe.per_task
+        },
+        certain=False,
+    )

@@ -1,0 +1,238 @@
+"""The study file: what is to be run, in one YAML mapping that is checked as a whole.
+
+    study: my-study                     # a name; the folder of results is runs/<name> unless told
+    backbones: [roberta-base]           # or {name: roberta-base, tasks: [...], recipe: {...}, layout: su2022};
+                                        # recipe: {lr: 5e-3, per-task: {laptop: {lr: 1e-2}}} for single tasks
+    tasks: [sst2, imdb, mnli]           # names, or YAML files of own tasks
+    seeds: [0, 1, 2]
+    recipe: {steps: 300}                # as the options of `train`; a backbone's own recipe goes before it
+    transfers:
+      zero-shot: true
+      calibrate: train-mean             # a second matrix of calibrated scores; or content-free
+      initialisation: {sources: same-type, steps: 100}
+    projectors:
+      - {source: roberta-base, target: roberta-large, method: task, fitting: [sst2, mnli], initialisation: true}
+    indicators: {similarity: [C_average], neurons: [ON]}
+    report: {title: My study}
+
+Every mistake of a file is reported with its line, together with all others. Checks against catalogues and other parts
+of the file are in checks.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+PRECISIONS = ("fp32", "bf16")
+"""A study names its precision: `auto` would give other numbers on another machine."""
+
+SOURCES = ("all", "same-type")
+
+
+def _hyphens(name: str) -> str:
+    return name.replace("_", "-")
+
+
+class Part(BaseModel):
+    """A part of the file: no unknown keys, no silent conversions, keys with hyphens."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, alias_generator=_hyphens)
+
+
+class RecipeOptions(Part):
+    """The options of `train` that make a recipe; what is not given comes from the backbone's recipe (training/recipes.py)."""
+
+    optimizer: str | None = None
+    lr: float | None = Field(default=None, gt=0, strict=False)
+    weight_decay: float | None = Field(default=None, ge=0, strict=False)
+    steps: int | None = Field(default=None, ge=1)
+    batch: int | None = Field(default=None, ge=1)
+    length: int | None = Field(default=None, ge=1)
+    evaluate_every: int | None = Field(default=None, ge=1)
+    patience: int | None = Field(default=None, ge=0)
+
+    def overrides(self) -> dict[str, Any]:
+        """What was given, under the names of `Recipe`."""
+        return {
+            name: value for name in RecipeOptions.model_fields if (value := getattr(self, name)) is not None
+        }
+
+
+class TaskRecipe(RecipeOptions):
+    """What one task is trained with on a backbone, before the backbone's own options."""
+
+    length: Literal[None] = None
+
+
+class BackboneRecipe(RecipeOptions):
+    """The options of one backbone, and of single tasks on it."""
+
+    per_task: dict[str, TaskRecipe] = Field(default_factory=dict)
+
+
+class BackboneEntry(Part):
+    """One backbone with what is its own."""
+
+    name: str
+    revision: str | None = None
+    """Commit, branch or tag of a hub model; what a folder must be at."""
+    tasks: list[str] | None = None
+    recipe: BackboneRecipe = BackboneRecipe()
+    layout: str | None = None
+    max_length: int | None = Field(default=None, ge=1)
+    label_words: dict[str, str] = Field(default_factory=dict)
+
+
+class Initialisation(RecipeOptions):
+    """Transfer as initialisation (TPT_task): which sources each target is trained from, and with what recipe."""
+
+    length: Literal[None] = None
+    sources: str | dict[str, list[str]] = "all"
+    scratch: str = "random"
+
+
+class Transfers(Part):
+    """What the trained prompts are used for."""
+
+    zero_shot: bool = True
+    calibrate: Literal["none", "content-free", "train-mean"] = "none"
+    """A second matrix of scores with the bias of the label words taken off (evaluation/calibration.py)."""
+    initialisation: Initialisation | None = None
+
+
+class ProjectorTuning(RecipeOptions):
+    """Training from the projected prompts (TPT_model)."""
+
+    length: Literal[None] = None
+    tasks: list[str] | None = None
+
+
+class ProjectorEntry(Part):
+    """One projector; the options of `project fit`."""
+
+    source: str
+    target: str
+    method: str = "task"
+    fitting: list[str] = Field(min_length=1)
+    unseen: list[str] = Field(default_factory=list)
+    architecture: str = "linear"
+    hidden: int = Field(default=768, ge=1)
+    rank: int = Field(default=64, ge=1)
+    activation: str = "leaky-relu"
+    standardise: bool | None = None
+    bias: bool = False
+    start: str | None = None
+    distance: str = "squared-l2"
+    steps: int = Field(default=300, ge=1)
+    lr: float = Field(default=1e-3, gt=0, strict=False)
+    noise: float = Field(default=0.5, ge=0, strict=False)
+    initialisation: ProjectorTuning | None = None
+    """Train the target's prompts from the projected ones."""
+
+    @property
+    def name(self) -> str:
+        """Short, for people: what it joins and how."""
+        return f"{self.source} to {self.target}, {self.method} on {'+'.join(self.fitting)}"
+
+
+class NeuronOptions(Part):
+    """Overlap of activated neurons."""
+
+    measures: list[str] = Field(default_factory=lambda: ["ON"], min_length=1)
+    window: int | None = Field(default=None, ge=1)
+    rule: str = "positive"
+
+
+class Indicators(Part):
+    """What is to be compared with transfer."""
+
+    similarity: list[str] = Field(default_factory=list)
+    neurons: NeuronOptions | None = None
+
+
+class ReportOptions(Part):
+    """What is drawn and written at the end."""
+
+    title: str = ""
+    heatmaps: bool = True
+
+
+class Spec(Part):
+    """A whole study."""
+
+    study: str
+    about: str = ""
+    backbones: list[BackboneEntry] = Field(min_length=1)
+    tasks: list[str] = Field(min_length=1)
+    seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)
+    recipe: RecipeOptions = RecipeOptions()
+    initialiser: str = "random"
+    layout: str = "prompt-first"
+    precision: str = "fp32"
+    aggregation: str | None = None
+    data: str | None = None
+    max_length: int | None = Field(default=None, ge=1)
+    limit_train: int | None = Field(default=None, ge=1)
+    limit_test: int | None = Field(default=None, ge=1)
+    bank: int = Field(default=8, ge=1)
+    """Most prompts that are trained together in one bank."""
+    transfers: Transfers = Transfers()
+    projectors: list[ProjectorEntry] = Field(default_factory=list)
+    indicators: Indicators = Indicators()
+    report: ReportOptions = ReportOptions()
+
+    @field_validator("study")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}", name) or ".." in name:
+            raise ValueError(f"{name!r} cannot be a folder name: use letters, digits, '-', '_' and '.'")
+        return name
+
+    def tasks_of(self, backbone: BackboneEntry) -> list[str]:
+        """The tasks that a backbone is to learn, in order."""
+        return backbone.tasks if backbone.tasks is not None else self.tasks
+
+    def recipe_of(self, backbone: BackboneEntry, task: str | None = None) -> dict[str, Any]:
+        """The study's recipe options with the backbone's own before them, and before those the task's on it."""
+        own = backbone.recipe.per_task.get(task, TaskRecipe()) if task is not None else TaskRecipe()
+        return self.recipe.overrides() | backbone.recipe.overrides() | own.overrides()
+
+
+# Mistakes of form ------------------------------------------------------------------------------------------------
+
+
+PARTS: dict[tuple[str, ...], type[Part]] = {
+    (): Spec,
+    ("recipe",): RecipeOptions,
+    ("backbones", "*"): BackboneEntry,
+    ("backbones", "*", "recipe"): BackboneRecipe,
+    ("backbones", "*", "recipe", "per-task", "*"): TaskRecipe,
+    ("transfers",): Transfers,
+    ("transfers", "initialisation"): Initialisation,
+    ("projectors", "*"): ProjectorEntry,
+    ("projectors", "*", "initialisation"): ProjectorTuning,
+    ("indicators",): Indicators,
+    ("indicators", "neurons"): NeuronOptions,
+    ("report",): ReportOptions,
+}
+"""Place in the file -> what may stand there."""
+
+
+EXAMPLES = {
+    "study": "as in study: my-study",
+    "backbones": "as in backbones: [microworld-roberta]",
+    "tasks": "as in tasks: [microworld-imdb, microworld-mnli]",
+    "name": "as in name: roberta-base",
+    "fitting": "as in fitting: [sst2, mnli]",
+    "source": "a backbone of this study",
+    "target": "a backbone of this study",
+}
+
+
+def listed(values: Iterable[str]) -> str:
+    """`a, b, c` for messages."""
+    return ", ".join(values)

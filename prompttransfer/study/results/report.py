@@ -1,0 +1,283 @@
+"""`study report`: tables of all results with their statistics, a page a backbone, and one page over all of them.
+
+results.csv, results.parquet      every number, one a row (results.COLUMNS)
+report/summary.csv                mean and spread over seeds
+report/comparisons.csv            paired differences and speed-ups (tables.COMPARISON_COLUMNS)
+report/indicators.csv             whether indicators predict transfer
+report/columns.csv                what each column is
+report/<backbone>/report.html     the page of a run
+report/report.html                the study: what was found, with links to the pages
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prompttransfer.files import atomic_path, write_text
+from prompttransfer.reports.calls import Call
+from prompttransfer.reports.page import write_report
+from prompttransfer.study.cell import Graph
+from prompttransfer.study.engine.store import Store, read_failures
+from prompttransfer.study.results.long_table import COLUMNS, Results, long_table, open_results, raw_scores
+from prompttransfer.study.results.run_folders import backbones_scored, slug, write_run_folder
+from prompttransfer.study.results.statistics import (
+    COMPARISON_COLUMNS,
+    INDICATOR_COLUMNS,
+    comparisons,
+    gains_over_no_prompt,
+    predictions,
+    summary,
+)
+from tasks.documents import checked, parse_json
+from tasks.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DIGITS = "%.10g"
+RUN_CALL = "command.json"
+"""The file of a study's store that says how `study run` was called."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `write_study_report` made, and what it could be made from."""
+
+    page: Path
+    files: tuple[Path, ...]
+    tables: Mapping[str, pd.DataFrame]
+    missing: int
+    """Cells that are not finished."""
+    notes: tuple[str, ...]
+
+
+def write_study_report(graph: Graph, store: Store, output: Path, *, title: str = "") -> Written:
+    """Write tables and pages under `output` from what is finished; UserError where no score is."""
+    results = open_results(graph, store)
+    backbones = backbones_scored(results)
+    if not backbones:
+        raise UserError(f"no score of this study is finished in {store.place}: run it first with `study run`")
+    tables = make_tables(results)
+    files = _write_tables(tables, output)
+    notes = _notes(results, tables)
+    report = output / "report"
+    again = run_again(store)
+    pages = {}
+    for backbone in backbones:
+        folder = write_run_folder(results, backbone, report / slug(backbone), again)
+        pages[backbone] = write_report(folder, title=f"{title}: {backbone}" if title else "")
+    page = report / "report.html"
+    write_text(page, render_page(title or "Study", tables, pages, notes, report, again))
+    missing = len(graph.cells) - len(results.finished)
+    return Written(page, (*files, *pages.values(), page), tables, missing, notes)
+
+
+def run_again(store: Store) -> Call:
+    """The `study run` that makes this study: as it was last called, else of the study file kept with its results."""
+    kept = store.read_text(RUN_CALL)
+    try:
+        return checked(Call, parse_json(kept or "", RUN_CALL), RUN_CALL)
+    except UserError:
+        return Call(verb="study run", options={"file": f"{store.place}/study.yaml", "output": store.place})
+
+
+def make_tables(results: Results) -> dict[str, pd.DataFrame]:
+    """Name -> table: results, summary, comparisons, indicators."""
+    table = long_table(results)
+    return {
+        "results": table,
+        "summary": summary(table),
+        "comparisons": comparisons(table),
+        "indicators": predictions(table, dict(results.types)),
+    }
+
+
+def _write_tables(tables: Mapping[str, pd.DataFrame], output: Path) -> list[Path]:
+    import pandas as pd
+
+    files = []
+    for name, table in tables.items():
+        path = output / "results.csv" if name == "results" else output / "report" / f"{name}.csv"
+        write_text(path, table.to_csv(index=False, float_format=DIGITS, lineterminator="\n"))
+        files.append(path)
+    with atomic_path(output / "results.parquet") as temporary:
+        tables["results"].to_parquet(temporary, index=False)
+    described = [("results", *item) for item in COLUMNS.items()]
+    described += [("comparisons", *item) for item in COMPARISON_COLUMNS.items()]
+    described += [("indicators", *item) for item in INDICATOR_COLUMNS.items()]
+    columns = pd.DataFrame(described, columns=["table", "column", "meaning"])
+    write_text(output / "report" / "columns.csv", columns.to_csv(index=False, lineterminator="\n"))
+    return [*files, output / "results.parquet", output / "report" / "columns.csv"]
+
+
+def _notes(results: Results, tables: Mapping[str, pd.DataFrame]) -> tuple[str, ...]:
+    notes = []
+    if missing := len(results.graph.cells) - len(results.finished):
+        failed = len(set(read_failures(results.store)) & set(results.graph.cells))
+        said = f", {failed} of them failed" if failed else ""
+        notes.append(
+            f"{missing} of {len(results.graph.cells)} cells are not finished{said}: `study run` makes them."
+        )
+    if tables["results"]["seed"].nunique() < 2:
+        notes.append(
+            "One seed: differences here are not evidence; no p value is given and no significance is claimed."
+        )
+    else:
+        notes.append(
+            "A seed decides the start and the row order of a prompt; all seeds have the same validation and test rows, so "
+            "their spread is not that over splits."
+        )
+    return tuple(notes)
+
+
+# The page over all backbones -------------------------------------------------------------------------------------
+
+
+def render_page(
+    title: str,
+    tables: Mapping[str, pd.DataFrame],
+    pages: Mapping[str, Path],
+    notes: Sequence[str],
+    folder: Path,
+    again: Call,
+) -> str:
+    """A page with the comparisons and links to the pages of the backbones; it fetches nothing."""
+    from analysis.report.style import STYLE
+
+    links = "".join(
+        f'<li><a href="{escape(path.relative_to(folder).as_posix())}">{escape(name)}</a></li>'
+        for name, path in pages.items()
+    )
+    said = headlines(tables["results"], tables["indicators"])
+    sections = [
+        ("In short", "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in said) + "</ul>" if said else ""),
+        ("Models", f"<p>Matrices, figures and curves of each model:</p><ul>{links}</ul>"),
+        (
+            "To know",
+            "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>" if notes else "",
+        ),
+        ("Comparisons", _comparisons(tables["comparisons"])),
+        ("Do indicators predict transfer?", _table(tables["indicators"])),
+        ("Scores, mean over sources and seeds", _table(overview(tables["results"]))),
+        ("Run it again", f'<pre tabindex="0"><code>{escape(again.line())}</code></pre>'),
+    ]
+    body = "".join(
+        f"<section><h2>{escape(name)}</h2>{content}</section>" for name, content in sections if content
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>{escape(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<header><h1>{escape(title)}</h1></header>
+<main>{body}</main>
+</body>
+</html>
+"""
+
+
+def headlines(results: pd.DataFrame, indicators: pd.DataFrame) -> list[str]:
+    """What the numbers come down to: where transfer is worth less than no prompt, and whether an indicator predicts it."""
+    return [*_transfer_headlines(results), *_indicator_headlines(indicators)]
+
+
+def _transfer_headlines(results: pd.DataFrame) -> list[str]:
+    lines = []
+    for backbone, metric, gains in gains_over_no_prompt(results):
+        worse = [relation for relation, gain in gains.items() if gain < 0]
+        told = ", ".join(f"{relation} {gain:+.3f}" for relation, gain in gains.items())
+        if not gains:
+            continue
+        if len(worse) == len(gains):
+            verdict = "transfer does not help: prompts of other tasks score below no prompt"
+        elif worse:
+            verdict = f"prompts of tasks of {worse[0]} score below no prompt"
+        else:
+            verdict = "prompts of other tasks score above no prompt"
+        lines.append(
+            f"{backbone}, {metric}: {verdict} (zero-shot minus no prompt, mean over targets: {told})."
+        )
+    return lines
+
+
+def _indicator_headlines(indicators: pd.DataFrame) -> list[str]:
+    """One line a backbone: the indicator with the highest mean, only where it is more than chance is it said to predict."""
+    from analysis.prediction import BASELINE, LEVEL
+
+    lines = []
+    for backbone, part in indicators.groupby("backbone", sort=False):
+        ranked = part[(part["indicator"] != BASELINE) & part["mean_spearman"].notna()]
+        if ranked.empty:
+            continue
+        best = ranked.loc[ranked["mean_spearman"].idxmax()]
+        p_value = best["p_permutation_holm"]
+        highest = (
+            f"{best['indicator']} has the highest mean Spearman of {len(ranked)}, {best['mean_spearman']:.2f}"
+        )
+        if best["mean_spearman"] <= 0:
+            said = f"no indicator predicts transfer: {highest}"
+        elif p_value != p_value:
+            said = f"whether an indicator predicts transfer is not shown: {highest}"
+        elif p_value > LEVEL:
+            said = f"no indicator is shown to predict transfer: {highest} (p {p_value:.3f}, corrected)"
+        else:
+            said = f"{best['indicator']} predicts transfer better than chance does: {highest} (p {p_value:.3f}, corrected)"
+        lines.append(f"{backbone}: {said}.")
+    return lines
+
+
+def overview(table: pd.DataFrame) -> pd.DataFrame:
+    """Test scores by backbone, metric and condition: mean over sources, targets and seeds, and the number of values."""
+    scores = raw_scores(table).rename(columns={"measure": "metric"})
+    scores["condition"] = scores["condition"] + scores["relation"].map(
+        lambda relation: f", {relation}" if relation in ("same type", "different type") else ""
+    )
+    keys = ["backbone", "metric", "condition"]
+    groups = scores.groupby(keys, sort=False)["value"]
+    seeds = scores.groupby([*keys, "seed"], sort=False)["value"].mean().groupby(level=[0, 1, 2], sort=False)
+    return (
+        groups.mean()
+        .to_frame("mean")
+        .assign(**{"spread over seeds": seeds.std(), "values": groups.count()})
+        .reset_index()
+    )
+
+
+def _comparisons(table: pd.DataFrame) -> str:
+    words = (
+        "<p>Differences of scores, and ratios of steps for speed-ups, over the unit named. p values by flips of signs, corrected by "
+        "Holm within each family, and 95 % intervals of what the flips do not reject; from one seed no p value is given, and "
+        "fewer than six pairs cannot come out significant.</p>"
+    )
+    return words + _table(table) if len(table) else ""
+
+
+def _table(table: pd.DataFrame) -> str:
+    """A table with numbers to three decimals and nothing where there is none."""
+    if not len(table):
+        return ""
+    head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in table.columns)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell_text(v))}</td>" for v in row) + "</tr>"
+        for row in table.itertuples(index=False)
+    )
+    return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def cell_text(value: object) -> str:
+    """A value for people."""
+    import pandas as pd
+
+    if value is None or value is pd.NA or (isinstance(value, float) and value != value):
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""Learning adaptations on a frozen backbone with Lightning: recipes, batches, state, progress, memory."""

@@ -1,0 +1,231 @@
+"""The Lightning module: a bank of soft prompts on one frozen backbone, each with a life of its own.
+
+Losses of different prompts never meet: every row belongs to one prompt, so one backward pass gives each prompt its
+own gradient, and a loss that is not finite ends its own prompt only. A finished prompt leaves the batch.
+Several processes (distributed/processes.py) each take a share of the rows of every step and all take the same step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from prompttransfer import signals
+from prompttransfer.adaptations.adaptation import CurvePoint
+from prompttransfer.backbones.base import Backbone
+from prompttransfer.backbones.kernels.async_copies import Reading
+from prompttransfer.backbones.rows import of_rows
+from prompttransfer.evaluation.encoding import EncodedTask
+from prompttransfer.evaluation.evaluate import Score, evaluate_bank
+from prompttransfer.training.batches import MicroBatch
+from prompttransfer.training.progress import TrainingProgress
+from prompttransfer.training.recipes import Recipe, make_optimizer
+from prompttransfer.training.state import PromptState, read_state, write_state
+from tasks.errors import UserError
+
+
+class PromptBank(LightningModule):
+    """Trains a bank of prompts; the frozen backbone is not part of its parameters."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        initial: Sequence[Tensor],
+        validation: Sequence[EncodedTask],
+        recipe: Recipe,
+        state_file: Path | None = None,
+        progress: TrainingProgress | None = None,
+        rates: Sequence[float] | None = None,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        self._backbone = (backbone,)  # in a tuple, so that Lightning does not take its weights for ours
+        self.prompts = nn.ParameterList([nn.Parameter(vectors.clone()) for vectors in initial])
+        self.validation = validation
+        self.recipe = recipe
+        self.rates = rates or [recipe.lr] * len(initial)
+        self.state_file = state_file
+        self.progress = progress
+        self.last_losses: list[float] = []
+        """Of every prompt in the last step whose losses have arrived."""
+        self.states = [PromptState(best=vectors.clone()) for vectors in initial]
+        self.steps_done = 0
+        self._losses: list[list[float]] = [[] for _ in initial]
+        self._unsettled: Reading | None = None
+        self._optimizer_state: dict[str, Any] | None = None
+        self._written = 0
+        """Step of the state on disk."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """The frozen model that all prompts share."""
+        return self._backbone[0]
+
+    @property
+    def active(self) -> list[int]:
+        """Indices of the prompts that still train."""
+        return [index for index, state in enumerate(self.states) if state.ended is None]
+
+    def configure_optimizers(self) -> Optimizer:
+        """One optimizer with a group of its own for each prompt."""
+        optimizer = make_optimizer(self.recipe, self.prompts, self.rates)
+        if self._optimizer_state is not None:
+            optimizer.load_state_dict(self._optimizer_state)
+        return optimizer
+
+    def on_train_start(self) -> None:
+        """Measure every prompt before its first step; log what a run that goes on has measured already."""
+        if self.steps_done == 0:
+            self._evaluate()
+            return
+        for point, index in sorted(
+            ((point, index) for index, state in enumerate(self.states) for point in state.curve),
+            key=lambda pair: (pair[0].step, pair[1]),
+        ):
+            self._log(index, point)
+
+    def training_step(self, micro_batches: list[MicroBatch], index: int) -> None:
+        """One step of every active prompt; a loss that is not finite ends its own prompt only."""
+        signals.check()
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        optimizer.zero_grad(set_to_none=True)
+        processes = self.backbone.processes
+        device = self.backbone.device
+        losses = torch.zeros(len(self.prompts), device=device)
+        for number, micro in enumerate(micro_batches, start=1):
+            bank = torch.stack([parameter.to(device) for parameter in self.prompts])
+            rows = self.backbone.loss(of_rows(bank, micro.owners), micro.batch) * micro.weights
+            with self._exchange(last=number == len(micro_batches)):
+                # Over processes Lightning takes the mean of gradients; the sum is what one process alone would have.
+                self.manual_backward(rows.sum() * processes.count)
+            losses.index_put_((micro.owners,), rows.detach(), accumulate=True)
+        self._settle()  # the step before this one: a GPU has been given work again
+        self.steps_done += 1
+        self._unsettled = Reading(self._found(processes.sum(losses)))
+        optimizer.step()
+        if device.type != "cuda":
+            self._settle()
+        if self.progress is not None:
+            self.progress.step(self)
+
+    def _exchange(self, *, last: bool) -> AbstractContextManager[None]:
+        """Processes exchange gradients once a step, behind its last micro-batch."""
+        if last or self.backbone.processes.count == 1:
+            return nullcontext()
+        strategy: Any = self.trainer.strategy
+        return strategy.block_backward_sync()
+
+    def _found(self, losses: Tensor) -> Tensor:
+        """The loss of every prompt in this step, NaN where its gradient is not finite; [prompts]."""
+        found = [
+            loss if prompt.grad is None else torch.where(torch.isfinite(prompt.grad).all(), loss, math.nan)
+            for loss, prompt in zip(losses, self.prompts, strict=True)
+        ]
+        return torch.stack(found)
+
+    def _settle(self) -> None:
+        """Take down the losses of the last step and end the prompts whose loss or gradient was not finite in it.
+
+        On a GPU that is known only after the next step has been launched. A prompt that has ended touches no other, so
+        what it does until then does not matter.
+        """
+        if self._unsettled is None:
+            return
+        found, self._unsettled = self._unsettled.read(), None
+        self.last_losses = found
+        active = set(self.active)
+        for index, loss in enumerate(found):
+            if index in active and math.isfinite(loss):
+                self._losses[index].append(loss)
+                continue
+            self.prompts[index].grad = None
+            if index in active:
+                self.states[index].ended = "not finite"
+                self.states[index].steps = self.steps_done
+
+    def on_train_epoch_end(self) -> None:
+        """Evaluate, decide who goes on, and write the state."""
+        self._settle()
+        self._evaluate()
+        for index in self.active:
+            state = self.states[index]
+            state.steps = self.steps_done
+            if self.steps_done >= self.recipe.steps:
+                state.ended = "steps"
+            elif self.recipe.patience and state.since_best >= self.recipe.patience:
+                state.ended = "patience"
+        if self.state_file is not None and self.backbone.processes.first:
+            optimizer = self.optimizers(use_pl_optimizer=False)
+            assert isinstance(optimizer, Optimizer)
+            write_state(self.state_file, self.states, list(self.prompts), optimizer, self.steps_done)
+            self._written = self.steps_done
+        if not self.active:
+            self.trainer.should_stop = True
+
+    def _evaluate(self) -> None:
+        """One point of the learning curve for every active prompt; prompts of one task share the passes."""
+        by_task: dict[int, list[int]] = {}
+        for index in self.active:
+            by_task.setdefault(id(self.validation[index]), []).append(index)
+        for indices in by_task.values():
+            bank = torch.stack([self.prompts[index].detach() for index in indices])
+            for index, score in zip(
+                indices, evaluate_bank(self.backbone, bank, self.validation[indices[0]]), strict=True
+            ):
+                self._take(index, score)
+        if self.progress is not None:
+            self.progress.evaluated(self)
+
+    def _take(self, index: int, score: Score) -> None:
+        """Add one evaluation to a prompt's curve, or end the prompt where its last step has left the finite numbers."""
+        vectors = self.prompts[index].detach()
+        finite = bool(torch.isfinite(vectors).all()) and (score.loss is None or math.isfinite(score.loss))
+        if not finite and self.steps_done > 0:
+            self.states[index].ended = "not finite"
+            self.states[index].steps = self.steps_done
+            return
+        losses, self._losses[index] = self._losses[index], []
+        mean = sum(losses) / len(losses) if losses else None
+        point = CurvePoint(self.steps_done, mean, score.value, score.loss if finite else None)
+        self.states[index].add(point, vectors)
+        self._log(index, point)
+
+    def _log(self, index: int, point: CurvePoint) -> None:
+        values = {f"prompt{index}/validation": point.score}
+        if point.loss is not None:
+            values[f"prompt{index}/loss"] = point.loss
+        for logger in self.loggers:
+            logger.log_metrics(values, step=point.step)
+
+    def kept(self) -> str:
+        """What a stop in this moment would leave, in words."""
+        if not self._written:
+            return "no evaluation was kept yet; run the same command again"
+        place = self.state_file.parent if self.state_file is not None else ""
+        return f"step {self._written} is kept in {place}; the same command goes on from there"
+
+    def resume(self) -> bool:
+        """Go on from the state file if there is one."""
+        if self.state_file is None or not self.state_file.exists():
+            return False
+        self.states, vectors, self._optimizer_state, self.steps_done = read_state(
+            self.state_file, make_optimizer(self.recipe, self.prompts, self.rates)
+        )
+        if [values.shape for values in vectors] != [parameter.shape for parameter in self.prompts]:
+            raise UserError(
+                f"training state {self.state_file} is of other prompts: delete it to start the run anew"
+            )
+        with torch.no_grad():
+            for parameter, values in zip(self.prompts, vectors, strict=True):
+                parameter.copy_(values)
+        self._written = self.steps_done
+        return True

@@ -1,0 +1,187 @@
+"""The state of a training run on disk: one safetensors file, written whole at every evaluation, no pickle.
+
+Tensors (prompts, best prompts, optimizer moments) are stored as they are; numbers (steps, curves, counters) as JSON
+in the file's metadata. Python's JSON keeps every digit of a float, so a resumed run is exact.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.optim import Optimizer
+
+from prompttransfer.adaptations.adaptation import CurvePoint
+from prompttransfer.files import atomic_path
+from prompttransfer.sealed import read_sealed, write_sealed
+from tasks.documents import checked, parse_json, shortened
+from tasks.errors import UserError
+
+WHAT, ADVICE = "training state", "delete it to start the run anew"
+
+
+@dataclass
+class PromptState:
+    """How far one prompt of a bank has come."""
+
+    best: Tensor
+    """[length, width] the vectors with the best validation score so far."""
+    best_step: int = 0
+    since_best: int = 0
+    """Evaluations since the best one."""
+    steps: int = 0
+    ended: str | None = None
+    curve: list[CurvePoint] = field(default_factory=list)
+
+    def add(self, point: CurvePoint, vectors: Tensor) -> None:
+        """Take one evaluation in; equal scores are decided by the validation loss."""
+        if not self.curve or _rank(point) > max(_rank(other) for other in self.curve):
+            self.best, self.best_step, self.since_best = vectors.detach().cpu().clone(), point.step, 0
+        else:
+            self.since_best += 1
+        self.curve.append(point)
+
+
+def _rank(point: CurvePoint) -> tuple[float, float]:
+    loss = point.validation_loss
+    return point.score, -loss if loss is not None and loss == loss else float("-inf")
+
+
+def write_state(
+    path: Path, states: Sequence[PromptState], vectors: Sequence[Tensor], optimizer: Optimizer, step: int
+) -> None:
+    """Write everything that a run needs to go on to `path`, as a whole or not at all."""
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, dict[str, Any]] = {}
+    for index, (state, values) in enumerate(zip(states, vectors, strict=True)):
+        tensors[f"vectors.{index}"] = values.detach().cpu().contiguous()
+        tensors[f"best.{index}"] = state.best.contiguous()
+    for index, entries in optimizer.state_dict()["state"].items():
+        for key, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{key}"] = value.detach().cpu().contiguous().clone()
+            else:
+                numbers.setdefault(str(index), {})[key] = value
+    record = {
+        "step": step,
+        "states": [{k: v for k, v in asdict(state).items() if k != "best"} for state in states],
+        "optimizer": numbers,
+    }
+    with atomic_path(path) as temporary:
+        write_sealed(temporary, tensors, {"state": json.dumps(record)})
+
+
+class CurveEntry(BaseModel):
+    """One evaluation so far; losses may be anything, as a run that went wrong is kept too."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: int = Field(ge=0)
+    loss: float | None
+    score: float
+    validation_loss: float | None
+
+
+class StateEntry(BaseModel):
+    """One prompt's numbers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    best_step: int = Field(ge=0)
+    since_best: int = Field(ge=0)
+    steps: int = Field(ge=0)
+    ended: str | None
+    curve: list[CurveEntry]
+
+
+class RunEntry(BaseModel):
+    """The numbers of a run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: int = Field(ge=0)
+    states: list[StateEntry]
+    optimizer: dict[int, dict[str, int | float | None]]
+
+
+def read_state(
+    path: Path, optimizer: Optimizer
+) -> tuple[list[PromptState], list[Tensor], dict[str, Any], int]:
+    """States, vectors, optimizer state (in the shape that `optimizer` has) and step of a file by `write_state`.
+
+    UserError where it is damaged or does not fit the prompts that `optimizer` trains.
+    """
+    what = f"{WHAT} {path}"
+    file = read_sealed(path, WHAT, ADVICE)
+    try:
+        record = checked(RunEntry, parse_json(file.metadata.get("state", ""), what, any_number=True), what)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if len(record.states) != len(parameters):
+            raise UserError(f"{what} is of {len(record.states)} prompts, not of {len(parameters)}")
+        tensors = dict(file.tensors)
+        shapes = [parameter.shape for parameter in parameters]
+        vectors = [_take(tensors, f"vectors.{index}", shape, what) for index, shape in enumerate(shapes)]
+        best = [_take(tensors, f"best.{index}", shape, what) for index, shape in enumerate(shapes)]
+        moments = _moments(record, tensors, shapes, KEPT[type(optimizer).__name__], what)
+    except UserError as error:
+        raise UserError(f"{error}; {ADVICE}") from None
+    states = [
+        PromptState(
+            best=kept,
+            curve=[CurvePoint(**point.model_dump()) for point in entry.curve],
+            **entry.model_dump(exclude={"curve"}),
+        )
+        for kept, entry in zip(best, record.states, strict=True)
+    ]
+    return states, vectors, optimizer.state_dict() | {"state": moments}, record.step
+
+
+def _take(tensors: dict[str, Tensor], name: str, shape: Sequence[int], what: str) -> Tensor:
+    """Take a float tensor of that shape out of `tensors`."""
+    if name not in tensors:
+        raise UserError(f"{what} is damaged: it lacks {name}")
+    tensor = tensors.pop(name)
+    if not tensor.is_floating_point() or tuple(tensor.shape) != tuple(shape):
+        raise UserError(
+            f"{what} is damaged: {name} is {tensor.dtype} {list(tensor.shape)}, not floats {list(shape)}"
+        )
+    return tensor
+
+
+KEPT: dict[str, frozenset[str]] = {
+    "AdamW": frozenset({"step", "exp_avg", "exp_avg_sq"}),
+    "Adafactor": frozenset({"step", "exp_avg_sq_row", "exp_avg_sq_col", "RMS"}),
+}
+"""Optimizer -> what it keeps of every prompt."""
+
+
+def _moments(
+    record: RunEntry,
+    tensors: dict[str, Tensor],
+    shapes: Sequence[Sequence[int]],
+    kept: frozenset[str],
+    what: str,
+) -> dict[int, dict[str, Any]]:
+    """Index of a prompt -> what the optimizer keeps of it, all of `kept`; a prompt that trained no step has nothing."""
+    moments: dict[int, dict[str, Any]] = {index: dict(entries) for index, entries in record.optimizer.items()}
+    for name in list(tensors):
+        kind, _, rest = name.partition(".")
+        index, _, key = rest.partition(".")
+        if kind != "optimizer" or not index.isdecimal() or int(index) >= len(shapes) or key not in kept:
+            raise UserError(f"{what} is damaged: {shortened(name)!r} belongs to no prompt of it")
+        shape = tuple(shapes[int(index)])
+        by_key = {
+            "exp_avg": shape,
+            "exp_avg_sq": shape,
+            "exp_avg_sq_row": shape[:1],
+            "exp_avg_sq_col": shape[1:],
+        }
+        moments.setdefault(int(index), {})[key] = _take(tensors, name, by_key.get(key, ()), what)
+    if moments.keys() - set(range(len(shapes))) or any(entry.keys() != kept for entry in moments.values()):
+        raise UserError(f"{what} is damaged: it lacks what the optimizer keeps of the prompts")
+    return moments

@@ -1,0 +1,1 @@
+"""Adaptations of source tasks on target tasks: unchanged, as initialisation, compared, recommended."""

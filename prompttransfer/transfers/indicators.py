@@ -1,0 +1,117 @@
+"""Indicators of transferability: what may tell, before any transfer, which prompt will do well on which task.
+
+One dict: an indicator is a function from a group of prompts to a square table, rows sources, columns targets, more is
+better. They differ in what they cost: the vectors alone (analysis/similarity.py), the names of the types (the flag
+that every other has to beat), one pass of the model over each prompt (overlap of neurons), or labelled rows of every
+target (few-shot, the expensive one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+
+from analysis import similarity as vectors
+from analysis.matrices import same_type
+from analysis.neurons import OVERLAPS, overlap
+from analysis.prediction import BASELINE
+from prompttransfer.adaptations.adaptation import Prompt, bank
+from prompttransfer.adaptations.bank import common_layout
+from prompttransfer.backbones.base import Backbone
+from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.evaluation.encoding import encode_task
+from prompttransfer.evaluation.evaluate import evaluate_bank
+from prompttransfer.neurons.capture import capture
+from prompttransfer.transfers.zero_shot import Target
+from tasks.errors import UserError, unknown
+
+FEW_SHOT = "few-shot"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Prompts of one backbone, and ways to what some indicators ask for beside the vectors; nothing is loaded unasked."""
+
+    prompts: tuple[Prompt, ...]
+    types: Mapping[str, str] = field(default_factory=dict)
+    """Task -> type."""
+    backbone: Callable[[], Backbone] | None = None
+    rows: Callable[[Sequence[str]], Sequence[Target]] | None = None
+    """Names of tasks -> the tasks with a few labelled training rows each."""
+
+    @property
+    def names(self) -> list[str]:
+        """The prompts' names, which label both sides of a table."""
+        return [prompt.name for prompt in self.prompts]
+
+    def model(self, indicator: str) -> Backbone:
+        """The backbone, or a UserError that names the indicator that needs it."""
+        if self.backbone is None:
+            raise UserError(f"indicator {indicator} runs the backbone, and none is given: name it")
+        return self.backbone()
+
+
+Indicator = Callable[[Group], pd.DataFrame]
+
+
+def indicator_table(name: str, group: Group) -> pd.DataFrame:
+    """The indicator `name` over a group of prompts, rows sources, columns targets."""
+    if name not in INDICATORS:
+        raise unknown("indicator", name, INDICATORS)
+    if len(group.prompts) < 2:
+        raise UserError(f"comparing needs at least two prompts; given {len(group.prompts)}")
+    return INDICATORS[name](group)
+
+
+def of_vectors(prompts: Sequence[Prompt]) -> list[str]:
+    """The indicators that these prompts' vectors alone give: no initial vectors, no minus-initial."""
+    known = all(prompt.initial is not None for prompt in prompts)
+    names = [name for name in vectors.INDICATORS if known or not name.endswith("-minus-initial")]
+    return [name for name in names if len(prompts) > 2 or not name.endswith("-minus-mean")]
+
+
+def _similarity(name: str) -> Indicator:
+    def table(group: Group) -> pd.DataFrame:
+        found = [prompt.initial for prompt in group.prompts if prompt.initial is not None]
+        initial = torch.stack(found) if len(found) == len(group.prompts) else None
+        return vectors.similarity(name, bank(group.prompts), group.names, initial)
+
+    return table
+
+
+def _overlap(name: str) -> Indicator:
+    return lambda group: overlap(capture(group.model(name), group.prompts).states, name)
+
+
+def _same_type(group: Group) -> pd.DataFrame:
+    """1 where source and target are of one type: costs nothing but the names."""
+    kinds = {prompt.name: group.types.get(prompt.task, "") for prompt in group.prompts}
+    return same_type(group.names, kinds)
+
+
+def _few_shot(group: Group) -> pd.DataFrame:
+    """Every prompt's score on a few labelled training rows of every prompt's task, nothing trained."""
+    if group.rows is None:
+        raise UserError(f"indicator {FEW_SHOT} needs labelled rows of every task, and none are given")
+    backbone = group.model(FEW_SHOT)
+    layout = find_layout(common_layout(backbone, group.prompts), backbone.family)
+    stacked = bank(group.prompts)
+    scores: dict[str, list[float]] = {}
+    for target in group.rows(list(dict.fromkeys(prompt.task for prompt in group.prompts))):
+        encoded = encode_task(
+            backbone, target.task, target.splits.train, length=stacked.shape[1], layout=layout
+        )
+        scores[target.task.name] = [score.value for score in evaluate_bank(backbone, stacked, encoded)]
+    return pd.DataFrame({prompt.name: scores[prompt.task] for prompt in group.prompts}, index=group.names)
+
+
+INDICATORS: dict[str, Indicator] = {
+    **{name: _similarity(name) for name in vectors.INDICATORS},
+    **{name: _overlap(name) for name in OVERLAPS},
+    BASELINE: _same_type,
+    FEW_SHOT: _few_shot,
+}
+"""Name -> indicator."""

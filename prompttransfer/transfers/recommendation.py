@@ -1,0 +1,358 @@
+"""Which trained prompt should a new task start from? A few labelled rows of the task, and what they are worth.
+
+Two kinds of evidence. The direct one is expensive: every source is tried on the rows with nothing trained (few-shot).
+The indirect one trains a short probe prompt on the same rows and asks which source looks like it, by vectors and by
+activated neurons. The order is that of the rows answered right, where being of the target's type counts as PRIOR_ROWS
+more of them (few rows cannot tell good sources from lucky ones); sources that are still equal go by the overlap of
+their neurons with the probe's, or by their loss where there is no probe. Each part is worth something where it was
+measured (scripts/measure_recommend.py); the rest is shown beside it with its cost, so that its worth can be seen.
+
+Only training rows are ever used. `leave_one_out` measures the advice against a transfer matrix.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+import torch
+
+from analysis.choice import ChoiceSummary, choose_sources, summarise
+from analysis.matrices import align
+from analysis.prediction import BASELINE
+from analysis.similarity import PAPER_METRICS
+from prompttransfer.adaptations.adaptation import Prompt, bank
+from prompttransfer.adaptations.bank import common_layout
+from prompttransfer.backbones.base import Backbone
+from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.evaluation.encoding import encode_task
+from prompttransfer.evaluation.evaluate import Score, evaluate_bank
+from prompttransfer.training.recipes import recipe_for
+from prompttransfer.training.train import Job, TrainingOptions, train_prompts
+from prompttransfer.transfers.indicators import FEW_SHOT, INDICATORS, Group
+from prompttransfer.transfers.zero_shot import Target
+from tasks.errors import UserError
+from tasks.loading import Splits, sample
+
+FEW_SHOT_LOSS, ADVICE = "few-shot-loss", "recommend"
+KNOWN_WITHOUT_PROBE = (FEW_SHOT, FEW_SHOT_LOSS, BASELINE)
+PRIOR_ROWS = 2
+"""Rows that being of the target's type is worth; 1.5 to 100 chose the same sources where it was measured."""
+PROBE_METRICS = (*PAPER_METRICS, "C_concat-minus-initial")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one indicator says of every source (more is better), and what finding it out cost."""
+
+    indicator: str
+    values: Mapping[str, float]
+    cost: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One source with the direct evidence for it."""
+
+    source: str
+    task: str
+    score: float
+    """The target's metric on the rows, nothing trained."""
+    loss: float | None
+    """Mean loss on the rows, which decides between equal scores; None where text is written."""
+    same_type: bool | None
+    """Whether its task is of the target's type; None where its type is not known."""
+    overlap: float | None = None
+    """ON of its neurons with the probe's; None without a probe."""
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The sources for one target, best first, with the evidence."""
+
+    task: str
+    metric: str
+    rows: int
+    candidates: tuple[Candidate, ...]
+    bare: float
+    """The score of the backbone without a prompt on the same rows."""
+    chance: float
+    evidence: tuple[Evidence, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def best(self) -> Candidate:
+        """The source to start from."""
+        return self.candidates[0]
+
+    @property
+    def undecided(self) -> tuple[Candidate, ...]:
+        """Sources whose score lies within one standard error of the best, sqrt(p (1 - p) / rows): maybe as good."""
+        p = self.best.score
+        error = math.sqrt(max(p * (1 - p), 0.0) / self.rows)
+        return tuple(c for c in self.candidates[1:] if p - c.score <= error)
+
+    def reason(self, candidate: Candidate) -> str:
+        """Why a source stands where it stands, in one line."""
+        said = [f"{self.metric} {candidate.score:.2f} on {self.rows} rows"]
+        if candidate.loss is not None:
+            said.append(f"loss {candidate.loss:.2f}")
+        if candidate.overlap is not None:
+            said.append(f"ON {candidate.overlap:.2f}")
+        if candidate.task == self.task:
+            said.append("trained on this very task")
+        elif candidate.same_type is not None:
+            said.append("same type" if candidate.same_type else "another type")
+        nearest = [e.indicator for e in self.evidence if e.indicator not in KNOWN_WITHOUT_PROBE]
+        nearest = [name for name in nearest if self.first_choice(name) == candidate.source]
+        if nearest:
+            said.append(f"nearest to the probe by {' '.join(nearest)}")
+        return ", ".join(said)
+
+    def first_choice(self, indicator: str) -> str:
+        """The source that an indicator would choose; the better one of equals."""
+        values = next(e.values for e in self.evidence if e.indicator == indicator)
+        known = [c.source for c in self.candidates if c.source in values]
+        return max(known, key=lambda source: values[source])
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **{key: getattr(self, key) for key in ("task", "metric", "rows", "chance")},
+            "no_prompt": self.bare,
+            "candidates": [{**asdict(c), "reason": self.reason(c)} for c in self.candidates],
+            "not_told_apart_from_the_best": [c.source for c in self.undecided],
+            "evidence": [asdict(item) | {"values": dict(item.values)} for item in self.evidence],
+            "notes": list(self.notes),
+        }
+
+
+def recommend(
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    targets: Sequence[Target],
+    types: Mapping[str, str],
+    *,
+    rows: int = 32,
+    probe_steps: int | None = None,
+    leave_own_out: bool = False,
+    max_length: int | None = None,
+    aggregation: str | None = None,
+    options: TrainingOptions | None = None,
+    seed: int = 0,
+) -> list[Recommendation]:
+    """Rank the source prompts for every target from `rows` of its training rows, drawn by `seed` (`in_order`).
+
+    `types` is task -> type for the flag that costs nothing. `probe_steps` 0 leaves the probe and all that needs it
+    out; the default is a twentieth of the recipe, at least 30. `leave_own_out` drops a target's own prompts from its
+    sources. Probes of all targets are trained in one bank.
+    """
+    if rows < 1:
+        raise UserError(f"--rows {rows}: at least one labelled row is needed")
+    layout = common_layout(backbone, prompts)
+    few = [_with_rows(target, rows, seed) for target in targets]
+    sources = {
+        t.task.name: [p for p in prompts if not (leave_own_out and p.task == t.task.name)] for t in few
+    }
+    for name, own in sources.items():
+        if not own:
+            raise UserError(
+                f"no source prompt is left for {name}: give prompts of other tasks with --prompts"
+            )
+    found = [
+        _few_shot(backbone, sources[t.task.name], t, types, layout, max_length, aggregation) for t in few
+    ]
+    if probe_steps == 0:
+        return found
+    started = time.monotonic()
+    probes = _train_probes(backbone, prompts, few, layout, probe_steps, max_length, aggregation, options)
+    seconds = (time.monotonic() - started) / len(few)
+    return [
+        _with_probe(backbone, item, sources[item.task], probe, seconds)
+        for item, probe in zip(found, probes, strict=True)
+    ]
+
+
+def _with_rows(target: Target, rows: int, seed: int) -> Target:
+    """The target with a few training rows on every side: nothing else of it is looked at, least of all its test.
+
+    They are drawn, because many data sets are sorted by label.
+    """
+    few = sample(target.splits.train, seed, rows)
+    return Target(target.task, Splits(few, few, few, target.splits.source, target.splits.revision))
+
+
+def _few_shot(
+    backbone: Backbone,
+    sources: Sequence[Prompt],
+    target: Target,
+    types: Mapping[str, str],
+    layout: str,
+    max_length: int | None,
+    aggregation: str | None,
+) -> Recommendation:
+    """The direct evidence: every source on the rows, all in one bank, and the flag that needs no run at all."""
+    started = time.monotonic()
+    task, vectors = target.task, bank(sources)
+    encoded = encode_task(
+        backbone,
+        task,
+        target.splits.train,
+        length=vectors.shape[1],
+        layout=find_layout(layout, backbone.family),
+        max_length=max_length,
+        aggregation=aggregation,
+    )
+    scores = evaluate_bank(backbone, vectors, encoded)
+    bare = evaluate_bank(backbone, torch.zeros(1, 0, backbone.width), encoded)[0]
+    seconds = time.monotonic() - started
+    candidates = [
+        Candidate(p.name, p.task, s.value, s.loss, types[p.task] == task.type if p.task in types else None)
+        for p, s in zip(sources, scores, strict=True)
+    ]
+    cost = f"{len(sources)} prompts x {bare.rows} rows forward"
+    return Recommendation(
+        task=task.name,
+        metric=task.metric,
+        rows=bare.rows,
+        candidates=in_order(candidates, bare.rows),
+        bare=bare.value,
+        chance=bare.chance,
+        evidence=(*_direct(sources, scores, cost, seconds), *_flag(candidates)),
+        notes=_warnings(candidates, bare),
+    )
+
+
+def in_order(candidates: Sequence[Candidate], rows: int) -> tuple[Candidate, ...]:
+    """Best first: rows answered right with PRIOR_ROWS for the type, then overlap with the probe, then loss."""
+
+    def merit(candidate: Candidate) -> tuple[float, float, float]:
+        right = candidate.score * rows + (PRIOR_ROWS if candidate.same_type else 0)
+        loss = -math.inf if candidate.loss is None else -candidate.loss
+        return round(right, 6), candidate.overlap or 0.0, loss
+
+    return tuple(sorted(candidates, key=merit, reverse=True))
+
+
+def _direct(sources: Sequence[Prompt], scores: Sequence[Score], cost: str, seconds: float) -> list[Evidence]:
+    values = {p.name: s.value for p, s in zip(sources, scores, strict=True)}
+    losses = {p.name: -s.loss for p, s in zip(sources, scores, strict=True) if s.loss is not None}
+    found = [Evidence(FEW_SHOT, values, cost, seconds)]
+    return [*found, Evidence(FEW_SHOT_LOSS, losses, "the same run", 0.0)] if losses else found
+
+
+def _flag(candidates: Sequence[Candidate]) -> list[Evidence]:
+    known = {c.source: float(c.same_type) for c in candidates if c.same_type is not None}
+    return [Evidence(BASELINE, known, "nothing: names only", 0.0)] if len(known) == len(candidates) else []
+
+
+def _warnings(candidates: Sequence[Candidate], bare: Score) -> tuple[str, ...]:
+    best = max(c.score for c in candidates)
+    if best > max(bare.value, bare.chance):
+        return ()
+    return (
+        f"no source does better on these rows ({best:.2f}) than no prompt ({bare.value:.2f}) or the majority answer "
+        f"({bare.chance:.2f}): training from scratch may be as good, or give more --rows",
+    )
+
+
+def _train_probes(
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    targets: Sequence[Target],
+    layout: str,
+    steps: int | None,
+    max_length: int | None,
+    aggregation: str | None,
+    options: TrainingOptions | None,
+) -> list[Prompt]:
+    """A short-trained prompt of every target, from the vectors that the sources started from where they share them."""
+    usual = recipe_for(backbone)
+    chosen = max(30, usual.steps // 20) if steps is None else steps
+    recipe = recipe_for(backbone, steps=chosen, evaluate_every=chosen, length=prompts[0].length)
+    first = prompts[0].initial
+    shared = first is not None and all(
+        p.initial is not None and torch.equal(p.initial, first) for p in prompts
+    )
+    start = {"initialiser": prompts[0].initialiser, "vectors": first} if shared else {"initialiser": "random"}
+    jobs = [Job(t.task, t.splits, prompts[0].seed or 0, name="probe", **start) for t in targets]
+    trained = train_prompts(
+        backbone, jobs, recipe, layout=layout, max_length=max_length, aggregation=aggregation, options=options
+    )
+    return [run.prompt for run in trained]
+
+
+def _with_probe(
+    backbone: Backbone, found: Recommendation, sources: Sequence[Prompt], probe: Prompt, seconds: float
+) -> Recommendation:
+    """Add what the probe says: the metrics of similarity, and overlap of activated neurons."""
+    steps = probe.curve[-1].step
+    if probe.scores["validation"]["step"] == 0:
+        note = f"the probe learned nothing in {steps} steps, so indicators that need it are left out: raise --probe-steps"
+        return replace(found, notes=(*found.notes, note))
+    name = "probe of " + found.task  # no prompt has a blank in its name
+    group = Group((replace(probe, name=name), *sources), backbone=lambda: backbone)
+    known = all(prompt.initial is not None for prompt in group.prompts)
+    evidence, cost = [], f"a probe of {steps} steps on {found.rows} rows"
+    for indicator in (*PROBE_METRICS, "ON"):
+        if not known and indicator.endswith("-minus-initial"):
+            continue
+        started = time.monotonic()
+        row = INDICATORS[indicator](group).loc[name].drop(name)
+        if indicator == "ON":
+            cost, seconds = f"the same probe, and {len(group.prompts)} prompts forward once", 0.0
+        evidence.append(Evidence(indicator, _floats(row), cost, seconds + time.monotonic() - started))
+        cost, seconds = "the same probe", 0.0
+    shared = evidence[-1].values
+    candidates = [replace(c, overlap=shared[c.source]) for c in found.candidates]
+    return replace(
+        found,
+        candidates=in_order(candidates, found.rows),
+        evidence=(*found.evidence, *evidence),
+    )
+
+
+def _floats(row: pd.Series) -> dict[str, float]:
+    return {str(name): float(value) for name, value in row.items()}
+
+
+# Measuring the advice --------------------------------------------------------------------------------------------
+
+
+def indicator_tables(found: Sequence[Recommendation]) -> dict[str, pd.DataFrame]:
+    """Every indicator as a table, rows sources, columns targets (NaN where it has no value), and the advice itself."""
+    columns: dict[str, dict[str, Mapping[str, float]]] = {}
+    for item in found:
+        order = {c.source: -float(rank) for rank, c in enumerate(item.candidates)}
+        columns.setdefault(ADVICE, {})[item.task] = order
+        for evidence in item.evidence:
+            columns.setdefault(evidence.indicator, {})[item.task] = evidence.values
+    return {name: pd.DataFrame(table) for name, table in columns.items()}
+
+
+def leave_one_out(
+    found: Sequence[Recommendation], prompts: Sequence[Prompt], transfer: pd.DataFrame
+) -> dict[str, ChoiceSummary]:
+    """What each indicator's first choice loses against the best source of a measured transfer matrix.
+
+    `found` comes from `recommend(..., leave_own_out=True)` over the tasks of the prompts; the matrix has a row and a
+    column a task, of any score. An indicator that some target lacks (a probe that learned nothing) is left out.
+    """
+    tasks = {p.name: p.task for p in prompts}
+    if len(set(tasks.values())) < len(tasks):
+        raise UserError("measuring the advice needs one prompt a task: give the prompts of one seed")
+    targets = [item.task for item in found]
+    summaries = {}
+    for name, table in indicator_tables(found).items():
+        if len(table.columns) < len(targets):
+            continue
+        square = table.rename(index=tasks).reindex(index=targets, columns=targets)
+        summary = summarise(choose_sources(align(transfer.loc[:, targets], square, name)))
+        if summary is not None:
+            summaries[name] = summary
+    return summaries

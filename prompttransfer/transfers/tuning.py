@@ -1,0 +1,266 @@
+"""Transfer as initialisation (TPT_task, Su et al. 2022, section 5): a source's vectors are where the target's training starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from prompttransfer.adaptations.adaptation import Prompt, bank
+from prompttransfer.adaptations.bank import common_layout
+from prompttransfer.backbones.base import Backbone
+from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.evaluation.encoding import encode_task
+from prompttransfer.evaluation.evaluate import evaluate_bank
+from prompttransfer.training.curves import convergence_step, first_step_at
+from prompttransfer.training.recipes import Recipe
+from prompttransfer.training.train import CONVERGED, Job, Trained, TrainingOptions, train_prompts
+from prompttransfer.transfers.speedups import Range, speed_up
+from prompttransfer.transfers.zero_shot import Target
+
+LEARNED, DID_NOT_LEARN, NOTHING_TO_LEARN = "learned", "did not learn", "scratch learned nothing"
+
+
+OUTCOMES = (LEARNED, DID_NOT_LEARN, NOTHING_TO_LEARN)
+"""A run from a source has learned if its best validation score is at least 99 % of that of the run from scratch."""
+
+
+@dataclass(frozen=True)
+class TunedPair:
+    """One source as initialisation for one target, and the target's run from scratch beside it."""
+
+    source: str
+    target: str
+    seed: int
+    step0: float
+    """Validation score of the source's vectors before the first step."""
+    tuned: float
+    """Test score after training from the source."""
+    scratch: float
+    """Test score after training from the scratch initialiser."""
+    chance: float
+    """Test score of the majority answer."""
+    tuned_steps: int
+    """Steps to convergence (99 % of the run's best validation score) from the source."""
+    scratch_steps: int
+    reach_steps: int | None
+    """Steps from the source to 99 % of the scratch run's best validation score; None if never."""
+    evaluate_every: int
+    tuned_best: float
+    """Best validation score from the source."""
+    scratch_best: float
+    tuned_last: int
+    """The last step at which the run from the source was evaluated."""
+
+    @property
+    def outcome(self) -> str:
+        """What came of the pair: one of OUTCOMES; only runs that learned have a convergence speed-up."""
+        if self.scratch_steps == 0:
+            return NOTHING_TO_LEARN
+        return LEARNED if self.tuned_best >= CONVERGED * self.scratch_best else DID_NOT_LEARN
+
+    @property
+    def convergence(self) -> Range | None:
+        """What is known of the scratch steps over the tuned steps to convergence (Su et al. 2022, section 5).
+
+        None unless the run learned: one that is flat has its best score at step 0, and has not sped anything up.
+        """
+        if self.outcome != LEARNED:
+            return None
+        return self._range(self.tuned_steps)
+
+    @property
+    def comparable(self) -> Range | None:
+        """What is known of the scratch steps over the steps from the source to the same score; None as `outcome` says.
+
+        A run that never gets there is a range as well: it would have needed more steps than it had.
+        """
+        return self._range(self.reach_steps)
+
+    def _range(self, steps: int | None) -> Range | None:
+        return speed_up(self.scratch_steps, steps, every=self.evaluate_every, last=self.tuned_last)
+
+    @property
+    def convergence_speedup(self) -> float | None:
+        """Scratch steps over tuned steps to convergence, as they were looked at; one number within `convergence`.
+
+        A tuned run that has converged at step 0 counts as one evaluation interval, so the value is then a lower bound.
+        """
+        if self.convergence is None:
+            return None
+        return self.scratch_steps / max(self.tuned_steps, self.evaluate_every)
+
+    @property
+    def comparable_speedup(self) -> float | None:
+        """Scratch steps over the steps from the source to the same score; None if it was never reached."""
+        if self.reach_steps is None or self.comparable is None:
+            return None
+        return self.scratch_steps / max(self.reach_steps, self.evaluate_every)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For CSV and JSON; an end of a range that is infinite is None."""
+        return {
+            "source": self.source,
+            "target": self.target,
+            "seed": self.seed,
+            "step0_validation": self.step0,
+            "test_from_source": self.tuned,
+            "test_from_scratch": self.scratch,
+            "chance": self.chance,
+            "steps_to_converge_from_source": self.tuned_steps,
+            "steps_to_converge_from_scratch": self.scratch_steps,
+            "steps_to_scratch_score": self.reach_steps,
+            "best_validation_from_source": self.tuned_best,
+            "best_validation_from_scratch": self.scratch_best,
+            "last_step_from_source": self.tuned_last,
+            "evaluate_every": self.evaluate_every,
+            "outcome": self.outcome,
+            **_ends("convergence", self.convergence),
+            **_ends("comparable", self.comparable),
+            "convergence_speedup": self.convergence_speedup,
+            "comparable_speedup": self.comparable_speedup,
+        }
+
+
+def _ends(name: str, found: Range | None) -> dict[str, float | None]:
+    low, high = (found.low, found.high) if found else (None, None)
+    return {f"{name}_low": low, f"{name}_high": None if high == math.inf else high}
+
+
+@dataclass(frozen=True)
+class TunedTransfer:
+    """What `tune` returns: one pair a source and target, and the prompts that were trained."""
+
+    pairs: tuple[TunedPair, ...]
+    trained: tuple[Trained, ...]
+
+
+def tune(
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    targets: Sequence[Target],
+    recipe: Recipe,
+    *,
+    seeds: Sequence[int] = (0,),
+    scratch_initialiser: str = "random",
+    max_length: int | None = None,
+    aggregation: str | None = None,
+    options: TrainingOptions | None = None,
+) -> TunedTransfer:
+    """Train every target from every source's vectors and once from scratch, for every seed, all in one bank.
+
+    The scratch run of a target and seed has the same rows, steps and recipe as the runs beside it.
+    """
+    layout = common_layout(backbone, prompts)
+    groups = [(target, seed) for target in targets for seed in seeds]
+    for target in targets:
+        backbone.check_task(target.task)
+    jobs = [
+        job for target, seed in groups for job in _tuning_jobs(prompts, target, seed, scratch_initialiser)
+    ]
+    trained = train_prompts(
+        backbone,
+        jobs,
+        recipe,
+        layout=layout,
+        max_length=max_length,
+        aggregation=aggregation,
+        options=options,
+    )
+    pairs, finished = [], []
+    stride = len(prompts) + 1
+    for index, (target, seed) in enumerate(groups):
+        group = trained[index * stride : (index + 1) * stride]
+        group = with_test_score(backbone, group, target, max_length=max_length, aggregation=aggregation)
+        finished += group
+        pairs += [
+            tuned_pair(
+                source.name,
+                target.task.metric,
+                seed,
+                group[0].prompt,
+                run.prompt,
+                recipe.evaluate_every,
+            )
+            for source, run in zip(prompts, group[1:], strict=True)
+        ]
+    return TunedTransfer(tuple(pairs), tuple(finished))
+
+
+def _tuning_jobs(prompts: Sequence[Prompt], target: Target, seed: int, scratch_initialiser: str) -> list[Job]:
+    """The scratch run of a target first, then one run a source."""
+    task = target.task
+    scratch = Job(task, target.rows(seed), seed, scratch_initialiser, name=f"{task.name}-scratch-s{seed}")
+    return [
+        scratch,
+        *(
+            Job(
+                task,
+                target.rows(seed),
+                seed,
+                f"prompt:{source.name}",
+                name=f"{source.name}-to-{task.name}-s{seed}",
+                vectors=source.vectors,
+            )
+            for source in prompts
+        ),
+    ]
+
+
+def with_test_score(
+    backbone: Backbone,
+    trained: Sequence[Trained],
+    target: Target,
+    *,
+    max_length: int | None = None,
+    aggregation: str | None = None,
+) -> list[Trained]:
+    """The same prompts of one task with their score on its test split written into them.
+
+    Beside each score stand the number of rows, chance, the share of texts cut, and the backbone without a prompt.
+    """
+    layout = find_layout(trained[0].prompt.layout, backbone.family)
+    encoded = encode_task(
+        backbone,
+        target.task,
+        target.splits.test,
+        length=trained[0].prompt.length,
+        layout=layout,
+        max_length=max_length,
+        aggregation=aggregation,
+    )
+    scores = evaluate_bank(backbone, bank([run.prompt for run in trained]), encoded)
+    bare = evaluate_bank(backbone, torch.zeros(1, 0, backbone.width), encoded)[0].value
+    tested = []
+    for run, score in zip(trained, scores, strict=True):
+        beside = {"rows": score.rows, "chance": score.chance, "no_prompt": bare, "cut": score.cut}
+        known = {**run.prompt.scores, "test": {**score.values, **beside}}
+        tested.append(replace(run, prompt=replace(run.prompt, scores=known)))
+    return tested
+
+
+def tuned_pair(
+    source: str, metric: str, seed: int, scratch: Prompt, tuned: Prompt, evaluate_every: int
+) -> TunedPair:
+    """A run from a source beside the run from scratch of the same task and seed; both have their test scores."""
+    curve, other = scratch.curve, tuned.curve
+    best = max(point.score for point in curve)
+    return TunedPair(
+        source=source,
+        target=tuned.task,
+        seed=seed,
+        step0=other[0].score,
+        tuned=tuned.scores["test"][metric],
+        scratch=scratch.scores["test"][metric],
+        chance=scratch.scores["test"]["chance"],
+        tuned_steps=convergence_step(other),
+        scratch_steps=convergence_step(curve),
+        reach_steps=first_step_at(other, CONVERGED * best),
+        evaluate_every=evaluate_every,
+        tuned_best=max(point.score for point in other),
+        scratch_best=best,
+        tuned_last=other[-1].step,
+    )
