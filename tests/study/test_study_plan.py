@@ -239,12 +239,12 @@ def test_numbers_are_said_for_people():
 
 
 def test_what_is_out_of_reach_is_guessed_only_when_asked(tmp_path, monkeypatch):
-    from prompttransfer import backbones
+    from prompttransfer.backbones import loading
 
     def away(name):
         raise MachineError(f"cannot reach the hub for {name}: connect, or whatever")
 
-    monkeypatch.setattr(backbones, "outline_backbone", away)
+    monkeypatch.setattr(loading, "outline_backbone", away)
     (tmp_path / "study.yaml").write_text("study: far\nbackbones: [roberta-base]\ntasks: [microworld-imdb]\n")
     study = read_study(tmp_path / "study.yaml")
     with pytest.raises(MachineError, match="cannot reach the hub"):
