@@ -24,6 +24,7 @@ from projectors.lessons import words_between
 from projectors.methods import LABEL_FREE, Material, Plan, find_method
 from projectors.projector import Projector, Side
 from projectors.report import Bench, Cell, Draw, Judgement, judge, measure
+from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import find_layout
 from prompttransfer.evaluation.encoding import EncodedTask, encode_task
@@ -239,7 +240,9 @@ def validated(
             encoded = encoded_for(bench.backbone, bench.tasks[name].task, rows, projector.target, options)
 
             def watch(candidates: Tensor, encoded: EncodedTask = encoded) -> list[float]:
-                return [score.value for score in evaluate_bank(bench.backbone, candidates, encoded)]
+                return [
+                    score.value for score in evaluate_bank(bench.backbone, VectorBank(candidates), encoded)
+                ]
 
             found = projector.module.search(torch.stack([prompt.vectors for prompt in prompts]), watch)
             assert found.picked is not None

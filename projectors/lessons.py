@@ -16,6 +16,7 @@ from projectors.closed_form import SharedWords, shared_words
 from projectors.fitting import Lesson, Pair, TaskLoss
 from prompttransfer.adaptations.adaptation import Prompt
 from prompttransfer.backbones.base import Backbone
+from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.layouts import Layout
 from prompttransfer.backbones.rows import Row, of_rows
 from prompttransfer.training.batches import RowOrder
@@ -98,7 +99,7 @@ def task_loss(backbone: Backbone, rows: Sequence[Row], order: RowOrder, *, layou
     def loss(prompts: Tensor, step: int) -> Tensor:
         batch = backbone.batch([rows[index] for index in order.step(step)], layout=layout)
         owners = torch.arange(batch.rows) % len(prompts)
-        own = of_rows(prompts.to(backbone.device), owners.to(backbone.device))
+        own = Vectors(of_rows(prompts.to(backbone.device), owners.to(backbone.device)))
         return backbone.loss(own, batch).mean()
 
     return loss

@@ -19,6 +19,7 @@ from projectors.controls import Gains, Sensitivity, mean_prompt, probes, sensiti
 from projectors.fitting import Pair
 from projectors.projector import Projector, project_vectors
 from prompttransfer.adaptations.adaptation import Prompt
+from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.adaptations.random_prompts import random_draws, random_like
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.evaluation.encoding import EncodedTask
@@ -186,13 +187,15 @@ def score_conditions(bench: Bench, name: str, conditions: Conditions) -> list[Ce
     encoded, group = bench.tasks[name], bench.group(name)
     metric = encoded.task.metric
     drawn = [(condition, draw) for condition, draws in conditions.items() for draw in draws]
-    scores = evaluate_bank(bench.backbone, torch.stack([draw.vectors for _, draw in drawn]), encoded)
+    scores = evaluate_bank(
+        bench.backbone, VectorBank(torch.stack([draw.vectors for _, draw in drawn])), encoded
+    )
     cells = [
         Cell(name, group, condition, draw.seed, score.value, draw.draw, metric)
         for (condition, draw), score in zip(drawn, scores, strict=True)
     ]
     nothing = torch.zeros(1, 0, bench.backbone.width)
-    alone = evaluate_bank(bench.backbone, nothing, encoded)[0].value
+    alone = evaluate_bank(bench.backbone, VectorBank(nothing), encoded)[0].value
     cells.append(Cell(name, group, "no prompt", 0, alone, metric=metric))
     cells.append(Cell(name, group, "majority", 0, chance(encoded.task, encoded.examples), metric=metric))
     return cells

@@ -18,7 +18,9 @@ from statistics import fmean
 
 import torch
 
+from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.backbones.base import Backbone
+from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.layouts import find_layout
 from prompttransfer.backbones.loading import load_backbone
 from prompttransfer.evaluation.encoding import encode_task
@@ -71,12 +73,12 @@ def fine_tune(name: str, task: Task, splits: Splits, seed: int) -> float:
     none = torch.zeros(FULL_BATCH, 0, backbone.width)
     for _ in range(FULL_STEPS):
         batch = backbone.batch(rng.sample(encoded.rows, FULL_BATCH), layout=layout)
-        backbone.loss(none, batch).mean().backward()
+        backbone.loss(Vectors(none), batch).mean().backward()
         optimiser.step()
         optimiser.zero_grad()
     backbone.model.requires_grad_(False)
     test = encode_task(backbone, task, splits.test, length=0, layout=layout)
-    return headline(task, evaluate_bank(backbone, none[:1], test)[0].values)
+    return headline(task, evaluate_bank(backbone, VectorBank(none[:1]), test)[0].values)
 
 
 def headline(task: Task, values: dict[str, float]) -> float:
@@ -109,7 +111,7 @@ def measure(
         layout = find_layout("prompt-first", backbone.family)
         for task, prompt in zip(tasks, prompts, strict=True):
             test = encode_task(backbone, task, splits[task.name].test, length=recipe.length, layout=layout)
-            own = evaluate_bank(backbone, prompt.vectors[None], test)[0]
+            own = evaluate_bank(backbone, VectorBank(prompt.vectors[None]), test)[0]
             tuned[task.name].append(headline(task, own.values))
             majority[task.name] = own.chance
         matrix = zero_shot(backbone, prompts, [Target(task, splits[task.name]) for task in tasks], seed=seed)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.adaptations.random_prompts import random_draws, random_like
 from prompttransfer.backbones.layouts import find_layout
 from prompttransfer.backbones.loading import load_backbone
@@ -72,7 +73,7 @@ def main() -> None:
     prompts = sources(backbone.width, float(backbone.embedding_table().norm(dim=1).mean()))
 
     def scores(encoded: EncodedTask, bank: Tensor) -> list[float]:
-        return [score.value for score in evaluate_bank(backbone, bank, encoded)]
+        return [score.value for score in evaluate_bank(backbone, VectorBank(bank), encoded)]
 
     print(
         "| task | true mean | true spread | control | draws | mean | bias | spread it says |\n|---|---|---|---|---|---|---|---|"

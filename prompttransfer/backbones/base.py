@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prompttransfer.backbones.interventions import Interventions, Vectors, interventions
 from prompttransfer.backbones.kernels.async_copies import send
 from prompttransfer.backbones.kernels.cuda_graphs import PRODUCTS, Graphs, padded
 from prompttransfer.backbones.kernels.token_batching import call_tokens, tokens_at_once
@@ -294,6 +295,20 @@ class Backbone(ABC):
         """Attention heads a layer."""
         return int(self.model.config.num_attention_heads)
 
+    @cached_property
+    def linear_maps(self) -> dict[str, tuple[int, int]]:
+        """Full name -> (in, out) of the linear modules inside the layers, in the model's order."""
+        return {
+            name: (module.in_features, module.out_features)
+            for name, module in self.model.named_modules()
+            if isinstance(module, nn.Linear) and name.startswith(self.layer_names)
+        }
+
+    @property
+    @abstractmethod
+    def layer_names(self) -> tuple[str, ...]:
+        """What the full names of all modules inside layers begin with."""
+
     @property
     @abstractmethod
     def feed_forward(self) -> int:
@@ -320,35 +335,53 @@ class Backbone(ABC):
         """Position, the prompt of `length` included, at which the answer is read; None where text is written."""
 
     @abstractmethod
-    def label_scores(self, prompts: Tensor, batch: Batch) -> Tensor:
+    def label_scores(self, own: Interventions | Tensor, batch: Batch) -> Tensor:
         """Log-probabilities over the label words only, [batch, classes] float32, -inf where a row has fewer.
 
-        `prompts` is [batch, length, width]: each row brings its own prompt. Differentiable in `prompts`.
+        `own` is bound to the rows of `batch`, or is a prompt for each of them, [batch, length, width]. Differentiable in
+        what it is made of.
         """
 
-    def loss(self, prompts: Tensor, batch: Batch) -> Tensor:
+    def loss(self, own: Interventions | Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of each row, [batch] float32: over the label words, or over the tokens to write.
 
-        `prompts` is [batch, length, width]: each row brings its own prompt. Differentiable in `prompts`.
+        `own` as in `label_scores`.
         """
-        tokens = batch.rows * (batch.ids.shape[1] + prompts.shape[1])
+        own = interventions(own)
+        tokens = batch.rows * (batch.ids.shape[1] + own.reserved)
         fits = batch.recordable and tokens * self.layer_products <= PRODUCTS
-        if not (fits and self.recording and prompts.requires_grad and torch.is_grad_enabled()):
-            return self.row_losses(prompts, batch)
+        # Of a recording only the vectors in front of the text change.
+        if not (fits and self.recording and isinstance(own, Vectors) and torch.is_grad_enabled()):
+            return self.row_losses(own, batch)
+        prompts = own.prompts
+        if not prompts.requires_grad:
+            return self.row_losses(own, batch)
         self._graphs = self._graphs or Graphs(self.device)
         pad_id = self.tokenizer.pad_token_id
         same = padded(batch, length=prompts.shape[1], most=self.max_positions, pad_id=pad_id)
-        return self._graphs.loss(self.row_losses, prompts, same, kind=self.checkpoints)
+
+        def row_losses(vectors: Tensor, same: Batch) -> Tensor:
+            return self.row_losses(Vectors(vectors), same)
+
+        return self._graphs.loss(row_losses, prompts, same, kind=self.checkpoints)
+
+    def check_recomputes(self, own: Interventions) -> None:
+        """Raise UserError where layers would be computed again in the backward pass without what `own` does to them."""
+        if self.checkpoints and self.sharded and own.sites:
+            raise UserError(
+                "--checkpoint-activations with --strategy fsdp is for prompts alone: leave it out for a method that changes "
+                "linear maps"
+            )
 
     def recordable(self, rows: Sequence[Row]) -> bool:
         """Whether a call for training on these rows can be recorded: all of it runs on the device."""
         return True
 
     @abstractmethod
-    def row_losses(self, prompts: Tensor, batch: Batch) -> Tensor:
+    def row_losses(self, own: Interventions, batch: Batch) -> Tensor:
         """What `loss` gives, computed now."""
 
-    def generate(self, prompts: Tensor, batch: Batch, *, max_new_tokens: int) -> list[str]:
+    def generate(self, own: Interventions | Tensor, batch: Batch, *, max_new_tokens: int) -> list[str]:
         """Write one text a row by greedy decoding."""
         raise UserError(f"{self.name} ({self.family}) cannot write text: use a T5 backbone")
 

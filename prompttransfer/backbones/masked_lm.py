@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from transformers.masking_utils import create_bidirectional_mask
 
 from prompttransfer.backbones.base import Backbone
-from prompttransfer.backbones.kernels.attention import attend_once, mask_bias, run, self_attention
+from prompttransfer.backbones.interventions import Interventions, at_modules, changed, interventions
+from prompttransfer.backbones.kernels.attention import attend_once, attend_to, mask_bias, run, self_attention
 from prompttransfer.backbones.kernels.linear import FrozenLinear
 from prompttransfer.backbones.layouts import Layout
 from prompttransfer.backbones.rows import Batch, Row
@@ -28,6 +29,8 @@ class _Layer:
     """One layer on its frozen weights; the same numbers as `module`'s own forward pass."""
 
     module: Any
+    sites: dict[str, str]
+    """query, key, value, merge, widen, narrow -> the full name of that linear module."""
     projections: FrozenLinear
     merge: FrozenLinear
     widen: FrozenLinear
@@ -36,10 +39,11 @@ class _Layer:
     scale: float
 
     @classmethod
-    def of(cls, module: Any) -> _Layer:
+    def of(cls, module: Any, name: str) -> _Layer:
         own = module.attention.self
         return cls(
             module,
+            sites={short: f"{name}.{inside}" for short, inside in _INSIDE.items()},
             projections=FrozenLinear(own.query, own.key, own.value),
             merge=FrozenLinear(module.attention.output.dense),
             widen=FrozenLinear(module.intermediate.dense),
@@ -48,25 +52,48 @@ class _Layer:
             scale=own.scaling,
         )
 
-    def everywhere(self, states: Tensor, bias: Tensor | None) -> Tensor:
+    def everywhere(self, states: Tensor, bias: Tensor | None, own: Interventions) -> Tensor:
         """[batch, time, width] to the same."""
-        attended = self_attention(self.projections(states), bias, heads=self.heads, scale=self.scale)
-        return self._rest(attended, states)
+        sites = self.sites["query"], self.sites["key"], self.sites["value"]
+        projected = own.joined(sites, states, self.projections(states))
+        attended = self_attention(projected, bias, heads=self.heads, scale=self.scale)
+        return self._rest(attended, states, own)
 
-    def at(self, slot: int, states: Tensor, bias: Tensor | None) -> Tensor:
+    def at(self, slot: int, states: Tensor, bias: Tensor | None, own: Interventions) -> Tensor:
         """The output at one position, [batch, width]."""
-        own = self.module.attention.self
-        asking = states[:, slot]
-        attended = attend_once(
-            own.query(asking), states, own.key, own.value, bias, heads=self.heads, scale=self.scale
-        )
-        return self._rest(attended, asking)
+        attention, sites, asking = self.module.attention.self, self.sites, states[:, slot]
+        query = attention.query(asking)
+        if own.changes(sites["query"]):
+            query = own.linear(sites["query"], asking, query)
+        if own.changes(sites["key"], sites["value"]):
+            key, value = attention.key(states), attention.value(states)
+            key = own.joined([sites["key"]], states, key)
+            value = own.joined([sites["value"]], states, value)
+            attended = attend_to(query, key, value, bias, heads=self.heads, scale=self.scale)
+        else:
+            attended = attend_once(
+                query, states, attention.key, attention.value, bias, heads=self.heads, scale=self.scale
+            )
+        return self._rest(attended, asking, own)
 
-    def _rest(self, attended: Tensor, states: Tensor) -> Tensor:
-        middle = self.module.attention.output.LayerNorm(self.merge(attended, add=states))
-        active = self.module.intermediate.intermediate_act_fn(self.widen(middle))
-        output: Tensor = self.module.output.LayerNorm(self.narrow(active, add=middle))
+    def _rest(self, attended: Tensor, states: Tensor, own: Interventions) -> Tensor:
+        merged = changed(self.merge, self.sites["merge"], attended, own, add=states)
+        middle = self.module.attention.output.LayerNorm(merged)
+        wide = changed(self.widen, self.sites["widen"], middle, own)
+        active = self.module.intermediate.intermediate_act_fn(wide)
+        narrow = changed(self.narrow, self.sites["narrow"], active, own, add=middle)
+        output: Tensor = self.module.output.LayerNorm(narrow)
         return output
+
+
+_INSIDE = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "merge": "attention.output.dense",
+    "widen": "intermediate.dense",
+    "narrow": "output.dense",
+}
 
 
 class MaskedLM(Backbone):
@@ -82,6 +109,10 @@ class MaskedLM(Backbone):
     @property
     def special_tokens(self) -> int:
         return 3 + self._separators
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        return (f"{self.model.base_model_prefix}.encoder.layer.",)
 
     @property
     def feed_forward(self) -> int:
@@ -117,11 +148,12 @@ class MaskedLM(Backbone):
         # The mask is the second token of the text part, behind the prompt wherever that stands.
         return 0 if layout.mask_is_first_row else length + 1
 
-    def _inputs(self, prompts: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What the first layer gets, [batch, length + time, width], and its mask; `prompts` is [batch, length, width]."""
+    def _inputs(self, own: Interventions, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the first layer gets, [batch, reserved + time, width], and its mask."""
         table = self._embeddings
         words = table.word_embeddings(batch.ids)
-        vectors = prompts.to(device=self.device, dtype=self.dtype)
+        given = own.vectors()
+        vectors = words[:, :0] if given is None else given.to(device=self.device, dtype=self.dtype)
         if batch.layout.mask_is_first_row:
             mask = torch.full((batch.rows, 1), self.tokenizer.mask_token_id, device=self.device)
             vectors = torch.cat([table.word_embeddings(mask), vectors[:, 1:]], dim=1)
@@ -136,31 +168,40 @@ class MaskedLM(Backbone):
             positions = torch.cat([torch.zeros_like(positions[:length]), positions[length:]])
         return table.LayerNorm(inputs + table.token_type_embeddings.weight[0] + positions), present
 
-    def answer_state(self, prompts: Tensor, batch: Batch) -> Tensor:
-        """Last hidden state at the answer slot, [batch, width]; `prompts` is [batch, length, width]."""
-        slot = self.answer_slot(prompts.shape[1], batch.layout)
-        states, present = self._inputs(prompts, batch)
+    def answer_state(self, own: Interventions | Tensor, batch: Batch) -> Tensor:
+        """Last hidden state at the answer slot, [batch, width]."""
+        own = interventions(own)
+        slot = self.answer_slot(own.reserved, batch.layout)
+        states, present = self._inputs(own, batch)
         if not self.undisturbed:
             attention = create_bidirectional_mask(self.model.config, states, present)
             encoder = self.model.base_model.encoder
-            with recomputing(encoder.layer, self.checkpoints and self.sharded):
+            self.check_recomputes(own)
+            with (
+                recomputing(encoder.layer, self.checkpoints and self.sharded),
+                at_modules(self.model, own),
+            ):
                 hidden: Tensor = encoder(states, attention_mask=attention).last_hidden_state
             return hidden[:, slot]
         *lower, last = self._layers
         bias = mask_bias(present, states.dtype)
         spread = None if bias is None else bias.repeat_interleave(last.heads, dim=0)
         states = run(
-            [partial(layer.everywhere, bias=spread) for layer in lower], states, keep=not self.checkpoints
+            [partial(layer.everywhere, bias=spread, own=own) for layer in lower],
+            states,
+            keep=not self.checkpoints,
         )
-        return last.at(slot, states, bias)
+        return last.at(slot, states, bias, own)
 
     @cached_property
     def _layers(self) -> list[_Layer]:
-        return [_Layer.of(module) for module in self.model.base_model.encoder.layer]
+        (prefix,) = self.layer_names
+        layers = self.model.base_model.encoder.layer
+        return [_Layer.of(module, f"{prefix}{index}") for index, module in enumerate(layers)]
 
-    def label_scores(self, prompts: Tensor, batch: Batch) -> Tensor:
+    def label_scores(self, own: Interventions | Tensor, batch: Batch) -> Tensor:
         assert batch.candidates is not None and batch.averaged is not None
-        slot = self.answer_state(prompts, batch)
+        slot = self.answer_state(own, batch)
         features, bias = self._head(slot)
         ids = batch.candidates.clamp(min=0)
         words = self.output_rows(ids).float()
@@ -179,9 +220,9 @@ class MaskedLM(Backbone):
             features = self.model.cls.predictions.transform(slot)
         return features, whole(self.model.get_output_embeddings().bias)
 
-    def row_losses(self, prompts: Tensor, batch: Batch) -> Tensor:
+    def row_losses(self, own: Interventions, batch: Batch) -> Tensor:
         assert batch.labels is not None
-        return F.nll_loss(self.label_scores(prompts, batch), batch.labels, reduction="none")
+        return F.nll_loss(self.label_scores(own, batch), batch.labels, reduction="none")
 
 
 def combine_pieces(scores: Tensor, candidates: Tensor, averaged: Tensor) -> Tensor:

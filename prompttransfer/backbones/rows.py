@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -102,3 +102,22 @@ def _candidates(answers: Sequence[Answers]) -> tuple[Tensor, Tensor]:
     }
     candidates = torch.tensor([tables[id(a)] for a in answers])
     return candidates, torch.tensor([float(a.aggregation == "mean") for a in answers])
+
+
+def repeat(batch: Batch, times: int) -> Batch:
+    """The same rows `times` over, one copy after another."""
+    if times == 1:
+        return batch
+
+    def tile(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.repeat(times, *[1] * (tensor.ndim - 1))
+
+    return replace(
+        batch,
+        ids=batch.ids.repeat(times, 1),
+        mask=batch.mask.repeat(times, 1),
+        candidates=tile(batch.candidates),
+        averaged=tile(batch.averaged),
+        labels=tile(batch.labels),
+        targets=tile(batch.targets),
+    )

@@ -19,8 +19,10 @@ from transformers import GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
 from prompttransfer.backbones.base import Backbone
+from prompttransfer.backbones.interventions import Interventions, at_modules, changed, interventions
 from prompttransfer.backbones.kernels.attention import (
     attend_once,
+    attend_to,
     mask_bias,
     root_mean_square,
     run,
@@ -38,6 +40,8 @@ class _EncoderBlock:
     """One block of the encoder on its frozen weights; the same numbers as `module`'s own forward pass."""
 
     module: Any
+    name: str
+    """Full name of the block, as in encoder.block.0."""
     projections: FrozenLinear
     merge: FrozenLinear
     widen: tuple[FrozenLinear, ...]
@@ -45,32 +49,39 @@ class _EncoderBlock:
     narrow: FrozenLinear
 
     @classmethod
-    def of(cls, module: Any) -> _EncoderBlock:
+    def of(cls, module: Any, name: str) -> _EncoderBlock:
         own, forward = module.layer[0].SelfAttention, module.layer[1].DenseReluDense
         gated = hasattr(forward, "wi_0")
         return cls(
             module,
+            name,
             projections=FrozenLinear(own.q, own.k, own.v),
             merge=FrozenLinear(own.o),
             widen=tuple(map(FrozenLinear, (forward.wi_0, forward.wi_1) if gated else (forward.wi,))),
             narrow=FrozenLinear(forward.wo),
         )
 
-    def __call__(self, states: Tensor, bias: Tensor) -> Tensor:
+    def __call__(self, states: Tensor, bias: Tensor, own: Interventions) -> Tensor:
         """[batch, time, width] to the same."""
         attention, forward = self.module.layer
-        projected = self.projections(root_mean_square(states, attention.layer_norm))
+        inside = f"{self.name}.layer.0.SelfAttention"
+        normed = root_mean_square(states, attention.layer_norm)
+        projected = own.joined([f"{inside}.{part}" for part in "qkv"], normed, self.projections(normed))
         attended = self_attention(projected, bias, heads=attention.SelfAttention.n_heads, scale=1.0)
-        states = self.merge(attended, add=states)
-        normed = root_mean_square(states, forward.layer_norm)
-        activation = forward.DenseReluDense.act
-        if len(self.widen) == 2:
-            gate, values = self.widen
-            return self.narrow(activation(gate(normed)) * values(normed), add=states)
-        (widen,) = self.widen
-        if isinstance(activation, nn.ReLU):
-            return rectified(normed, widen, self.narrow, add=states)
-        return self.narrow(activation(widen(normed)), add=states)
+        states = changed(self.merge, f"{inside}.o", attended, own, add=states)
+        return self._forward(root_mean_square(states, forward.layer_norm), states, own)
+
+    def _forward(self, normed: Tensor, states: Tensor, own: Interventions) -> Tensor:
+        """The feed-forward part and the residual."""
+        inside, activation = f"{self.name}.layer.1.DenseReluDense", self.module.layer[1].DenseReluDense.act
+        into = ("wi_0", "wi_1") if len(self.widen) == 2 else ("wi",)
+        sites = [f"{inside}.{part}" for part in into]
+        out = f"{inside}.wo"
+        if isinstance(activation, nn.ReLU) and len(self.widen) == 1 and not own.changes(*sites, out):
+            return rectified(normed, self.widen[0], self.narrow, add=states)
+        wide = [changed(product, site, normed, own) for product, site in zip(self.widen, sites, strict=True)]
+        active = activation(wide[0])
+        return changed(self.narrow, out, active * wide[1] if len(wide) == 2 else active, own, add=states)
 
 
 class T5(Backbone):
@@ -88,6 +99,10 @@ class T5(Backbone):
         return 2
 
     @property
+    def layer_names(self) -> tuple[str, ...]:
+        return "encoder.block.", "decoder.block."
+
+    @property
     def feed_forward(self) -> int:
         return int(self.model.config.d_ff) * (2 if self.model.config.is_gated_act else 1)
 
@@ -103,22 +118,30 @@ class T5(Backbone):
         answers = {id(row.answers): row.answers for row in rows}.values()
         return all(own is not None and max(map(len, own.scored)) == 1 for own in answers)
 
-    def _encoder(self, prompts: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Encoder states [batch, length + time, width] and their mask."""
-        vectors = prompts.to(device=self.device, dtype=self.dtype)
-        inputs = torch.cat([vectors, self.word_embeddings(batch.ids)], dim=1)
-        mask = F.pad(batch.mask, (vectors.shape[1], 0), value=1)
+    def _encoder(self, own: Interventions, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Encoder states [batch, reserved + time, width] and their mask."""
+        inputs = self.word_embeddings(batch.ids)
+        vectors = own.vectors()
+        if vectors is not None:
+            inputs = torch.cat([vectors.to(device=self.device, dtype=self.dtype), inputs], dim=1)
+        mask = F.pad(batch.mask, (own.reserved, 0), value=1)
         encoder = self.model.encoder
         if not self.undisturbed:
-            with recomputing(encoder.block, self.checkpoints and self.sharded):
+            self.check_recomputes(own)
+            with (
+                recomputing(encoder.block, self.checkpoints and self.sharded),
+                at_modules(self.model, own, "encoder."),
+            ):
                 return encoder(inputs_embeds=inputs, attention_mask=mask).last_hidden_state, mask
         bias = self._encoder_bias(mask)
-        states = run([partial(block, bias=bias) for block in self._blocks], inputs, keep=not self.checkpoints)
+        blocks = [partial(block, bias=bias, own=own) for block in self._blocks]
+        states = run(blocks, inputs, keep=not self.checkpoints)
         return root_mean_square(states, encoder.final_layer_norm), mask
 
     @cached_property
     def _blocks(self) -> list[_EncoderBlock]:
-        return [_EncoderBlock.of(module) for module in self.model.encoder.block]
+        blocks = self.model.encoder.block
+        return [_EncoderBlock.of(module, f"encoder.block.{index}") for index, module in enumerate(blocks)]
 
     def _encoder_bias(self, mask: Tensor) -> Tensor:
         """Relative positions and padding in one, [batch x heads, time, time]."""
@@ -128,11 +151,12 @@ class T5(Backbone):
         rows = positions.expand(len(mask), -1, -1, -1) if padding is None else positions + padding[:, None]
         return rows.flatten(0, 1)
 
-    def _decoder(self, states: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
+    def _decoder(self, own: Interventions, states: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
         """Decoder outputs [batch, time, width], ready for the output embedding."""
-        output: Tensor = self.model.decoder(
-            input_ids=ids, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
-        ).last_hidden_state
+        with at_modules(self.model, own, "decoder."):
+            output: Tensor = self.model.decoder(
+                input_ids=ids, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
+            ).last_hidden_state
         return output * self.width**-0.5 if self._scales_output else output
 
     @property
@@ -141,48 +165,55 @@ class T5(Backbone):
         config = self.model.config
         return bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))
 
-    def label_scores(self, prompts: Tensor, batch: Batch) -> Tensor:
+    def label_scores(self, own: Interventions | Tensor, batch: Batch) -> Tensor:
         assert batch.candidates is not None and batch.averaged is not None
-        states, mask = self._encoder(prompts, batch)
+        own = interventions(own)
+        states, mask = self._encoder(own, batch)
         if batch.candidates.shape[2] == 1:
-            scores = self._first_step(states, mask, batch.candidates)
+            scores = self._first_step(own, states, mask, batch.candidates)
         else:
-            scores = self._sequences(states, mask, batch.candidates)
+            scores = self._sequences(own, states, mask, batch.candidates)
         return F.log_softmax(combine_pieces(scores, batch.candidates, batch.averaged), dim=-1)
 
-    def _first_step(self, states: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
+    def _first_step(self, own: Interventions, states: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
         """Logits of one-token labels after one decoder step, [batch, classes, 1]."""
-        output = self._one_step(states, mask)
+        output = self._one_step(own, states, mask)
         words = self.output_rows(candidates.clamp(min=0)).float()
         return torch.einsum("bd,bcmd->bcm", output.float(), words)
 
-    def _one_step(self, states: Tensor, mask: Tensor) -> Tensor:
-        """What `_decoder` gives for the start token alone, [batch, width], with no key or value made of `states`."""
+    def _one_step(self, own: Interventions, states: Tensor, mask: Tensor) -> Tensor:
+        """What `_decoder` gives for the start token alone, [batch, width].
+
+        No key or value is made of `states` where `own` does not change how they are made.
+        """
         starts = self._starts(len(states))
         if not self.undisturbed:
-            return self._decoder(states, mask, starts)[:, 0]
+            return self._decoder(own, states, mask, starts)[:, 0]
         bias = mask_bias(mask, states.dtype)
         output = self.model.decoder.embed_tokens(starts[:, 0])
-        for block in self.model.decoder.block:
-            itself, cross, forward = block.layer
-            own = itself.SelfAttention  # over one token, attention is the value itself
-            output = output + own.o(own.v(itself.layer_norm(output)))
-            other = cross.EncDecAttention
-            query = other.q(cross.layer_norm(output))
-            output = output + other.o(
-                attend_once(query, states, other.k, other.v, bias, heads=other.n_heads, scale=1.0)
-            )
-            output = forward(output)
+        with at_modules(self.model, own, "decoder."):
+            for index, block in enumerate(self.model.decoder.block):
+                itself, cross, forward = block.layer
+                attention = itself.SelfAttention  # over one token, attention is the value itself
+                output = output + attention.o(attention.v(itself.layer_norm(output)))
+                other, name = cross.EncDecAttention, f"decoder.block.{index}.layer.1.EncDecAttention"
+                query = other.q(cross.layer_norm(output))
+                if own.changes(f"{name}.k", f"{name}.v"):
+                    key, value = other.k(states), other.v(states)
+                    read = attend_to(query, key, value, bias, heads=other.n_heads, scale=1.0)
+                else:
+                    read = attend_once(query, states, other.k, other.v, bias, heads=other.n_heads, scale=1.0)
+                output = forward(output + other.o(read))
         output = self.model.decoder.final_layer_norm(output)
         return output * self.width**-0.5 if self._scales_output else output
 
-    def _sequences(self, states: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
+    def _sequences(self, own: Interventions, states: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
         """Log-probability of each piece of each label given the pieces before it, [batch, classes, pieces]."""
         batch, classes, pieces = candidates.shape
         tokens = candidates.clamp(min=0).reshape(batch * classes, pieces)
         inputs = torch.cat([self._starts(len(tokens)), tokens[:, :-1]], dim=1)
         again = states[:, None].expand(-1, classes, -1, -1).flatten(0, 1)
-        output = self._decoder(again, mask.repeat_interleave(classes, dim=0), inputs)
+        output = self._decoder(own.repeat(classes), again, mask.repeat_interleave(classes, dim=0), inputs)
         logits = self.model.lm_head(output).float()
         scores = F.log_softmax(logits, dim=-1).gather(-1, tokens[..., None]).squeeze(-1)
         return scores.reshape(batch, classes, pieces)
@@ -190,27 +221,29 @@ class T5(Backbone):
     def _starts(self, rows: int) -> Tensor:
         return torch.full((rows, 1), self.model.config.decoder_start_token_id, device=self.device)
 
-    def row_losses(self, prompts: Tensor, batch: Batch) -> Tensor:
+    def row_losses(self, own: Interventions, batch: Batch) -> Tensor:
         if batch.labels is not None:
-            return F.nll_loss(self.label_scores(prompts, batch), batch.labels, reduction="none")
+            return F.nll_loss(self.label_scores(own, batch), batch.labels, reduction="none")
         assert batch.targets is not None
-        states, mask = self._encoder(prompts, batch)
+        states, mask = self._encoder(own, batch)
         inputs = torch.cat([self._starts(batch.rows), batch.targets[:, :-1].clamp(min=0)], dim=1)
-        logits = self.model.lm_head(self._decoder(states, mask, inputs)).float()
+        logits = self.model.lm_head(self._decoder(own, states, mask, inputs)).float()
         losses = F.cross_entropy(logits.transpose(1, 2), batch.targets, ignore_index=-100, reduction="none")
         return losses.sum(dim=1) / (batch.targets >= 0).sum(dim=1)
 
     @torch.no_grad()
-    def generate(self, prompts: Tensor, batch: Batch, *, max_new_tokens: int) -> list[str]:
-        states, mask = self._encoder(prompts, batch)
+    def generate(self, own: Interventions | Tensor, batch: Batch, *, max_new_tokens: int) -> list[str]:
+        own = interventions(own)
+        states, mask = self._encoder(own, batch)
         # `generate` takes what a configuration leaves open from the model's own, which its folder may have given.
         self.model.generation_config = GenerationConfig()
-        written = self.model.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            attention_mask=mask,
-            generation_config=self._greedy(max_new_tokens),
-            synced_gpus=self.sharded,  # no process stops while another still needs its share of the weights
-        )
+        with at_modules(self.model, own, "decoder."):
+            written = self.model.generate(
+                encoder_outputs=BaseModelOutput(last_hidden_state=states),
+                attention_mask=mask,
+                generation_config=self._greedy(max_new_tokens),
+                synced_gpus=self.sharded,  # no process stops while another still needs its share of the weights
+            )
         texts: list[str] = self.tokenizer.batch_decode(written, skip_special_tokens=True)
         return [text.strip() for text in texts]
 

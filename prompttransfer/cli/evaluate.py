@@ -77,6 +77,7 @@ def evaluate(
     from functools import cache
 
     from prompttransfer.adaptations.adaptation import check_runs_on
+    from prompttransfer.adaptations.bank import VectorBank
     from prompttransfer.backbones.layouts import find_layout
     from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say, table
     from prompttransfer.evaluation.calibration import (
@@ -132,7 +133,9 @@ def evaluate(
         )
         for place in range(len(targets)):
             encoded, inputs, bare = prepared(place, prompt.length, chosen)
-            raw, less = evaluate_both(model, prompt.vectors[None], encoded, inputs if calibration else None)
+            raw, less = evaluate_both(
+                model, VectorBank(prompt.vectors[None]), encoded, inputs if calibration else None
+            )
             scores.append(raw[0])
             records.append(_record(prompt, raw[0], bare, less[0] if less else None, calibration))
     if output is not None:

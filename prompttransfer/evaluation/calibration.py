@@ -19,9 +19,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from prompttransfer.adaptations.bank import Bank, BareBank, on_the_same
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.evaluation.encoding import EncodedTask, encode_task
-from prompttransfer.evaluation.evaluate import Score, batches, evaluate_bank, evaluate_calibrated, repeat
+from prompttransfer.evaluation.evaluate import Score, batches, evaluate_bank, evaluate_calibrated
 from tasks.errors import unknown
 from tasks.loading import Splits, sample
 from tasks.task import Example, Task
@@ -67,16 +68,15 @@ def content_free(task: Task) -> tuple[Example, ...]:
 
 
 @torch.no_grad()
-def label_bias(backbone: Backbone, bank: Tensor, inputs: EncodedTask) -> Tensor:
-    """Mean log-probability of each label word over `inputs`, [prompts, classes] float64, a row for each prompt of `bank`.
+def label_bias(backbone: Backbone, bank: Bank, inputs: EncodedTask) -> Tensor:
+    """Mean log-probability of each label word over `inputs`, [members, classes] float64, a row for each member of `bank`.
 
-    All prompts [prompts, length, width] pass over the same inputs together.
+    All members pass over the same inputs together.
     """
-    count = len(bank)
+    count = bank.members
     total: Tensor | None = None
     for indices, batch in batches(backbone, inputs, prompts=count, processes=backbone.processes):
-        prompts = bank.to(backbone.device).repeat_interleave(batch.rows, dim=0)
-        scores = backbone.label_scores(prompts, repeat(batch, count)).double().cpu()
+        scores = backbone.label_scores(*on_the_same(bank, batch)).double().cpu()
         own = scores.unflatten(0, (count, batch.rows))[:, : len(indices)].sum(dim=1)
         total = own if total is None else total + own
     assert total is not None
@@ -85,7 +85,7 @@ def label_bias(backbone: Backbone, bank: Tensor, inputs: EncodedTask) -> Tensor:
 
 
 def evaluate_both(
-    backbone: Backbone, bank: Tensor, encoded: EncodedTask, inputs: EncodedTask | None
+    backbone: Backbone, bank: Bank, encoded: EncodedTask, inputs: EncodedTask | None
 ) -> tuple[list[Score], list[Score] | None]:
     """The scores of every prompt, and the calibrated ones by `inputs`; None without inputs."""
     if inputs is None:
@@ -120,7 +120,7 @@ def bare_calibrated(
     backbone: Backbone, encoded: EncodedTask, inputs: EncodedTask | None
 ) -> tuple[Score, Score | None]:
     """The backbone without a prompt, raw and calibrated."""
-    raw, calibrated = evaluate_both(backbone, torch.zeros(1, 0, backbone.width), encoded, inputs)
+    raw, calibrated = evaluate_both(backbone, BareBank(), encoded, inputs)
     return raw[0], calibrated[0] if calibrated else None
 
 

@@ -8,12 +8,13 @@ others in the bank beyond float rounding.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from prompttransfer.adaptations.bank import Bank, on_the_same
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.kernels.token_batching import cut
 from prompttransfer.backbones.rows import Batch
@@ -48,17 +49,17 @@ class Score:
 
 
 def evaluate_bank(
-    backbone: Backbone, bank: Tensor, encoded: EncodedTask, *, advance: Callable[[int], None] | None = None
+    backbone: Backbone, bank: Bank, encoded: EncodedTask, *, advance: Callable[[int], None] | None = None
 ) -> list[Score]:
     """Score every prompt of `bank` [prompts, length, width] on the same rows; one Score a prompt, in order.
 
-    A bank of length 0 measures the backbone without a prompt. `advance` is called with the number of rows done.
+    `BareBank()` measures the backbone alone. `advance` is called with the number of rows done.
     """
     return _scores(encoded, *predict(backbone, bank, encoded, advance=advance))
 
 
 def evaluate_calibrated(
-    backbone: Backbone, bank: Tensor, encoded: EncodedTask, bias: Tensor
+    backbone: Backbone, bank: Bank, encoded: EncodedTask, bias: Tensor
 ) -> tuple[list[Score], list[Score]]:
     """The scores of every prompt as they are and less the `bias` of its label words, from the same passes.
 
@@ -95,7 +96,7 @@ Predicted = tuple[list[list[Any]], Tensor | None]
 
 
 def predict(
-    backbone: Backbone, bank: Tensor, encoded: EncodedTask, *, advance: Callable[[int], None] | None = None
+    backbone: Backbone, bank: Bank, encoded: EncodedTask, *, advance: Callable[[int], None] | None = None
 ) -> Predicted:
     """The answer of every prompt for every row (label index or text), and the mean loss [prompts] of label tasks.
 
@@ -107,23 +108,22 @@ def predict(
 @torch.no_grad()
 def _predict(
     backbone: Backbone,
-    bank: Tensor,
+    bank: Bank,
     encoded: EncodedTask,
     biases: Sequence[Tensor | None],
     advance: Callable[[int], None] | None = None,
 ) -> list[Predicted]:
     """What `predict` gives, once for each of the `biases` [prompts, classes] that are taken from the label words' scores."""
-    count = len(bank)
+    count = bank.members
     tallies = [_Tally(encoded, count) for _ in biases]
     for indices, batch in batches(backbone, encoded, prompts=count, processes=backbone.processes):
-        prompts = bank.to(backbone.device).repeat_interleave(batch.rows, dim=0)
-        wide = repeat(batch, count)
+        own, wide = on_the_same(bank, batch)
         if encoded.task.generates:
-            written = backbone.generate(prompts, wide, max_new_tokens=NEW_TOKENS[encoded.task.kind])
+            written = backbone.generate(own, wide, max_new_tokens=NEW_TOKENS[encoded.task.kind])
             for tally in tallies:
                 tally.write(written, indices, batch.rows)
         else:
-            scores = backbone.label_scores(prompts, wide)
+            scores = backbone.label_scores(own, wide)
             assert wide.labels is not None
             for tally, bias in zip(tallies, biases, strict=True):
                 tally.choose(_less(scores, bias, batch.rows), wide.labels, indices, batch.rows)
@@ -206,22 +206,3 @@ def batch_sizes(backbone: Backbone, encoded: EncodedTask, *, prompts: int) -> se
         (prompts * batch.rows, batch.ids.shape[1] + encoded.length)
         for _, batch in batches(backbone, encoded, prompts=prompts, processes=backbone.processes)
     }
-
-
-def repeat(batch: Batch, times: int) -> Batch:
-    """The same rows `times` over, one copy after another."""
-    if times == 1:
-        return batch
-
-    def tile(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.repeat(times, *[1] * (tensor.ndim - 1))
-
-    return replace(
-        batch,
-        ids=batch.ids.repeat(times, 1),
-        mask=batch.mask.repeat(times, 1),
-        candidates=tile(batch.candidates),
-        averaged=tile(batch.averaged),
-        labels=tile(batch.labels),
-        targets=tile(batch.targets),
-    )

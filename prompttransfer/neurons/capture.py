@@ -30,11 +30,12 @@ from analysis.neurons import RULES, pack
 from prompttransfer.adaptations.adaptation import Prompt, bank
 from prompttransfer.adaptations.bank import common_layout
 from prompttransfer.backbones.base import Backbone
+from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.layouts import Layout, find_layout
 from prompttransfer.backbones.revisions import DECIDING, differing
-from prompttransfer.backbones.rows import Batch
+from prompttransfer.backbones.rows import Batch, repeat
 from prompttransfer.evaluation.encoding import EncodedTask
-from prompttransfer.evaluation.evaluate import batches, repeat
+from prompttransfer.evaluation.evaluate import batches
 from prompttransfer.neurons.states import Captured, backbone_label
 from tasks.errors import UserError, unknown
 
@@ -178,7 +179,7 @@ def activations(backbone: Backbone, vectors: Tensor, layout: Layout) -> Tensor:
         for chunk in vectors.split(at_once):
             ids = torch.tensor([tokens] * len(chunk), device=backbone.device)
             batch = Batch(ids, torch.ones_like(ids), layout, None, None, None, None)
-            backbone.label_scores(chunk.to(backbone.device), _any_answer(batch))
+            backbone.label_scores(Vectors(chunk.to(backbone.device)), _any_answer(batch))
             parts.append(torch.stack(found, dim=1).cpu())
     return torch.cat(parts)
 
@@ -202,7 +203,7 @@ def over_rows(
     with reading(find_site(backbone), _slot(backbone, encoded.length, encoded.layout)) as found:
         for _, batch in batches(backbone, encoded, prompts=count):
             prompts = vectors.to(backbone.device).repeat_interleave(batch.rows, dim=0)
-            backbone.label_scores(prompts, _any_answer(repeat(batch, count)))
+            backbone.label_scores(Vectors(prompts), _any_answer(repeat(batch, count)))
             values = torch.stack(found, dim=1).unflatten(0, (count, batch.rows)).cpu()
             totals = [
                 total + of(values).float().sum(dim=1) for total, of in zip(totals, measures, strict=True)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from analysis.neurons import NeuronStates, highest, specificity
 from prompttransfer.adaptations.adaptation import Prompt
+from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.evaluation.encoding import EncodedTask
 from prompttransfer.evaluation.evaluate import evaluate_bank
@@ -119,7 +120,7 @@ def mean_scores(curve: Sequence[Masked]) -> dict[str, float]:
 def score_without(backbone: Backbone, prompt: Prompt, encoded: EncodedTask, neurons: Bits) -> float:
     """The score of a prompt on a task with `neurons` [layers, neurons] switched off."""
     with switched_off(backbone, neurons):
-        return evaluate_bank(backbone, prompt.vectors[None], encoded)[0].value
+        return evaluate_bank(backbone, VectorBank(prompt.vectors[None]), encoded)[0].value
 
 
 def _random_order(active: Bits, kind: str, seed: int) -> NDArray[np.intp]:

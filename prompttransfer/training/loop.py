@@ -20,9 +20,9 @@ from torch.optim import Optimizer
 
 from prompttransfer import signals
 from prompttransfer.adaptations.adaptation import CurvePoint
+from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.kernels.async_copies import Reading
-from prompttransfer.backbones.rows import of_rows
 from prompttransfer.evaluation.encoding import EncodedTask
 from prompttransfer.evaluation.evaluate import Score, evaluate_bank
 from prompttransfer.training.batches import MicroBatch
@@ -102,8 +102,8 @@ class PromptBank(LightningModule):
         device = self.backbone.device
         losses = torch.zeros(len(self.prompts), device=device)
         for number, micro in enumerate(micro_batches, start=1):
-            bank = torch.stack([parameter.to(device) for parameter in self.prompts])
-            rows = self.backbone.loss(of_rows(bank, micro.owners), micro.batch) * micro.weights
+            bank = VectorBank(torch.stack([parameter.to(device) for parameter in self.prompts]))
+            rows = self.backbone.loss(bank.rows(micro.owners), micro.batch) * micro.weights
             with self._exchange(last=number == len(micro_batches)):
                 # Over processes Lightning takes the mean of gradients; the sum is what one process alone would have.
                 self.manual_backward(rows.sum() * processes.count)
@@ -177,7 +177,7 @@ class PromptBank(LightningModule):
         for index in self.active:
             by_task.setdefault(id(self.validation[index]), []).append(index)
         for indices in by_task.values():
-            bank = torch.stack([self.prompts[index].detach() for index in indices])
+            bank = VectorBank(torch.stack([self.prompts[index].detach() for index in indices]))
             for index, score in zip(
                 indices, evaluate_bank(self.backbone, bank, self.validation[indices[0]]), strict=True
             ):

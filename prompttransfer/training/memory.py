@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.kernels.host_memory import compiled_kept
 from prompttransfer.backbones.kernels.linear import has_bf16_products
 from prompttransfer.distributed.fsdp import stacks
@@ -142,7 +143,7 @@ def kept_bytes(backbone: Backbone, rows: Sequence[Row], *, length: int, layout: 
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = backbone.loss(prompts, batch)
+        loss = backbone.loss(Vectors(prompts), batch)
     tokens = len(rows) * (batch.ids.shape[1] + length)
     weights = {parameter.untyped_storage()._cdata for parameter in backbone.model.parameters()}
     total = sum(storage.nbytes() for address, storage in seen.items() if address not in weights)

@@ -19,7 +19,7 @@ from analysis.matrices import same_type
 from analysis.neurons import OVERLAPS, overlap
 from analysis.prediction import BASELINE
 from prompttransfer.adaptations.adaptation import Prompt, bank
-from prompttransfer.adaptations.bank import common_layout
+from prompttransfer.adaptations.bank import VectorBank, common_layout
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import find_layout
 from prompttransfer.evaluation.encoding import encode_task
@@ -104,7 +104,9 @@ def _few_shot(group: Group) -> pd.DataFrame:
         encoded = encode_task(
             backbone, target.task, target.splits.train, length=stacked.shape[1], layout=layout
         )
-        scores[target.task.name] = [score.value for score in evaluate_bank(backbone, stacked, encoded)]
+        scores[target.task.name] = [
+            score.value for score in evaluate_bank(backbone, VectorBank(stacked), encoded)
+        ]
     return pd.DataFrame({prompt.name: scores[prompt.task] for prompt in group.prompts}, index=group.names)
 
 

@@ -26,7 +26,7 @@ from analysis.matrices import align
 from analysis.prediction import BASELINE
 from analysis.similarity import PAPER_METRICS
 from prompttransfer.adaptations.adaptation import Prompt, bank
-from prompttransfer.adaptations.bank import common_layout
+from prompttransfer.adaptations.bank import BareBank, VectorBank, common_layout
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import find_layout
 from prompttransfer.evaluation.encoding import encode_task
@@ -208,8 +208,8 @@ def _few_shot(
         max_length=max_length,
         aggregation=aggregation,
     )
-    scores = evaluate_bank(backbone, vectors, encoded)
-    bare = evaluate_bank(backbone, torch.zeros(1, 0, backbone.width), encoded)[0]
+    scores = evaluate_bank(backbone, VectorBank(vectors), encoded)
+    bare = evaluate_bank(backbone, BareBank(), encoded)[0]
     seconds = time.monotonic() - started
     candidates = [
         Candidate(p.name, p.task, s.value, s.loss, types[p.task] == task.type if p.task in types else None)

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from prompttransfer.adaptations.adaptation import Prompt, bank
-from prompttransfer.adaptations.bank import common_layout
+from prompttransfer.adaptations.bank import BareBank, VectorBank, common_layout
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import find_layout
 from prompttransfer.evaluation.encoding import encode_task
@@ -232,8 +230,8 @@ def with_test_score(
         max_length=max_length,
         aggregation=aggregation,
     )
-    scores = evaluate_bank(backbone, bank([run.prompt for run in trained]), encoded)
-    bare = evaluate_bank(backbone, torch.zeros(1, 0, backbone.width), encoded)[0].value
+    scores = evaluate_bank(backbone, VectorBank(bank([run.prompt for run in trained])), encoded)
+    bare = evaluate_bank(backbone, BareBank(), encoded)[0].value
     tested = []
     for run, score in zip(trained, scores, strict=True):
         beside = {"rows": score.rows, "chance": score.chance, "no_prompt": bare, "cut": score.cut}

@@ -14,7 +14,7 @@ from statistics import stdev
 import torch
 
 from prompttransfer.adaptations.adaptation import Prompt, bank
-from prompttransfer.adaptations.bank import common_layout
+from prompttransfer.adaptations.bank import VectorBank, common_layout
 from prompttransfer.adaptations.random_prompts import random_draws, random_like
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import find_layout
@@ -102,7 +102,7 @@ def zero_shot(
         )
         bare = bare_calibrated(backbone, encoded, inputs)
         scores, calibrated = evaluate_both(
-            backbone, torch.cat([sources, noise]), encoded, inputs if calibration else None
+            backbone, VectorBank(torch.cat([sources, noise])), encoded, inputs if calibration else None
         )
         columns.append(_column(scores, bare, len(prompts)))
         spread.append([_spread(found, len(prompts)) for found in (scores, calibrated)])

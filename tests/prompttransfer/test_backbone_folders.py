@@ -13,6 +13,7 @@ from tokenizers.models import BPE, Unigram, WordLevel, WordPiece
 from toys import label_task, noise, question_task
 from transformers import AutoModelForMaskedLM, PreTrainedTokenizerFast
 
+from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.layouts import LAYOUTS
 from prompttransfer.backbones.loading import load_backbone, read_otherwise
 from prompttransfer.backbones.locating import EMBEDDED_FOLDER
@@ -48,7 +49,7 @@ def ids_of(backbone, text):
 
 def scores(backbone, rows=ROWS):
     batch = backbone.batch(backbone.encode(TASK, rows, length=3, layout=FIRST), layout=FIRST)
-    return backbone.label_scores(noise(3, backbone.width).expand(len(rows), -1, -1), batch)
+    return backbone.label_scores(Vectors(noise(3, backbone.width).expand(len(rows), -1, -1)), batch)
 
 
 # Tokenizers ------------------------------------------------------------------------------------------------------
@@ -199,7 +200,7 @@ def written(place):
     backbone = load(place)
     rows = backbone.encode(question_task(), [Example("who was kind", "the actor", references=("a",))] * 2, length=3, layout=FIRST)  # fmt: skip
     prompts = noise(2, 3, backbone.width)
-    return backbone.generate(prompts, backbone.batch(rows, layout=FIRST), max_new_tokens=9)
+    return backbone.generate(Vectors(prompts), backbone.batch(rows, layout=FIRST), max_new_tokens=9)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +251,7 @@ def test_an_untied_output_layer_is_read_with_its_own_bias(folder, kind):
     slot, words = backbone.answer_slot(0, FIRST), [piece[0] for piece in row.answers.pieces]
     with torch.no_grad():
         theirs = model.eval()(input_ids=batch.ids, attention_mask=batch.mask).logits[:, slot, words]
-    ours = backbone.label_scores(torch.zeros(1, 0, backbone.width), batch)
+    ours = backbone.label_scores(Vectors(torch.zeros(1, 0, backbone.width)), batch)
     torch.testing.assert_close(ours, theirs.log_softmax(-1), atol=1e-5, rtol=0)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from toys import label_task, noise, pair_task, prompt_on, question_task, sentences, splits
 
+from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.backbones.layouts import find_layout
 from prompttransfer.evaluation.calibration import (
     CONTENT_FREE,
@@ -68,10 +69,10 @@ def test_the_calibrated_answer_by_hand(tiny, monkeypatch):
     answering(backbone, monkeypatch, {1: (0.8, 0.2), 2: (0.6, 0.4), 3: (0.65, 0.35)})
     bank = noise(1, 3, 16)
     inputs = encoded(backbone, rows_of_length(1, 2))
-    assert label_bias(backbone, bank, inputs)[0].exp().tolist() == pytest.approx(
+    assert label_bias(backbone, VectorBank(bank), inputs)[0].exp().tolist() == pytest.approx(
         [0.48**0.5, 0.08**0.5], rel=1e-6
     )
-    raw, calibrated = evaluate_both(backbone, bank, encoded(backbone, rows_of_length(3)), inputs)
+    raw, calibrated = evaluate_both(backbone, VectorBank(bank), encoded(backbone, rows_of_length(3)), inputs)
     assert (raw[0].value, calibrated[0].value) == (0, 1)
     assert raw[0].loss == pytest.approx(-math.log(0.35), rel=1e-6)
     assert calibrated[0].loss == pytest.approx(-math.log(1.2374369 / (1.2374369 + 0.9381942)), rel=1e-6)
@@ -83,9 +84,9 @@ def test_what_a_label_word_always_has_more_is_removed_exactly(tiny, monkeypatch,
     backbone, bank, rows = tiny(kind), noise(2, 3, 16), splits()
     on = encoded(backbone, rows.test)
     inputs = encode_inputs(backbone, calibration, on, rows)
-    plain, before = evaluate_both(backbone, bank, on, inputs)
+    plain, before = evaluate_both(backbone, VectorBank(bank), on, inputs)
     leaning(backbone, monkeypatch, (7.0, -2.0))
-    leant, after = evaluate_both(backbone, bank, on, inputs)
+    leant, after = evaluate_both(backbone, VectorBank(bank), on, inputs)
     assert [s.value for s in leant] == [0.5, 0.5] and leant[0].loss > plain[0].loss + 1
     assert [s.value for s in after] == [s.value for s in before]
     assert [s.loss for s in after] == pytest.approx([s.loss for s in before], abs=1e-5)
@@ -95,12 +96,12 @@ def test_calibrating_changes_no_raw_score_and_a_bank_is_its_prompts(tiny):
     backbone, bank, rows = tiny("roberta"), noise(3, 3, 16), splits()
     on = encoded(backbone, rows.test)
     inputs = encode_inputs(backbone, Calibration(), on, rows)
-    raw, _ = evaluate_both(backbone, bank, on, inputs)
-    assert raw == evaluate_bank(backbone, bank, on)
-    together = label_bias(backbone, bank, inputs)
+    raw, _ = evaluate_both(backbone, VectorBank(bank), on, inputs)
+    assert raw == evaluate_bank(backbone, VectorBank(bank), on)
+    together = label_bias(backbone, VectorBank(bank), inputs)
     for index in range(3):
         assert torch.allclose(
-            together[index], label_bias(backbone, bank[index : index + 1], inputs)[0], atol=1e-5
+            together[index], label_bias(backbone, VectorBank(bank[index : index + 1]), inputs)[0], atol=1e-5
         )
 
 
@@ -149,7 +150,7 @@ def test_zero_shot_has_no_prompt_calibrated_and_by_option_a_second_matrix(tiny):
     assert second.sources == both.sources and second.meaning == "calibrated"
     on = encoded(backbone, rows.test, label_task("other"))
     inputs = encode_inputs(backbone, Calibration(), on, rows)
-    _, by_hand = evaluate_both(backbone, torch.stack([p.vectors for p in prompts]), on, inputs)
+    _, by_hand = evaluate_both(backbone, VectorBank(torch.stack([p.vectors for p in prompts])), on, inputs)
     assert second.values[:2, 0].tolist() == [score.value for score in by_hand]
     alone = bare_calibrated(backbone, on, inputs)
     assert [
@@ -177,6 +178,6 @@ def test_calibration_tells_a_prompt_that_leans_from_one_that_knows_nothing(monke
     answering(backbone, monkeypatch, table)
     test = tuple(rows_of_length(n, label=n % 2)[0] for n in range(1, 21))
     inputs = encoded(backbone, rows_of_length(*range(21, 41)))
-    raw, calibrated = evaluate_both(backbone, noise(1, 3, 16), encoded(backbone, test), inputs)
+    raw, calibrated = evaluate_both(backbone, VectorBank(noise(1, 3, 16)), encoded(backbone, test), inputs)
     known = sum((d > 0) == bool(n % 2) for n, d in signal.items() if n <= 20) / 20
     assert raw[0].value <= 0.6 and abs(calibrated[0].value - known) <= 0.1 and known >= 0.8

@@ -6,6 +6,8 @@ import pytest
 import torch
 from toys import label_task, noise, pair_task, question_task, sentences
 
+from prompttransfer.adaptations.bank import BareBank, VectorBank
+from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.layouts import LAYOUTS
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import batches, evaluate_bank, predict
@@ -24,8 +26,8 @@ def encoded(backbone, task=None, rows=ROWS, layout=FIRST, length=3):
 def test_a_bank_scores_as_its_prompts_one_at_a_time(tiny, kind, layout):
     backbone, bank = tiny(kind), noise(3, 3, 16)
     rows = encoded(backbone, layout=LAYOUTS[layout])
-    together = evaluate_bank(backbone, bank, rows)
-    apart = [evaluate_bank(backbone, prompt[None], rows)[0] for prompt in bank]
+    together = evaluate_bank(backbone, VectorBank(bank), rows)
+    apart = [evaluate_bank(backbone, VectorBank(prompt[None]), rows)[0] for prompt in bank]
     assert [s.values for s in together] == [s.values for s in apart]
     assert [s.loss for s in together] == pytest.approx([s.loss for s in apart], abs=1e-5)
     assert len({round(s.loss, 4) for s in together}) == 3
@@ -37,20 +39,21 @@ def test_a_bank_writes_as_its_prompts_one_at_a_time(tiny):
     )
     backbone, bank = tiny("t5"), noise(2, 3, 16)
     task = encoded(backbone, question_task(), rows)
-    together, losses = predict(backbone, bank, task)
+    together, losses = predict(backbone, VectorBank(bank), task)
     assert losses is None
-    assert together == [predict(backbone, prompt[None], task)[0][0] for prompt in bank]
+    assert together == [predict(backbone, VectorBank(prompt[None]), task)[0][0] for prompt in bank]
 
 
 def test_answers_come_back_in_the_order_of_the_rows(tiny, monkeypatch):
     # Words and prompts for which both answers occur, so that an answer in a wrong place would show.
     backbone, bank = tiny("bert"), 0.3 * noise(2, 3, 16, seed=2)
     task = label_task(negative="terrible", positive="true")
-    whole, _ = predict(backbone, bank, encoded(backbone, task))
+    whole, _ = predict(backbone, VectorBank(bank), encoded(backbone, task))
     monkeypatch.setattr(backbone, "tokens_at_once", 40)  # many small batches, sorted by length
-    small, _ = predict(backbone, bank, encoded(backbone, task))
+    small, _ = predict(backbone, VectorBank(bank), encoded(backbone, task))
     single = [
-        [predict(backbone, p[None], encoded(backbone, task, (r,)))[0][0][0] for r in ROWS] for p in bank
+        [predict(backbone, VectorBank(p[None]), encoded(backbone, task, (r,)))[0][0][0] for r in ROWS]
+        for p in bank
     ]
     assert whole == small == single
     assert all(6 < sum(answers) < 30 for answers in whole) and whole[0] != whole[1]
@@ -72,14 +75,16 @@ def test_the_loss_is_the_mean_over_rows_of_the_right_labels_log_probability(tiny
     task = encoded(backbone)
     batch = backbone.batch(task.rows, layout=FIRST)
     with torch.no_grad():
-        rows = backbone.loss(prompt.expand(len(ROWS), -1, -1), batch)
-    score = evaluate_bank(backbone, prompt, task)[0]
+        rows = backbone.loss(Vectors(prompt.expand(len(ROWS), -1, -1)), batch)
+    score = evaluate_bank(backbone, VectorBank(prompt), task)[0]
     assert score.loss == pytest.approx(rows.mean().item(), abs=1e-5)
 
 
 def test_a_score_says_what_is_needed_to_read_it(tiny):
     rows = (*ROWS, Example("the film was warm", label=1))
-    score = evaluate_bank(tiny("roberta"), noise(1, 3, 16), encoded(tiny("roberta"), rows=rows))[0]
+    score = evaluate_bank(tiny("roberta"), VectorBank(noise(1, 3, 16)), encoded(tiny("roberta"), rows=rows))[
+        0
+    ]
     assert (score.task, score.metric, score.rows, score.cut) == ("toy", "accuracy", 37, 0.0)
     assert score.chance == pytest.approx(19 / 37)
     assert score.value == score.values["accuracy"]
@@ -93,14 +98,14 @@ def test_the_share_of_cut_rows_is_reported(tiny):
 
 def test_without_a_prompt_a_bank_of_length_0_scores(tiny):
     for kind in ("roberta", "t5"):
-        score = evaluate_bank(tiny(kind), torch.zeros(1, 0, 16), encoded(tiny(kind)))[0]
+        score = evaluate_bank(tiny(kind), BareBank(), encoded(tiny(kind)))[0]
         assert 0 <= score.value <= 1 and score.loss is not None
 
 
 def test_evaluation_asks_for_no_gradient_and_changes_nothing(tiny):
     backbone = tiny("roberta")
     before, bank = backbone.digest(), noise(1, 3, 16).requires_grad_()
-    evaluate_bank(backbone, bank, encoded(backbone))
+    evaluate_bank(backbone, VectorBank(bank), encoded(backbone))
     assert bank.grad is None and backbone.digest() == before
 
 
@@ -109,7 +114,7 @@ def test_the_aggregation_of_a_run_reaches_the_rows(tiny):
     got = {
         name: evaluate_bank(
             tiny("roberta"),
-            noise(1, 3, 16),
+            VectorBank(noise(1, 3, 16)),
             encode_task(tiny("roberta"), task, ROWS, length=3, layout=FIRST, aggregation=name),
         )[0].loss
         for name in ("mean", "sum", "first")
@@ -121,8 +126,12 @@ def test_pairs_and_their_labels_are_scored(tiny):
     rows = tuple(
         Example("the film was dull", f"it was {w}", label=i) for i, w in enumerate(("warm", "so", "dull"))
     )
-    score = evaluate_bank(tiny("bert"), noise(1, 3, 16), encoded(tiny("bert"), pair_task(), rows))[0]
+    score = evaluate_bank(
+        tiny("bert"), VectorBank(noise(1, 3, 16)), encoded(tiny("bert"), pair_task(), rows)
+    )[0]
     assert score.chance == pytest.approx(1 / 3)
     unlabelled = tuple(replace(row, label=0) for row in rows)
-    other = evaluate_bank(tiny("bert"), noise(1, 3, 16), encoded(tiny("bert"), pair_task(), unlabelled))[0]
+    other = evaluate_bank(
+        tiny("bert"), VectorBank(noise(1, 3, 16)), encoded(tiny("bert"), pair_task(), unlabelled)
+    )[0]
     assert other.loss != score.loss

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.kernels.async_copies import Reading, send
 from prompttransfer.backbones.kernels.cuda_graphs import MULTIPLE, padded
 from prompttransfer.backbones.layouts import find_layout
@@ -30,7 +31,7 @@ def results(backbone, batch, scale=0.5):
     """Losses of a batch, and the gradient of their weighted sum in one prompt that all rows share."""
     prompt = scale * torch.randn(1, 20, backbone.width, generator=torch.Generator().manual_seed(0))
     prompt = prompt.to(backbone.device).requires_grad_()
-    losses = backbone.loss(prompt.expand(batch.rows, -1, -1), batch)
+    losses = backbone.loss(Vectors(prompt.expand(batch.rows, -1, -1)), batch)
     (losses * torch.arange(1, batch.rows + 1, device=losses.device)).sum().backward()
     return losses.detach(), prompt.grad
 

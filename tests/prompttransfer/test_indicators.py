@@ -7,6 +7,7 @@ import pytest
 from toys import label_task, noise, prompt_on, splits
 
 from prompttransfer.adaptations.adaptation import bank
+from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.backbones.layouts import find_layout
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
@@ -44,7 +45,7 @@ def test_few_shot_is_the_score_of_each_source_on_the_targets_rows(group):
     rows = encode_task(
         backbone, label_task("two"), splits().train, length=3, layout=find_layout("prompt-first")
     )
-    by_hand = [score.value for score in evaluate_bank(backbone, bank(group.prompts), rows)]
+    by_hand = [score.value for score in evaluate_bank(backbone, VectorBank(bank(group.prompts)), rows)]
     assert indicator_table("few-shot", group)["two-p"].tolist() == by_hand
 
 

@@ -5,6 +5,7 @@ import torch
 from toys import label_task, noise, pair_task
 from transformers import AutoModelForMaskedLM
 
+from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.layouts import LAYOUTS, find_layout
 from tasks.errors import UserError
 from tasks.task import Example
@@ -24,7 +25,7 @@ def scores(backbone, examples, prompt, layout=FIRST, task=None):
     rows = backbone.encode(task, examples, length=prompt.shape[0], layout=layout)
     batch = backbone.batch(rows, layout=layout)
     with torch.no_grad():
-        return backbone.label_scores(prompt.expand(len(rows), -1, -1), batch)
+        return backbone.label_scores(Vectors(prompt.expand(len(rows), -1, -1)), batch)
 
 
 def hugging_face(backbone, backbone_folder, kind):
@@ -112,7 +113,7 @@ def test_prompts_of_a_batch_do_not_see_each_other(tiny):
     batch = backbone.batch([*rows, *rows], layout=FIRST)
     first, second = noise(LENGTH, 16, seed=1), noise(LENGTH, 16, seed=2)
     with torch.no_grad():
-        mixed = backbone.label_scores(torch.stack([first, first, second, second]), batch)
+        mixed = backbone.label_scores(Vectors(torch.stack([first, first, second, second])), batch)
     torch.testing.assert_close(mixed[:2], scores(backbone, ROWS[:2], first), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(mixed[2:], scores(backbone, ROWS[:2], second), atol=1e-5, rtol=1e-5)
 
@@ -191,7 +192,7 @@ def test_truncation_cuts_text_only(tiny, kind, layout):
     assert shown[-1] == backbone.tokenizer.sep_token
     with torch.no_grad():
         batch = backbone.batch(rows, layout=place)
-        assert torch.isfinite(backbone.label_scores(noise(1, 20, 16), batch)).all()
+        assert torch.isfinite(backbone.label_scores(Vectors(noise(1, 20, 16)), batch)).all()
 
 
 def test_rows_that_fit_are_not_cut(tiny):
@@ -227,7 +228,7 @@ def test_loss_is_the_cross_entropy_of_the_right_label_and_reaches_the_prompt_onl
     prompt = noise(LENGTH, 16).requires_grad_()
     rows = backbone.encode(label_task(), ROWS, length=LENGTH, layout=FIRST)
     batch = backbone.batch(rows, layout=FIRST)
-    losses = backbone.loss(prompt.expand(3, -1, -1), batch)
+    losses = backbone.loss(Vectors(prompt.expand(3, -1, -1)), batch)
     wanted = [-scores(backbone, ROWS, prompt.detach())[i, row.label].item() for i, row in enumerate(ROWS)]
     assert losses.tolist() == pytest.approx(wanted, abs=1e-5)
     losses.sum().backward()
@@ -262,7 +263,7 @@ def test_a_prompt_stays_float32_in_front_of_a_bf16_backbone(tiny):
     assert backbone.dtype is torch.bfloat16
     prompt = noise(LENGTH, 16).requires_grad_()
     rows = backbone.encode(label_task(), ROWS, length=LENGTH, layout=FIRST)
-    losses = backbone.loss(prompt.expand(3, -1, -1), backbone.batch(rows, layout=FIRST))
+    losses = backbone.loss(Vectors(prompt.expand(3, -1, -1)), backbone.batch(rows, layout=FIRST))
     losses.sum().backward()
     assert losses.dtype == torch.float32 and prompt.grad.dtype == torch.float32
     exact = scores(tiny("roberta"), ROWS, prompt.detach())

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from toys import label_task, prompt_on, sentences
 
+from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.backbones.layouts import find_layout
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
@@ -70,7 +71,7 @@ def test_the_largest_go_first_when_asked_even_without_other_prompts(tiny, tried)
 def test_no_neuron_off_changes_no_score(tiny):
     backbone = tiny("roberta")
     prompt = prompt_on(backbone)
-    plain = evaluate_bank(backbone, prompt.vectors[None], encoded(backbone))[0]
+    plain = evaluate_bank(backbone, VectorBank(prompt.vectors[None]), encoded(backbone))[0]
     assert score_without(backbone, prompt, encoded(backbone), np.zeros((2, 32), dtype=bool)) == plain.value
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from toys import label_task, noise, recipe, sentences, splits
 
+from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.layouts import LAYOUTS
 from prompttransfer.backbones.loading import outline_backbone
 from prompttransfer.training.memory import expected_memory, kept_bytes
@@ -88,7 +89,7 @@ def test_gradients_are_those_of_the_modules_themselves(tiny, kind):
     for watched in (False, True):
         prompt = noise(3, 16).requires_grad_()
         handle = backbone.model.register_forward_hook(lambda *_: None) if watched else None
-        backbone.loss(prompt.expand(batch.rows, -1, -1), batch).sum().backward()
+        backbone.loss(Vectors(prompt.expand(batch.rows, -1, -1)), batch).sum().backward()
         if handle is not None:
             handle.remove()
         found.append(prompt.grad)
@@ -102,10 +103,10 @@ def test_a_model_that_was_given_other_weights_runs_on_those(backbone_folder):
     batch = backbone.batch(rows(backbone), layout=FIRST)
     prompts = noise(3, 16).expand(batch.rows, -1, -1)
     with torch.no_grad():
-        before = backbone.label_scores(prompts, batch)
+        before = backbone.label_scores(Vectors(prompts), batch)
         query = backbone.model.roberta.encoder.layer[0].attention.self.query
         query.weight = torch.nn.Parameter(2 * query.weight, requires_grad=False)
-        assert not torch.allclose(before, backbone.label_scores(prompts, batch))
+        assert not torch.allclose(before, backbone.label_scores(Vectors(prompts), batch))
 
 
 def test_many_prompts_on_many_rows_need_more_memory_to_evaluate(backbone_folder):

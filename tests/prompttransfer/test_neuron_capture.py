@@ -7,6 +7,7 @@ from safetensors.numpy import save_file
 from toys import label_task, noise, prompt_on, question_task, sentences
 
 from analysis.neurons import overlap, pack
+from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.backbones.layouts import LAYOUTS, find_layout
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
@@ -197,16 +198,16 @@ def test_switched_off_neurons_give_zero_at_every_position(tiny, kind):
 def test_no_neuron_off_changes_no_score_and_all_off_changes_it(tiny):
     backbone, prompt = tiny("roberta"), prompt_on(tiny("roberta"))
     rows = encoded(backbone)
-    plain = evaluate_bank(backbone, prompt.vectors[None], rows)[0]
+    plain = evaluate_bank(backbone, VectorBank(prompt.vectors[None]), rows)[0]
     with switched_off(backbone, np.zeros((2, 32), dtype=bool)):
-        untouched = evaluate_bank(backbone, prompt.vectors[None], rows)[0]
+        untouched = evaluate_bank(backbone, VectorBank(prompt.vectors[None]), rows)[0]
     # With nobody watching, the last layer runs at the answer slot only: the same values but for float rounding.
     assert untouched.values == plain.values and untouched.loss == pytest.approx(plain.loss, rel=1e-5)
     with switched_off(backbone, np.ones((2, 32), dtype=bool)):
-        assert evaluate_bank(backbone, prompt.vectors[None], rows)[0].loss != pytest.approx(
+        assert evaluate_bank(backbone, VectorBank(prompt.vectors[None]), rows)[0].loss != pytest.approx(
             plain.loss, abs=1e-4
         )
-    assert evaluate_bank(backbone, prompt.vectors[None], rows)[0] == plain
+    assert evaluate_bank(backbone, VectorBank(prompt.vectors[None]), rows)[0] == plain
 
 
 def test_neurons_of_another_depth_are_refused(tiny):

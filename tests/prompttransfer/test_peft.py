@@ -9,6 +9,7 @@ from transformers import AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from prompttransfer.adaptations.artifacts import save_prompt
 from prompttransfer.adaptations.exchange import export_prompts, read_foreign
+from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.layouts import LAYOUTS
 from tasks.task import Example
 
@@ -36,9 +37,9 @@ def test_peft_gives_the_same_masked_lm_logits(tiny, backbone_folder, tmp_path, k
         batch = backbone.batch(backbone.encode(TASK, [row], length=3, layout=FIRST), layout=FIRST)
         with torch.no_grad():
             logits = model(input_ids=batch.ids, attention_mask=batch.mask).logits
-            ours = backbone.label_scores(prompt.vectors[None], batch)
+            ours = backbone.label_scores(Vectors(prompt.vectors[None]), batch)
             # All logits of the slot, not only the label words', to 1e-5.
-            hidden = backbone.answer_state(prompt.vectors[None], batch)
+            hidden = backbone.answer_state(Vectors(prompt.vectors[None]), batch)
             features, bias = backbone._head(hidden)
         assert logits.shape[1] == batch.ids.shape[1] + 3
         decoder = backbone.model.get_output_embeddings().weight
@@ -63,7 +64,7 @@ def test_peft_gives_the_same_t5_label_scores(tiny, backbone_folder, tmp_path, ki
             attention_mask=batch.mask,
             decoder_input_ids=torch.zeros(2, 1, dtype=torch.long),
         ).logits[:, 0]
-        ours = backbone.label_scores(prompt.vectors.expand(2, -1, -1), batch)
+        ours = backbone.label_scores(Vectors(prompt.vectors.expand(2, -1, -1)), batch)
     chosen = backbone.tokenizer.convert_tokens_to_ids(["terrible", "great"])
     torch.testing.assert_close(ours, logits[:, chosen].log_softmax(-1), atol=1e-5, rtol=1e-5)
 
@@ -103,7 +104,7 @@ def test_of_a_t5_prompt_that_peft_trained_the_encoders_rows_are_taken(
             attention_mask=batch.mask,
             decoder_input_ids=torch.zeros(2, 1, dtype=torch.long),
         ).logits[:, 0]
-        ours = backbone.label_scores(vectors.expand(2, -1, -1), batch)
+        ours = backbone.label_scores(Vectors(vectors.expand(2, -1, -1)), batch)
     chosen = backbone.tokenizer.convert_tokens_to_ids(["terrible", "great"])
     torch.testing.assert_close(ours, logits[:, chosen].log_softmax(-1), atol=1e-5, rtol=1e-5)
 

@@ -8,6 +8,7 @@ import torch
 from toys import label_task, noise, pair_task, prompt_on, sentences, splits
 
 from prompttransfer.adaptations.adaptation import bank
+from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.backbones.layouts import find_layout
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
@@ -55,7 +56,7 @@ def test_sources_stand_by_rows_right_with_two_more_for_the_type_and_then_their_l
         length=3,
         layout=find_layout("prompt-first"),
     )
-    scores = dict(zip(TYPES, evaluate_bank(backbone, bank(sources(backbone)), rows), strict=True))
+    scores = dict(zip(TYPES, evaluate_bank(backbone, VectorBank(bank(sources(backbone))), rows), strict=True))
     by_hand = sorted(
         TYPES,
         key=lambda n: (round(8 * scores[n].value, 6) + (0 if n == "three" else 2), -scores[n].loss),

@@ -12,6 +12,7 @@ from toys import label_task, noise, prompt_on, splits
 
 from prompttransfer.adaptations.adaptation import check_runs_on
 from prompttransfer.adaptations.artifacts import load_prompt, peft_config, save_prompt
+from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.layouts import LAYOUTS
 from prompttransfer.backbones.loading import load_backbone
 from prompttransfer.backbones.locating import locate
@@ -205,7 +206,7 @@ def test_an_adapter_in_the_model_is_refused_until_it_is_out_again(backbone_folde
     rows = backbone.encode(label_task("toy"), [Example("the film was dull", label=0)], length=3, layout=FIRST)
     batch, prompt = backbone.batch(rows, layout=FIRST), noise(1, 3, backbone.width)
     if evaluated:
-        backbone.label_scores(prompt, batch)
+        backbone.label_scores(Vectors(prompt), batch)
     at = ["q", "v"] if kind == "t5" else ["query", "value"]
     for _ in range(2):
         adapted = peft.get_peft_model(
@@ -216,14 +217,14 @@ def test_an_adapter_in_the_model_is_refused_until_it_is_out_again(backbone_folde
                 use(prompt, batch)
         adapted.unload()
     fresh = load_backbone(str(backbone_folder(kind)), precision="fp32", device="cpu")
-    assert torch.equal(backbone.label_scores(prompt, batch), fresh.label_scores(prompt, batch))
+    assert torch.equal(backbone.label_scores(Vectors(prompt), batch), fresh.label_scores(prompt, batch))
 
 
 def test_a_merged_adapter_counts_in_every_layer(backbone_folder):
     backbone = load_backbone(str(backbone_folder("roberta")), precision="fp32", device="cpu")
     rows = backbone.encode(label_task("toy"), [Example("the film was dull", label=0)], length=0, layout=FIRST)
     batch, none = backbone.batch(rows, layout=FIRST), torch.zeros(1, 0, backbone.width)
-    before = backbone.label_scores(none, batch)
+    before = backbone.label_scores(Vectors(none), batch)
     for at in (["value"], ["query", "value"]):
         config = peft.LoraConfig(target_modules=at, init_lora_weights=False)
         peft.get_peft_model(backbone.model, config).merge_and_unload()
@@ -231,6 +232,6 @@ def test_a_merged_adapter_counts_in_every_layer(backbone_folder):
     with torch.no_grad():
         logits = backbone.model(input_ids=batch.ids, attention_mask=batch.mask).logits
     theirs = logits[:, backbone.answer_slot(0, FIRST), words].log_softmax(-1)
-    ours = backbone.label_scores(none, batch)
+    ours = backbone.label_scores(Vectors(none), batch)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
     assert (ours - before).abs().max() > 0.01

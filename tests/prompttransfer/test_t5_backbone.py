@@ -5,6 +5,7 @@ import torch
 from toys import label_task, noise, pair_task, question_task
 from transformers import AutoModelForSeq2SeqLM
 
+from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.layouts import LAYOUTS
 from tasks.task import Example
 
@@ -63,7 +64,7 @@ def test_label_scores_are_hugging_faces_sequence_log_probabilities(tiny, backbon
     backbone, prompt, task = tiny(kind), noise(LENGTH, 16), label_task(**words)
     batch = encoded(backbone, task, ROWS)
     with torch.no_grad():
-        got = backbone.label_scores(prompt.expand(3, -1, -1), batch)
+        got = backbone.label_scores(Vectors(prompt.expand(3, -1, -1)), batch)
         model = hugging_face(backbone_folder, kind)
         columns = []
         for word in words.values():
@@ -80,8 +81,8 @@ def test_label_scores_are_hugging_faces_sequence_log_probabilities(tiny, backbon
 def test_a_row_scores_the_same_alone_and_beside_longer_rows(tiny, kind, precision, tolerance):
     backbone, prompt, task = tiny(kind, precision), noise(LENGTH, 16), label_task()
     with torch.no_grad():
-        together = backbone.label_scores(prompt.expand(3, -1, -1), encoded(backbone, task, ROWS))
-        alone = [backbone.label_scores(prompt[None], encoded(backbone, task, [row])) for row in ROWS]
+        together = backbone.label_scores(Vectors(prompt.expand(3, -1, -1)), encoded(backbone, task, ROWS))
+        alone = [backbone.label_scores(Vectors(prompt[None]), encoded(backbone, task, [row])) for row in ROWS]
     torch.testing.assert_close(together, torch.cat(alone), atol=tolerance, rtol=tolerance)
     assert (together[0] - together[1]).abs().max() > 1e-3
 
@@ -91,8 +92,11 @@ def test_rows_of_tasks_with_words_of_different_length_can_share_a_batch(tiny, ki
     short, long = label_task(), label_task(no="not good", maybe="so so", yes="very very good")
     rows = [backbone.encode(task, ROWS[:1], length=LENGTH, layout=FIRST)[0] for task in (short, long)]
     with torch.no_grad():
-        both = backbone.label_scores(prompt.expand(2, -1, -1), backbone.batch(rows, layout=FIRST))
-        apart = [backbone.label_scores(prompt[None], backbone.batch([row], layout=FIRST))[0] for row in rows]
+        both = backbone.label_scores(Vectors(prompt.expand(2, -1, -1)), backbone.batch(rows, layout=FIRST))
+        apart = [
+            backbone.label_scores(Vectors(prompt[None]), backbone.batch([row], layout=FIRST))[0]
+            for row in rows
+        ]
     torch.testing.assert_close(both[0, :2], apart[0], atol=1e-5, rtol=1e-5)
     assert both[0, 2] == float("-inf")
     torch.testing.assert_close(both[1], apart[1], atol=1e-5, rtol=1e-5)
@@ -101,7 +105,7 @@ def test_rows_of_tasks_with_words_of_different_length_can_share_a_batch(tiny, ki
 def test_generation_is_hugging_faces_on_the_same_vectors(tiny, backbone_folder, kind):
     backbone, prompt = tiny(kind), noise(LENGTH, 16)
     batch = encoded(backbone, question_task(), QUESTIONS)
-    got = backbone.generate(prompt.expand(2, -1, -1), batch, max_new_tokens=6)
+    got = backbone.generate(Vectors(prompt.expand(2, -1, -1)), batch, max_new_tokens=6)
     model = hugging_face(backbone_folder, kind)
     ids = model.generate(**inputs_of(model, prompt, batch), do_sample=False, num_beams=1, max_new_tokens=6)
     wanted = [text.strip() for text in backbone.tokenizer.batch_decode(ids, skip_special_tokens=True)]
@@ -114,7 +118,7 @@ def test_the_loss_of_written_text_is_the_mean_over_its_own_tokens(tiny, backbone
     batch = encoded(backbone, question_task(), QUESTIONS)
     assert batch.targets.tolist()[0][-2:] == [1, -100]  # </s> behind "the actor", then nothing
     with torch.no_grad():
-        losses = backbone.loss(prompt.expand(2, -1, -1), batch)
+        losses = backbone.loss(Vectors(prompt.expand(2, -1, -1)), batch)
         model = hugging_face(backbone_folder, kind)
         for index, row in enumerate(QUESTIONS):
             single = encoded(backbone, question_task(), [row])
@@ -125,7 +129,7 @@ def test_the_loss_of_written_text_is_the_mean_over_its_own_tokens(tiny, backbone
 def test_the_prompt_gets_a_gradient_and_the_backbone_none(tiny, kind):
     backbone, prompt = tiny(kind), noise(LENGTH, 16).requires_grad_()
     before = backbone.digest()
-    backbone.loss(prompt.expand(3, -1, -1), encoded(backbone, label_task(), ROWS)).sum().backward()
+    backbone.loss(Vectors(prompt.expand(3, -1, -1)), encoded(backbone, label_task(), ROWS)).sum().backward()
     assert prompt.grad.abs().max() > 0
     assert all(parameter.grad is None for parameter in backbone.model.parameters())
     assert backbone.digest() == before
@@ -135,7 +139,9 @@ def test_su2022_on_t5_is_prompt_first(tiny, kind):
     backbone, prompt = tiny(kind), noise(LENGTH, 16)
     with torch.no_grad():
         first, second = (
-            backbone.label_scores(prompt[None], encoded(backbone, label_task(), ROWS[:1], LAYOUTS[name]))
+            backbone.label_scores(
+                Vectors(prompt[None]), encoded(backbone, label_task(), ROWS[:1], LAYOUTS[name])
+            )
             for name in ("prompt-first", "su2022")
         )
     assert torch.equal(first, second)
@@ -167,7 +173,7 @@ def test_bf16_scores_are_those_of_float32_to_the_precision_of_bf16(tiny, kind):
         batch = encoded(backbone, label_task(), ROWS)
         prompts = noise(LENGTH, 16).expand(batch.rows, -1, -1)
         with torch.no_grad():
-            found.append(backbone.label_scores(prompts, batch))
+            found.append(backbone.label_scores(Vectors(prompts), batch))
     exact, rounded = found
     assert exact.dtype == rounded.dtype == torch.float32
     assert not torch.equal(exact, rounded)

@@ -11,6 +11,8 @@ from toys import label_task, noise, pair_task, question_task, recipe, sentences,
 
 from prompttransfer.adaptations.adaptation import CurvePoint
 from prompttransfer.adaptations.artifacts import load_prompt, save_prompt
+from prompttransfer.adaptations.bank import VectorBank
+from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.kernels.token_batching import WINDOW, sorts_by_length
 from prompttransfer.backbones.layouts import LAYOUTS
 from prompttransfer.backbones.rows import of_rows
@@ -397,7 +399,7 @@ def test_the_curve_begins_at_step_0_with_the_score_of_the_initial_vectors(tiny):
     assert [point.step for point in run.prompt.curve] == [0, 2, 4, 5]
     assert run.prompt.curve[0].loss is None
     encoded = encode_task(backbone, TASK, rows.validation, length=3, layout=LAYOUTS["prompt-first"])
-    score = evaluate_bank(backbone, run.prompt.initial[None], encoded)[0]
+    score = evaluate_bank(backbone, VectorBank(run.prompt.initial[None]), encoded)[0]
     assert run.prompt.curve[0].score == score.value
     assert run.prompt.curve[0].validation_loss == pytest.approx(score.loss)
 
@@ -409,7 +411,7 @@ def test_the_training_loss_of_a_step_is_the_mean_over_its_rows(tiny, kind):
     layout = LAYOUTS["prompt-first"]
     batch = backbone.batch(backbone.encode(TASK, rows.train, length=3, layout=layout), layout=layout)
     with torch.no_grad():
-        wanted = backbone.loss(run.prompt.initial.expand(12, -1, -1), batch).mean().item()
+        wanted = backbone.loss(Vectors(run.prompt.initial.expand(12, -1, -1)), batch).mean().item()
     assert run.prompt.curve[1].loss == pytest.approx(wanted, abs=1e-5)
 
 

@@ -9,7 +9,9 @@ import torch
 from toys import label_task, prompt_on, question_task, recipe, sentences, splits
 
 from prompttransfer.adaptations.adaptation import CurvePoint
+from prompttransfer.adaptations.bank import BareBank, VectorBank
 from prompttransfer.adaptations.random_prompts import random_like
+from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.layouts import LAYOUTS
 from prompttransfer.cli.transfer import seen_lines, speed_up_lines
 from prompttransfer.evaluation.encoding import encode_task
@@ -51,7 +53,7 @@ def test_zero_shot_uses_the_target_label_words(tiny):
     for row in rows:
         batch = backbone.batch([row], layout=FIRST)
         with torch.no_grad():
-            features, bias = backbone._head(backbone.answer_state(prompt.vectors[None], batch))
+            features, bias = backbone._head(backbone.answer_state(Vectors(prompt.vectors[None]), batch))
         logits = (features @ backbone.model.get_output_embeddings().weight.T + bias)[0]
         ids = backbone.tokenizer.convert_tokens_to_ids(["wrong", "fine"])
         hits.append(int(logits[ids[1]] > logits[ids[0]]) == row.label)
@@ -59,10 +61,10 @@ def test_zero_shot_uses_the_target_label_words(tiny):
     assert cell(matrix, "toy-s0", "other") == pytest.approx(sum(hits) / len(hits))
     # With the source's own words the answers are others, so the words do decide.
     own = encode_task(backbone, label_task("toy"), aim.splits.test, length=3, layout=FIRST)
-    by_words = [evaluate_bank(backbone, prompt.vectors[None], e)[0].loss for e in (own,)]
+    by_words = [evaluate_bank(backbone, VectorBank(prompt.vectors[None]), e)[0].loss for e in (own,)]
     theirs = evaluate_bank(
         backbone,
-        prompt.vectors[None],
+        VectorBank(prompt.vectors[None]),
         encode_task(backbone, aim.task, aim.splits.test, length=3, layout=FIRST),
     )[0]
     assert by_words[0] != theirs.loss
@@ -93,9 +95,9 @@ def test_the_reference_rows_are_no_prompt_random_prompt_and_majority(tiny):
         MAJORITY,
     )
     encoded = encode_task(backbone, uneven.task, uneven.splits.test, length=3, layout=FIRST)
-    bare = evaluate_bank(backbone, torch.zeros(1, 0, 16), encoded)[0]
+    bare = evaluate_bank(backbone, BareBank(), encoded)[0]
     draws = random_like([prompt.vectors for prompt in prompts], 12, torch.Generator().manual_seed(5))
-    drawn = [score.value for score in evaluate_bank(backbone, draws, encoded)]
+    drawn = [score.value for score in evaluate_bank(backbone, VectorBank(draws), encoded)]
     assert cell(matrix, NO_PROMPT, "uneven") == bare.value
     assert cell(matrix, RANDOM_PROMPT, "uneven") == pytest.approx(sum(drawn) / 12)
     assert matrix.random_spread == pytest.approx((stdev(drawn),)) and matrix.random_draws == 12

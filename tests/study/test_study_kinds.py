@@ -12,6 +12,7 @@ import pytest
 from small_study import write_rows, write_study
 
 from prompttransfer.adaptations.artifacts import load_prompt
+from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.reports.calls import Call
 from prompttransfer.study.cell import Graph, Unit
 from prompttransfer.study.engine.engine import run_study
@@ -156,7 +157,7 @@ def test_a_score_is_that_of_evaluating_the_prompt_alone(small):
         c for c in plan.graph.cells.values() if c.label == "score on songs of prompt films seed 1 on near"
     )
     prompt = load_prompt(store.folder(cell.inputs["prompt"]) / "prompt")
-    score = evaluate_bank(backbone, prompt.vectors[None], encoded)[0]
+    score = evaluate_bank(backbone, VectorBank(prompt.vectors[None]), encoded)[0]
     record = json.loads((store.folder(cell.id) / "score.json").read_text())
     assert (record["value"], record["chance"], record["rows"]) == (score.value, score.chance, 12)
 

@@ -136,6 +136,22 @@ def attend_once(
     return attended if value.bias is None else attended + value.bias
 
 
+def attend_to(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *, heads: int, scale: float
+) -> Tensor:
+    """Attention of one query a row over keys and values that are there.
+
+    query [batch, heads x size], key and value [batch, time, heads x size], bias [batch, 1, time]; returns
+    [batch, heads x size].
+    """
+    asking = query.unflatten(1, (heads, 1, -1))
+    keys, values = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (key, value))
+    scores = (asking * scale) @ keys.mT
+    if bias is not None:
+        scores = scores + bias[:, None]
+    return (torch.softmax(scores, dim=-1) @ values).flatten(1)
+
+
 def mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
     """What is added to scores so that padding is not read, [batch, 1, time]; None where nothing is padded."""
     if mask.device.type == "cpu" and bool(mask.all()):  # elsewhere the look would cost more than the mask

@@ -149,7 +149,7 @@ def alone(
 ) -> dict[str, dict[str, Json]]:
     """The same without references, and so without a calibration: zero-shot cells always run beside theirs."""
     from prompttransfer.adaptations.adaptation import bank
-    from prompttransfer.adaptations.bank import common_layout
+    from prompttransfer.adaptations.bank import VectorBank, common_layout
     from prompttransfer.backbones.layouts import find_layout
     from prompttransfer.evaluation.encoding import encode_task
     from prompttransfer.evaluation.evaluate import evaluate_bank
@@ -165,7 +165,7 @@ def alone(
         max_length=setting(cell.settings, "max_length"),
         aggregation=setting(cell.settings, "aggregation"),
     )
-    scores = evaluate_bank(backbone, vectors, encoded)
+    scores = evaluate_bank(backbone, VectorBank(vectors), encoded)
     return {
         name: {"value": score.value, "chance": score.chance}
         for name, score in zip(prompts, scores, strict=True)
