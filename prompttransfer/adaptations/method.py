@@ -1,0 +1,82 @@
+"""Methods: what is learned on a frozen backbone, and what it does to a pass.
+
+A method is its settings (a frozen dataclass) with four verbs: make a `Member` to train, make one again from an
+artifact's tensors, run members together as a `Bank`, and say what peft needs to read the artifact. One file a kind of
+method in `methods/`, one entry in `METHODS`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
+
+from prompttransfer.adaptations.bank import Bank
+
+if TYPE_CHECKING:
+    from prompttransfer.backbones.base import Backbone
+    from tasks.task import Task
+
+
+class Member(nn.Module, ABC):
+    """What one job trains: its parameters are the trainable ones and nothing else."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """What the artifact holds, float32 on the CPU, under peft's names where peft has the method."""
+
+    def encoder(self) -> dict[str, Tensor]:
+        """What is needed to train on and is no part of the artifact proper; empty for most methods."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """The settings of a method; subclasses check themselves."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    """One line for lists and help."""
+
+    @property
+    def reserved(self) -> int:
+        """Positions that it takes in front of the text."""
+        return 0
+
+    @abstractmethod
+    def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
+        """A member at its start. The same seed gives the same member, bit for bit.
+
+        Raises UserError for a backbone that lacks what the method changes, or a start that the method does not have.
+        """
+
+    @abstractmethod
+    def restored(self, tensors: Mapping[str, Tensor]) -> Member:
+        """The member whose `tensors()` these are. Raises UserError for names or shapes that are not this method's."""
+
+    @abstractmethod
+    def bank(self, backbone: Backbone, members: Sequence[Member]) -> Bank:
+        """`members` as a bank, differentiable in their parameters."""
+
+    @abstractmethod
+    def peft_config(self, *, family: str, tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """What stands in peft's adapter_config.json beside model and task type; None where peft has no such method."""
+
+    def settings(self) -> dict[str, Any]:
+        """The settings, for JSON."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def __str__(self) -> str:
+        changed = ",".join(
+            f"{field.name.replace('_', '-')}={_spelled(getattr(self, field.name))}"
+            for field in fields(self)
+            if getattr(self, field.name) != field.default
+        )
+        return f"{self.name}:{changed}" if changed else self.name
+
+
+def _spelled(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,69 @@
+"""The methods, one file a kind and one entry here; `parse_method` reads what stands on a command line."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields
+from typing import Any
+
+from prompttransfer.adaptations.method import Method
+from prompttransfer.adaptations.methods.encoded import PTuning
+from prompttransfer.adaptations.methods.low_rank import Lora
+from prompttransfer.adaptations.methods.prompt import PromptTuning
+from tasks.errors import UserError, unknown
+
+METHODS: dict[str, type[Method]] = {method.name: method for method in (PromptTuning, Lora, PTuning)}
+
+
+def parse_method(text: str, **defaults: Any) -> Method:
+    """The method that `name` or `name:setting=value,...` stands for, as in `lora:rank=8,targets=query+value`.
+
+    `defaults` are settings that count where the text gives none and the method has them. Raises UserError for an
+    unknown name or setting, or a value that is not what the setting takes.
+    """
+    name, _, rest = text.partition(":")
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    given = {}
+    for part in filter(None, rest.split(",")):
+        key, sign, value = part.partition("=")
+        if not sign:
+            raise UserError(
+                f"method {text!r}: {part!r} is no setting: write setting=value, as in {name}:{_example(name)}"
+            )
+        given[key.strip()] = value.strip()
+    return make_method(name, given, **defaults)
+
+
+def make_method(name: str, given: dict[str, Any], **defaults: Any) -> Method:
+    """The method `name` with settings as text or values."""
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    known = {field.name.replace("_", "-"): field for field in fields(METHODS[name])}
+    values = {
+        key: value for key, value in defaults.items() if key in {field.name for field in known.values()}
+    }
+    for key, value in given.items():
+        spelled = key.replace("_", "-")
+        if spelled not in known:
+            raise unknown(f"setting of method {name}", key, known)
+        values[known[spelled].name] = _value(f"{name}: {key}", value, known[spelled].default)
+    return METHODS[name](**values)
+
+
+def _example(name: str) -> str:
+    field = fields(METHODS[name])[0]
+    return f"{field.name}={field.default}"
+
+
+def _value(what: str, given: Any, like: Any) -> Any:
+    """`given` as the kind of value that the default `like` is."""
+    assert like is not MISSING
+    try:
+        if isinstance(like, bool):
+            return {"true": True, "false": False}[str(given).lower()]
+        if isinstance(like, tuple):
+            return tuple(given) if isinstance(given, list | tuple) else tuple(str(given).split("+"))
+        return type(like)(given)
+    except (ValueError, KeyError, TypeError):
+        kind = {bool: "true or false", int: "a whole number", float: "a number"}.get(type(like), "a word")
+        raise UserError(f"{what} is {given!r}: it must be {kind}, such as {like}") from None

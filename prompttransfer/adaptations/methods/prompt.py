@@ -1,0 +1,78 @@
+"""Soft prompts (Lester et al. 2021, arXiv 2104.08691): free vectors in front of the word embeddings, [length, width]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from prompttransfer.adaptations.bank import VectorBank
+from prompttransfer.adaptations.initialisers import initial_vectors
+from prompttransfer.adaptations.method import Member, Method
+from tasks.errors import UserError
+
+if TYPE_CHECKING:
+    from prompttransfer.backbones.base import Backbone
+    from tasks.task import Task
+
+PROMPT_KEY = "prompt_embeddings"
+
+
+class VectorMember(Member):
+    """The vectors themselves."""
+
+    def __init__(self, vectors: Tensor):
+        super().__init__()
+        self.prompt = nn.Parameter(vectors.detach().clone())
+
+    def vectors(self) -> Tensor:
+        """[length, width], differentiable."""
+        return self.prompt
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {PROMPT_KEY: self.vectors().detach().cpu().clone()}
+
+
+@dataclass(frozen=True)
+class PromptTuning(Method):
+    """`length` vectors in front of the text."""
+
+    name: ClassVar[str] = "prompt"
+    summary: ClassVar[str] = "vectors in front of the text (Lester et al. 2021)"
+
+    length: int = 100
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise UserError(f"{self.name}: length {self.length}: a prompt has at least 1 vector")
+
+    @property
+    def reserved(self) -> int:
+        return self.length
+
+    def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
+        return VectorMember(initial_vectors(start, backbone, task, length=self.length, seed=seed))
+
+    def restored(self, tensors: Mapping[str, Tensor]) -> Member:
+        if tensors.keys() != {PROMPT_KEY}:
+            raise UserError(f"a prompt holds {PROMPT_KEY!r}, not {', '.join(sorted(tensors)) or 'nothing'}")
+        return VectorMember(tensors[PROMPT_KEY])
+
+    def bank(self, backbone: Backbone, members: Sequence[Member]) -> VectorBank:
+        vectors = [member.vectors().to(backbone.device) for member in members]  # type: ignore[operator]
+        return VectorBank(torch.stack(vectors))
+
+    def peft_config(self, *, family: str, tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        length, width = tensors[PROMPT_KEY].shape
+        return {
+            "peft_type": "PROMPT_TUNING",
+            "num_virtual_tokens": length,
+            "token_dim": width,
+            "num_transformer_submodules": 1,
+            "num_attention_heads": 1,
+            "num_layers": 1,
+            "prompt_tuning_init": "RANDOM",
+        }
