@@ -235,3 +235,30 @@ def test_a_merged_adapter_counts_in_every_layer(backbone_folder):
     ours = backbone.label_scores(Vectors(none), batch)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
     assert (ours - before).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("kind", ["roberta", "t5"])
+def test_an_adapter_merged_after_an_evaluation_in_bf16_counts(backbone_folder, kind):
+    """In bf16 a CPU works on copies of the weights, and a merge changes those without torch counting it."""
+    task, at = label_task("toy"), ["q", "v"] if kind == "t5" else ["query", "value"]
+
+    def scores(backbone):
+        rows = backbone.encode(task, [Example("the film was dull", label=0)], length=3, layout=FIRST)
+        with torch.no_grad():
+            return backbone.label_scores(
+                Vectors(noise(1, 3, backbone.width)), backbone.batch(rows, layout=FIRST)
+            )
+
+    def merged(backbone):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            config = peft.LoraConfig(target_modules=at, init_lora_weights=False, lora_alpha=64)
+            peft.get_peft_model(backbone.model, config).merge_and_unload()
+        return backbone
+
+    first, second = (
+        load_backbone(str(backbone_folder(kind)), precision="bf16", device="cpu") for _ in range(2)
+    )
+    before = scores(first)
+    assert not torch.equal(scores(merged(first)), before)
+    assert torch.equal(scores(first), scores(merged(second)))

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+LOOKED_AT = 16
+"""Values of each weight that are looked at for changes that torch does not count, such as a merged adapter of peft."""
 USUAL_ROWS = 2048
 """Rows of a product that a weight is laid out for; others take the same layout."""
 
@@ -46,17 +48,28 @@ class FrozenLinear:
                     linear.bias = nn.Parameter(self.bias[start:stop], requires_grad=False)
                 start = stop
         self._version = self.weight._version
+        sizes = [len(weight) for weight in weights]
+        self._looked_at = torch.tensor(
+            [sum(sizes[:part]) for part in range(len(sizes))], device=self.weight.device
+        )
         self._places = [linear.weight.data_ptr() for linear in self.linears]
         on_cpu = self.weight.device.type == "cpu"
         in_bf16 = on_cpu and self.weight.dtype is torch.bfloat16 and has_bf16_products()
         # Both at once and before anything else is computed, so that no gaps are left in the heap.
         self._laid_out = (_lay_out(self.weight), _lay_out(self.weight.T)) if in_bf16 else None
+        self._seen = self._look() if in_bf16 else []
+
+    def _look(self) -> list[list[float]]:
+        """The first values of each layer's weight, by which one shows that was changed through `.data`."""
+        first: list[list[float]] = self.weight[self._looked_at, :LOOKED_AT].tolist()
+        return first
 
     def _follow(self) -> None:
         """Look whether the model was moved or given other weights."""
         own, known = [linear.weight for linear in self.linears], self.weight
         moved = [weight.data_ptr() for weight in own] != self._places or own[0].dtype is not known.dtype
-        if moved or known._version != self._version:
+        changed = self._laid_out is not None and self._look() != self._seen
+        if moved or changed or known._version != self._version:
             self._join()
 
     def __call__(self, states: Tensor, *, add: Tensor | None = None) -> Tensor:
