@@ -36,7 +36,7 @@ transfers:
   zero-shot: true
   initialisation: {sources: all, steps: 2, evaluate-every: 2}
 """
-HOME = Path(__file__).resolve().parents[2]
+HOME = Path(__file__).resolve().parents[3]
 OPTIONS = {
     "task": ["microworld-snli"],
     "limit_train": 64,

@@ -16,7 +16,7 @@ from prompttransfer.adaptations.artifacts import save_prompt
 from prompttransfer.adaptations.exchange import export_prompts, read_foreign
 from tasks.errors import UserError
 
-REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference" / "foreign_prompts"
+REFERENCE = Path(__file__).resolve().parents[4] / "shared" / "reference" / "foreign_prompts"
 VECTORS = noise(5, 16)
 
 
