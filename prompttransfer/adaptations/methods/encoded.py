@@ -7,7 +7,6 @@ kept is P, a plain prompt, and beside it the encoder for training on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from prompttransfer.adaptations.initialisers import initial_vectors
 from prompttransfer.adaptations.method import Member
-from prompttransfer.adaptations.methods.prompt import PROMPT_KEY, PromptTuning, VectorMember
+from prompttransfer.adaptations.methods.prompt import PROMPT_KEY, PromptTuning
 from tasks.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -88,9 +87,3 @@ class PTuning(PromptTuning):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # nn.Linear and nn.LSTM take no generator
             return EncodedMember(vectors, self.encoder, self.hidden or backbone.width)
-
-    def restored(self, tensors: Mapping[str, Tensor]) -> Member:
-        """A plain prompt: what is kept of P-tuning is one."""
-        if tensors.keys() != {PROMPT_KEY}:
-            raise UserError(f"a prompt holds {PROMPT_KEY!r}, not {', '.join(sorted(tensors)) or 'nothing'}")
-        return VectorMember(tensors[PROMPT_KEY])
