@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class Member(nn.Module, ABC):
-    """What one job trains: its parameters are the trainable ones and nothing else."""
+    """What one job trains: its parameters are the trainable ones and nothing else.
+
+    What else changes while it trains is in buffers; `state_dict()` is then all that a run needs to go on.
+    """
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
@@ -31,6 +34,20 @@ class Member(nn.Module, ABC):
     def encoder(self) -> dict[str, Tensor]:
         """What is needed to train on and is no part of the artifact proper; empty for most methods."""
         return {}
+
+    def rates(self) -> dict[str, float]:
+        """Name of a parameter -> what its learning rate is multiplied by; those that are not named have 1."""
+        return {}
+
+    def penalty(self) -> Tensor | None:
+        """What is added to the loss of every step, a scalar; None for nothing."""
+        return None
+
+    def before_step(self, step: int, steps: int) -> None:
+        """Called with the number of the step (from 1) and of all steps, when the gradients are there and before they are used."""
+
+    def after_step(self, step: int, steps: int) -> None:
+        """The same when they have been used."""
 
 
 @dataclass(frozen=True)
