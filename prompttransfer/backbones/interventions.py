@@ -25,10 +25,16 @@ class Interventions:
     """Positions in front of the text."""
     sites: Collection[str] = ()
     """Full names of the linear modules whose outputs change, as in `model.named_modules()`."""
+    inputs: Collection[str] = ()
+    """Those of `sites` whose inputs change too; not those of queries, keys and values."""
 
     def vectors(self) -> Tensor | None:
         """What stands in front of each row's text, [batch, reserved, width]; None for nothing."""
         return None
+
+    def before(self, site: str, states: Tensor) -> Tensor:
+        """What the linear map `site` reads in place of `states` [batch, (time,) in]. Called for `inputs` only."""
+        return states
 
     def linear(self, site: str, states: Tensor, output: Tensor) -> Tensor:
         """The output of the linear map `site` that counts: `output` [batch, (time,) out] is what its weights made of
@@ -66,6 +72,8 @@ def changed(
     """A frozen product at `site` as `own` has it, plus the residual `add`, which the product takes in where it may."""
     if not own.changes(site):
         return product(states, add=add)
+    if site in own.inputs:
+        states = own.before(site, states)
     output = own.linear(site, states, product(states))
     return output if add is None else output + add
 
@@ -105,7 +113,13 @@ def at_modules(model: nn.Module, own: Interventions, part: str = "") -> Iterator
             def changed(module: Any, inputs: tuple[Any, ...], output: Tensor, site: str = site) -> Tensor:
                 return own.linear(site, inputs[0], output)
 
-            handles.append(model.get_submodule(site).register_forward_hook(changed))
+            def before(module: Any, inputs: tuple[Any, ...], site: str = site) -> tuple[Tensor]:
+                return (own.before(site, inputs[0]),)
+
+            module = model.get_submodule(site)
+            handles.append(module.register_forward_hook(changed))
+            if site in own.inputs:
+                handles.append(module.register_forward_pre_hook(before))
         yield
     finally:
         for handle in handles:

@@ -6,12 +6,26 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from prompttransfer.adaptations.method import Method
+from prompttransfer.adaptations.methods.adalora import AdaLora
+from prompttransfer.adaptations.methods.biases import BitFit
+from prompttransfer.adaptations.methods.delta import DeltaLora
+from prompttransfer.adaptations.methods.dora import Dora
 from prompttransfer.adaptations.methods.encoded import PTuning
-from prompttransfer.adaptations.methods.low_rank import Lora
+from prompttransfer.adaptations.methods.frozen_a import LoraFA
+from prompttransfer.adaptations.methods.low_rank import Lora, LoraPlus
 from prompttransfer.adaptations.methods.prompt import PromptTuning
+from prompttransfer.adaptations.methods.scaling import IA3
+from prompttransfer.adaptations.methods.vera import Vera
 from tasks.errors import UserError, unknown
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (PromptTuning, Lora, PTuning)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (
+        *(PromptTuning, PTuning),
+        *(Lora, LoraPlus, LoraFA, DeltaLora, Dora, AdaLora, Vera),
+        *(IA3, BitFit),
+    )
+}
 
 
 def parse_method(text: str, **defaults: Any) -> Method:
@@ -51,8 +65,7 @@ def make_method(name: str, given: dict[str, Any], **defaults: Any) -> Method:
 
 
 def _example(name: str) -> str:
-    field = fields(METHODS[name])[0]
-    return f"{field.name}={field.default}"
+    return next((f"{field.name}={field.default}" for field in fields(METHODS[name])), "setting=value")
 
 
 def _value(what: str, given: Any, like: Any) -> Any:
