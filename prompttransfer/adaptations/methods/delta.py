@@ -71,7 +71,9 @@ class DeltaMember(MapMember):
         if not self.started:
             return found
         old = LowRankMember(self.table("old_into"), self.table("old_out")).tensors()
-        return {name: torch.cat([t, old[name]], dim=1 if "lora_B" in name else 0) for name, t in found.items()}
+        return {
+            name: torch.cat([t, old[name]], dim=1 if "lora_B" in name else 0) for name, t in found.items()
+        }
 
 
 class _Fraction(torch.autograd.Function):

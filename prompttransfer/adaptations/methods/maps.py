@@ -176,6 +176,7 @@ class MapBank:
 
 def times(states: Tensor, matrix: Tensor) -> Tensor:
     """`matrix` [out, in], or [batch, out, in] for each row its own, of states [batch, (time,) in]."""
+    matrix = matrix.to(states.dtype)
     if matrix.ndim == 2:
         return F.linear(states, matrix)
     if states.ndim == 2:
@@ -185,6 +186,7 @@ def times(states: Tensor, matrix: Tensor) -> Tensor:
 
 def beside(vector: Tensor, states: Tensor) -> Tensor:
     """`vector` [width], or [batch, width] for each row its own, as it stands beside states [batch, (time,) width]."""
+    vector = vector.to(states.dtype)
     return vector if vector.ndim == 1 or states.ndim == 2 else vector[:, None]
 
 
