@@ -10,8 +10,8 @@ import pytest
 import torch
 from toys import label_task, noise, prompt_on, splits
 
-from prompttransfer.adaptations.adaptation import check_runs_on
-from prompttransfer.adaptations.artifacts import load_prompt, peft_config, save_prompt
+from prompttransfer.adaptations.running import check_runs_on
+from prompttransfer.adaptations.artifacts import load_adaptation, peft_config, save_adaptation
 from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.layouts import LAYOUTS
 from prompttransfer.backbones.loading import load_backbone
@@ -191,9 +191,9 @@ def test_peft_is_told_the_commit_and_nothing_else(tiny, tmp_path):
     for revision, told in ((COMMIT, COMMIT), ("sha256:1-2-3", None), ("", None)):
         prompt = prompt_on(tiny("roberta"), revision=revision)
         assert peft_config(prompt)["revision"] == told
-        folder = save_prompt(prompt, tmp_path / "prompt")
+        folder = save_adaptation(prompt, tmp_path / "prompt")
         assert peft.PeftConfig.from_pretrained(folder).revision == told
-        assert load_prompt(folder).revision == revision
+        assert load_adaptation(folder).revision == revision
 
 
 # Modules ---------------------------------------------------------------------------------------------------------
