@@ -10,6 +10,7 @@ from torch import Tensor
 
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.bank import Bank
+from prompttransfer.adaptations.method import Method
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.backbones.revisions import DECIDING, differing, is_commit
@@ -78,6 +79,18 @@ def groups_of(adaptations: Sequence[Adaptation]) -> list[Group]:
         else:
             found.append([place])
     return [Group(tuple(group), tuple(adaptations[place] for place in group)) for group in found]
+
+
+def common_method(adaptations: Sequence[Adaptation]) -> Method:
+    """The method that all share. Raises UserError where they are of several."""
+    first = adaptations[0]
+    for each in adaptations:
+        if each.method.name != first.method.name:
+            raise UserError(
+                f"{first.name!r} is of method {first.method}, {each.name!r} of {each.method}: train from sources of one "
+                f"method at a time"
+            )
+    return first.method
 
 
 def common_encoding(

@@ -178,7 +178,6 @@ def transfer(
                 optimizer=optimizer,
                 evaluate_every=evaluate_every,
                 patience=patience,
-                length=prompts[0].length,
             ),
             encoding=encoding,
             output=output,
@@ -310,14 +309,16 @@ def _tune(
     output: Path,
     quiet: bool,
 ) -> tuple[TunedTransfer, TrainingOptions]:
+    from prompttransfer.adaptations.running import common_method
     from prompttransfer.cli.common import console, say
     from prompttransfer.training.progress import TrainingProgress
     from prompttransfer.training.recipes import recipe_for
     from prompttransfer.training.train import TrainingOptions
     from prompttransfer.transfers.tuning import tune
 
-    recipe = recipe_for(model, **overrides)
-    say(f"recipe: {recipe}", quiet=quiet)
+    method = common_method(prompts)
+    recipe = recipe_for(model, method, **overrides)
+    say(f"recipe: {recipe.told(method)}", quiet=quiet)
     names = tuned_names([p.name for p in prompts], [t.task.name for t in targets], seeds)
     say(f"tuning: {len(names)} runs in one bank", quiet=quiet)
     with TrainingProgress(console, names, recipe.steps) as progress:

@@ -9,7 +9,7 @@ from typing import Any
 
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.bank import BareBank
-from prompttransfer.adaptations.running import bank_of, common_encoding
+from prompttransfer.adaptations.running import bank_of, common_encoding, common_method
 from prompttransfer.adaptations.starts import RANDOM, Start, start_from
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding
@@ -163,7 +163,7 @@ def tune(
         jobs,
         recipe,
         encoding,
-        method=prompts[0].method,
+        method=common_method(prompts),
         options=options,
     )
     pairs, finished = [], []
