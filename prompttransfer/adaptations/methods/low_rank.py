@@ -91,6 +91,17 @@ class Lora(Method):
         check_rank(self.name, self.rank, found)
         return found
 
+    def check_fits(self, backbone: Backbone, tensors: Mapping[str, Tensor], name: str) -> None:
+        for key, tensor in tensors.items():
+            site, side = _site(key), int("lora_A" in key)
+            shape = backbone.linear_maps.get(site)
+            if shape is None or tensor.shape[side] != shape[1 - side]:
+                there = "has none of that name" if shape is None else f"has one of [{shape[1]}, {shape[0]}]"
+                raise UserError(
+                    f"{name!r} changes the linear map {site}; {backbone.name} {there}: a LoRA runs on the model that it was "
+                    f"trained on"
+                )
+
     def restored(self, tensors: Mapping[str, Tensor]) -> Member:
         tables = parsed(tensors, LowRankMember.names, self.name)
         check_low_rank(self.name, tables, self.rank)
