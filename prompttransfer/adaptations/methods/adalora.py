@@ -18,11 +18,18 @@ from torch import Tensor
 
 from prompttransfer.adaptations.bank import Bank, LowRankBank
 from prompttransfer.adaptations.method import Member, Method
-from prompttransfer.adaptations.methods.low_rank import USUAL_TARGETS, check_low_rank, check_rank, matching
+from prompttransfer.adaptations.methods.low_rank import (
+    USUAL_TARGETS,
+    check_low_rank,
+    check_rank,
+    low_rank_sizes,
+    matching,
+)
 from prompttransfer.adaptations.methods.maps import (
     MapMember,
     Table,
     at_maps,
+    check_maps,
     of_kind,
     only_random,
     parsed,
@@ -154,6 +161,10 @@ class AdaLora(Method):
             into[site] = START * torch.randn(self.rank, wide, generator=generator)
             out[site] = START * torch.randn(high, self.rank, generator=generator)
         return AdaptiveMember(into, out, {site: torch.zeros(self.rank, 1) for site in sites}, self)
+
+    def check_fits(self, backbone: Backbone, tensors: Mapping[str, Tensor], name: str) -> None:
+        sizes = low_rank_sizes(parsed(tensors, AdaptiveMember.names, self.name))
+        check_maps(backbone, sizes, name, self.name)
 
     def restored(self, tensors: Mapping[str, Tensor]) -> Member:
         tables = parsed(tensors, AdaptiveMember.names, self.name)

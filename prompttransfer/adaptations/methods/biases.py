@@ -1,7 +1,7 @@
 """BitFit (Ben Zaken et al. 2021, arXiv 2106.10199): the biases alone, here those of all linear maps inside the layers.
 
-Those of layer norms stay as they are: a bank changes a pass at its linear maps. What is kept are the biases themselves,
-under the model's own names, so that `load_state_dict(..., strict=False)` puts them into the model.
+Those of layer norms stay as they are: a bank changes a pass at its linear maps. What is kept is what each bias changes by,
+so that it starts at zero and bf16 takes nothing from it.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import Tensor
 
 from prompttransfer.adaptations.bank import Bank
 from prompttransfer.adaptations.method import Member, Method
 from prompttransfer.adaptations.methods.maps import (
-    PREFIX,
     AtMaps,
     MapBank,
     MapMember,
     Table,
     at_maps,
     beside,
+    check_maps,
     frozen,
     of_kind,
     only_random,
@@ -35,20 +36,15 @@ if TYPE_CHECKING:
 
 
 class BiasMember(MapMember):
-    """The biases, [out] at each map."""
+    """What the biases change by, [out] at each map."""
 
-    names: ClassVar[Mapping[str, str]] = {"bias": "bias"}
+    names: ClassVar[Mapping[str, str]] = {"change": "bias_change"}
 
-    def __init__(self, bias: Table):
-        super().__init__({"bias": bias})
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {name.removeprefix(PREFIX): tensor for name, tensor in super().tensors().items()}
+    def __init__(self, change: Table):
+        super().__init__({"change": change})
 
 
 class _Rows(AtMaps):
-    """What each bias differs from the frozen one."""
-
     def linear(self, site: str, states: Tensor, output: Tensor) -> Tensor:
         return output + beside(self.tables["change"][site], output)
 
@@ -62,28 +58,26 @@ class BitFit(Method):
 
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
         only_random(self.name, start, "the backbone's own biases")
-        found = {site: frozen(backbone, site)[1] for site in backbone.linear_maps}
-        biases = {site: bias for site, bias in found.items() if bias is not None}
-        if not biases:
+        maps = backbone.linear_maps
+        changes = {
+            s: torch.zeros(high) for s, (_, high) in maps.items() if frozen(backbone, s)[1] is not None
+        }
+        if not changes:
             raise UserError(
                 f"bitfit trains biases, and the linear maps of {backbone.name} ({backbone.family}) have none: use ia3 or lora"
             )
-        return BiasMember(biases)
+        return BiasMember(changes)
+
+    def check_fits(self, backbone: Backbone, tensors: Mapping[str, Tensor], name: str) -> None:
+        table = parsed(tensors, BiasMember.names, self.name)["change"]
+        check_maps(backbone, {site: (None, len(change)) for site, change in table.items()}, name, self.name)
 
     def restored(self, tensors: Mapping[str, Tensor]) -> Member:
-        return BiasMember(parsed(tensors, BiasMember.names, self.name)["bias"])
+        return BiasMember(**parsed(tensors, BiasMember.names, self.name))
 
     def bank(self, backbone: Backbone, members: Sequence[Member]) -> Bank:
         parts = of_kind(members, BiasMember, self.name)
-        change = {}
-        for site, bias in at_maps(parts, "bias", backbone, cast=False).items():
-            known = frozen(backbone, site)[1]
-            if known is None:
-                raise UserError(
-                    f"bitfit: {site} of {backbone.name} has no bias: use the backbone that it was trained on"
-                )
-            change[site] = (bias - known.float()).to(backbone.dtype)
-        return MapBank({"change": change}, _Rows)
+        return MapBank({"change": at_maps(parts, "change", backbone)}, _Rows)
 
     def peft_config(self, *, family: str, tensors: Mapping[str, Tensor]) -> None:
         return None

@@ -30,8 +30,10 @@ from prompttransfer.adaptations.methods.maps import (
     of_kind,
     only_random,
     parsed,
+    randomised,
     times,
 )
+from prompttransfer.adaptations.random_prompts import scrambled
 
 if TYPE_CHECKING:
     from prompttransfer.backbones.base import Backbone
@@ -77,6 +79,16 @@ class Dora(Lora):
         only_random(self.name, start, "A as Kaiming, B zero, the lengths those of the weight's rows")
         into, out = self.initial(backbone, seed)
         return DoraMember(into, out, {site: frozen(backbone, site)[0].float().norm(dim=1) for site in into})
+
+    def random_like(
+        self, given: Sequence[Mapping[str, Tensor]], draws: int, generator: torch.Generator
+    ) -> list[dict[str, Tensor]]:
+        """A and B random; the lengths, of which most is the weight's own, stay."""
+
+        def change(name: str, tensor: Tensor) -> Tensor:
+            return tensor if name.endswith(DoraMember.names["length"]) else scrambled(tensor, generator)
+
+        return randomised(given, draws, generator, change)
 
     def restored(self, tensors: Mapping[str, Tensor]) -> Member:
         tables = parsed(tensors, DoraMember.names, self.name)

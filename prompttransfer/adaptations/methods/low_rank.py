@@ -20,6 +20,7 @@ from prompttransfer.adaptations.methods.maps import (
     MapMember,
     Table,
     at_maps,
+    check_maps,
     of_kind,
     only_random,
     parsed,
@@ -92,15 +93,13 @@ class Lora(Method):
         return found
 
     def check_fits(self, backbone: Backbone, tensors: Mapping[str, Tensor], name: str) -> None:
-        for key, tensor in tensors.items():
-            site, side = _site(key), int("lora_A" in key)
-            shape = backbone.linear_maps.get(site)
-            if shape is None or tensor.shape[side] != shape[1 - side]:
-                there = "has none of that name" if shape is None else f"has one of [{shape[1]}, {shape[0]}]"
-                raise UserError(
-                    f"{name!r} changes the linear map {site}; {backbone.name} {there}: a LoRA runs on the model that it was "
-                    f"trained on"
-                )
+        own = {
+            key: tensor
+            for key, tensor in tensors.items()
+            if key.endswith(tuple(LowRankMember.names.values()))
+        }
+        tables = parsed(own, LowRankMember.names, self.name)
+        check_maps(backbone, low_rank_sizes(tables), name, self.name)
 
     def restored(self, tensors: Mapping[str, Tensor]) -> Member:
         tables = parsed(tensors, LowRankMember.names, self.name)
@@ -164,6 +163,11 @@ def check_rank(method: str, rank: int, sites: Mapping[str, tuple[int, int]]) -> 
                 f"{method}: rank {rank} is above the size of {site} ([{high}, {wide}]): use a rank of at most "
                 f"{min(wide, high)}"
             )
+
+
+def low_rank_sizes(tables: Mapping[str, Table]) -> dict[str, tuple[int | None, int | None]]:
+    """(in, out) of every map of A and B."""
+    return {site: (a.shape[1], len(tables["out"][site])) for site, a in tables["into"].items()}
 
 
 def check_low_rank(method: str, tables: Mapping[str, Table], rank: int) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prompttransfer.adaptations.method import Member
+from prompttransfer.adaptations.random_prompts import rounds
 from prompttransfer.backbones.interventions import Interventions
 from prompttransfer.backbones.rows import of_rows
 from tasks.errors import UserError
@@ -196,6 +197,36 @@ def frozen(backbone: Backbone, site: str) -> tuple[Tensor, Tensor | None]:
     weight = module.weight.detach()
     # GPT-2's maps (Conv1D of transformers) keep theirs the other way round.
     return weight if isinstance(module, nn.Linear) else weight.T, module.bias
+
+
+def check_maps(
+    backbone: Backbone, sizes: Mapping[str, tuple[int | None, int | None]], name: str, method: str
+) -> None:
+    """Raise UserError where the backbone lacks a map that adaptation `name` changes, or has one of another (in, out).
+
+    A size that is None says nothing.
+    """
+    for site, (wide, high) in sizes.items():
+        shape = backbone.linear_maps.get(site)
+        if shape is None or wide not in (None, shape[0]) or high not in (None, shape[1]):
+            there = "has none of that name" if shape is None else f"has one of [{shape[1]}, {shape[0]}]"
+            raise UserError(
+                f"{name!r} changes the linear map {site}; {backbone.name} {there}: a {method} runs on the model that it was "
+                f"trained on"
+            )
+
+
+def randomised(
+    given: Sequence[Mapping[str, Tensor]],
+    draws: int,
+    generator: torch.Generator,
+    change: Callable[[str, Tensor], Tensor],
+) -> list[dict[str, Tensor]]:
+    """`Method.random_like` with a say of the method: `change` makes one random tensor of a given one and its name."""
+    return [
+        {name: change(name, tensor) for name, tensor in given[index].items()}
+        for index in rounds(len(given), draws, generator)
+    ]
 
 
 def only_random(method: str, start: str, meaning: str) -> None:

@@ -24,11 +24,14 @@ from prompttransfer.adaptations.methods.maps import (
     Table,
     at_maps,
     beside,
+    check_maps,
     of_kind,
     only_random,
     parsed,
+    randomised,
     sites_of,
 )
+from prompttransfer.adaptations.random_prompts import scrambled
 from tasks.errors import UserError
 
 if TYPE_CHECKING:
@@ -99,6 +102,19 @@ class IA3(Method):
             if name in {*behind, *before}
         }
         return ScalingMember({name: torch.ones(size) for name, size in sizes.items()}, before)
+
+    def random_like(
+        self, given: Sequence[Mapping[str, Tensor]], draws: int, generator: torch.Generator
+    ) -> list[dict[str, Tensor]]:
+        """What the scales differ from 1 by, in a random direction."""
+        return randomised(
+            given, draws, generator, lambda _, t: 1 + scrambled(t.flatten() - 1, generator).view_as(t)
+        )
+
+    def check_fits(self, backbone: Backbone, tensors: Mapping[str, Tensor], name: str) -> None:
+        table = parsed(tensors, ScalingMember.names, self.name)["scale"]
+        sizes = {site: (t.shape[1], None) if len(t) == 1 else (None, len(t)) for site, t in table.items()}
+        check_maps(backbone, sizes, name, self.name)
 
     def restored(self, tensors: Mapping[str, Tensor]) -> Member:
         table = parsed(tensors, ScalingMember.names, self.name)["scale"]

@@ -24,12 +24,15 @@ from prompttransfer.adaptations.methods.maps import (
     Table,
     at_maps,
     beside,
+    check_maps,
     of_kind,
     only_random,
     parsed,
+    randomised,
     sites_of,
     times,
 )
+from prompttransfer.adaptations.random_prompts import scrambled
 from tasks.errors import UserError
 
 if TYPE_CHECKING:
@@ -112,6 +115,21 @@ class Vera(Method):
             bound = (3**0.5) * (2**0.5) / matrix.shape[1] ** 0.5
             matrix.uniform_(-bound, bound, generator=generator)
         return into, out
+
+    def random_like(
+        self, given: Sequence[Mapping[str, Tensor]], draws: int, generator: torch.Generator
+    ) -> list[dict[str, Tensor]]:
+        """Random vectors around the same matrices."""
+
+        def change(name: str, tensor: Tensor) -> Tensor:
+            return tensor if name in SHARED.values() else scrambled(tensor, generator)
+
+        return randomised(given, draws, generator, change)
+
+    def check_fits(self, backbone: Backbone, tensors: Mapping[str, Tensor], name: str) -> None:
+        own = {key: tensor for key, tensor in tensors.items() if key not in SHARED.values()}
+        behind = parsed(own, VeraMember.names, self.name)["behind"]
+        check_maps(backbone, {site: (None, len(vector)) for site, vector in behind.items()}, name, self.name)
 
     def restored(self, tensors: Mapping[str, Tensor]) -> Member:
         missing = [name for name in SHARED.values() if name not in tensors]

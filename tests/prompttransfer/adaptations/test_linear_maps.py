@@ -301,22 +301,58 @@ def test_ia3_scales_what_the_second_feed_forward_map_reads(tiny):
     )
 
 
-def test_bitfit_keeps_biases_under_the_names_that_the_model_has(tiny):
-    """Put into the model itself they give what the bank gives."""
+def test_bitfit_is_the_model_with_other_biases(tiny):
+    """Added to the model's own, what is kept gives the scores that the bank gives."""
     backbone, method = tiny("bert"), parse_method("bitfit")
     member = moved(method, backbone)
-    batch = batch_of(backbone, method)
-    model = backbone.model
+    batch, model = batch_of(backbone, method), backbone.model
     known = {name: value.clone() for name, value in model.state_dict().items()}
+    changed = {
+        name.removeprefix("base_model.model.").replace("bias_change", "bias"): value
+        for name, value in member.tensors().items()
+    }
     with torch.no_grad():
         ours = backbone.label_scores(method.bank(backbone, [member]).rows(owners(0, 0, 0)), batch)
-        missing = model.load_state_dict(member.tensors(), strict=False)
-        inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
-        logits = model(**inputs).logits[:, backbone.answer_slot(0, FIRST)]
+        model.load_state_dict({name: known[name] + value for name, value in changed.items()}, strict=False)
+        logits = model(input_ids=batch.ids, attention_mask=batch.mask).logits[
+            :, backbone.answer_slot(0, FIRST)
+        ]
         model.load_state_dict(known)
-    assert missing.unexpected_keys == []
+    assert len(changed) == 12
     theirs = logits.gather(1, batch.candidates[..., 0]).log_softmax(-1)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "text", ["lora:rank=2", "dora:rank=2", "adalora:rank=3,target=2", "vera:rank=4", "ia3", "bitfit"]
+)
+def test_random_controls_have_the_size_of_what_was_learned(tiny, text):
+    """Norms of whole tensors, of IA3 those of what the scales differ from 1 by; what is not learned stays."""
+    backbone, method = tiny("roberta"), parse_method(text)
+    tensors = moved(method, backbone).tensors()
+    (drawn,) = method.random_like([tensors], 1, torch.Generator().manual_seed(0))
+    neutral = 1.0 if text == "ia3" else 0.0
+    for name, value in tensors.items():
+        torch.testing.assert_close(
+            (drawn[name] - neutral).norm(), (value - neutral).norm(), atol=1e-4, rtol=1e-4
+        )
+        stays = "magnitude" in name or name.startswith("base_model.vera")
+        assert torch.equal(drawn[name], value) is stays
+    assert method.restored(drawn).tensors().keys() == tensors.keys()
+
+
+@pytest.mark.parametrize(
+    "text", ["lora:rank=2", "dora:rank=2", "adalora:rank=3,target=2", "vera:rank=4", "ia3", "bitfit"]
+)
+def test_an_adaptation_of_another_model_does_not_fit(tiny, text):
+    method = parse_method(text)
+    tensors = moved(method, tiny("roberta")).tensors()
+    method.check_fits(tiny("roberta"), tensors, "mine")
+    with pytest.raises(UserError, match=r"'mine' changes the linear map roberta.*has none of that name"):
+        method.check_fits(tiny("t5"), tensors, "mine")
+    cut = {name: value[..., :1] if value.ndim == 1 else value[:1, :1] for name, value in tensors.items()}
+    with pytest.raises(UserError, match=r"has one of \[16, 16\]"):
+        method.check_fits(tiny("roberta"), cut, "mine")
 
 
 @pytest.mark.parametrize(
