@@ -64,7 +64,7 @@ class Measured:
 
 def fine_tune(name: str, task: Task, splits: Splits, seed: int) -> float:
     """Test score after all weights of a float32 copy of the backbone were trained on the task, without a prompt."""
-    backbone = load_backbone(name, precision="fp32")
+    backbone = load_backbone(name, precision="fp32", engine="plain")
     layout = find_layout("prompt-first", backbone.family)
     encoded = encode_task(backbone, task, splits.train, length=0, layout=layout)
     backbone.model.requires_grad_(True)

@@ -7,7 +7,7 @@ words' rows of the decoder. Position ids are explicit, so neither padding nor th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -173,7 +173,8 @@ class MaskedLM(Backbone):
         own = interventions(own)
         slot = self.answer_slot(own.reserved, batch.layout)
         states, present = self._inputs(own, batch)
-        if not self.undisturbed:
+        self.check()
+        if self.engine == "plain":
             attention = create_bidirectional_mask(self.model.config, states, present)
             encoder = self.model.base_model.encoder
             self.check_recomputes(own)
@@ -183,7 +184,7 @@ class MaskedLM(Backbone):
             ):
                 hidden: Tensor = encoder(states, attention_mask=attention).last_hidden_state
             return hidden[:, slot]
-        *lower, last = self._layers
+        *lower, last = self.frozen_layers
         bias = mask_bias(present, states.dtype)
         spread = None if bias is None else bias.repeat_interleave(last.heads, dim=0)
         states = run(
@@ -193,11 +194,23 @@ class MaskedLM(Backbone):
         )
         return last.at(slot, states, bias, own)
 
-    @cached_property
-    def _layers(self) -> list[_Layer]:
+    def lay_out(self) -> None:
         (prefix,) = self.layer_names
         layers = self.model.base_model.encoder.layer
-        return [_Layer.of(module, f"{prefix}{index}") for index, module in enumerate(layers)]
+        self.frozen_layers = [_Layer.of(module, f"{prefix}{index}") for index, module in enumerate(layers)]
+
+    @property
+    def passed_by(self) -> tuple[str, ...]:
+        embeddings = f"{self.model.base_model_prefix}.embeddings"
+        parts = (
+            f"{embeddings}.{part}" for part in ("position_embeddings", "token_type_embeddings", "dropout")
+        )
+        head = (
+            ("lm_head", "lm_head.decoder")
+            if self._is_roberta
+            else ("cls", "cls.predictions", "cls.predictions.decoder")
+        )
+        return "", self.model.base_model_prefix, embeddings, *parts, *head
 
     def label_scores(self, own: Interventions | Tensor, batch: Batch) -> Tensor:
         assert batch.candidates is not None and batch.averaged is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -126,7 +126,8 @@ class T5(Backbone):
             inputs = torch.cat([vectors.to(device=self.device, dtype=self.dtype), inputs], dim=1)
         mask = F.pad(batch.mask, (own.reserved, 0), value=1)
         encoder = self.model.encoder
-        if not self.undisturbed:
+        self.check()
+        if self.engine == "plain":
             self.check_recomputes(own)
             with (
                 recomputing(encoder.block, self.checkpoints and self.sharded),
@@ -134,14 +135,19 @@ class T5(Backbone):
             ):
                 return encoder(inputs_embeds=inputs, attention_mask=mask).last_hidden_state, mask
         bias = self._encoder_bias(mask)
-        blocks = [partial(block, bias=bias, own=own) for block in self._blocks]
+        blocks = [partial(block, bias=bias, own=own) for block in self.frozen_layers]
         states = run(blocks, inputs, keep=not self.checkpoints)
         return root_mean_square(states, encoder.final_layer_norm), mask
 
-    @cached_property
-    def _blocks(self) -> list[_EncoderBlock]:
+    def lay_out(self) -> None:
         blocks = self.model.encoder.block
-        return [_EncoderBlock.of(module, f"encoder.block.{index}") for index, module in enumerate(blocks)]
+        self.frozen_layers = [
+            _EncoderBlock.of(module, f"encoder.block.{index}") for index, module in enumerate(blocks)
+        ]
+
+    @property
+    def passed_by(self) -> tuple[str, ...]:
+        return "", "shared", "encoder.embed_tokens", "lm_head"
 
     def _encoder_bias(self, mask: Tensor) -> Tensor:
         """Relative positions and padding in one, [batch x heads, time, time]."""
@@ -187,7 +193,7 @@ class T5(Backbone):
         No key or value is made of `states` where `own` does not change how they are made.
         """
         starts = self._starts(len(states))
-        if not self.undisturbed:
+        if self.engine == "plain":
             return self._decoder(own, states, mask, starts)[:, 0]
         bias = mask_bias(mask, states.dtype)
         output = self.model.decoder.embed_tokens(starts[:, 0])
