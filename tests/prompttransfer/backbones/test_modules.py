@@ -30,7 +30,7 @@ def load(backbone_folder):
 
 
 def batch_of(backbone, length=0):
-    rows = backbone.encode(label_task(), ROWS, length=length, layout=FIRST)
+    rows = backbone.encode(label_task(), ROWS, reserved=length)
     return backbone.batch(rows, layout=FIRST)
 
 
