@@ -53,9 +53,8 @@ class _AllLogitsMaskedLM(MaskedLM):
 
 
 class _AllLogitsT5(T5):
-    def _first_step(self, own: Interventions, states: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
-        logits = self.model.lm_head(self._one_step(own, states, mask)).float()
-        return logits.gather(1, candidates[:, :, 0])[..., None]
+    def _first_step(self, output: Tensor, candidates: Tensor) -> Tensor:
+        return self._logits(output).gather(1, candidates[:, :, 0])[..., None]
 
 
 class _FixedPadding:

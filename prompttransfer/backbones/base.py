@@ -342,6 +342,21 @@ class Backbone(ABC):
         """Full names of the modules that the plain engine does not run either, though a pass of transformers would."""
 
     @property
+    def head_width(self) -> int:
+        """Width of a key or value of one attention head."""
+        return self.width // self.heads
+
+    @property
+    def attentions(self) -> dict[str, tuple[str, ...]]:
+        """Kind (encoder, decoder, cross) -> full names of its attention modules, which take keys and values in front."""
+        return {}
+
+    @property
+    def outputs(self) -> dict[str, tuple[str, ...]]:
+        """attention, feed-forward -> full names of the linear maps that those end with, which adapters stand behind."""
+        return {}
+
+    @property
     @abstractmethod
     def layer_names(self) -> tuple[str, ...]:
         """What the full names of all modules inside layers begin with."""
@@ -405,10 +420,10 @@ class Backbone(ABC):
 
     def check_recomputes(self, own: Interventions) -> None:
         """Raise UserError where layers would be computed again in the backward pass without what `own` does to them."""
-        if self.checkpoints and self.sharded and own.sites:
+        if self.checkpoints and self.sharded and (own.sites or own.attentions or own.outputs):
             raise UserError(
                 "--checkpoint-activations with --strategy fsdp is for prompts alone: leave it out for a method that changes "
-                "linear maps"
+                "what layers do"
             )
 
     def recordable(self, rows: Sequence[Row]) -> bool:
