@@ -252,16 +252,24 @@ class Backbone(ABC):
     def text_budget(self, task: Task, encoding: Encoding = USUAL, *, reserved: int) -> int:
         """Text tokens that fit, given what is reserved, the special tokens and the model's positions."""
         wanted = encoding.max_length or (384 if task.generates else 128)
+        free = self.free_positions(reserved)
+        return wanted if free is None else min(wanted, free)
+
+    def free_positions(self, reserved: int) -> int | None:
+        """Positions left for text behind `reserved` ones; None where any number is.
+
+        Raises UserError where too few are left.
+        """
         limit = self.max_positions
         if limit is None:
-            return wanted
+            return None
         free = limit - reserved - self.special_tokens
         if free < 8:
             raise UserError(
-                f"a prompt of {reserved} vectors leaves {max(free, 0)} of the {limit} positions of {self.name} for text: "
-                f"use a prompt of at most {limit - self.special_tokens - 8}"
+                f"a prompt or prefix of {reserved} vectors leaves {max(free, 0)} of the {limit} positions of {self.name} for "
+                f"text: use one of at most {limit - self.special_tokens - 8}"
             )
-        return min(wanted, free)
+        return free
 
     def _tokens(self, texts: Sequence[str], keep: int) -> list[tuple[int, ...]]:
         return first_ids(self.tokenizer, [" " + text.strip() for text in texts], keep)
