@@ -46,7 +46,7 @@ class Backbone(ABC):
     """Whether it can write text (question answering, summarisation)."""
 
     engines: tuple[str, ...] = ("frozen", "plain")
-    """What can run it: `frozen`, the layers written for frozen weights; `plain`, the modules of transformers."""
+    """What can run it, the usual first: `frozen`, layers written for frozen weights; `plain`, transformers' modules."""
 
     def __init__(
         self,
@@ -56,11 +56,9 @@ class Backbone(ABC):
         name: str,
         revision: str,
         device: torch.device,
-        engine: str = "frozen",
+        engine: str | None = None,
     ):
         self.name = name
-        self.engine = engine
-        """Which of `engines` runs it."""
         self.revision = revision
         self.tokenizer = tokenizer
         self.device = device
@@ -81,7 +79,7 @@ class Backbone(ABC):
         """What was strange when it was loaded, a line each."""
         self.width = int(self.word_embeddings.embedding_dim)
         self._known: dict[str, KnownModules] = {}
-        self.use(engine)
+        self.use(engine or self.engines[0])
         self.batch_for(device)
 
     def use(self, engine: str) -> None:
@@ -89,6 +87,7 @@ class Backbone(ABC):
         if engine not in self.engines:
             raise unknown(f"engine of a {self.family} backbone", engine, self.engines)
         self.engine = engine
+        """Which of `engines` runs it."""
         if engine not in self._known:
             if engine == "frozen":
                 self.lay_out()

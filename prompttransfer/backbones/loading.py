@@ -113,10 +113,14 @@ def _made(
 ) -> Backbone:
     """A backbone whose tokenizer was checked against its model."""
     config = model.config
-    family = FAMILIES[config.model_type]
-    if engine == "auto":
-        engine = family.engines[0]
-    backbone = family(model, tokenizer, name=name, revision=revision, device=device, engine=engine)
+    backbone = FAMILIES[config.model_type](
+        model,
+        tokenizer,
+        name=name,
+        revision=revision,
+        device=device,
+        engine=None if engine == "auto" else engine,
+    )
     rows = backbone.word_embeddings.num_embeddings
     backbone.remarks = check_tokenizer(
         name, folder, tokenizer, model_type=config.model_type, rows=rows, config=config
