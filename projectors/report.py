@@ -18,7 +18,7 @@ from torch import Tensor
 from projectors.controls import Gains, Sensitivity, mean_prompt, probes, sensitivity, verdict
 from projectors.fitting import Pair
 from projectors.projector import Projector, project_vectors
-from prompttransfer.adaptations.adaptation import Prompt
+from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.adaptations.random_prompts import random_draws, random_like
 from prompttransfer.backbones.base import Backbone
@@ -45,7 +45,7 @@ CONDITIONS = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class ConditionScore:
     """The score of one condition on one task, of one seed and one random draw."""
 
     task: str
@@ -65,8 +65,8 @@ class Bench:
     backbone: Backbone
     tasks: Mapping[str, EncodedTask]
     fitting: tuple[str, ...]
-    source: Mapping[str, Sequence[Prompt]]
-    target: Mapping[str, Sequence[Prompt]]
+    source: Mapping[str, Sequence[Adaptation]]
+    target: Mapping[str, Sequence[Adaptation]]
 
     def group(self, task: str) -> str:
         """The group of a task; a label-free projector has no fitting task, so all are of other types."""
@@ -100,7 +100,7 @@ def measure(
     draws: int = RANDOM_SOURCES,
     picked: Mapping[str, Sequence[Draw]] | None = None,
     advance: Callable[[str], None] | None = None,
-) -> list[Cell]:
+) -> list[ConditionScore]:
     """Score every condition on every task that has source prompts.
 
     `projectors` are the fits of the different seeds, `constants` tuned constants [L_t, d_t] of the same seeds,
@@ -127,7 +127,9 @@ def measure(
     return cells
 
 
-def carry(projectors: Sequence[Projector], source: Mapping[str, Sequence[Prompt]]) -> dict[str, list[Draw]]:
+def carry(
+    projectors: Sequence[Projector], source: Mapping[str, Sequence[Adaptation]]
+) -> dict[str, list[Draw]]:
     """Task -> its prompts through every projector, with the projector's seed; all prompts of a projector at once."""
     flat = [(name, prompt.vectors) for name, prompts in source.items() for prompt in prompts]
     carried: dict[str, list[Draw]] = {name: [] for name in source}
@@ -139,7 +141,7 @@ def carry(projectors: Sequence[Projector], source: Mapping[str, Sequence[Prompt]
 
 
 def random_sources(
-    projectors: Sequence[Projector], source: Mapping[str, Sequence[Prompt]], least: int = RANDOM_SOURCES
+    projectors: Sequence[Projector], source: Mapping[str, Sequence[Adaptation]], least: int = RANDOM_SOURCES
 ) -> dict[str, list[Draw]]:
     """Task -> random prompts at the norms of its source prompts, through every projector.
 
@@ -182,7 +184,7 @@ def relatives(bench: Bench, name: str) -> list[Draw]:
     ]
 
 
-def score_conditions(bench: Bench, name: str, conditions: Conditions) -> list[Cell]:
+def score_conditions(bench: Bench, name: str, conditions: Conditions) -> list[ConditionScore]:
     """Score all prompts of all conditions on one task, in one bank."""
     encoded, group = bench.tasks[name], bench.group(name)
     metric = encoded.task.metric
@@ -191,13 +193,15 @@ def score_conditions(bench: Bench, name: str, conditions: Conditions) -> list[Ce
         bench.backbone, VectorBank(torch.stack([draw.vectors for _, draw in drawn])), encoded
     )
     cells = [
-        Cell(name, group, condition, draw.seed, score.value, draw.draw, metric)
+        ConditionScore(name, group, condition, draw.seed, score.value, draw.draw, metric)
         for (condition, draw), score in zip(drawn, scores, strict=True)
     ]
     nothing = torch.zeros(1, 0, bench.backbone.width)
     alone = evaluate_bank(bench.backbone, VectorBank(nothing), encoded)[0].value
-    cells.append(Cell(name, group, "no prompt", 0, alone, metric=metric))
-    cells.append(Cell(name, group, "majority", 0, chance(encoded.task, encoded.examples), metric=metric))
+    cells.append(ConditionScore(name, group, "no prompt", 0, alone, metric=metric))
+    cells.append(
+        ConditionScore(name, group, "majority", 0, chance(encoded.task, encoded.examples), metric=metric)
+    )
     return cells
 
 
@@ -216,7 +220,7 @@ Table = dict[str, dict[str, Entry]]
 """Group -> condition -> entry, groups and conditions in their order; a group of several metrics is one a metric."""
 
 
-def summarise(cells: Sequence[Cell]) -> Table:
+def summarise(cells: Sequence[ConditionScore]) -> Table:
     """Average prompts of a seed and draw within a task, then tasks; spread is over seeds and draws (0 with one).
 
     Where the tasks of a group have several metrics, each has a part of its own (`fitted, token-f1`).
@@ -236,7 +240,7 @@ def summarise(cells: Sequence[Cell]) -> Table:
     return table
 
 
-def summary_of(cells: Sequence[Cell]) -> Entry | None:
+def summary_of(cells: Sequence[ConditionScore]) -> Entry | None:
     """The entry of the cells of one group and condition; None where there is none."""
     if not cells:
         return None
@@ -276,10 +280,10 @@ class Judgement:
 
 
 def judge(
-    cells: Sequence[Cell],
+    cells: Sequence[ConditionScore],
     projector: Projector,
-    source: Mapping[str, Sequence[Prompt]],
-    target: Mapping[str, Sequence[Prompt]],
+    source: Mapping[str, Sequence[Adaptation]],
+    target: Mapping[str, Sequence[Adaptation]],
 ) -> Judgement:
     """Summarise the cells and decide whether the projector is collapsed.
 
@@ -297,7 +301,7 @@ def judge(
     return Judgement(table, measured, gains, collapsed, said)
 
 
-def _of_one_metric(cells: Sequence[Cell]) -> list[Cell]:
+def _of_one_metric(cells: Sequence[ConditionScore]) -> list[ConditionScore]:
     """The cells of the metric that most tasks have."""
     tasks: dict[str, set[str]] = {}
     for cell in cells:
@@ -306,7 +310,7 @@ def _of_one_metric(cells: Sequence[Cell]) -> list[Cell]:
     return [cell for cell in cells if cell.metric == most]
 
 
-def gains_of(cells: Sequence[Cell]) -> Gains | None:
+def gains_of(cells: Sequence[ConditionScore]) -> Gains | None:
     """What the projected prompts, random sources and no prompt score, task by task; None where one was not measured."""
     scores: dict[str, dict[str, list[float]]] = {}
     for cell in cells:

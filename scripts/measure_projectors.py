@@ -26,13 +26,13 @@ from projectors.experiment import bench_of, seeded, tuned_constant
 from projectors.fitting import FitSettings
 from projectors.gathering import Gathered, Options, material_of, rows_of
 from projectors.lessons import group_by_task, words_between
-from projectors.methods import LABEL_FREE, METHODS, Material, Plan, plan_for
+from projectors.methods import LABEL_FREE, METHODS, FitPlan, Material, plan_for
 from projectors.projector import Projector, common_side
 from projectors.report import (
     CONDITIONS,
     GROUPS,
     Bench,
-    Cell,
+    ConditionScore,
     Draw,
     Entry,
     carry,
@@ -42,13 +42,13 @@ from projectors.report import (
     score_conditions,
     summarise,
 )
-from prompttransfer.adaptations.adaptation import Prompt
-from prompttransfer.adaptations.artifacts import load_prompt, save_prompt
+from prompttransfer.adaptations.adaptation import Adaptation
+from prompttransfer.adaptations.artifacts import holds_one, load_adaptation, save_adaptation
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.loading import load_backbone
 from prompttransfer.files import write_json
 from prompttransfer.training.recipes import recipe_for
-from prompttransfer.training.train import Job, train_prompts
+from prompttransfer.training.train import Job, train_adaptations
 from tasks.catalog import find_task
 from tasks.task import Task
 
@@ -58,7 +58,7 @@ class Way:
     """One way to fit: a method with its plan."""
 
     method: str
-    plan: Plan = field(default_factory=Plan)
+    plan: FitPlan = field(default_factory=FitPlan)
 
 
 def learned(
@@ -82,11 +82,11 @@ WAYS: dict[str, Way] = {
     "vocabulary": Way("vocabulary"),
     "vocabulary-mlp": Way("vocabulary-mlp"),
     "combination": Way("combination"),
-    "combination 1 word": Way("combination", Plan(per_token=1)),
-    "combination 4 words": Way("combination", Plan(per_token=4)),
-    "combination 16 words": Way("combination", Plan(per_token=16)),
+    "combination 1 word": Way("combination", FitPlan(per_token=1)),
+    "combination 4 words": Way("combination", FitPlan(per_token=4)),
+    "combination 16 words": Way("combination", FitPlan(per_token=16)),
     "procrustes": Way("procrustes"),
-    "anchors": Way("anchors", Plan(anchors=AnchorSettings(steps=1000))),
+    "anchors": Way("anchors", FitPlan(anchors=AnchorSettings(steps=1000))),
     "distance mlp": learned("distance", "mlp"),
     "distance mlp null .3": learned("distance", "mlp", null=0.3),
     "distance mlp noise .5": learned("distance", "mlp", noise=0.5),
@@ -125,7 +125,7 @@ def main() -> None:
     options = Options(
         work=given.prompts,
         seeds=tuple(given.seeds),
-        data=given.data,
+        data=given.origin.data,
         max_length=given.max_length,
         limit_train=given.limit_train,
         limit_test=given.limit_test,
@@ -200,24 +200,24 @@ def both_sides(
 
 def trained_once(
     backbone: Backbone, tasks: Sequence[Task], options: Options, steps: int | None, length: int | None = None
-) -> list[Prompt]:
+) -> list[Adaptation]:
     """One prompt a task and seed, read from the folder of this backbone and revision or trained into it."""
     weights = (backbone.revision or "unknown").removeprefix("sha256:")[:8]
     folder = options.work / f"{Path(backbone.name).name}-{weights}"
     wanted = {f"{task.name}-s{seed}": (task, seed) for task in tasks for seed in options.seeds}
-    missing = [name for name in wanted if not (folder / name / "prompt.json").exists()]
+    missing = [name for name in wanted if not holds_one(folder / name)]
     if missing:
         recipe = recipe_for(backbone, steps=steps, length=length)
         recipe = replace(recipe, evaluate_every=max(1, recipe.steps // 3))
         print(f"training {len(missing)} prompts on {backbone.name}: {recipe}", flush=True)
         splits = {task.name: rows_of(task, options) for task in tasks}
         jobs = [Job(wanted[n][0], splits[wanted[n][0].name], wanted[n][1], name=n) for n in missing]
-        for run in train_prompts(backbone, jobs, recipe, max_length=options.max_length):
-            save_prompt(run.prompt, folder / run.prompt.name)
-    return [load_prompt(folder / name) for name in wanted]
+        for run in train_adaptations(backbone, jobs, recipe, max_length=options.max_length):
+            save_adaptation(run.adaptation, folder / run.adaptation.name)
+    return [load_adaptation(folder / name) for name in wanted]
 
 
-def control_cells(bench: Bench, material: Material, options: Options) -> list[Cell]:
+def control_cells(bench: Bench, material: Material, options: Options) -> list[ConditionScore]:
     """The conditions that no recipe changes: own prompts, constants, random prompts, no prompt."""
     plan = plan_for()
     constants = [tuned_constant(material, seeded(plan, seed)) for seed in options.seeds]
@@ -271,7 +271,7 @@ def entries(table: Mapping[str, Mapping[str, Entry]]) -> dict[str, Any]:
     return {group: {name: asdict(entry) for name, entry in rows.items()} for group, rows in table.items()}
 
 
-def show_controls(cells: Sequence[Cell]) -> None:
+def show_controls(cells: Sequence[ConditionScore]) -> None:
     """The controls once, above the ways."""
     for group, rows in summarise(cells).items():
         print(f"\ncontrols, tasks {group}")

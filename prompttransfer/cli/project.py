@@ -25,7 +25,7 @@ from prompttransfer.cli.values import Output, Rate, Real, Share, Whole, checked
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from projectors.experiment import Outcome
+    from projectors.experiment import FitResult
     from projectors.projector import Projector
     from tasks.task import Task
 
@@ -242,9 +242,9 @@ def apply(
     from prompttransfer.adaptations.artifacts import (
         MARKER,
         check_unlike,
-        find_prompts,
-        load_prompt,
-        save_prompt,
+        find_adaptations,
+        load_adaptation,
+        save_adaptation,
     )
     from prompttransfer.cli.common import print_json, say
     from prompttransfer.files import check_free, safe_name
@@ -252,7 +252,7 @@ def apply(
     from tasks.errors import UserError
 
     fitted = load_projector(projector)
-    found = [load_prompt(folder) for path in prompts for folder in find_prompts(path)]
+    found = [load_adaptation(folder) for path in prompts for folder in find_adaptations(path)]
     names = [safe_name(prompt.name, "prompt name") for prompt in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -268,7 +268,7 @@ def apply(
     for prompt in made if not overwrite else ():
         check_unlike(prompt, output / prompt.name)
     for prompt in made:
-        save_prompt(prompt, output / prompt.name)
+        save_adaptation(prompt, output / prompt.name)
         say(
             f"{prompt.name}: now a prompt of {prompt.backbone} ({prompt.length} x {prompt.width})",
             quiet=as_json,
@@ -347,7 +347,7 @@ def is_finished(output: Path, made_from: dict[str, Any]) -> bool:
     return True
 
 
-def save(outcome: Outcome, output: Path, made_from: dict[str, Any]) -> None:
+def save(outcome: FitResult, output: Path, made_from: dict[str, Any]) -> None:
     """Write the projector with the cells of its report and its settings beside it."""
     import json
 
@@ -358,7 +358,7 @@ def save(outcome: Outcome, output: Path, made_from: dict[str, Any]) -> None:
     save_projector(outcome.projector, output, extra={"report.csv": outcome.to_csv(), SETTINGS: settings})
 
 
-def show_outcome(outcome: Outcome) -> None:
+def show_outcome(outcome: FitResult) -> None:
     """The table, the input sensitivity and the verdict."""
     from prompttransfer.cli.common import say
 

@@ -7,7 +7,7 @@ import torch
 from toys import label_task, noise, prompt_on
 from transformers import AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
-from prompttransfer.adaptations.artifacts import save_prompt
+from prompttransfer.adaptations.artifacts import save_adaptation
 from prompttransfer.adaptations.exchange import export_prompts, read_foreign
 from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.layouts import LAYOUTS
@@ -21,7 +21,7 @@ TASK = label_task()
 
 
 def write(how, prompt, folder):
-    return save_prompt(prompt, folder) if how == "save" else export_prompts([prompt], folder, "peft")
+    return save_adaptation(prompt, folder) if how == "save" else export_prompts([prompt], folder, "peft")
 
 
 @pytest.mark.parametrize("how", ["save", "export"])
@@ -71,7 +71,7 @@ def test_peft_gives_the_same_t5_label_scores(tiny, backbone_folder, tmp_path, ki
 
 def test_the_prompt_matters_to_peft(tiny, backbone_folder, tmp_path):
     # PEFT ignores a prompt silently where the task type is null; this is what FEATURE_EXTRACTION prevents.
-    folder = save_prompt(prompt_on(tiny("roberta")), tmp_path / "prompt")
+    folder = save_adaptation(prompt_on(tiny("roberta")), tmp_path / "prompt")
     base = AutoModelForMaskedLM.from_pretrained(backbone_folder("roberta")).eval()
     ids = torch.tensor([[0, 55, 16, 2]])
     with torch.no_grad():
