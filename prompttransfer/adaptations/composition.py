@@ -10,7 +10,7 @@ One part of weight 1 is itself, bit for bit, in all of them: trimming and droppi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,19 +45,18 @@ def weighted_sum(parts: Sequence[Part]) -> Composed:
             PROMPT_KEY: _sum(part.weight * part.tensors[PROMPT_KEY] for part in counted)
         }
     tables = [_factors(part) for part in counted]
-    method = counted[0].method
-    assert isinstance(method, Lora)
-    scale, found = method.scale, {}
+    scale = _lora(counted[0]).scale
+    found: dict[str, Tensor] = {}
     for site in tables[0][0]:
         found[f"{PREFIX}{site}.lora_A.weight"] = torch.cat([into[site] for into, _ in tables])
         found[f"{PREFIX}{site}.lora_B.weight"] = torch.cat(
             [
-                part.weight * part.method.scale / scale * out[site]
+                part.weight * _lora(part).scale / scale * out[site]
                 for part, (_, out) in zip(counted, tables, strict=True)
-            ],  # type: ignore[attr-defined]
+            ],
             dim=1,
         )
-    return _lora_of(sum(part.method.rank for part in counted), scale), found  # type: ignore[attr-defined]
+    return _lora_of(sum(_lora(part).rank for part in counted), scale), found
 
 
 def ties(parts: Sequence[Part], *, density: float = 0.2) -> Composed:
@@ -114,7 +113,7 @@ def _elementwise(
     }
     if PROMPT_KEY in found:
         return counted[0].method, found
-    rank = sum(part.method.rank for part in counted)  # type: ignore[attr-defined]
+    rank = sum(_lora(part).rank for part in counted)
     rank = min(rank, *(min(value.shape) for value in found.values()))
     tensors: dict[str, Tensor] = {}
     for site, value in found.items():
@@ -135,7 +134,12 @@ def _held(part: Part) -> dict[str, Tensor]:
     if PROMPT_KEY in part.tensors:
         return {PROMPT_KEY: part.tensors[PROMPT_KEY]}
     into, out = _factors(part)
-    return {site: part.method.scale * (out[site] @ a) for site, a in into.items()}  # type: ignore[attr-defined]
+    return {site: _lora(part).scale * (out[site] @ a) for site, a in into.items()}
+
+
+def _lora(part: Part) -> Lora:
+    assert isinstance(part.method, Lora)
+    return part.method
 
 
 def _factors(part: Part) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -149,8 +153,8 @@ def _lora_of(rank: int, scale: float) -> Lora:
     return Lora(rank=rank, alpha=scale * rank)
 
 
-def _sum(tensors: object) -> Tensor:
-    return torch.stack(list(tensors)).sum(0)  # type: ignore[call-overload]
+def _sum(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(tensors)).sum(0)
 
 
 PRODUCTS = ("lora", "lora-plus", "lora-fa")

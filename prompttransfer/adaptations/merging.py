@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,7 @@ def _at_linear_maps_only(backbone: Backbone, bank: Bank) -> Interventions:
     return own
 
 
-def _fold(own: Interventions, site: str, module: nn.Module) -> None:
+def _fold(own: Interventions, site: str, module: Any) -> None:
     """Put W' and b' of one map in the place of W and b."""
     upright = isinstance(module, nn.Linear)  # GPT-2's maps keep their weight the other way round
     weight = (module.weight if upright else module.weight.T).float()

@@ -8,11 +8,14 @@ from typing import Any
 from prompttransfer.adaptations.method import Method
 from prompttransfer.adaptations.methods.adalora import AdaLora
 from prompttransfer.adaptations.methods.biases import BitFit
+from prompttransfer.adaptations.methods.bottleneck import Houlsby, Pfeiffer
 from prompttransfer.adaptations.methods.delta import DeltaLora
 from prompttransfer.adaptations.methods.dora import Dora
 from prompttransfer.adaptations.methods.encoded import PTuning
 from prompttransfer.adaptations.methods.frozen_a import LoraFA
 from prompttransfer.adaptations.methods.low_rank import Lora, LoraPlus
+from prompttransfer.adaptations.methods.prefixes import PrefixTuning, PTuningV2
+from prompttransfer.adaptations.methods.probe import Probe
 from prompttransfer.adaptations.methods.prompt import PromptTuning
 from prompttransfer.adaptations.methods.scaling import IA3
 from prompttransfer.adaptations.methods.vera import Vera
@@ -21,9 +24,11 @@ from tasks.errors import UserError, unknown
 METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
-        *(PromptTuning, PTuning),
+        *(PromptTuning, PTuning, PrefixTuning, PTuningV2),
         *(Lora, LoraPlus, LoraFA, DeltaLora, Dora, AdaLora, Vera),
         *(IA3, BitFit),
+        *(Houlsby, Pfeiffer),
+        Probe,
     )
 }
 
@@ -41,9 +46,7 @@ def parse_method(text: str, **defaults: Any) -> Method:
     for part in filter(None, rest.split(",")):
         key, sign, value = part.partition("=")
         if not sign:
-            raise UserError(
-                f"method {text!r}: {part!r} is no setting: write setting=value, as in {name}:{_example(name)}"
-            )
+            raise UserError(f"method {text!r}: {part!r} is no setting: write {_example(name)}")
         given[key.strip()] = value.strip()
     return make_method(name, given, **defaults)
 
@@ -58,6 +61,8 @@ def make_method(name: str, given: dict[str, Any], **defaults: Any) -> Method:
     }
     for key, value in given.items():
         spelled = key.replace("_", "-")
+        if not known:
+            raise UserError(f"method {name} has no settings, {key!r} was given: write {name} alone")
         if spelled not in known:
             raise unknown(f"setting of method {name}", key, known)
         values[known[spelled].name] = _value(f"{name}: {key}", value, known[spelled].default)
@@ -65,7 +70,10 @@ def make_method(name: str, given: dict[str, Any], **defaults: Any) -> Method:
 
 
 def _example(name: str) -> str:
-    return next((f"{field.name}={field.default}" for field in fields(METHODS[name])), "setting=value")
+    given = fields(METHODS[name])
+    if not given:
+        return f"{name} alone, which has no settings"
+    return f"setting=value, as in {name}:{given[0].name}={given[0].default}"
 
 
 def _value(what: str, given: Any, like: Any) -> Any:

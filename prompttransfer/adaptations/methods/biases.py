@@ -1,7 +1,8 @@
 """BitFit (Ben Zaken et al. 2021, arXiv 2106.10199): the biases alone, here those of all linear maps inside the layers.
 
-Those of layer norms stay as they are: a bank changes a pass at its linear maps. What is kept is what each bias changes by,
-so that it starts at zero and bf16 takes nothing from it.
+Those of layer norms stay as they are: a bank changes a pass at its linear maps. Those of a masked LM's keys too: they add
+the same to all scores of a query, which the softmax takes out again. What is kept is what each bias changes by, so that it
+starts at zero and bf16 takes nothing from it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from tasks.task import Task
 
 
+NO_EFFECT = ".attention.self.key"
+"""How the names of maps end whose bias changes nothing."""
+
+
 class BiasMember(MapMember):
     """What the biases change by, [out] at each map."""
 
@@ -58,9 +63,10 @@ class BitFit(Method):
 
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
         only_random(self.name, start, "the backbone's own biases")
-        maps = backbone.linear_maps
         changes = {
-            s: torch.zeros(high) for s, (_, high) in maps.items() if frozen(backbone, s)[1] is not None
+            site: torch.zeros(high)
+            for site, (_, high) in backbone.linear_maps.items()
+            if frozen(backbone, site)[1] is not None and not site.endswith(NO_EFFECT)
         }
         if not changes:
             raise UserError(

@@ -6,7 +6,8 @@ so no weight ever has to change, and members of a bank keep sharing the frozen o
     y = W_0 x + b + (1 + lambda) s (B A + C A_K) x     with C = - lambda / (1 + lambda) B_K
 
 A and B get the gradient that they would have from s B A x alone, 1 / (1 + lambda) of that of this sum; x has that of the
-whole. So it is kept as a LoRA of twice the rank.
+whole. So it is kept as a LoRA of twice the rank, whose second half is zero until
+step K.
 """
 
 from __future__ import annotations
@@ -67,10 +68,10 @@ class DeltaMember(MapMember):
         return torch.cat([into, old_into], dim=1), torch.cat([out, old_out], dim=2) * scale
 
     def tensors(self) -> dict[str, Tensor]:
-        found = LowRankMember(self.table("into"), self.table("out")).tensors()
-        if not self.started:
-            return found
-        old = LowRankMember(self.table("old_into"), self.table("old_out")).tensors()
+        found, old = (
+            LowRankMember(self.table(into), self.table(out)).tensors()
+            for into, out in (("into", "out"), ("old_into", "old_out"))
+        )
         return {
             name: torch.cat([t, old[name]], dim=1 if "lora_B" in name else 0) for name, t in found.items()
         }
@@ -111,16 +112,21 @@ class DeltaLora(Lora):
 
     def restored(self, tensors: Mapping[str, Tensor]) -> Member:
         tables = parsed(tensors, LowRankMember.names, self.name)
-        into, out = tables["into"], tables["out"]
-        if len(next(iter(into.values()))) != 2 * self.rank:
-            check_low_rank(self.name, tables, self.rank)
-            return self.made(into, out)
         check_low_rank(self.name, tables, 2 * self.rank)
-        halves = [
-            ({site: a[part] for site, a in into.items()}, {site: b[:, part] for site, b in out.items()})
+        now, old = (
+            (
+                {site: a[part] for site, a in tables["into"].items()},
+                {site: b[:, part] for site, b in tables["out"].items()},
+            )
             for part in (slice(self.rank), slice(self.rank, None))
-        ]
-        return DeltaMember(*halves[0], halves[1], self)
+        )
+        return DeltaMember(*now, old if self._has_begun(tensors) else None, self)
+
+    def _has_begun(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether step K had been taken: A_K is zero until then."""
+        return any(
+            bool(t[self.rank :].any()) for name, t in tensors.items() if name.endswith("lora_A.weight")
+        )
 
     def bank(self, backbone: Backbone, members: Sequence[Member]) -> Bank:
         parts = of_kind(members, DeltaMember, self.name)
@@ -135,7 +141,10 @@ class DeltaLora(Lora):
         return LowRankBank(into, out)
 
     def peft_config(self, *, family: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-        rank = next(len(tensor) for name, tensor in tensors.items() if "lora_A" in name)
-        gain = 1 + self.ratio if rank == 2 * self.rank else 1.0
+        gain = 1 + self.ratio if self._has_begun(tensors) else 1.0
         config = super().peft_config(family=family, tensors=tensors)
-        return config | {"r": rank, "lora_alpha": self.scale * gain * rank, "use_rslora": False}
+        return config | {
+            "r": 2 * self.rank,
+            "lora_alpha": self.scale * gain * 2 * self.rank,
+            "use_rslora": False,
+        }

@@ -63,10 +63,6 @@ class _Rows(AtMaps):
         update = times(times(states, self.tables["into"][site]), self.tables["out"][site])
         return torch.addcmul(output + update, plain, gain)
 
-    def repeat(self, times: int) -> _Rows:
-        again = super().repeat(times)
-        return _Rows(again.tables, alone=self.alone, biases=self.biases)  # type: ignore[attr-defined]
-
 
 @dataclass(frozen=True)
 class Dora(Lora):

@@ -7,6 +7,7 @@ to rows as [batch, ...], or as they are where there is one member: `times` and `
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
@@ -146,13 +147,12 @@ class AtMaps(Interventions):
     def repeat(self, times: int) -> Interventions:
         if self.alone:
             return self
-        return type(self)(
-            {
-                kind: {site: tensor.repeat_interleave(times, dim=0) for site, tensor in table.items()}
-                for kind, table in self.tables.items()
-            },
-            alone=False,
-        )
+        again = copy.copy(self)
+        again.tables = {
+            kind: {site: tensor.repeat_interleave(times, dim=0) for site, tensor in table.items()}
+            for kind, table in self.tables.items()
+        }
+        return again
 
 
 class MapBank:

@@ -75,9 +75,6 @@ class _Rows(AtMaps):
     def linear(self, site: str, states: Tensor, output: Tensor) -> Tensor:
         return output if site in self.inputs else self.before(site, output)
 
-    def repeat(self, times: int) -> _Rows:
-        return _Rows(super().repeat(times).tables, alone=self.alone, wide=self.inputs)  # type: ignore[attr-defined]
-
 
 @dataclass(frozen=True)
 class IA3(Method):

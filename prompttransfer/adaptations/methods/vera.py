@@ -73,10 +73,6 @@ class _Rows(AtMaps):
         high = times(low * beside(before, low), self.out[: output.shape[-1]])
         return torch.addcmul(output, high, beside(behind, high))
 
-    def repeat(self, times: int) -> _Rows:
-        again = super().repeat(times)
-        return _Rows(again.tables, alone=self.alone, into=self.into, out=self.out)  # type: ignore[attr-defined]
-
 
 @dataclass(frozen=True)
 class Vera(Method):

@@ -318,7 +318,7 @@ def test_bitfit_is_the_model_with_other_biases(tiny):
             :, backbone.answer_slot(0, FIRST)
         ]
         model.load_state_dict(known)
-    assert len(changed) == 12
+    assert len(changed) == 10
     theirs = logits.gather(1, batch.candidates[..., 0]).log_softmax(-1)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
