@@ -270,7 +270,7 @@ def test_peft_gives_the_same_scores(tiny, backbone_folder, tmp_path, kind, text)
         own = method.bank(backbone, [member])
         with torch.no_grad():
             ours = backbone.label_scores(own.rows(owners(0)), batch)
-            theirs = label_logits(model, kind, batch, own.reserved).log_softmax(-1)
+            theirs = label_logits(model, kind, batch, own.rows(owners(0)).reserved).log_softmax(-1)
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
