@@ -26,7 +26,7 @@ from projectors.projector import Projector, Side
 from projectors.report import Bench, Cell, Draw, Judgement, judge, measure
 from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.backbones.base import Backbone
-from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.backbones.layouts import Encoding
 from prompttransfer.evaluation.encoding import EncodedTask, encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
 from tasks.loading import Splits
@@ -219,10 +219,8 @@ def encoded_for(
     target: Backbone, task: Task, examples: Sequence[Example], side: Side, options: Options
 ) -> EncodedTask:
     """Rows of one task for prompts of `side`."""
-    layout = find_layout(side.layout, target.family)
-    return encode_task(
-        target, task, examples, length=side.length, layout=layout, max_length=options.max_length
-    )
+    encoding = Encoding(side.layout, options.max_length)
+    return encode_task(target, task, examples, encoding, reserved=side.length)
 
 
 def validated(

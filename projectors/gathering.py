@@ -20,7 +20,7 @@ from projectors.projector import Side, common_side, same_backbone, side_of_backb
 from prompttransfer.adaptations.adaptation import Prompt
 from prompttransfer.adaptations.artifacts import find_prompts, load_prompt, save_prompt
 from prompttransfer.backbones.base import Backbone
-from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.training.recipes import recipe_for
 from prompttransfer.training.train import Job, TrainingOptions, origins_of, train_prompts
 from tasks.catalog import all_tasks, find_task
@@ -153,14 +153,14 @@ def trained(
     """One prompt a task and seed, trained with the backbone's recipe; those that `work` holds already are read."""
     folder = options.work / side
     recipe = recipe_for(backbone, length=length)
-    layout = options.layout if side == "target" else "prompt-first"
+    encoding = Encoding(options.layout if side == "target" else USUAL.layout, options.max_length)
     rows = {name: rows_of(task, options) for name, task in tasks.items()}
     every = [
         Job(task, rows[name], seed, name=f"{name}-s{seed}")
         for name, task in tasks.items()
         for seed in options.seeds
     ]
-    origins = origins_of(backbone, every, recipe, layout=layout, max_length=options.max_length)
+    origins = origins_of(backbone, every, recipe, encoding)
     jobs, kept = [], []
     for job, origin in zip(every, origins, strict=True):
         place = folder / job.name
@@ -176,8 +176,7 @@ def trained(
             backbone,
             jobs,
             recipe,
-            layout=layout,
-            max_length=options.max_length,
+            encoding,
             options=state,
         )
         for run in runs:
@@ -215,9 +214,8 @@ def material_of(
             prompts.tasks[name],
             splits[name].train,
             prompts.source[name],
+            encoding=Encoding(far.layout, options.max_length),
             length=far.length,
-            layout=find_layout(far.layout, target.family),
-            max_length=options.max_length,
         )
         for name in fitting
     ]

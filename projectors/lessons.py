@@ -17,7 +17,7 @@ from projectors.fitting import Lesson, Pair, TaskLoss
 from prompttransfer.adaptations.adaptation import Prompt
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.interventions import Vectors
-from prompttransfer.backbones.layouts import Layout
+from prompttransfer.backbones.layouts import Encoding, Layout
 from prompttransfer.backbones.rows import Row, of_rows
 from prompttransfer.training.batches import RowOrder
 from tasks.errors import UserError
@@ -78,14 +78,14 @@ def lesson(
     examples: Sequence[Example],
     sources: Sequence[Prompt],
     *,
+    encoding: Encoding,
     length: int,
-    layout: Layout,
     batch: int = 32,
     seed: int = 0,
-    max_length: int | None = None,
 ) -> Lesson:
     """The lesson of one fitting task: rows of it, shared out among the projected prompts of a step."""
-    rows = backbone.encode(task, examples, length=length, layout=layout, max_length=max_length)
+    rows = backbone.encode(task, examples, encoding, reserved=length)
+    layout = encoding.place(backbone.family)
     order = RowOrder(tuple(row.size for row in rows), batch, seed)
     vectors = torch.stack([prompt.vectors for prompt in sources])
     said = repr((backbone.name, backbone.revision, backbone.dtype, layout, rows, batch, seed))

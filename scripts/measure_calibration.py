@@ -11,7 +11,6 @@ import argparse
 
 import numpy as np
 
-from prompttransfer.backbones.layouts import find_layout
 from prompttransfer.backbones.loading import load_backbone
 from prompttransfer.evaluation.calibration import METHODS, Calibration, bare_calibrated, encode_inputs
 from prompttransfer.evaluation.encoding import encode_task
@@ -93,8 +92,7 @@ def measure(name: str, limit: int) -> None:
         if task.generates:
             continue
         splits = load_splits(task, limit_test=limit)
-        layout = find_layout("prompt-first", backbone.family)
-        encoded = encode_task(backbone, task, splits.test, length=0, layout=layout)
+        encoded = encode_task(backbone, task, splits.test, reserved=0)
         pairs = [
             bare_calibrated(backbone, encoded, encode_inputs(backbone, Calibration(method), encoded, splits))
             for method in METHODS

@@ -11,7 +11,6 @@ from pathlib import Path
 from statistics import fmean
 
 from prompttransfer.adaptations.artifacts import find_prompts, load_prompt
-from prompttransfer.backbones.layouts import find_layout
 from prompttransfer.backbones.loading import load_backbone
 from prompttransfer.cli.common import load_targets, resolve_tasks
 from prompttransfer.evaluation.encoding import encode_task
@@ -32,7 +31,6 @@ def main() -> None:
     backbone = load_backbone(prompts[0].backbone)
     reading = read_activations(backbone, prompts)
     states = reading.states().states
-    layout = find_layout(prompts[0].layout, backbone.family)
     print(f"mean score over {', '.join(f'{100 * s:g} %' for s in SHARES[1:])} of all neurons switched off")
     for order in ORDERS:
         faster = {RANDOM: 0, RANDOM_ACTIVE: 0}
@@ -42,9 +40,7 @@ def main() -> None:
         )
         for prompt in prompts:
             target = load_targets(resolve_tasks([prompt.task]), data=given.data, limit_test=given.rows)[0]
-            encoded = encode_task(
-                backbone, target.task, target.splits.test, length=prompt.length, layout=layout
-            )
+            encoded = encode_task(backbone, target.task, target.splits.test, reserved=prompt.length)
             curve = masking_curve(
                 backbone,
                 prompt,

@@ -21,7 +21,6 @@ import torch
 from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.interventions import Vectors
-from prompttransfer.backbones.layouts import find_layout
 from prompttransfer.backbones.loading import load_backbone
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
@@ -65,19 +64,18 @@ class Measured:
 def fine_tune(name: str, task: Task, splits: Splits, seed: int) -> float:
     """Test score after all weights of a float32 copy of the backbone were trained on the task, without a prompt."""
     backbone = load_backbone(name, precision="fp32")
-    layout = find_layout("prompt-first", backbone.family)
-    encoded = encode_task(backbone, task, splits.train, length=0, layout=layout)
+    encoded = encode_task(backbone, task, splits.train, reserved=0)
     backbone.model.requires_grad_(True)
     optimiser = torch.optim.AdamW(backbone.model.parameters(), lr=FULL_LR, weight_decay=0.01)
     rng = random.Random(f"fine-tune|{task.name}|{seed}")
     none = torch.zeros(FULL_BATCH, 0, backbone.width)
     for _ in range(FULL_STEPS):
-        batch = backbone.batch(rng.sample(encoded.rows, FULL_BATCH), layout=layout)
+        batch = backbone.batch(rng.sample(encoded.rows, FULL_BATCH), layout=encoded.layout)
         backbone.loss(Vectors(none), batch).mean().backward()
         optimiser.step()
         optimiser.zero_grad()
     backbone.model.requires_grad_(False)
-    test = encode_task(backbone, task, splits.test, length=0, layout=layout)
+    test = encode_task(backbone, task, splits.test, reserved=0)
     return headline(task, evaluate_bank(backbone, VectorBank(none[:1]), test)[0].values)
 
 
@@ -108,9 +106,8 @@ def measure(
         started = time.time()
         jobs = [Job(task, splits[task.name], seed=seed) for task in tasks]
         prompts = [trained.prompt for trained in train_prompts(backbone, jobs, recipe)]
-        layout = find_layout("prompt-first", backbone.family)
         for task, prompt in zip(tasks, prompts, strict=True):
-            test = encode_task(backbone, task, splits[task.name].test, length=recipe.length, layout=layout)
+            test = encode_task(backbone, task, splits[task.name].test, reserved=recipe.length)
             own = evaluate_bank(backbone, VectorBank(prompt.vectors[None]), test)[0]
             tuned[task.name].append(headline(task, own.values))
             majority[task.name] = own.chance

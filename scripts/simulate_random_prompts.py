@@ -20,7 +20,6 @@ from torch.nn import functional
 
 from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.adaptations.random_prompts import random_draws, random_like
-from prompttransfer.backbones.layouts import find_layout
 from prompttransfer.backbones.loading import load_backbone
 from prompttransfer.evaluation.encoding import EncodedTask, encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
@@ -81,9 +80,7 @@ def main() -> None:
     for name in TASKS:
         task = find_task(name)
         rows = load_splits(task, limit_test=given.rows).test
-        encoded = encode_task(
-            backbone, task, rows, length=LENGTH, layout=find_layout("prompt-first", backbone.family)
-        )
+        encoded = encode_task(backbone, task, rows, reserved=LENGTH)
         truth = scores(encoded, random_like(prompts, TRUE_DRAWS, torch.Generator().manual_seed(99)))
         for control, (draw, draws) in CONTROLS.items():
             generators = [torch.Generator().manual_seed(seed) for seed in range(given.repeats)]

@@ -7,6 +7,7 @@ the matrices know only banks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from prompttransfer.adaptations.adaptation import Prompt, check_runs_on
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.interventions import BARE, Interventions, Vectors
+from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.backbones.rows import Batch, of_rows, repeat
 from tasks.errors import UserError
 
@@ -116,8 +118,10 @@ class _OneLowRank(Interventions):
         return output + F.linear(F.linear(states, into), out)
 
 
-def common_layout(backbone: Backbone, prompts: Sequence[Prompt], *, other_layout: bool = False) -> str:
-    """The layout that all prompts share; UserError if they differ or one does not run on the backbone."""
+def common_encoding(
+    backbone: Backbone, prompts: Sequence[Prompt], wanted: Encoding = USUAL, *, other_layout: bool = False
+) -> Encoding:
+    """`wanted` with the layout that all prompts share; UserError if they differ or one does not run on the backbone."""
     if not prompts:
         raise UserError("no prompt given: name at least one prompt folder")
     names = [prompt.name for prompt in prompts]
@@ -136,4 +140,4 @@ def common_layout(backbone: Backbone, prompts: Sequence[Prompt], *, other_layout
             other_layout=other_layout,
             other_backbone=backbone.takes_any,
         )
-    return layout
+    return replace(wanted, layout=layout)

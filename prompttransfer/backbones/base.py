@@ -21,7 +21,7 @@ from prompttransfer.backbones.kernels.async_copies import send
 from prompttransfer.backbones.kernels.cuda_graphs import PRODUCTS, Graphs, padded
 from prompttransfer.backbones.kernels.token_batching import call_tokens, tokens_at_once
 from prompttransfer.backbones.label_words import Answers, Pieces, choose_answers
-from prompttransfer.backbones.layouts import Layout
+from prompttransfer.backbones.layouts import USUAL, Encoding, Layout
 from prompttransfer.backbones.modules import KnownModules
 from prompttransfer.backbones.rows import Batch, Row, _candidates, cut_texts, pad
 from prompttransfer.backbones.tokens import first_ids, unknown_share
@@ -166,12 +166,16 @@ class Backbone(ABC):
             return None
         return ids, tuple(self.tokenizer.convert_ids_to_tokens(list(ids)))
 
-    def answers(self, task: Task, aggregation: str | None = None) -> Answers | None:
+    def answers(self, task: Task, encoding: Encoding = USUAL) -> Answers | None:
         """The label words of `task` on this backbone; None for a task without labels."""
         if task.generates:
             return None
         return choose_answers(
-            task, family=self.family, backbone=self.name, pieces_of=self.word_pieces, aggregation=aggregation
+            task,
+            family=self.family,
+            backbone=self.name,
+            pieces_of=self.word_pieces,
+            aggregation=encoding.aggregation,
         )
 
     # Rows ----------------------------------------------------------------------------------------------------
@@ -180,22 +184,21 @@ class Backbone(ABC):
         self,
         task: Task,
         examples: Sequence[Example],
+        encoding: Encoding = USUAL,
         *,
-        length: int,
-        layout: Layout,
-        max_length: int | None = None,
-        aggregation: str | None = None,
+        reserved: int,
     ) -> list[Row]:
-        """Tokenise examples once. Only text is ever cut: prompt, mask and special tokens have their budget first.
+        """Tokenise examples once. Only text is ever cut: the `reserved` positions in front of it, mask and special tokens
+        have their budget first.
 
-        `max_length` is the number of text tokens kept (default 128, and 384 for question answering and
-        summarisation, as in Su et al.); it is lowered to what the model's positions leave free.
+        128 text tokens are kept, and 384 for question answering and summarisation, as in Su et al., where the encoding
+        says nothing else; it is lowered to what the model's positions leave free.
         Raises UserError when the task needs text to be written and this backbone cannot write, or when its tokenizer
         knows no word of the examples.
         """
         self.check_task(task)
-        answers = self.answers(task, aggregation)
-        budget = self.text_budget(task, length=length, layout=layout, max_length=max_length)
+        answers = self.answers(task, encoding)
+        budget = self.text_budget(task, encoding, reserved=reserved)
         keep = budget + 1  # one more than can stay, which says that there was more
         firsts = self._tokens([example.first for example in examples], keep)
         pair = [example.second or "" for example in examples] if any(e.second for e in examples) else None
@@ -221,16 +224,16 @@ class Backbone(ABC):
                 f"cannot do: use a T5 backbone"
             )
 
-    def text_budget(self, task: Task, *, length: int, layout: Layout, max_length: int | None = None) -> int:
-        """Text tokens that fit, given the prompt, the special tokens and the model's positions."""
-        wanted = max_length or (384 if task.generates else 128)
+    def text_budget(self, task: Task, encoding: Encoding = USUAL, *, reserved: int) -> int:
+        """Text tokens that fit, given what is reserved, the special tokens and the model's positions."""
+        wanted = encoding.max_length or (384 if task.generates else 128)
         limit = self.max_positions
         if limit is None:
             return wanted
-        free = limit - length - self.special_tokens
+        free = limit - reserved - self.special_tokens
         if free < 8:
             raise UserError(
-                f"a prompt of {length} vectors leaves {max(free, 0)} of the {limit} positions of {self.name} for text: "
+                f"a prompt of {reserved} vectors leaves {max(free, 0)} of the {limit} positions of {self.name} for text: "
                 f"use a prompt of at most {limit - self.special_tokens - 8}"
             )
         return min(wanted, free)

@@ -43,6 +43,25 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
+@dataclass(frozen=True)
+class Encoding:
+    """How the rows of a task meet a backbone: all that has to be equal for two scores to be of the same inputs."""
+
+    layout: str = "prompt-first"
+    """One of LAYOUTS."""
+    max_length: int | None = None
+    """Most text tokens kept; None takes the usual number of the task's kind."""
+    aggregation: str | None = None
+    """What is made of label words of several tokens (backbones/label_words.py); None refuses them where one must do."""
+
+    def __post_init__(self) -> None:
+        find_layout(self.layout)
+
+    def place(self, family: str) -> Layout:
+        """The layout. Raises UserError where a backbone of `family` has no such."""
+        return find_layout(self.layout, family)
+
+
 def find_layout(name: str, family: str | None = None) -> Layout:
     """The layout called `name`; a UserError if there is none, or none for this family of backbones."""
     if name not in LAYOUTS:
@@ -52,3 +71,7 @@ def find_layout(name: str, family: str | None = None) -> Layout:
         fitting = ", ".join(n for n, other in LAYOUTS.items() if family in other.families)
         raise UserError(f"layout {name!r} is not for a {family} backbone: choose one of {fitting}")
     return layout
+
+
+USUAL = Encoding()
+"""What counts where nothing is said."""

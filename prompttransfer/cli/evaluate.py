@@ -78,7 +78,7 @@ def evaluate(
 
     from prompttransfer.adaptations.adaptation import check_runs_on
     from prompttransfer.adaptations.bank import VectorBank
-    from prompttransfer.backbones.layouts import find_layout
+    from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say, table
     from prompttransfer.evaluation.calibration import (
         TRAIN_MEAN,
@@ -104,18 +104,10 @@ def evaluate(
     def prepared(place: int, length: int, layout: str) -> Prepared:
         """Rows, inputs of the calibration and the backbone alone, once for all prompts of a length and layout."""
         task, splits = targets[place].task, targets[place].splits
-        shape = find_layout(layout, model.family)
-        encoded = encode_task(
-            model,
-            task,
-            splits.test,
-            length=length,
-            layout=shape,
-            max_length=max_length,
-            aggregation=aggregation,
-        )
+        encoding = Encoding(layout, max_length, aggregation)
+        encoded = encode_task(model, task, splits.test, encoding, reserved=length)
         chosen = calibration or Calibration(TRAIN_MEAN)
-        inputs = encode_inputs(model, chosen, encoded, splits, max_length=max_length, aggregation=aggregation)
+        inputs = encode_inputs(model, chosen, encoded, splits)
         return encoded, inputs, bare_calibrated(model, encoded, inputs)
 
     records, scores = [], []

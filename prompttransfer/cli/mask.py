@@ -80,7 +80,7 @@ def mask(
     """
     given = dict(locals())
     from prompttransfer.adaptations.artifacts import load_prompt
-    from prompttransfer.backbones.layouts import find_layout
+    from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.cli.common import load_targets, resolve_tasks, say
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.evaluation.encoding import encode_task
@@ -105,9 +105,8 @@ def mask(
     on = training_rows(model, group, task or own.task, rows, data, max_length) if rows else None
     reading = read_activations(model, group, encoded=on, rule=rule, share=share)
     states = reading.states().states
-    layout = find_layout(own.layout, model.family)
     encoded = encode_task(
-        model, target.task, target.splits.test, length=own.length, layout=layout, max_length=max_length
+        model, target.task, target.splits.test, Encoding(own.layout, max_length), reserved=own.length
     )
     say(
         f"{own.name} on {target.task.name}: {len(chosen) * (1 + 2 * draws)} evaluations of {len(encoded.rows)} test "
@@ -148,20 +147,13 @@ def training_rows(
     max_length: int | None,
 ) -> EncodedTask:
     """The first training rows of a task, encoded for the prompts: test rows are never read activations on."""
-    from prompttransfer.backbones.layouts import find_layout
+    from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.cli.common import load_targets, resolve_tasks
     from prompttransfer.evaluation.encoding import encode_task
 
     target = load_targets(resolve_tasks([name], prompts=prompts), data=data, limit_train=rows)[0]
-    layout = find_layout(prompts[0].layout, model.family)
-    return encode_task(
-        model,
-        target.task,
-        target.splits.train,
-        length=prompts[0].length,
-        layout=layout,
-        max_length=max_length,
-    )
+    encoding = Encoding(prompts[0].layout, max_length)
+    return encode_task(model, target.task, target.splits.train, encoding, reserved=prompts[0].length)
 
 
 def _others(own: Prompt, folders: Sequence[Path]) -> list[Prompt]:

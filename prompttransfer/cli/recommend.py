@@ -70,6 +70,7 @@ def recommend(
     same rows, feeds the indicators of similarity. Test rows are never touched.
     """
     given = dict(locals())
+    from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import check_comparable, task_types
@@ -94,8 +95,7 @@ def recommend(
         task_types([p.task for p in found], types or [], found),
         rows=rows,
         probe_steps=probe_steps,
-        max_length=max_length,
-        aggregation=aggregation,
+        encoding=Encoding(max_length=max_length, aggregation=aggregation),
     )
     files: list[Path] = []
     if output is not None:

@@ -72,18 +72,17 @@ def check_task(
     aggregation: Aggregation = None,
 ) -> None:
     """Show how two rows of a task enter a backbone, token by token, and what is read where."""
-    from prompttransfer.backbones.layouts import find_layout
+    from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.backbones.loading import load_backbone, read_otherwise
     from prompttransfer.cli.common import load_targets, resolve_tasks, say, table, unknown_words
 
+    encoding = Encoding(layout, max_length, aggregation)
     task = resolve_tasks([name], label_words)[0]
     target = load_targets([task], data=data)[0]
     model = load_backbone(backbone, revision=revision)
-    place = find_layout(layout, model.family)
+    place = encoding.place(model.family)
     splits = target.splits
-    rows = model.encode(
-        task, splits.test, length=length, layout=place, max_length=max_length, aggregation=aggregation
-    )
+    rows = model.encode(task, splits.test, encoding, reserved=length)
     say(f"task {task.name} ({task.type}, {task.kind}, {task.metric}) on {model.name} ({model.family})")
     say(f"revision of the backbone: {model.revision}")
     for remark in model.remarks:
@@ -97,7 +96,7 @@ def check_task(
         say(f"\nrow {index + 1}: " + "  ".join(_shorten(shown, length, place.start)))
         if slot is None:
             say("  the answer is written by the decoder")
-    answers = model.answers(task, aggregation)
+    answers = model.answers(task, encoding)
     if answers is not None:
         balance = Counter(example.label for example in splits.test)
         table(

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from prompttransfer.adaptations.adaptation import Prompt
     from prompttransfer.backbones.base import Backbone
+    from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.distributed.placement import Placement
     from prompttransfer.training.recipes import Recipe
     from prompttransfer.training.train import Job, Trained, TrainingOptions
@@ -115,10 +116,12 @@ def train(
     those of one device, but for the rounding of sums.
     """
     given = dict(locals())
+    from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.backbones.locating import locate
     from prompttransfer.distributed.placement import Placement
 
     placement = Placement(devices, strategy, nodes)
+    encoding = Encoding(layout, max_length, aggregation)
     locate(backbone, revision)  # before the heavy imports: a name that is nothing is said at once
     from prompttransfer.cli.common import (
         check_initialiser,
@@ -173,7 +176,7 @@ def train(
     say_strange(model, targets, quiet=as_json)
     say(seeds_line(chosen, one_split=one_split), quiet=as_json)
     for target in targets:
-        answers = model.answers(target.task, aggregation)
+        answers = model.answers(target.task, encoding)
         say(
             f"label words of {words_line(target.task.name, answers.mapping if answers else {})}",
             quiet=as_json,
@@ -185,11 +188,10 @@ def train(
     ]
     if dry_run:
         _say_memory(
-            model, jobs, recipe, layout=layout, max_length=max_length, aggregation=aggregation,
+            model, jobs, recipe, encoding,
             precision=precision, device=device, placement=placement, quiet=as_json,
         )  # fmt: skip
         return []
-    encoding = {"layout": layout, "max_length": max_length, "aggregation": aggregation}
     there = finished(model, jobs, recipe, encoding, output, overwrite=overwrite)
     if len(there) == len(jobs):
         say("trained before with the same settings: nothing is left to do", quiet=as_json)
@@ -247,7 +249,7 @@ def finished(
     model: Backbone,
     jobs: Sequence[Job],
     recipe: Recipe,
-    encoding: dict[str, Any],
+    encoding: Encoding,
     output: Path | None,
     *,
     overwrite: bool,
@@ -264,7 +266,7 @@ def finished(
     found: dict[str, Prompt] = {}
     if output is None or overwrite:
         return found
-    for job, origin in zip(jobs, origins_of(model, jobs, recipe, **encoding), strict=True):
+    for job, origin in zip(jobs, origins_of(model, jobs, recipe, encoding), strict=True):
         folder = output / job.name
         if not (folder / MARKER).exists():
             continue
@@ -315,7 +317,7 @@ def run_jobs(
     model: Backbone,
     jobs: Sequence[Job],
     recipe: Recipe,
-    encoding: dict[str, Any],
+    encoding: Encoding,
     *,
     output: Path | None,
     logger: str,
@@ -338,15 +340,13 @@ def run_jobs(
 
     with TrainingProgress(console, names, recipe.steps) as progress:
         options = TrainingOptions(state_folder=output, progress=None if quiet else progress, loggers=loggers)
-        results = train_prompts(model, jobs, recipe, **encoding, options=options)
+        results = train_prompts(model, jobs, recipe, encoding, options=options)
     tested: list[Trained] = []
     for _, group in groupby(zip(jobs, results, strict=True), key=lambda pair: id(pair[0].task)):
         pairs = list(group)
         target = Target(pairs[0][0].task, pairs[0][0].splits)
         runs = [run for _, run in pairs]
-        tested += with_test_score(
-            model, runs, target, max_length=encoding["max_length"], aggregation=encoding["aggregation"]
-        )
+        tested += with_test_score(model, runs, target, encoding)
     return tested, options
 
 
@@ -392,10 +392,8 @@ def _say_memory(
     model: Backbone,
     jobs: Sequence[Job],
     recipe: Recipe,
+    encoding: Encoding,
     *,
-    layout: str,
-    max_length: int | None,
-    aggregation: str | None,
     precision: str,
     device: str,
     placement: Placement,
@@ -405,7 +403,6 @@ def _say_memory(
     from collections import Counter
     from dataclasses import asdict
 
-    from prompttransfer.backbones.layouts import find_layout
     from prompttransfer.backbones.loading import choose_dtype
     from prompttransfer.cli.common import print_json, say
     from prompttransfer.distributed.processes import choose_device
@@ -413,8 +410,8 @@ def _say_memory(
     from prompttransfer.training.train import RowEncoder, bank_data
 
     asked = model.checkpoints
-    place = find_layout(layout, model.family)
-    encode = RowEncoder(model, recipe.length, place, max_length, aggregation)
+    place = encoding.place(model.family)
+    encode = RowEncoder(model, recipe.length, encoding)
     data = bank_data(model, [encode.train(job) for job in jobs], jobs, recipe, place)
     where = choose_device(device)
     dtype = choose_dtype(precision, where)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from prompttransfer.adaptations.adaptation import Prompt
     from prompttransfer.backbones.base import Backbone
+    from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.reports.run_folder import MatrixRecord
     from prompttransfer.training.train import Trained, TrainingOptions
     from prompttransfer.transfers.matrix import TransferMatrix
@@ -100,6 +101,7 @@ def transfer(
     From Python nothing is written without `output`.
     """
     given = dict(locals())
+    from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.backbones.locating import locate
     from prompttransfer.cli.common import (
         load_targets,
@@ -120,6 +122,7 @@ def transfer(
 
     placement = Placement(devices, strategy, nodes)
     calibration = calibration_of(calibrate)
+    encoding = Encoding(max_length=max_length, aggregation=aggregation)
     prompts = load_prompts(sources)
     tasks = resolve_tasks(to, label_words, prompts)
     check_names(prompts, [task.name for task in tasks], list(dict.fromkeys(seeds or [0])) if tune else [])
@@ -147,15 +150,14 @@ def transfer(
     first = only_the_first_speaks(model)
     for task in tasks:
         if not task.generates:
-            answers = model.answers(task, aggregation)
+            answers = model.answers(task, encoding)
             say(f"label words of {words_line(task.name, answers.mapping if answers else {})}", quiet=as_json)
     matrix = zero_shot(
         model,
         prompts,
         targets,
         other_layout=other_layout,
-        max_length=max_length,
-        aggregation=aggregation,
+        encoding=encoding,
         calibration=calibration,
         advance=lambda name: say(f"zero-shot: {name}", quiet=as_json),
     )
@@ -178,8 +180,7 @@ def transfer(
                 patience=patience,
                 length=prompts[0].length,
             ),
-            max_length=max_length,
-            aggregation=aggregation,
+            encoding=encoding,
             output=output,
             quiet=as_json,
         )
@@ -305,8 +306,7 @@ def _tune(
     seeds: Sequence[int],
     overrides: dict[str, Any],
     *,
-    max_length: int | None,
-    aggregation: str | None,
+    encoding: Encoding,
     output: Path,
     quiet: bool,
 ) -> tuple[TunedTransfer, TrainingOptions]:
@@ -328,8 +328,7 @@ def _tune(
             targets,
             recipe,
             seeds=seeds,
-            max_length=max_length,
-            aggregation=aggregation,
+            encoding=encoding,
             options=options,
         )
     return result, options

@@ -98,9 +98,6 @@ def encode_inputs(
     calibration: Calibration,
     encoded: EncodedTask,
     splits: Splits,
-    *,
-    max_length: int | None = None,
-    aggregation: str | None = None,
 ) -> EncodedTask | None:
     """The inputs of a calibration, made as the rows of `encoded` are; None for a task without label words."""
     if encoded.task.generates:
@@ -109,10 +106,8 @@ def encode_inputs(
         backbone,
         encoded.task,
         calibration.inputs(encoded.task, splits),
-        length=encoded.length,
-        layout=encoded.layout,
-        max_length=max_length,
-        aggregation=aggregation,
+        encoded.encoding,
+        reserved=encoded.reserved,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prompttransfer.backbones.base import Backbone
-from prompttransfer.backbones.layouts import Layout
+from prompttransfer.backbones.layouts import USUAL, Encoding, Layout
 from prompttransfer.backbones.rows import Row
 from tasks.task import Example, Task
 
@@ -18,7 +18,9 @@ class EncodedTask:
     task: Task
     examples: tuple[Example, ...]
     rows: tuple[Row, ...]
-    length: int
+    reserved: int
+    """Positions in front of the text."""
+    encoding: Encoding
     layout: Layout
 
     @property
@@ -31,14 +33,11 @@ def encode_task(
     backbone: Backbone,
     task: Task,
     examples: Sequence[Example],
+    encoding: Encoding = USUAL,
     *,
-    length: int,
-    layout: Layout,
-    max_length: int | None = None,
-    aggregation: str | None = None,
+    reserved: int,
 ) -> EncodedTask:
-    """Tokenise the rows of a task for prompts of `length` under `layout`."""
-    rows = backbone.encode(
-        task, examples, length=length, layout=layout, max_length=max_length, aggregation=aggregation
-    )
-    return EncodedTask(task, tuple(examples), tuple(rows), length, layout)
+    """Tokenise the rows of a task for adaptations that take `reserved` positions in front of the text."""
+    layout = encoding.place(backbone.family)
+    rows = backbone.encode(task, examples, encoding, reserved=reserved)
+    return EncodedTask(task, tuple(examples), tuple(rows), reserved, encoding, layout)

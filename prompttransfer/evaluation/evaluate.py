@@ -187,7 +187,7 @@ def batches(
     nothing (there is no index for it), because all of them run the same number of batches.
     """
     order = sorted(range(len(encoded.rows)), key=lambda index: encoded.rows[index].size)
-    fixed = encoded.length + backbone.special_tokens
+    fixed = encoded.reserved + backbone.special_tokens
     parts = cut(
         [encoded.rows[index].size + fixed for index in order],
         most=backbone.tokens_at_once * processes.count,
@@ -203,6 +203,6 @@ def batches(
 def batch_sizes(backbone: Backbone, encoded: EncodedTask, *, prompts: int) -> set[tuple[int, int]]:
     """Rows and time, padding and prompts included, of the batches that an evaluation of `prompts` prompts runs."""
     return {
-        (prompts * batch.rows, batch.ids.shape[1] + encoded.length)
+        (prompts * batch.rows, batch.ids.shape[1] + encoded.reserved)
         for _, batch in batches(backbone, encoded, prompts=prompts, processes=backbone.processes)
     }

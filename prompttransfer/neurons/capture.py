@@ -28,10 +28,10 @@ from torch import Tensor, nn
 
 from analysis.neurons import RULES, pack
 from prompttransfer.adaptations.adaptation import Prompt, bank
-from prompttransfer.adaptations.bank import common_layout
+from prompttransfer.adaptations.bank import common_encoding
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.interventions import Vectors
-from prompttransfer.backbones.layouts import Layout, find_layout
+from prompttransfer.backbones.layouts import Layout
 from prompttransfer.backbones.revisions import DECIDING, differing
 from prompttransfer.backbones.rows import Batch, repeat
 from prompttransfer.evaluation.encoding import EncodedTask
@@ -200,7 +200,7 @@ def over_rows(
     count = len(vectors)
     shape = (count, len(find_site(backbone).modules), -1)
     totals: list[Tensor | float] = [0.0] * len(measures)
-    with reading(find_site(backbone), _slot(backbone, encoded.length, encoded.layout)) as found:
+    with reading(find_site(backbone), _slot(backbone, encoded.reserved, encoded.layout)) as found:
         for _, batch in batches(backbone, encoded, prompts=count):
             prompts = vectors.to(backbone.device).repeat_interleave(batch.rows, dim=0)
             backbone.label_scores(Vectors(prompts), _any_answer(repeat(batch, count)))
@@ -289,7 +289,7 @@ def read_activations(
     """
     check_rule(rule)
     _check_origin(backbone, prompts)
-    layout = find_layout(common_layout(backbone, prompts, other_layout=other_layout), backbone.family)
+    layout = common_encoding(backbone, prompts, other_layout=other_layout).place(backbone.family)
     vectors = bank(prompts)
     often = None
     if encoded is None:

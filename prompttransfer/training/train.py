@@ -26,7 +26,7 @@ from prompttransfer import signals
 from prompttransfer.adaptations.adaptation import Prompt, digest_vectors
 from prompttransfer.adaptations.initialisers import initial_vectors
 from prompttransfer.backbones.base import Backbone
-from prompttransfer.backbones.layouts import Layout, find_layout
+from prompttransfer.backbones.layouts import USUAL, Encoding, Layout
 from prompttransfer.backbones.rows import Row
 from prompttransfer.distributed.processes import quiet_lightning
 from prompttransfer.evaluation.encoding import EncodedTask, encode_task
@@ -108,10 +108,8 @@ def train_prompts(
     backbone: Backbone,
     jobs: Sequence[Job],
     recipe: Recipe,
+    encoding: Encoding = USUAL,
     *,
-    layout: str = "prompt-first",
-    max_length: int | None = None,
-    aggregation: str | None = None,
     options: TrainingOptions | None = None,
 ) -> list[Trained]:
     """Train one prompt a job, all of them in one bank, and return each as it was best on its validation split.
@@ -122,8 +120,8 @@ def train_prompts(
     and started again with the same `options.state_folder`; call `options.clear()` once the prompts are saved. Raises UserError for a job that this backbone cannot do.
     """
     options = options or TrainingOptions()
-    place = find_layout(layout, backbone.family)
-    encode = RowEncoder(backbone, recipe.length, place, max_length, aggregation)
+    place = encoding.place(backbone.family)
+    encode = RowEncoder(backbone, recipe.length, encoding)
     train_rows = [encode.train(job) for job in jobs]
     validation = [encode.validation(job) for job in jobs]
     initial = [starting_vectors(backbone, job, recipe) for job in jobs]
@@ -131,7 +129,7 @@ def train_prompts(
     progress = options.progress if processes.first else None
     state_file, key = None, ""
     if options.state_folder is not None or processes.count > 1 or callable(options.loggers):
-        key = _fingerprint(backbone, jobs, recipe, layout, train_rows, initial)
+        key = _fingerprint(backbone, jobs, recipe, encoding.layout, train_rows, initial)
     if options.state_folder is not None:
         state_file = options.state_folder / f".training-{key}.safetensors"
     module = PromptBank(
@@ -159,9 +157,7 @@ def train_prompts(
         _fit(module, data, options, key)
     if backbone.digest() != frozen:
         raise MachineError("the frozen backbone changed during training: this is a bug, please report it")
-    origins = origins_of(
-        backbone, jobs, recipe, layout=layout, max_length=max_length, aggregation=aggregation
-    )
+    origins = origins_of(backbone, jobs, recipe, encoding)
     results = [
         _finish(job, state, start, origin)
         for job, state, start, origin in zip(jobs, module.states, initial, origins, strict=True)
@@ -194,28 +190,15 @@ CONVERGED = 0.99
 class RowEncoder:
     """Encodes each task's rows once, however many jobs share them."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        length: int,
-        layout: Layout,
-        max_length: int | None,
-        aggregation: str | None,
-    ):
-        self.backbone = backbone
-        self.arguments: dict[str, Any] = {
-            "length": length,
-            "layout": layout,
-            "max_length": max_length,
-            "aggregation": aggregation,
-        }
+    def __init__(self, backbone: Backbone, reserved: int, encoding: Encoding):
+        self.backbone, self.reserved, self.encoding = backbone, reserved, encoding
         self._done: dict[tuple[int, int, str], Any] = {}
 
     def train(self, job: Job) -> list[Row]:
         return self._once(
             job,
             "train",
-            lambda: self.backbone.encode(job.task, job.splits.train, **self.arguments),
+            lambda: self.backbone.encode(job.task, job.splits.train, self.encoding, reserved=self.reserved),
         )
 
     def validation(self, job: Job) -> EncodedTask:
@@ -226,7 +209,11 @@ class RowEncoder:
 
     def _task(self, job: Job, split: str) -> EncodedTask:
         rows = getattr(job.splits, split)
-        return self._once(job, split, lambda: encode_task(self.backbone, job.task, rows, **self.arguments))
+        return self._once(
+            job,
+            split,
+            lambda: encode_task(self.backbone, job.task, rows, self.encoding, reserved=self.reserved),
+        )
 
     def _once(self, job: Job, split: str, make: Any) -> Any:
         key = (id(job.task), id(job.splits), split)
@@ -244,10 +231,7 @@ def origins_of(
     backbone: Backbone,
     jobs: Sequence[Job],
     recipe: Recipe,
-    *,
-    layout: str = "prompt-first",
-    max_length: int | None = None,
-    aggregation: str | None = None,
+    encoding: Encoding = USUAL,
 ) -> list[dict[str, Any]]:
     """What the prompts of a bank will say of where they come from, known before the first step.
 
@@ -255,13 +239,13 @@ def origins_of(
     """
     common = {
         "precision": str(backbone.dtype).removeprefix("torch."),
-        "max_length": max_length,
+        "max_length": encoding.max_length,
         "bank": len(jobs),
-        "aggregation": aggregation,
+        "aggregation": encoding.aggregation,
     }
     found = []
     for job in jobs:
-        answers = backbone.answers(job.task, aggregation)
+        answers = backbone.answers(job.task, encoding)
         splits = job.splits
         found.append(
             {
@@ -270,7 +254,7 @@ def origins_of(
                 "backbone": backbone.name,
                 "revision": backbone.revision,
                 "family": backbone.family,
-                "layout": layout,
+                "layout": encoding.layout,
                 "seed": job.seed,
                 "initialiser": job.initialiser,
                 "words": answers.mapping if answers else {},

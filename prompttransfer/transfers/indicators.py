@@ -19,9 +19,8 @@ from analysis.matrices import same_type
 from analysis.neurons import OVERLAPS, overlap
 from analysis.prediction import BASELINE
 from prompttransfer.adaptations.adaptation import Prompt, bank
-from prompttransfer.adaptations.bank import VectorBank, common_layout
+from prompttransfer.adaptations.bank import VectorBank, common_encoding
 from prompttransfer.backbones.base import Backbone
-from prompttransfer.backbones.layouts import find_layout
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
 from prompttransfer.neurons.capture import capture
@@ -97,13 +96,11 @@ def _few_shot(group: Group) -> pd.DataFrame:
     if group.rows is None:
         raise UserError(f"indicator {FEW_SHOT} needs labelled rows of every task, and none are given")
     backbone = group.model(FEW_SHOT)
-    layout = find_layout(common_layout(backbone, group.prompts), backbone.family)
+    encoding = common_encoding(backbone, group.prompts)
     stacked = bank(group.prompts)
     scores: dict[str, list[float]] = {}
     for target in group.rows(list(dict.fromkeys(prompt.task for prompt in group.prompts))):
-        encoded = encode_task(
-            backbone, target.task, target.splits.train, length=stacked.shape[1], layout=layout
-        )
+        encoded = encode_task(backbone, target.task, target.splits.train, encoding, reserved=stacked.shape[1])
         scores[target.task.name] = [
             score.value for score in evaluate_bank(backbone, VectorBank(stacked), encoded)
         ]

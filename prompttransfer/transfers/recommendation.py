@@ -26,9 +26,9 @@ from analysis.matrices import align
 from analysis.prediction import BASELINE
 from analysis.similarity import PAPER_METRICS
 from prompttransfer.adaptations.adaptation import Prompt, bank
-from prompttransfer.adaptations.bank import BareBank, VectorBank, common_layout
+from prompttransfer.adaptations.bank import BareBank, VectorBank, common_encoding
 from prompttransfer.backbones.base import Backbone
-from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import Score, evaluate_bank
 from prompttransfer.training.recipes import recipe_for
@@ -141,8 +141,7 @@ def recommend(
     rows: int = 32,
     probe_steps: int | None = None,
     leave_own_out: bool = False,
-    max_length: int | None = None,
-    aggregation: str | None = None,
+    encoding: Encoding = USUAL,
     options: TrainingOptions | None = None,
     seed: int = 0,
 ) -> list[Recommendation]:
@@ -154,7 +153,7 @@ def recommend(
     """
     if rows < 1:
         raise UserError(f"--rows {rows}: at least one labelled row is needed")
-    layout = common_layout(backbone, prompts)
+    encoding = common_encoding(backbone, prompts, encoding)
     few = [_with_rows(target, rows, seed) for target in targets]
     sources = {
         t.task.name: [p for p in prompts if not (leave_own_out and p.task == t.task.name)] for t in few
@@ -164,13 +163,11 @@ def recommend(
             raise UserError(
                 f"no source prompt is left for {name}: give prompts of other tasks with --prompts"
             )
-    found = [
-        _few_shot(backbone, sources[t.task.name], t, types, layout, max_length, aggregation) for t in few
-    ]
+    found = [_few_shot(backbone, sources[t.task.name], t, types, encoding) for t in few]
     if probe_steps == 0:
         return found
     started = time.monotonic()
-    probes = _train_probes(backbone, prompts, few, layout, probe_steps, max_length, aggregation, options)
+    probes = _train_probes(backbone, prompts, few, encoding, probe_steps, options)
     seconds = (time.monotonic() - started) / len(few)
     return [
         _with_probe(backbone, item, sources[item.task], probe, seconds)
@@ -192,9 +189,7 @@ def _few_shot(
     sources: Sequence[Prompt],
     target: Target,
     types: Mapping[str, str],
-    layout: str,
-    max_length: int | None,
-    aggregation: str | None,
+    encoding: Encoding,
 ) -> Recommendation:
     """The direct evidence: every source on the rows, all in one bank, and the flag that needs no run at all."""
     started = time.monotonic()
@@ -203,10 +198,8 @@ def _few_shot(
         backbone,
         task,
         target.splits.train,
-        length=vectors.shape[1],
-        layout=find_layout(layout, backbone.family),
-        max_length=max_length,
-        aggregation=aggregation,
+        encoding,
+        reserved=vectors.shape[1],
     )
     scores = evaluate_bank(backbone, VectorBank(vectors), encoded)
     bare = evaluate_bank(backbone, BareBank(), encoded)[0]
@@ -265,10 +258,8 @@ def _train_probes(
     backbone: Backbone,
     prompts: Sequence[Prompt],
     targets: Sequence[Target],
-    layout: str,
+    encoding: Encoding,
     steps: int | None,
-    max_length: int | None,
-    aggregation: str | None,
     options: TrainingOptions | None,
 ) -> list[Prompt]:
     """A short-trained prompt of every target, from the vectors that the sources started from where they share them."""
@@ -281,9 +272,7 @@ def _train_probes(
     )
     start = {"initialiser": prompts[0].initialiser, "vectors": first} if shared else {"initialiser": "random"}
     jobs = [Job(t.task, t.splits, prompts[0].seed or 0, name="probe", **start) for t in targets]
-    trained = train_prompts(
-        backbone, jobs, recipe, layout=layout, max_length=max_length, aggregation=aggregation, options=options
-    )
+    trained = train_prompts(backbone, jobs, recipe, encoding, options=options)
     return [run.prompt for run in trained]
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from prompttransfer.adaptations.adaptation import Prompt, bank
-from prompttransfer.adaptations.bank import BareBank, VectorBank, common_layout
+from prompttransfer.adaptations.bank import BareBank, VectorBank, common_encoding
 from prompttransfer.backbones.base import Backbone
-from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
 from prompttransfer.training.curves import convergence_step, first_step_at
@@ -144,15 +144,14 @@ def tune(
     *,
     seeds: Sequence[int] = (0,),
     scratch_initialiser: str = "random",
-    max_length: int | None = None,
-    aggregation: str | None = None,
+    encoding: Encoding = USUAL,
     options: TrainingOptions | None = None,
 ) -> TunedTransfer:
     """Train every target from every source's vectors and once from scratch, for every seed, all in one bank.
 
     The scratch run of a target and seed has the same rows, steps and recipe as the runs beside it.
     """
-    layout = common_layout(backbone, prompts)
+    encoding = common_encoding(backbone, prompts, encoding)
     groups = [(target, seed) for target in targets for seed in seeds]
     for target in targets:
         backbone.check_task(target.task)
@@ -163,16 +162,14 @@ def tune(
         backbone,
         jobs,
         recipe,
-        layout=layout,
-        max_length=max_length,
-        aggregation=aggregation,
+        encoding,
         options=options,
     )
     pairs, finished = [], []
     stride = len(prompts) + 1
     for index, (target, seed) in enumerate(groups):
         group = trained[index * stride : (index + 1) * stride]
-        group = with_test_score(backbone, group, target, max_length=max_length, aggregation=aggregation)
+        group = with_test_score(backbone, group, target, encoding)
         finished += group
         pairs += [
             tuned_pair(
@@ -212,23 +209,18 @@ def with_test_score(
     backbone: Backbone,
     trained: Sequence[Trained],
     target: Target,
-    *,
-    max_length: int | None = None,
-    aggregation: str | None = None,
+    encoding: Encoding,
 ) -> list[Trained]:
     """The same prompts of one task with their score on its test split written into them.
 
     Beside each score stand the number of rows, chance, the share of texts cut, and the backbone without a prompt.
     """
-    layout = find_layout(trained[0].prompt.layout, backbone.family)
     encoded = encode_task(
         backbone,
         target.task,
         target.splits.test,
-        length=trained[0].prompt.length,
-        layout=layout,
-        max_length=max_length,
-        aggregation=aggregation,
+        encoding,
+        reserved=trained[0].prompt.length,
     )
     scores = evaluate_bank(backbone, VectorBank(bank([run.prompt for run in trained])), encoded)
     bare = evaluate_bank(backbone, BareBank(), encoded)[0].value

@@ -14,10 +14,10 @@ from statistics import stdev
 import torch
 
 from prompttransfer.adaptations.adaptation import Prompt, bank
-from prompttransfer.adaptations.bank import VectorBank, common_layout
+from prompttransfer.adaptations.bank import VectorBank, common_encoding
 from prompttransfer.adaptations.random_prompts import random_draws, random_like
 from prompttransfer.backbones.base import Backbone
-from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.evaluation.calibration import (
     NO_WORDS,
     TRAIN_MEAN,
@@ -54,8 +54,7 @@ def zero_shot(
     targets: Sequence[Target],
     *,
     other_layout: bool = False,
-    max_length: int | None = None,
-    aggregation: str | None = None,
+    encoding: Encoding = USUAL,
     seed: int = 0,
     calibration: Calibration | None = None,
     advance: Callable[[str], None] | None = None,
@@ -67,7 +66,7 @@ def zero_shot(
     random row is the mean over random prompts at the sources' own norms, whose spread is kept beside it. Raises
     UserError for a prompt that does not run on this backbone, or prompts of different length or layout.
     """
-    layout = common_layout(backbone, prompts, other_layout=other_layout)
+    used = common_encoding(backbone, prompts, encoding, other_layout=other_layout)
     sources = bank(prompts)
     noise = random_like(sources, random_draws(len(prompts)), torch.Generator().manual_seed(seed))
     columns: list[list[float]] = []
@@ -92,14 +91,10 @@ def zero_shot(
             backbone,
             target.task,
             target.splits.test,
-            length=sources.shape[1],
-            layout=find_layout(layout, backbone.family),
-            max_length=max_length,
-            aggregation=aggregation,
+            used,
+            reserved=sources.shape[1],
         )
-        inputs = encode_inputs(
-            backbone, chosen, encoded, target.splits, max_length=max_length, aggregation=aggregation
-        )
+        inputs = encode_inputs(backbone, chosen, encoded, target.splits)
         bare = bare_calibrated(backbone, encoded, inputs)
         scores, calibrated = evaluate_both(
             backbone, VectorBank(torch.cat([sources, noise])), encoded, inputs if calibration else None

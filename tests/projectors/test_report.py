@@ -23,7 +23,7 @@ from projectors.report import (
     measure,
     summarise,
 )
-from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.backbones.layouts import USUAL, find_layout
 from prompttransfer.evaluation.encoding import encode_task
 from tasks.errors import UserError
 
@@ -40,7 +40,7 @@ def prompts(backbone, seeds=(0, 1)):  # type: ignore[no-untyped-def]
 def material() -> Material:
     source, target = prompts(SOURCE), prompts(TARGET)
     lessons = [
-        lesson(TARGET, task(name), examples(name), source[name], length=4, layout=LAYOUT) for name in FITTING
+        lesson(TARGET, task(name), examples(name), source[name], encoding=USUAL, length=4) for name in FITTING
     ]
     pairs = pairs_of(FITTING, source, target)
     return Material(Shape(4, 16, 4, 24), pairs, lessons, untrained_of(FITTING, target))
@@ -48,7 +48,7 @@ def material() -> Material:
 
 def bench() -> Bench:
     encoded = {
-        name: encode_task(TARGET, task(name, kind), examples(name), length=4, layout=LAYOUT)
+        name: encode_task(TARGET, task(name, kind), examples(name), reserved=4)
         for name, kind in TYPES.items()
     }
     return Bench(TARGET, encoded, FITTING, prompts(SOURCE), prompts(TARGET))

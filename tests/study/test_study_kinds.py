@@ -142,7 +142,6 @@ def test_a_prompt_from_a_source_starts_at_the_sources_vectors(small):
 
 
 def test_a_score_is_that_of_evaluating_the_prompt_alone(small):
-    from prompttransfer.backbones.layouts import find_layout
     from prompttransfer.backbones.loading import load_backbone
     from prompttransfer.evaluation.encoding import encode_task
     from prompttransfer.evaluation.evaluate import evaluate_bank
@@ -152,7 +151,7 @@ def test_a_score_is_that_of_evaluating_the_prompt_alone(small):
     backbone = load_backbone(near.place, precision="fp32", device="cpu")
     task = near.tasks["songs.yaml"].task
     splits = load_rows(task, plan.file.folder / "data", None, 12)[0]
-    encoded = encode_task(backbone, task, splits.test, length=3, layout=find_layout("prompt-first"))
+    encoded = encode_task(backbone, task, splits.test, reserved=3)
     cell = next(
         c for c in plan.graph.cells.values() if c.label == "score on songs of prompt films seed 1 on near"
     )

@@ -22,6 +22,7 @@ from tasks.task import Task, with_words
 if TYPE_CHECKING:
     from prompttransfer.adaptations.adaptation import Prompt
     from prompttransfer.backbones.base import Backbone
+    from prompttransfer.backbones.layouts import Encoding
 
 PROMPT = "prompt"
 """Folder of the prompt inside its cell."""
@@ -113,17 +114,25 @@ def prompt_of(cell: Cell, role: str, context: Context) -> Prompt:
     return load_prompt(context.input(cell, role) / PROMPT)
 
 
+def encoding_of(cell: Cell) -> Encoding:
+    """How the rows of a cell meet the backbone, in its prompts' layout where the cell does not say."""
+    from prompttransfer.backbones.layouts import USUAL, Encoding
+
+    return Encoding(
+        setting(cell.settings, "layout") if "layout" in cell.settings else USUAL.layout,
+        max_length=setting(cell.settings, "max_length"),
+        aggregation=setting(cell.settings, "aggregation"),
+    )
+
+
 def mean_tokens(backbone: Backbone, task: Task, splits: Splits, cell: Cell, length: int) -> float:
     """Tokens of a row with prompt and special tokens, as the mean of a sample; for the cost that is kept."""
-    from prompttransfer.backbones.layouts import find_layout
     from prompttransfer.study.plan.lookup import SAMPLE
 
     rows = backbone.encode(
         task,
         splits.train[:SAMPLE],
-        length=length,
-        layout=find_layout(setting(cell.settings, "layout"), backbone.family),
-        max_length=setting(cell.settings, "max_length"),
-        aggregation=setting(cell.settings, "aggregation"),
+        encoding_of(cell),
+        reserved=length,
     )
     return sum(row.size for row in rows) / len(rows) + length + backbone.special_tokens

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from prompttransfer.study.cell import Cell, CellsFailed, Context, Json, Unit
 from prompttransfer.study.kinds.loading import (
     PROMPT,
+    encoding_of,
     load_backbone_of,
     mean_tokens,
     prompt_of,
@@ -47,9 +48,7 @@ class TrainedPrompt:
             backbone,
             jobs,
             recipe,
-            layout=setting(first, "layout"),
-            max_length=setting(first, "max_length"),
-            aggregation=setting(first, "aggregation"),
+            encoding_of(unit.cells[0]),
             options=TrainingOptions(state_folder=context.scratch(unit)),
         )
         for cell, run in zip(unit.cells, runs, strict=True):

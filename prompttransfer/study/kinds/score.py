@@ -17,6 +17,7 @@ from prompttransfer.study.contents import SCORE
 from prompttransfer.study.kinds.loading import (
     check_rows,
     data_of,
+    encoding_of,
     load_backbone_of,
     prompt_of,
     rows_to_test,
@@ -103,8 +104,7 @@ def with_references(
         backbone,
         list(prompts.values()),
         [target],
-        max_length=setting(reference.settings, "max_length"),
-        aggregation=setting(reference.settings, "aggregation"),
+        encoding=encoding_of(reference),
         seed=setting(reference.settings, REFERENCES),
         calibration=calibration_of(reference),
     )
@@ -149,21 +149,18 @@ def alone(
 ) -> dict[str, dict[str, Json]]:
     """The same without references, and so without a calibration: zero-shot cells always run beside theirs."""
     from prompttransfer.adaptations.adaptation import bank
-    from prompttransfer.adaptations.bank import VectorBank, common_layout
-    from prompttransfer.backbones.layouts import find_layout
+    from prompttransfer.adaptations.bank import VectorBank, common_encoding
     from prompttransfer.evaluation.encoding import encode_task
     from prompttransfer.evaluation.evaluate import evaluate_bank
 
-    layout = find_layout(common_layout(backbone, list(prompts.values())), backbone.family)
+    encoding = common_encoding(backbone, list(prompts.values()), encoding_of(cell))
     vectors = bank(list(prompts.values()))
     encoded = encode_task(
         backbone,
         target.task,
         target.splits.test,
-        length=vectors.shape[1],
-        layout=layout,
-        max_length=setting(cell.settings, "max_length"),
-        aggregation=setting(cell.settings, "aggregation"),
+        encoding,
+        reserved=vectors.shape[1],
     )
     scores = evaluate_bank(backbone, VectorBank(vectors), encoded)
     return {

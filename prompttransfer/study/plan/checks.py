@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prompttransfer.backbones.label_words import AGGREGATIONS
-from prompttransfer.backbones.layouts import LAYOUTS, find_layout
+from prompttransfer.backbones.layouts import LAYOUTS, Encoding, find_layout
 from prompttransfer.backbones.locating import EMBEDDED, local_folder
 from prompttransfer.study.plan.document import Document, Mistake, Path_
 from prompttransfer.study.plan.spec import (
@@ -284,17 +284,17 @@ def backbone_mistakes(
             found.append(Mistake(document.line(key), place))
             continue
         found += _window_mistakes(spec, document, backbone)
-        layout = find_layout(entry.layout or spec.layout, backbone.family)
+        encoding = Encoding(
+            entry.layout or spec.layout, entry.max_length or spec.max_length, spec.aggregation
+        )
         length = recipe_for(backbone, **spec.recipe_of(entry)).length
         where: Path_ = ("backbones", index, "tasks") if entry.tasks is not None else ("tasks",)
         for position, name in enumerate(spec.tasks_of(entry)):
             try:
                 task = task_for(entry, name, folder)
                 backbone.check_task(task)
-                backbone.answers(task, spec.aggregation)
-                backbone.text_budget(
-                    task, length=length, layout=layout, max_length=entry.max_length or spec.max_length
-                )
+                backbone.answers(task, encoding)
+                backbone.text_budget(task, encoding, reserved=length)
             except UserError as error:
                 found.append(Mistake(document.line((*where, position)), str(error)))
     return found

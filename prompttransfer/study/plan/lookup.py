@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prompttransfer.backbones.layouts import find_layout
+from prompttransfer.backbones.layouts import Encoding
 from prompttransfer.study.plan.checks import backbone_mistakes, backbone_place, label_of, layers_of, task_for
 from prompttransfer.study.plan.reading import StudyFile
 from prompttransfer.study.plan.spec import BackboneEntry, Spec
@@ -239,19 +239,12 @@ def _task_facts(
     if outline is None:
         budget = wanted or (384 if task.generates else 128)
         return TaskFacts(task, rows, {}, budget, 0.5 * budget)
-    layout = find_layout(facts.layout, facts.family)
-    budget = outline.text_budget(task, length=facts.recipe.length, layout=layout, max_length=wanted)
-    answers = outline.answers(task, spec.aggregation)
+    encoding = Encoding(facts.layout, wanted, spec.aggregation)
+    budget = outline.text_budget(task, encoding, reserved=facts.recipe.length)
+    answers = outline.answers(task, encoding)
     tokens = 0.5 * budget
     if sample:
-        encoded = outline.encode(
-            task,
-            sample,
-            length=facts.recipe.length,
-            layout=layout,
-            max_length=wanted,
-            aggregation=spec.aggregation,
-        )
+        encoded = outline.encode(task, sample, encoding, reserved=facts.recipe.length)
         tokens = sum(row.size for row in encoded) / len(encoded)
     return TaskFacts(task, rows, answers.mapping if answers else {}, budget, tokens)
 

@@ -33,7 +33,7 @@ CASES = [(kind, text) for kind in KINDS for name in METHODS for text in SETTINGS
 
 
 def batch_of(backbone, method, rows=ROWS, task=TASK):
-    encoded = backbone.encode(task, rows, length=method.reserved, layout=FIRST)
+    encoded = backbone.encode(task, rows, reserved=method.reserved)
     return backbone.batch(encoded, layout=FIRST)
 
 

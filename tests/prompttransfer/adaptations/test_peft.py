@@ -34,7 +34,7 @@ def test_peft_gives_the_same_masked_lm_logits(tiny, backbone_folder, tmp_path, k
         AutoModelForMaskedLM.from_pretrained(backbone_folder(kind)), folder
     ).eval()
     for row in ROWS:
-        batch = backbone.batch(backbone.encode(TASK, [row], length=3, layout=FIRST), layout=FIRST)
+        batch = backbone.batch(backbone.encode(TASK, [row], reserved=3), layout=FIRST)
         with torch.no_grad():
             logits = model(input_ids=batch.ids, attention_mask=batch.mask).logits
             ours = backbone.label_scores(Vectors(prompt.vectors[None]), batch)
@@ -57,7 +57,7 @@ def test_peft_gives_the_same_t5_label_scores(tiny, backbone_folder, tmp_path, ki
     model = peft.PeftModel.from_pretrained(
         AutoModelForSeq2SeqLM.from_pretrained(backbone_folder(kind)), folder
     ).eval()
-    batch = backbone.batch(backbone.encode(TASK, ROWS, length=3, layout=FIRST), layout=FIRST)
+    batch = backbone.batch(backbone.encode(TASK, ROWS, reserved=3), layout=FIRST)
     with torch.no_grad():
         logits = model(
             input_ids=batch.ids,
@@ -97,7 +97,7 @@ def test_of_a_t5_prompt_that_peft_trained_the_encoders_rows_are_taken(
     assert (facts["format"], facts["family"], facts["rows"]) == ("peft", "t5", 5 * submodules)
     # And with those rows we compute what PEFT computes.
     backbone = tiny("t5")
-    batch = backbone.batch(backbone.encode(TASK, ROWS, length=5, layout=FIRST), layout=FIRST)
+    batch = backbone.batch(backbone.encode(TASK, ROWS, reserved=5), layout=FIRST)
     with torch.no_grad():
         logits = model.eval()(
             input_ids=batch.ids,

@@ -48,7 +48,7 @@ def ids_of(backbone, text):
 
 
 def scores(backbone, rows=ROWS):
-    batch = backbone.batch(backbone.encode(TASK, rows, length=3, layout=FIRST), layout=FIRST)
+    batch = backbone.batch(backbone.encode(TASK, rows, reserved=3), layout=FIRST)
     return backbone.label_scores(Vectors(noise(3, backbone.width).expand(len(rows), -1, -1)), batch)
 
 
@@ -135,7 +135,7 @@ def test_unknown_words_are_counted_and_a_task_of_nothing_else_is_refused(tiny):
     assert backbone.unknown_share(rows) == pytest.approx(2 / 6)
     assert backbone.unknown_share([Example("... !", label=0)]) is None
     with pytest.raises(UserError, match="all words of task 'toy' are unknown to the tokenizer"):
-        backbone.encode(TASK, [Example("фильм очень хорош - - .", label=1)], length=3, layout=FIRST)
+        backbone.encode(TASK, [Example("фильм очень хорош - - .", label=1)], reserved=3)
 
 
 # Long texts ------------------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_a_document_of_ten_megabytes_is_not_tokenised_whole(tiny, monkeypatch):
 
     monkeypatch.setattr(backbone.tokenizer.__class__, "_encode_plus", watched)
     document = "the film was very dull " * 450_000
-    (row,) = backbone.encode(TASK, [Example(document, label=0)], length=3, layout=FIRST)
+    (row,) = backbone.encode(TASK, [Example(document, label=0)], reserved=3)
     assert row.cut and max(seen) < 100_000
     assert backbone.tokenizer.convert_ids_to_tokens(list(row.first)) == document[:1000].split()[: row.size]
 
@@ -198,7 +198,7 @@ def test_a_document_of_ten_megabytes_is_not_tokenised_whole(tiny, monkeypatch):
 
 def written(place):
     backbone = load(place)
-    rows = backbone.encode(question_task(), [Example("who was kind", "the actor", references=("a",))] * 2, length=3, layout=FIRST)  # fmt: skip
+    rows = backbone.encode(question_task(), [Example("who was kind", "the actor", references=("a",))] * 2, reserved=3)  # fmt: skip
     prompts = noise(2, 3, backbone.width)
     return backbone.generate(Vectors(prompts), backbone.batch(rows, layout=FIRST), max_new_tokens=9)
 
@@ -246,7 +246,7 @@ def test_an_untied_output_layer_is_read_with_its_own_bias(folder, kind):
         output.bias.copy_(noise(len(output.bias), seed=1))
     model.save_pretrained(place)
     backbone = load(place)
-    (row,) = backbone.encode(TASK, ROWS[:1], length=0, layout=FIRST)
+    (row,) = backbone.encode(TASK, ROWS[:1], reserved=0)
     batch = backbone.batch([row], layout=FIRST)
     slot, words = backbone.answer_slot(0, FIRST), [piece[0] for piece in row.answers.pieces]
     with torch.no_grad():

@@ -6,7 +6,7 @@ from toys import label_task, noise, pair_task
 from transformers import AutoModelForMaskedLM
 
 from prompttransfer.backbones.interventions import Vectors
-from prompttransfer.backbones.layouts import LAYOUTS, find_layout
+from prompttransfer.backbones.layouts import LAYOUTS, Encoding, find_layout
 from tasks.errors import UserError
 from tasks.task import Example
 
@@ -22,7 +22,7 @@ LENGTH = 3
 def scores(backbone, examples, prompt, layout=FIRST, task=None):
     """Label scores of rows that run together, all with the same prompt."""
     task = task or label_task()
-    rows = backbone.encode(task, examples, length=prompt.shape[0], layout=layout)
+    rows = backbone.encode(task, examples, Encoding(layout.name), reserved=prompt.shape[0])
     batch = backbone.batch(rows, layout=layout)
     with torch.no_grad():
         return backbone.label_scores(Vectors(prompt.expand(len(rows), -1, -1)), batch)
@@ -36,7 +36,7 @@ def hugging_face(backbone, backbone_folder, kind):
 @pytest.mark.parametrize("kind", ["roberta", "bert"])
 def test_without_a_prompt_scores_are_hugging_faces_logits_on_input_ids(tiny, backbone_folder, kind):
     backbone = tiny(kind)
-    rows = backbone.encode(label_task(), ROWS, length=0, layout=FIRST)
+    rows = backbone.encode(label_task(), ROWS, reserved=0)
     batch = backbone.batch(rows, layout=FIRST)
     with torch.no_grad():
         logits = hugging_face(backbone, backbone_folder, kind)(
@@ -93,7 +93,7 @@ def test_padding_on_the_left_in_hugging_face_gives_what_padding_on_the_right_giv
 ):
     backbone = tiny("roberta")
     model = hugging_face(backbone, backbone_folder, "roberta")
-    rows = backbone.encode(label_task(), ROWS, length=0, layout=FIRST)
+    rows = backbone.encode(label_task(), ROWS, reserved=0)
     batch = backbone.batch(rows, layout=FIRST)
     left = torch.stack(
         [torch.cat([ids[mask == 0], ids[mask == 1]]) for ids, mask in zip(batch.ids, batch.mask, strict=True)]
@@ -109,7 +109,7 @@ def test_padding_on_the_left_in_hugging_face_gives_what_padding_on_the_right_giv
 
 def test_prompts_of_a_batch_do_not_see_each_other(tiny):
     backbone = tiny("roberta")
-    rows = backbone.encode(label_task(), ROWS[:2], length=LENGTH, layout=FIRST)
+    rows = backbone.encode(label_task(), ROWS[:2], reserved=LENGTH)
     batch = backbone.batch([*rows, *rows], layout=FIRST)
     first, second = noise(LENGTH, 16, seed=1), noise(LENGTH, 16, seed=2)
     with torch.no_grad():
@@ -158,7 +158,7 @@ def test_su2022_is_the_mask_then_the_prompt_without_positions_read_at_slot_0(tin
 )
 def test_the_answer_slot_is_the_mask_of_every_layout(tiny, layout, wanted):
     backbone, place = tiny("roberta"), LAYOUTS[layout]
-    row = backbone.encode(label_task(), ROWS[:1], length=LENGTH, layout=place)[0]
+    row = backbone.encode(label_task(), ROWS[:1], Encoding(layout), reserved=LENGTH)[0]
     shown = backbone.describe(row, length=LENGTH, layout=place)
     assert shown == wanted.split()
     assert shown[backbone.answer_slot(LENGTH, place)] == "<mask>"
@@ -168,7 +168,7 @@ def test_a_pair_is_joined_as_each_model_was_pre_trained(tiny):
     example = Example("the film was dull", "it was grim", label=2)
     shown = {
         kind: backbone.describe(
-            backbone.encode(pair_task(), [example], length=0, layout=LAYOUTS[layout])[0],
+            backbone.encode(pair_task(), [example], Encoding(layout), reserved=0)[0],
             length=0,
             layout=LAYOUTS[layout],
         )
@@ -184,7 +184,7 @@ def test_a_pair_is_joined_as_each_model_was_pre_trained(tiny):
 def test_truncation_cuts_text_only(tiny, kind, layout):
     backbone, place = tiny(kind), LAYOUTS[layout]
     long = Example("the film was dull " * 40, "it was grim " * 40, label=0)
-    rows = backbone.encode(pair_task(), [long], length=20, layout=place, max_length=500)
+    rows = backbone.encode(pair_task(), [long], Encoding(layout, max_length=500), reserved=20)
     assert rows[0].cut
     shown = backbone.describe(rows[0], length=20, layout=place)
     assert len(shown) <= 64
@@ -196,23 +196,21 @@ def test_truncation_cuts_text_only(tiny, kind, layout):
 
 
 def test_rows_that_fit_are_not_cut(tiny):
-    rows = tiny("roberta").encode(label_task(), ROWS, length=LENGTH, layout=FIRST, max_length=10)
+    rows = tiny("roberta").encode(label_task(), ROWS, encoding=Encoding(max_length=10), reserved=LENGTH)
     assert [row.cut for row in rows] == [False, True, False]
     assert [row.size for row in rows] == [4, 10, 1]
 
 
 def test_a_prompt_that_leaves_no_room_for_text_is_refused(tiny):
     with pytest.raises(UserError, match=r"a prompt of 60 vectors leaves 0 of the 64 positions .* at most 51"):
-        tiny("roberta").encode(label_task(), ROWS, length=60, layout=FIRST)
+        tiny("roberta").encode(label_task(), ROWS, reserved=60)
 
 
 def test_a_masked_lm_refuses_to_write(tiny):
     from toys import question_task
 
     with pytest.raises(UserError, match="use a T5 backbone"):
-        tiny("roberta").encode(
-            question_task(), [Example("who", "a film", references=("film",))], length=1, layout=FIRST
-        )
+        tiny("roberta").encode(question_task(), [Example("who", "a film", references=("film",))], reserved=1)
 
 
 def test_an_unknown_layout_is_named_with_the_nearest_one():
@@ -226,7 +224,7 @@ def test_loss_is_the_cross_entropy_of_the_right_label_and_reaches_the_prompt_onl
     backbone = tiny("roberta")
     before = backbone.digest()
     prompt = noise(LENGTH, 16).requires_grad_()
-    rows = backbone.encode(label_task(), ROWS, length=LENGTH, layout=FIRST)
+    rows = backbone.encode(label_task(), ROWS, reserved=LENGTH)
     batch = backbone.batch(rows, layout=FIRST)
     losses = backbone.loss(Vectors(prompt.expand(3, -1, -1)), batch)
     wanted = [-scores(backbone, ROWS, prompt.detach())[i, row.label].item() for i, row in enumerate(ROWS)]
@@ -262,7 +260,7 @@ def test_a_prompt_stays_float32_in_front_of_a_bf16_backbone(tiny):
     backbone = tiny("roberta", "bf16")
     assert backbone.dtype is torch.bfloat16
     prompt = noise(LENGTH, 16).requires_grad_()
-    rows = backbone.encode(label_task(), ROWS, length=LENGTH, layout=FIRST)
+    rows = backbone.encode(label_task(), ROWS, reserved=LENGTH)
     losses = backbone.loss(Vectors(prompt.expand(3, -1, -1)), backbone.batch(rows, layout=FIRST))
     losses.sum().backward()
     assert losses.dtype == torch.float32 and prompt.grad.dtype == torch.float32

@@ -203,7 +203,7 @@ def test_peft_is_told_the_commit_and_nothing_else(tiny, tmp_path):
 @pytest.mark.parametrize("evaluated", [False, True])
 def test_an_adapter_in_the_model_is_refused_until_it_is_out_again(backbone_folder, kind, evaluated):
     backbone = load_backbone(str(backbone_folder(kind)), precision="fp32", device="cpu")
-    rows = backbone.encode(label_task("toy"), [Example("the film was dull", label=0)], length=3, layout=FIRST)
+    rows = backbone.encode(label_task("toy"), [Example("the film was dull", label=0)], reserved=3)
     batch, prompt = backbone.batch(rows, layout=FIRST), noise(1, 3, backbone.width)
     if evaluated:
         backbone.label_scores(Vectors(prompt), batch)
@@ -222,7 +222,7 @@ def test_an_adapter_in_the_model_is_refused_until_it_is_out_again(backbone_folde
 
 def test_a_merged_adapter_counts_in_every_layer(backbone_folder):
     backbone = load_backbone(str(backbone_folder("roberta")), precision="fp32", device="cpu")
-    rows = backbone.encode(label_task("toy"), [Example("the film was dull", label=0)], length=0, layout=FIRST)
+    rows = backbone.encode(label_task("toy"), [Example("the film was dull", label=0)], reserved=0)
     batch, none = backbone.batch(rows, layout=FIRST), torch.zeros(1, 0, backbone.width)
     before = backbone.label_scores(Vectors(none), batch)
     with torch.random.fork_rng(devices=[]):
@@ -245,7 +245,7 @@ def test_an_adapter_merged_after_an_evaluation_in_bf16_counts(backbone_folder, k
     task, at = label_task("toy"), ["q", "v"] if kind == "t5" else ["query", "value"]
 
     def scores(backbone):
-        rows = backbone.encode(task, [Example("the film was dull", label=0)], length=3, layout=FIRST)
+        rows = backbone.encode(task, [Example("the film was dull", label=0)], reserved=3)
         with torch.no_grad():
             return backbone.label_scores(
                 Vectors(noise(1, 3, backbone.width)), backbone.batch(rows, layout=FIRST)

@@ -6,7 +6,7 @@ from toys import label_task, noise, pair_task, question_task
 from transformers import AutoModelForSeq2SeqLM
 
 from prompttransfer.backbones.interventions import Vectors
-from prompttransfer.backbones.layouts import LAYOUTS
+from prompttransfer.backbones.layouts import LAYOUTS, Encoding
 from tasks.task import Example
 
 FIRST = LAYOUTS["prompt-first"]
@@ -30,7 +30,9 @@ def kind(request):
 
 
 def encoded(backbone, task, examples, layout=FIRST):
-    return backbone.batch(backbone.encode(task, examples, length=LENGTH, layout=layout), layout=layout)
+    return backbone.batch(
+        backbone.encode(task, examples, Encoding(layout.name), reserved=LENGTH), layout=layout
+    )
 
 
 def hugging_face(backbone_folder, kind):
@@ -90,7 +92,7 @@ def test_a_row_scores_the_same_alone_and_beside_longer_rows(tiny, kind, precisio
 def test_rows_of_tasks_with_words_of_different_length_can_share_a_batch(tiny, kind):
     backbone, prompt = tiny(kind), noise(LENGTH, 16)
     short, long = label_task(), label_task(no="not good", maybe="so so", yes="very very good")
-    rows = [backbone.encode(task, ROWS[:1], length=LENGTH, layout=FIRST)[0] for task in (short, long)]
+    rows = [backbone.encode(task, ROWS[:1], reserved=LENGTH)[0] for task in (short, long)]
     with torch.no_grad():
         both = backbone.label_scores(Vectors(prompt.expand(2, -1, -1)), backbone.batch(rows, layout=FIRST))
         apart = [
@@ -149,9 +151,7 @@ def test_su2022_on_t5_is_prompt_first(tiny, kind):
 
 def test_the_input_is_prompt_text_end(tiny, kind):
     backbone = tiny(kind)
-    row = backbone.encode(
-        pair_task(), [Example("it was dull", "it was grim", label=0)], length=2, layout=FIRST
-    )[0]
+    row = backbone.encode(pair_task(), [Example("it was dull", "it was grim", label=0)], reserved=2)[0]
     assert (
         backbone.describe(row, length=2, layout=FIRST)
         == "[P1] [P2] it was dull </s> it was grim </s>".split()
@@ -161,7 +161,7 @@ def test_the_input_is_prompt_text_end(tiny, kind):
 def test_a_long_context_is_cut_and_the_question_is_not(tiny, kind):
     backbone = tiny(kind)
     long = Example("who was kind in the film", "the actor was kind " * 50, references=("the actor",))
-    row = backbone.encode(question_task(), [long], length=2, layout=FIRST, max_length=20)[0]
+    row = backbone.encode(question_task(), [long], encoding=Encoding(max_length=20), reserved=2)[0]
     assert row.cut and row.size == 20
     assert backbone.tokenizer.convert_ids_to_tokens(list(row.first)) == long.first.split()
 

@@ -33,7 +33,7 @@ METHODS = [Calibration(CONTENT_FREE), Calibration(TRAIN_MEAN, rows=6)]
 
 
 def encoded(backbone, examples, task=None):
-    return encode_task(backbone, task or label_task(), examples, length=3, layout=FIRST)
+    return encode_task(backbone, task or label_task(), examples, reserved=3)
 
 
 def rows_of_length(*lengths, label=1):
@@ -42,9 +42,7 @@ def rows_of_length(*lengths, label=1):
 
 def answering(backbone, monkeypatch, by_length):
     """Let the backbone give known probabilities of its label words, by the number of words of a row."""
-    fixed = backbone.batch(
-        backbone.encode(label_task(), rows_of_length(1), length=3, layout=FIRST), layout=FIRST
-    )
+    fixed = backbone.batch(backbone.encode(label_task(), rows_of_length(1), reserved=3), layout=FIRST)
     special = int(fixed.mask.sum()) - 1
 
     def scores(prompts, batch):

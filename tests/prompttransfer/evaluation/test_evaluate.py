@@ -8,7 +8,7 @@ from toys import label_task, noise, pair_task, question_task, sentences
 
 from prompttransfer.adaptations.bank import BareBank, VectorBank
 from prompttransfer.backbones.interventions import Vectors
-from prompttransfer.backbones.layouts import LAYOUTS
+from prompttransfer.backbones.layouts import LAYOUTS, Encoding
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import batches, evaluate_bank, predict
 from tasks.task import Example
@@ -18,7 +18,7 @@ ROWS = sentences(("film", "food", "room"))
 
 
 def encoded(backbone, task=None, rows=ROWS, layout=FIRST, length=3):
-    return encode_task(backbone, task or label_task(), rows, length=length, layout=layout)
+    return encode_task(backbone, task or label_task(), rows, Encoding(layout.name), reserved=length)
 
 
 @pytest.mark.parametrize("kind", ["roberta", "bert", "t5"])
@@ -93,7 +93,10 @@ def test_a_score_says_what_is_needed_to_read_it(tiny):
 
 def test_the_share_of_cut_rows_is_reported(tiny):
     rows = (*ROWS[:3], Example("the film was dull " * 100, label=0))
-    assert encode_task(tiny("roberta"), label_task(), rows, length=3, layout=FIRST, max_length=20).cut == 0.25
+    assert (
+        encode_task(tiny("roberta"), label_task(), rows, encoding=Encoding(max_length=20), reserved=3).cut
+        == 0.25
+    )
 
 
 def test_without_a_prompt_a_bank_of_length_0_scores(tiny):
@@ -115,7 +118,7 @@ def test_the_aggregation_of_a_run_reaches_the_rows(tiny):
         name: evaluate_bank(
             tiny("roberta"),
             VectorBank(noise(1, 3, 16)),
-            encode_task(tiny("roberta"), task, ROWS, length=3, layout=FIRST, aggregation=name),
+            encode_task(tiny("roberta"), task, ROWS, encoding=Encoding(aggregation=name), reserved=3),
         )[0].loss
         for name in ("mean", "sum", "first")
     }

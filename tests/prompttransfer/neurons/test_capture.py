@@ -33,9 +33,7 @@ def hooks(backbone):
 
 
 def encoded(backbone, task=None, examples=None, length=3):
-    return encode_task(
-        backbone, task or label_task(), examples or sentences(("film",)), length=length, layout=FIRST
-    )
+    return encode_task(backbone, task or label_task(), examples or sentences(("film",)), reserved=length)
 
 
 def roberta_by_hand(backbone, vectors, tokens, slot, positions):

@@ -5,7 +5,6 @@ import pytest
 from toys import label_task, prompt_on, sentences
 
 from prompttransfer.adaptations.bank import VectorBank
-from prompttransfer.backbones.layouts import find_layout
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
 from prompttransfer.neurons.capture import read_activations
@@ -14,8 +13,7 @@ from tasks.errors import UserError
 
 
 def encoded(backbone):
-    layout = find_layout("prompt-first")
-    return encode_task(backbone, label_task(), sentences(("film",)), length=3, layout=layout)
+    return encode_task(backbone, label_task(), sentences(("film",)), reserved=3)
 
 
 def prompts_of(backbone, count=3):

@@ -5,7 +5,7 @@ import torch
 from toys import label_task, noise, recipe, sentences, splits
 
 from prompttransfer.backbones.interventions import Vectors
-from prompttransfer.backbones.layouts import LAYOUTS
+from prompttransfer.backbones.layouts import LAYOUTS, USUAL
 from prompttransfer.backbones.loading import outline_backbone
 from prompttransfer.training.memory import expected_memory, kept_bytes
 from prompttransfer.training.train import Job, RowEncoder, bank_data, train_prompts
@@ -16,13 +16,13 @@ KINDS = ("roberta", "bert", "t5", "t5-v1.1")
 
 
 def rows(backbone):
-    return backbone.encode(label_task(), sentences(), length=3, layout=FIRST)
+    return backbone.encode(label_task(), sentences(), reserved=3)
 
 
 def outlined_data(folder, plan):
     backbone = outline_backbone(str(folder))
     jobs = [Job(label_task(), splits())]
-    encode = RowEncoder(backbone, plan.length, FIRST, None, None)
+    encode = RowEncoder(backbone, plan.length, USUAL)
     data = bank_data(backbone, [encode.train(job) for job in jobs], jobs, plan, FIRST)
     return backbone, data, {encode.validation(jobs[0]): 1}
 

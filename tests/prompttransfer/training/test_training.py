@@ -14,7 +14,7 @@ from prompttransfer.adaptations.artifacts import load_prompt, save_prompt
 from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.kernels.token_batching import WINDOW, sorts_by_length
-from prompttransfer.backbones.layouts import LAYOUTS
+from prompttransfer.backbones.layouts import LAYOUTS, Encoding
 from prompttransfer.backbones.rows import of_rows
 from prompttransfer.training.batches import RowOrder
 from prompttransfer.training.curves import convergence_step, first_step_at
@@ -398,7 +398,7 @@ def test_the_curve_begins_at_step_0_with_the_score_of_the_initial_vectors(tiny):
     run = train_prompts(backbone, jobs(), recipe(steps=5))[0]
     assert [point.step for point in run.prompt.curve] == [0, 2, 4, 5]
     assert run.prompt.curve[0].loss is None
-    encoded = encode_task(backbone, TASK, rows.validation, length=3, layout=LAYOUTS["prompt-first"])
+    encoded = encode_task(backbone, TASK, rows.validation, reserved=3)
     score = evaluate_bank(backbone, VectorBank(run.prompt.initial[None]), encoded)[0]
     assert run.prompt.curve[0].score == score.value
     assert run.prompt.curve[0].validation_loss == pytest.approx(score.loss)
@@ -409,7 +409,7 @@ def test_the_training_loss_of_a_step_is_the_mean_over_its_rows(tiny, kind):
     backbone, rows = tiny(kind), splits()
     run = train_prompts(backbone, jobs(0, 1), recipe(steps=1, batch=12, evaluate_every=1))[0]
     layout = LAYOUTS["prompt-first"]
-    batch = backbone.batch(backbone.encode(TASK, rows.train, length=3, layout=layout), layout=layout)
+    batch = backbone.batch(backbone.encode(TASK, rows.train, reserved=3), layout=layout)
     with torch.no_grad():
         wanted = backbone.loss(Vectors(run.prompt.initial.expand(12, -1, -1)), batch).mean().item()
     assert run.prompt.curve[1].loss == pytest.approx(wanted, abs=1e-5)
@@ -436,7 +436,7 @@ def test_equal_scores_are_decided_by_the_validation_loss():
 
 
 def test_a_prompt_records_what_it_was_trained_with(tiny):
-    prompt = train_prompts(tiny("roberta"), jobs(3), recipe(), layout="su2022")[0].prompt
+    prompt = train_prompts(tiny("roberta"), jobs(3), recipe(), Encoding("su2022"))[0].prompt
     assert (prompt.layout, prompt.seed, prompt.task, prompt.family) == ("su2022", 3, "toy", "masked-lm")
     assert prompt.words == {"negative": "terrible", "positive": "great"}
     assert prompt.revision.startswith("sha256:")

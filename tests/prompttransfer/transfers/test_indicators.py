@@ -8,7 +8,6 @@ from toys import label_task, noise, prompt_on, splits
 
 from prompttransfer.adaptations.adaptation import bank
 from prompttransfer.adaptations.bank import VectorBank
-from prompttransfer.backbones.layouts import find_layout
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
 from prompttransfer.transfers.indicators import INDICATORS, Group, indicator_table, of_vectors
@@ -42,9 +41,7 @@ def test_the_flag_is_one_within_a_type(group):
 
 def test_few_shot_is_the_score_of_each_source_on_the_targets_rows(group):
     backbone = group.model("few-shot")
-    rows = encode_task(
-        backbone, label_task("two"), splits().train, length=3, layout=find_layout("prompt-first")
-    )
+    rows = encode_task(backbone, label_task("two"), splits().train, reserved=3)
     by_hand = [score.value for score in evaluate_bank(backbone, VectorBank(bank(group.prompts)), rows)]
     assert indicator_table("few-shot", group)["two-p"].tolist() == by_hand
 

@@ -9,7 +9,6 @@ from toys import label_task, noise, pair_task, prompt_on, sentences, splits
 
 from prompttransfer.adaptations.adaptation import bank
 from prompttransfer.adaptations.bank import VectorBank
-from prompttransfer.backbones.layouts import find_layout
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
 from prompttransfer.transfers.recommendation import (
@@ -53,8 +52,7 @@ def test_sources_stand_by_rows_right_with_two_more_for_the_type_and_then_their_l
         backbone,
         label_task("new"),
         sample(splits().train, 0, 8),
-        length=3,
-        layout=find_layout("prompt-first"),
+        reserved=3,
     )
     scores = dict(zip(TYPES, evaluate_bank(backbone, VectorBank(bank(sources(backbone))), rows), strict=True))
     by_hand = sorted(

@@ -48,7 +48,7 @@ def test_zero_shot_uses_the_target_label_words(tiny):
     prompt = prompt_on(backbone, words={"negative": "terrible", "positive": "great"})
     aim = target(**words)
     # By hand: the answer is the likelier of the target's two words at the mask.
-    rows = backbone.encode(aim.task, aim.splits.test, length=3, layout=FIRST)
+    rows = backbone.encode(aim.task, aim.splits.test, reserved=3)
     hits = []
     for row in rows:
         batch = backbone.batch([row], layout=FIRST)
@@ -60,12 +60,12 @@ def test_zero_shot_uses_the_target_label_words(tiny):
     matrix = zero_shot(backbone, [prompt], [aim])
     assert cell(matrix, "toy-s0", "other") == pytest.approx(sum(hits) / len(hits))
     # With the source's own words the answers are others, so the words do decide.
-    own = encode_task(backbone, label_task("toy"), aim.splits.test, length=3, layout=FIRST)
+    own = encode_task(backbone, label_task("toy"), aim.splits.test, reserved=3)
     by_words = [evaluate_bank(backbone, VectorBank(prompt.vectors[None]), e)[0].loss for e in (own,)]
     theirs = evaluate_bank(
         backbone,
         VectorBank(prompt.vectors[None]),
-        encode_task(backbone, aim.task, aim.splits.test, length=3, layout=FIRST),
+        encode_task(backbone, aim.task, aim.splits.test, reserved=3),
     )[0]
     assert by_words[0] != theirs.loss
 
@@ -94,7 +94,7 @@ def test_the_reference_rows_are_no_prompt_random_prompt_and_majority(tiny):
         RANDOM_PROMPT,
         MAJORITY,
     )
-    encoded = encode_task(backbone, uneven.task, uneven.splits.test, length=3, layout=FIRST)
+    encoded = encode_task(backbone, uneven.task, uneven.splits.test, reserved=3)
     bare = evaluate_bank(backbone, BareBank(), encoded)[0]
     draws = random_like([prompt.vectors for prompt in prompts], 12, torch.Generator().manual_seed(5))
     drawn = [score.value for score in evaluate_bank(backbone, VectorBank(draws), encoded)]

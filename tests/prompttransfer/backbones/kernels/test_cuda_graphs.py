@@ -24,7 +24,7 @@ BACKBONES = ("microworld-roberta", "microworld-t5")
 
 def rows_of(backbone, count=24, task="microworld-sst2"):
     task = find_task(task)
-    return backbone.encode(task, load_splits(task, limit_train=64).train[:count], length=20, layout=FIRST)
+    return backbone.encode(task, load_splits(task, limit_train=64).train[:count], reserved=20)
 
 
 def results(backbone, batch, scale=0.5):
