@@ -24,6 +24,7 @@ from prompttransfer.backbones.label_words import Answers, Pieces, choose_answers
 from prompttransfer.backbones.layouts import USUAL, Encoding, Layout
 from prompttransfer.backbones.modules import KnownModules
 from prompttransfer.backbones.rows import Batch, Row, _candidates, cut_texts, pad
+from prompttransfer.backbones.templates import TokenFrame
 from prompttransfer.backbones.tokens import first_ids, unknown_share
 from prompttransfer.distributed.fsdp import held, whole
 from prompttransfer.distributed.processes import ALONE
@@ -203,6 +204,7 @@ class Backbone(ABC):
         firsts = self._tokens([example.first for example in examples], keep)
         pair = [example.second or "" for example in examples] if any(e.second for e in examples) else None
         seconds = self._tokens(pair, keep) if pair is not None else None
+        frame = self.frame(task, encoding)
         rows = []
         for index, example in enumerate(examples):
             second = seconds[index] if seconds is not None else None
@@ -212,7 +214,7 @@ class Backbone(ABC):
             target = None
             if task.generates:
                 target = self._target(example.references[0])
-            rows.append(Row(first, second, example.label, answers, target, cut))
+            rows.append(Row(first, second, example.label, answers, target, cut, frame))
         self._check_known(task, examples, rows)
         return rows
 
@@ -230,13 +232,27 @@ class Backbone(ABC):
         limit = self.max_positions
         if limit is None:
             return wanted
-        free = limit - reserved - self.special_tokens
+        fixed = self.fixed_tokens(task, encoding)
+        free = limit - reserved - fixed
         if free < 8:
             raise UserError(
                 f"a prompt of {reserved} vectors leaves {max(free, 0)} of the {limit} positions of {self.name} for text: "
-                f"use a prompt of at most {limit - self.special_tokens - 8}"
+                f"use a prompt of at most {limit - fixed - 8}"
             )
         return min(wanted, free)
+
+    def frame(self, task: Task, encoding: Encoding = USUAL) -> TokenFrame | None:
+        """What a decoder reads around the texts of a row; None for the families that read texts alone."""
+        return None
+
+    def fixed_tokens(self, task: Task, encoding: Encoding = USUAL) -> int:
+        """Positions of a row that neither its texts nor what is reserved can have."""
+        return self.special_tokens
+
+    @property
+    def pad_id(self) -> int:
+        """The token that rows are padded with."""
+        return int(self.tokenizer.pad_token_id)
 
     def _tokens(self, texts: Sequence[str], keep: int) -> list[tuple[int, ...]]:
         return first_ids(self.tokenizer, [" " + text.strip() for text in texts], keep)
@@ -263,7 +279,7 @@ class Backbone(ABC):
     def batch(self, rows: Sequence[Row], *, layout: Layout) -> Batch:
         """Pad rows on the right and put their label words beside them."""
         sequences = [self._assemble(row, layout) for row in rows]
-        ids = pad(sequences, self.tokenizer.pad_token_id)
+        ids = pad(sequences, self.pad_id)
         mask = pad([[1] * len(sequence) for sequence in sequences], 0)
         candidates = averaged = labels = targets = None
         if rows[0].answers is not None:
@@ -360,8 +376,7 @@ class Backbone(ABC):
         if not prompts.requires_grad:
             return self.row_losses(own, batch)
         self._graphs = self._graphs or Graphs(self.device)
-        pad_id = self.tokenizer.pad_token_id
-        same = padded(batch, length=prompts.shape[1], most=self.max_positions, pad_id=pad_id)
+        same = padded(batch, length=prompts.shape[1], most=self.max_positions, pad_id=self.pad_id)
 
         def row_losses(vectors: Tensor, same: Batch) -> Tensor:
             return self.row_losses(Vectors(vectors), same)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from prompttransfer.backbones.base import Backbone
+from prompttransfer.backbones.causal_lm import CausalLM
 from prompttransfer.backbones.kernels.host_memory import drop_compiled, keep_heap
 from prompttransfer.backbones.locating import locate
 from prompttransfer.backbones.masked_lm import MaskedLM
@@ -30,8 +31,26 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
-FAMILIES: dict[str, type[Backbone]] = {"roberta": MaskedLM, "bert": MaskedLM, "t5": T5}
+DECODERS = ("llama", "mistral", "qwen2", "gpt2", "qwen3", "gemma3_text", "phi", "opt", "gpt_neox")
+"""Decoders that are tested; any other that transformers loads as a causal LM runs if its logits are what we take them for."""
+FAMILIES: dict[str, type[Backbone]] = {
+    "roberta": MaskedLM,
+    "bert": MaskedLM,
+    "t5": T5,
+    **dict.fromkeys(DECODERS, CausalLM),
+}
 """`model_type` of a Hugging Face configuration -> the class that runs it."""
+
+
+def family_class(model_type: str) -> type[Backbone] | None:
+    """The class that runs models of a type; None where there is none."""
+    if model_type in FAMILIES:
+        return FAMILIES[model_type]
+    from transformers.models.auto import modeling_auto as known
+
+    others = known.MODEL_FOR_MASKED_LM_MAPPING_NAMES, known.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    decodes = model_type in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return CausalLM if decodes and not any(model_type in names for names in others) else None
 
 
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -99,7 +118,9 @@ def _made(
 ) -> Backbone:
     """A backbone whose tokenizer was checked against its model."""
     config = model.config
-    backbone = FAMILIES[config.model_type](model, tokenizer, name=name, revision=revision, device=device)
+    made = family_class(config.model_type)
+    assert made is not None  # `_load_outline` refused what nothing runs
+    backbone = made(model, tokenizer, name=name, revision=revision, device=device)
     rows = backbone.word_embeddings.num_embeddings
     backbone.remarks = check_tokenizer(
         name, folder, tokenizer, model_type=config.model_type, rows=rows, config=config
@@ -115,7 +136,7 @@ def read_otherwise(backbone: Backbone, texts: Sequence[str]) -> int:
 
 def _load_outline(name: str, folder: Path) -> tuple[PretrainedConfig, Any]:
     """The configuration of a folder, checked, and its tokenizer."""
-    values = read_config(name, folder, tuple(FAMILIES))
+    values = read_config(name, folder, tuple(FAMILIES), runs=lambda kind: family_class(kind) is not None)
     transformers = _quiet_transformers()
     config = read_part(
         name,
@@ -127,9 +148,8 @@ def _load_outline(name: str, folder: Path) -> tuple[PretrainedConfig, Any]:
     config.chunk_size_feed_forward = 0
     if values.get("decoder_start_token_id") is None:
         config.decoder_start_token_id = _start_of_generation(folder)
-    read_part(
-        name, "config.json", lambda: check_config(name, folder, config, FAMILIES[config.model_type].family)
-    )
+    family = _family(config)
+    read_part(name, "config.json", lambda: check_config(name, folder, config, family))
     return config, load_tokenizer(name, folder, config.model_type)
 
 
@@ -163,9 +183,17 @@ def _quiet_transformers() -> Any:
 
 def _auto_class(config: PretrainedConfig) -> Any:
     transformers = _quiet_transformers()
-    return (
-        transformers.AutoModelForSeq2SeqLM if config.model_type == "t5" else transformers.AutoModelForMaskedLM
-    )
+    return {
+        "masked-lm": transformers.AutoModelForMaskedLM,
+        "t5": transformers.AutoModelForSeq2SeqLM,
+        "causal-lm": transformers.AutoModelForCausalLM,
+    }[_family(config)]
+
+
+def _family(config: PretrainedConfig) -> str:
+    made = family_class(config.model_type)
+    assert made is not None
+    return made.family
 
 
 def _load_model(
@@ -174,7 +202,7 @@ def _load_model(
     # Measured on CPU: in bf16 the backward of scaled-dot-product attention costs 1.4 to 2.5 times a whole step of
     # the plain one (scripts/benchmark.py shows both).
     attention = "eager" if device.type == "cpu" and dtype is torch.bfloat16 else "sdpa"
-    if config.model_type == "t5":
+    if config.model_type == "t5" or config.model_type not in FAMILIES:
         attention = "eager"
     from transformers import GenerationConfig
 
@@ -203,7 +231,9 @@ def _load_model(
             f"backbone {name!r} lacks weights that are needed, such as {missing[0]}: a language-model head is required, so "
             f"choose the pre-trained checkpoint, with the config.json that belongs to it"
         )
-    unused = sorted(key for key in info["unexpected_keys"] if _INSIDE.search(key))
+    unused = sorted(
+        key for key in info["unexpected_keys"] if _INSIDE.search(key) and not key.endswith(_CONSTANTS)
+    )
     if unused:
         raise UserError(
             f"backbone {name!r} has weights that its config.json has no place for, such as {unused[0]}: "
@@ -212,5 +242,13 @@ def _load_model(
     return model
 
 
-_INSIDE = re.compile(r"(?:layer|block)\.\d+\.")
+_INSIDE = re.compile(r"(?:layers?|block|h)\.\d+\.")
 """Names of weights inside a layer: none of them may be left out. Poolers and other heads are not needed."""
+_CONSTANTS = (
+    "rotary_emb.inv_freq",
+    "attn.bias",
+    "attn.masked_bias",
+    "attention.bias",
+    "attention.masked_bias",
+)
+"""What old checkpoints of decoders hold in every layer and is no weight."""

@@ -21,8 +21,13 @@ if TYPE_CHECKING:
     from prompttransfer.backbones.base import Backbone
     from tasks.task import Task
 
-USUAL_TARGETS = {"masked-lm": ("query", "value"), "t5": ("q", "v")}
-"""Queries and values, Hu et al.'s choice and peft's, under the names of a family's modules."""
+USUAL_TARGETS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "masked-lm": (("query", "value"),),
+    "t5": (("q", "v"),),
+    "causal-lm": (("q_proj", "v_proj"), ("c_attn",), ("query_key_value",), ("qkv_proj",), ("Wqkv",)),
+}
+"""Queries and values, Hu et al.'s choice and peft's, under the names that modules of a family have: the first ones that a
+backbone has. Where one map makes queries, keys and values, it is that one."""
 
 _PREFIX = "base_model.model."
 
@@ -96,7 +101,7 @@ class Lora(Method):
 
     def sites(self, backbone: Backbone) -> dict[str, tuple[int, int]]:
         """Full name -> (in, out) of the linear maps that this changes in a backbone."""
-        return matching(backbone.linear_maps, self.targets or USUAL_TARGETS[backbone.family], backbone.name)
+        return matching(backbone.linear_maps, self.targets or _usual_targets(backbone), backbone.name)
 
     def restored(self, tensors: Mapping[str, Tensor]) -> Member:
         into: dict[str, Tensor] = {}
@@ -143,6 +148,13 @@ class Lora(Method):
             "fan_in_fan_out": False,
             "target_modules": sorted({_site(name) for name in tensors}),
         }
+
+
+def _usual_targets(backbone: Backbone) -> tuple[str, ...]:
+    """The names in USUAL_TARGETS that this backbone has."""
+    have = {name.rpartition(".")[2] for name in backbone.linear_maps}
+    ways = USUAL_TARGETS[backbone.family]
+    return next((names for names in ways if have.issuperset(names)), ways[0])
 
 
 def _site(name: str) -> str:
