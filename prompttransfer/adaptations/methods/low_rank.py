@@ -138,6 +138,7 @@ class Lora(Method):
         return LowRankBank(into, out)
 
     def peft_config(self, *, family: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        sites = sorted({_site(name) for name in tensors})
         return {
             "peft_type": "LORA",
             "r": self.rank,
@@ -145,8 +146,10 @@ class Lora(Method):
             "lora_dropout": 0.0,
             "use_rslora": self.stabilised,
             "bias": "none",
-            "fan_in_fan_out": False,
-            "target_modules": sorted({_site(name) for name in tensors}),
+            "fan_in_fan_out": all(
+                site.rpartition(".")[2].startswith("c_") for site in sites
+            ),  # GPT-2's Conv1D
+            "target_modules": sites,
         }
 
 

@@ -5,10 +5,10 @@ import re
 
 import pytest
 import torch
-from conftest import KINDS
+from conftest import DECODERS, KINDS
 from safetensors.torch import save_file
 from toys import label_task, noise, question_task
-from transformers import AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from prompttransfer.adaptations.bank import BareBank
 from prompttransfer.adaptations.methods import METHODS, parse_method
@@ -29,7 +29,8 @@ SETTINGS = {
     "p-tuning": ("p-tuning:length=3,hidden=8", "p-tuning:length=3,encoder=mlp,hidden=8"),
     "lora": ("lora:rank=2", "lora:rank=3,alpha=5,stabilised=true"),
 }
-CASES = [(kind, text) for kind in KINDS for name in METHODS for text in SETTINGS[name]]
+ALL = (*KINDS, "llama", "gpt2")
+CASES = [(kind, text) for kind in ALL for name in METHODS for text in SETTINGS[name]]
 
 
 def batch_of(backbone, method, rows=ROWS, task=TASK):
@@ -130,7 +131,7 @@ def test_the_same_seed_gives_the_same_start(tiny, kind, text):
     assert not all(torch.equal(other[name], value) for name, value in first.items())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_a_lora_starts_as_the_bare_model(tiny, kind):
     backbone, method = tiny(kind), parse_method("lora")
     member = method.member(backbone, TASK, start="random", seed=0)
@@ -162,9 +163,15 @@ def test_a_lora_writes_what_its_loss_was_trained_on(tiny, kind):
 
 def peft_model(folder, kind, backbone_folder, *, trains=False):
     peft = pytest.importorskip("peft")
-    auto = AutoModelForSeq2SeqLM if kind.startswith("t5") else AutoModelForMaskedLM
+    auto = {"t5": AutoModelForSeq2SeqLM, "causal-lm": AutoModelForCausalLM}.get(
+        family_of(kind), AutoModelForMaskedLM
+    )
     model = auto.from_pretrained(backbone_folder(kind))
     return peft.PeftModel.from_pretrained(model, folder, is_trainable=trains).eval()
+
+
+def family_of(kind):
+    return "t5" if kind.startswith("t5") else "causal-lm" if kind in DECODERS else "masked-lm"
 
 
 def label_logits(model, kind, batch, length):
@@ -172,6 +179,9 @@ def label_logits(model, kind, batch, length):
     if kind.startswith("t5"):
         starts = torch.zeros(batch.rows, 1, dtype=torch.long)
         logits = model(**inputs, decoder_input_ids=starts).logits[:, 0]
+    elif kind in DECODERS:
+        last = length + batch.mask.sum(dim=1) - 1
+        logits = model(**inputs).logits[torch.arange(batch.rows), last]
     else:
         logits = model(**inputs).logits[:, length + 1]
     return logits.gather(1, batch.candidates[..., 0])
@@ -181,8 +191,8 @@ def write(method, member, folder, kind):
     folder.mkdir()
     tensors = member.tensors()
     save_file(tensors, folder / "adapter_model.safetensors")
-    task_type = "SEQ_2_SEQ_LM" if kind.startswith("t5") else "FEATURE_EXTRACTION"
-    family = "t5" if kind.startswith("t5") else "masked-lm"
+    family = family_of(kind)
+    task_type = {"t5": "SEQ_2_SEQ_LM", "causal-lm": "CAUSAL_LM", "masked-lm": "FEATURE_EXTRACTION"}[family]
     config = method.peft_config(family=family, tensors=tensors)
     config |= {"task_type": task_type, "base_model_name_or_path": kind, "inference_mode": True}
     (folder / "adapter_config.json").write_text(json.dumps(config))
@@ -202,7 +212,7 @@ def test_peft_gives_the_same_scores(tiny, backbone_folder, tmp_path, kind, text)
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_twenty_steps_are_those_of_peft(tiny, backbone_folder, tmp_path, kind):
     backbone, method = tiny(kind), parse_method("lora:rank=2")
     member = method.member(backbone, TASK, start="random", seed=1)

@@ -183,9 +183,16 @@ def test_bf16_scores_are_those_of_float32_to_the_precision_of_bf16(tiny, kind):
 def test_the_input_is_prompt_beginning_template_and_cue(tiny):
     row = tiny("llama").encode(pair_task(), [Example("it was dull", "it was grim", label=0)], reserved=2)[0]
     shown = tiny("llama").describe(row, length=2, layout=FIRST)
-    assert shown == "[P1] [P2] <s> it was dull".split() + ["\n", "Question", ":"] + (
-        "it was grim True ?".split() + ["\n", "Answer", ":"]
-    )
+    assert shown == [
+        *"[P1] [P2] <s> it was dull".split(),
+        "\n",
+        "Question",
+        ":",
+        *"it was grim True ?".split(),
+        "\n",
+        "Answer",
+        ":",
+    ]
     row = tiny("gpt2").encode(label_task(), [Example("fresh", label=0)], reserved=0)[0]
     assert tiny("gpt2").describe(row, length=0, layout=FIRST) == [
         "Review", ":", "fresh", "\n", "Sentiment", ":",
