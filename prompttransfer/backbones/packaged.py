@@ -140,7 +140,7 @@ def _convert(name: str, files: list[Path], digest: str, folder: Path) -> None:
     size = sum(file.stat().st_size for file in files)
     _log.warning(
         f"{name}: converting {size / 1e6:.0f} MB of GGUF to bfloat16, once, into {folder} (about "
-        f"{3 * size / 1e6:.0f} MB, half a minute)"
+        f"{3 * size / 1e6:.0f} MB; a minute or two)"
     )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +216,15 @@ def _save(file: Path, folder: Path) -> str | None:
         del model.config.quantization_config
     model.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    _keep_held(folder / "tokenizer.json", model.get_input_embeddings().num_embeddings)
     return said("general.license")
+
+
+def _keep_held(file: Path, rows: int) -> None:
+    """Leave out the special tokens that transformers adds to a vocabulary that has no row for them."""
+    values = json.loads(file.read_text(encoding="utf-8"))
+    values["added_tokens"] = [token for token in values["added_tokens"] if token["id"] < rows]
+    file.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
 
 
 def _begin(tokenizer: Any, adds: Any, kind: Any) -> None:
