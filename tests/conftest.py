@@ -39,6 +39,8 @@ WORDS = (
 )
 KINDS = ("roberta", "bert", "t5", "t5-v1.1")
 DECODERS = ("llama", "mistral", "qwen2", "gpt2", "qwen3", "gemma3_text", "phi", "opt", "gpt_neox")
+OTHER_DECODERS = ("olmo2", "granite")
+"""Decoders that the house does not name."""
 CUES = ("\n", "Review", "Sentiment", ":", "Question", "Answer", "True", "?")
 """What templates are made of, for the tokenizers of decoders."""
 WIDTH = 16
@@ -52,7 +54,7 @@ def make_tokenizer(kind: str):  # type: ignore[no-untyped-def]
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
-    if kind in DECODERS:
+    if kind in (*DECODERS, *OTHER_DECODERS):
         begins = kind not in ("gpt2", "qwen2")
         named = {"eos_token": "</s>", "unk_token": "<unk>", **({"bos_token": "<s>"} if begins else {})}
         entries = [*dict.fromkeys([*named.values(), *WORDS, *CUES])]
@@ -114,7 +116,7 @@ def make_model(kind: str, vocabulary: int, width: int):  # type: ignore[no-untyp
         if kind == "t5-v1.1":
             model.lm_head.weight = nn.Parameter(0.5 * torch.randn(vocabulary, width))
         return model
-    if kind in DECODERS:
+    if kind in (*DECODERS, *OTHER_DECODERS):
         return make_decoder(kind, vocabulary, width)
     common = dict(
         vocab_size=vocabulary,
@@ -168,6 +170,8 @@ def make_decoder(kind: str, vocabulary: int, width: int):  # type: ignore[no-unt
         "phi": dict(intermediate_size=2 * width, num_key_value_heads=2),
         "opt": dict(ffn_dim=2 * width, word_embed_proj_dim=width, dropout=0.1),
         "gpt_neox": dict(intermediate_size=2 * width),
+        "olmo2": grouped,
+        "granite": grouped | dict(logits_scaling=4.0),
     }[kind]
     model = transformers.AutoModelForCausalLM.from_config(
         transformers.AutoConfig.for_model(kind, **sizes, **more)
@@ -198,7 +202,7 @@ def save_backbone(folder: Path, kind: str, *, width: int = WIDTH, seed: int = 4)
         config.pop("scale_decoder_outputs", None)
         (folder / "config.json").write_text(json.dumps(config))
     aliases = ("encoder.embed_tokens", "decoder.embed_tokens", "lm_head.decoder", "cls.predictions.decoder")
-    ties = kind in DECODERS and model.config.tie_word_embeddings
+    ties = kind in (*DECODERS, *OTHER_DECODERS) and model.config.tie_word_embeddings
     tied = ("lm_head.weight",) if kind == "t5" or ties else ()
     state = {
         name: tensor.clone().contiguous()

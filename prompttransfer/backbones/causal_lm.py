@@ -28,11 +28,12 @@ from prompttransfer.backbones.interventions import Interventions, at_modules, in
 from prompttransfer.backbones.kernels.attention import root_mean_square, run
 from prompttransfer.backbones.kernels.causal import signed
 from prompttransfer.backbones.label_words import Pieces
-from prompttransfer.backbones.layouts import USUAL, Encoding, Layout
+from prompttransfer.backbones.layouts import USUAL, Encoding, Layout, find_layout
 from prompttransfer.backbones.masked_lm import combine_pieces
 from prompttransfer.backbones.rows import Batch, Row
 from prompttransfer.backbones.templates import TextReader, TokenFrame
 from prompttransfer.distributed.fsdp import recomputing, whole
+from tasks.errors import UserError
 from tasks.task import Task
 from tasks.templates import read_template
 
@@ -247,6 +248,20 @@ class CausalLM(Backbone):
     def _norm(self) -> Any:
         base = self.model.base_model
         return base.ln_f if hasattr(base, "ln_f") else base.norm
+
+    @torch.no_grad()
+    def check_head(self) -> None:
+        """Raise UserError for a model whose own logits are others than what is scored here: some scale them, say."""
+        ids = torch.tensor([self.ordinary_tokens[:4]], device=self.device)
+        batch = Batch(ids, torch.ones_like(ids), find_layout("prompt-first"), *[None] * 4)
+        state = self.states_at(Interventions(), batch, last_slots(batch))[0, 0]
+        theirs = self.model(input_ids=ids).logits[0, -1].float()
+        ours = self._logits(state, torch.arange(len(theirs), device=self.device))
+        if (ours - theirs).abs().max() > 0.05 * theirs.std():
+            raise UserError(
+                f"backbone {self.name} ({self.model.config.model_type}) makes its logits in a way that is not known here: "
+                f"prompttransfer scores label words by state times output embedding; choose another decoder"
+            )
 
     # Answers -----------------------------------------------------------------------------------------------------
 

@@ -87,6 +87,8 @@ def load_backbone(
     first = torch.device("cpu") if placement.shards else place
     backbone = _made(name, Path(folder), found, model, tokenizer, first)
     backbone.processes = processes
+    if isinstance(backbone, CausalLM) and model.config.model_type not in FAMILIES:
+        backbone.check_head()
     if place.type == "cpu":
         keep_heap()  # from here on: what loading needs for a moment goes back
         drop_compiled(backbone.layer_products)

@@ -217,6 +217,17 @@ def test_only_text_is_cut_and_the_cue_stays(tiny, kind):
         tiny(kind).encode(label_task(), [long], reserved=120)
 
 
+def test_a_decoder_that_is_not_named_runs_if_its_logits_are_those_scored(tiny, backbone_folder):
+    backbone, model = tiny("olmo2"), hugging_face(backbone_folder, "olmo2")
+    batch = encoded(backbone, label_task(), ROWS[:1])
+    with torch.no_grad():
+        got = backbone.label_scores(BARE, batch)[0]
+        logits = model(input_ids=batch.ids).logits[0, -1]
+    torch.testing.assert_close(got, logits[batch.candidates[0, :, 0]].log_softmax(-1), atol=1e-5, rtol=1e-5)
+    with pytest.raises(UserError, match=r"\(granite\) makes its logits in a way that is not known here"):
+        tiny("granite")
+
+
 def test_the_bare_model_answers_too(tiny, backbone_folder, kind):
     backbone, model = tiny(kind), hugging_face(backbone_folder, kind)
     batch = encoded(backbone, label_task(), ROWS)
