@@ -24,12 +24,13 @@ from transformers.pytorch_utils import Conv1D
 
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.decoder_layers import LAYERS, DecoderLayer, Positions, Tokens, picked
-from prompttransfer.backbones.interventions import Interventions, at_modules, interventions
+from prompttransfer.backbones.interventions import Interventions, interventions
 from prompttransfer.backbones.kernels.attention import root_mean_square, run
 from prompttransfer.backbones.kernels.causal import signed
 from prompttransfer.backbones.label_words import Pieces
 from prompttransfer.backbones.layouts import USUAL, Encoding, Layout, find_layout
-from prompttransfer.backbones.masked_lm import combine_pieces
+from prompttransfer.backbones.masked_lm import class_scores, combine_pieces
+from prompttransfer.backbones.plain import at_modules
 from prompttransfer.backbones.rows import Batch, Row
 from prompttransfer.backbones.templates import TextReader, TokenFrame
 from prompttransfer.distributed.fsdp import recomputing, whole
@@ -116,6 +117,48 @@ class CausalLM(Backbone):
         given = (getattr(config, name, None) for name in ("intermediate_size", "n_inner", "ffn_dim"))
         return int(next((size for size in given if size), 4 * config.hidden_size))
 
+    @property
+    def passed_by(self) -> tuple[str, ...]:
+        head = self.model.get_output_embeddings()
+        return "", *(name for name, module in self.model.named_modules() if module is head)
+
+    @property
+    def shared_heads(self) -> int:
+        return int(getattr(self.model.config, "num_key_value_heads", None) or self.heads)
+
+    @property
+    def head_width(self) -> int:
+        return int(
+            getattr(self.model.config, "head_dim", None) or self.model.config.hidden_size // self.heads
+        )
+
+    @cached_property
+    def attentions(self) -> dict[str, tuple[str, ...]]:  # type: ignore[override]
+        name, layers = self._stack
+        inside = [
+            f"{name}.{index}.{child}"
+            for index, layer in enumerate(layers)
+            for child, _ in layer.named_children()
+            if ("attn" in child or "attention" in child)
+            and any(site.startswith(f"{name}.{index}.{child}.") for site in self.linear_maps)
+        ]
+        return {"decoder": tuple(inside)}
+
+    @cached_property
+    def outputs(self) -> dict[str, tuple[str, ...]]:  # type: ignore[override]
+        # Each part of a layer ends with the linear map that is named last in it.
+        name, layers = self._stack
+        prefixes = {
+            "attention": [f"{inside}." for inside in self.attentions["decoder"]],
+            "feed-forward": [f"{name}.{index}." for index in range(len(layers))],
+        }
+        return {
+            kind: tuple(
+                [site for site in self.linear_maps if site.startswith(prefix)][-1] for prefix in starts
+            )
+            for kind, starts in prefixes.items()
+        }
+
     def embedding_table(self) -> Tensor:
         # Gemma multiplies what it looks up; a prompt stands where that is done already.
         return super().embedding_table() * float(getattr(self.word_embeddings, "scalar_embed_scale", 1.0))
@@ -153,13 +196,16 @@ class CausalLM(Backbone):
 
     def recordable(self, rows: Any) -> bool:
         answers = {id(row.answers): row.answers for row in rows}.values()
-        return self._has_frozen and all(own is not None and max(map(len, own.scored)) == 1 for own in answers)
+        return self.engine == "frozen" and all(
+            own is not None and max(map(len, own.scored)) == 1 for own in answers
+        )
 
     # The pass ----------------------------------------------------------------------------------------------------
 
     def states_at(self, own: Interventions, batch: Batch, slots: Tensor) -> Tensor:
         """Last states at `slots` [rows, slots] of the rows, positions of the prompt not counted; [rows, slots, width]."""
-        if self._has_frozen and self.undisturbed:
+        self.check()
+        if self.engine == "frozen":
             return self._frozen_states(own, batch.ids, slots)
         vectors, words = own.vectors(), self.word_embeddings(batch.ids)
         if vectors is not None:
@@ -173,17 +219,20 @@ class CausalLM(Backbone):
                 inputs_embeds=words,
                 attention_mask=F.pad(batch.mask, (own.reserved, 0), value=1),
                 use_cache=False,
+                **self._shifted(own, words.shape[1]),
             ).last_hidden_state
         return picked(hidden, slots + own.reserved)
 
-    @property
-    def _has_frozen(self) -> bool:
-        return self.model.config.model_type in LAYERS
+    def _shifted(self, own: Interventions, time: int) -> dict[str, Tensor]:
+        """Positions behind keys that stand in front; transformers counts from 0 on its own."""
+        if not own.extra:
+            return {}
+        return {"position_ids": torch.arange(own.extra, own.extra + time, device=self.device)[None]}
 
     def _frozen_states(self, own: Interventions, ids: Tensor, slots: Tensor) -> Tensor:
         inputs, tokens, slots = self._frozen_inputs(own, self.word_embeddings(ids), slots)
         positions = self._positions(tokens, slots + tokens.length)
-        *lower, last = self._layers
+        *lower, last = self.frozen_layers
         states = run(
             [partial(layer.everywhere, tokens=tokens, positions=positions[layer.window]) for layer in lower],
             inputs,
@@ -202,7 +251,7 @@ class CausalLM(Backbone):
             given = own.vectors()
             if given is not None:
                 words = torch.cat([given.to(device=self.device, dtype=self.dtype), words], dim=1)
-            words = words + self._learned(0, words.shape[1])
+            words = words + self._learned(own.extra, words.shape[1])
             return words.flatten(0, 1), Tokens(own, *words.shape[:2]), slots + own.reserved
         shared, owners = prompts
         vectors = shared.vectors()
@@ -223,23 +272,23 @@ class CausalLM(Backbone):
         cos = sin = None
         rotary = getattr(self.model.base_model, "rotary_emb", None)
         if rotary is not None:
-            every = torch.arange(tokens.length + tokens.time, device=slots.device)[None]
+            whole = tokens.own.extra + tokens.length + tokens.time
+            every = torch.arange(whole, device=slots.device)[None]
             like = self.word_embeddings.weight
             cos, sin = (part[0] for part in rotary(like, every))
             sin = signed(sin)
         return {
             window: replace(Positions.of(tokens, slots, self.dtype, window), cos=cos, sin=sin)
-            for window in {layer.window for layer in self._layers}
+            for window in {layer.window for layer in self.frozen_layers}
         }
 
-    @cached_property
-    def _layers(self) -> list[DecoderLayer]:
+    def lay_out(self) -> None:
         name, layers = self._stack
         config = self.model.config
         kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * len(layers)
         window = getattr(config, "sliding_window", None)
         made = LAYERS[config.model_type]
-        return [
+        self.frozen_layers: list[DecoderLayer] = [
             made(module, f"{name}.{index}", window if kinds[index] == "sliding_attention" else None)
             for index, module in enumerate(layers)
         ]
@@ -268,6 +317,8 @@ class CausalLM(Backbone):
     def label_scores(self, own: Interventions | Tensor, batch: Batch) -> Tensor:
         assert batch.candidates is not None and batch.averaged is not None
         own = interventions(own)
+        if own.has_head:
+            return class_scores(own, self.states_at(own, batch, last_slots(batch))[:, 0], batch)
         if batch.candidates.shape[2] == 1:
             state = self.states_at(own, batch, last_slots(batch))[:, 0]
             scores = self._logits(state[:, None, None], batch.candidates.clamp(min=0))
@@ -371,6 +422,12 @@ class CausalLM(Backbone):
         real = own.reserved + batch.mask.sum(dim=1, keepdim=True)
         places = torch.arange(words.shape[1], device=words.device) - (words.shape[1] - real)
         return picked(words, places.clamp(min=0)), (places >= 0).to(batch.mask.dtype)
+
+
+class PlainCausalLM(CausalLM):
+    """A decoder that runs by the modules of transformers alone."""
+
+    engines = ("plain",)
 
 
 def last_slots(batch: Batch) -> Tensor:

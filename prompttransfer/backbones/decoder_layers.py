@@ -47,13 +47,13 @@ class Tokens:
         first, second = states[: self.ahead], states[self.ahead :]
         return first.unflatten(0, (self.count, self.length)), second.unflatten(0, (self.rows, self.time))
 
-    def linear(self, site: str, states: Tensor, output: Tensor) -> Tensor:
+    def changed(self, site: str, states: Tensor, output: Tensor) -> Tensor:
         """The output of a linear map that counts, [tokens, out]."""
         asked, made = self.split(states), self.split(output)
-        text = self.own.linear(site, asked[1], made[1]).flatten(0, 1)
+        text = self.own.changed(site, asked[1], made[1]).flatten(0, 1)
         if self.prompts is None:
             return text
-        return torch.cat([self.prompts.linear(site, asked[0], made[0]).flatten(0, 1), text])
+        return torch.cat([self.prompts.changed(site, asked[0], made[0]).flatten(0, 1), text])
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +63,13 @@ class Positions:
     prompt: Tensor | None
     """[1, length, length], added to scores."""
     text: Tensor
-    """[1, time, length + time]."""
+    """[1, time, extra + length + time]."""
     last: Tensor
-    """[rows, slots, length + time], for the queries that are read."""
+    """[rows, slots, extra + length + time], for the queries that are read."""
+    extra: int = 0
+    """Keys and values in front of everything, which every query sees."""
     cos: Tensor | None = None
-    """[length + time, size] for rotary positions; prompts come first."""
+    """[extra + length + time, size] for rotary positions; prompts come first."""
     sin: Tensor | None = None
 
     @classmethod
@@ -76,17 +78,17 @@ class Positions:
         whole = tokens.length + tokens.time
         every = torch.arange(whole, device=slots.device)
         bias = look_back(every, whole, dtype, window)
-        length = tokens.length
+        length, extra = tokens.length, tokens.own.extra
+        behind = F.pad(bias, (extra, 0))
         return cls(
-            bias[None, :length, :length] if length else None,
-            bias[None, length:],
-            bias[slots],
+            bias[None, :length, :length] if length else None, behind[None, length:], behind[slots], extra
         )
 
     def turned(self, states: Tensor, start: int) -> Tensor:
-        """[batch, time, heads, size], the first at position `start`, with their positions in them."""
+        """[batch, time, heads, size], the first at position `start` behind `extra`, with their positions in them."""
         if self.cos is None or self.sin is None:
             return states
+        start += self.extra
         stop = start + states.shape[1]
         return rotate(states, self.cos[start:stop], self.sin[start:stop])
 
@@ -104,7 +106,7 @@ class Product:
             return self.frozen(states, add=add)
         parts = self.frozen(states).split(self.sizes, dim=-1)
         changed = [
-            tokens.linear(site, states, part) if tokens.own.changes(site) else part
+            tokens.changed(site, states, part) if tokens.own.changes(site) else part
             for site, part in zip(self.sites, parts, strict=True)
         ]
         output = changed[0] if len(changed) == 1 else torch.cat(changed, dim=-1)
@@ -115,6 +117,8 @@ class Product:
 class DecoderLayer:
     """One layer: norm, attention, residual, norm, feed-forward, residual."""
 
+    attention: str
+    """Full name of the attention module."""
     before: Callable[[Tensor], Tensor]
     projections: Product
     merge: Product
@@ -131,7 +135,9 @@ class DecoderLayer:
     def everywhere(self, states: Tensor, tokens: Tokens, positions: Positions) -> Tensor:
         """[tokens, width] to the same."""
         asking, keys, values, prompt = self._projected(states, tokens, positions)
-        attended = attend(asking, keys, values, positions.text, scale=self.scale).flatten(0, 1)
+        # Where only other layers have something in front, the last columns are left.
+        bias = positions.text[..., -keys.shape[1] :]
+        attended = attend(asking, keys, values, bias, scale=self.scale).flatten(0, 1)
         if prompt is not None and positions.prompt is not None:
             ahead = attend(*prompt, positions.prompt, scale=self.scale).flatten(0, 1)
             attended = torch.cat([ahead, attended])
@@ -140,7 +146,8 @@ class DecoderLayer:
     def at(self, slots: Tensor, states: Tensor, tokens: Tokens, positions: Positions) -> Tensor:
         """The output at `slots` [rows, slots] of the texts, [rows, slots, width]."""
         asking, keys, values, _ = self._projected(states, tokens, positions)
-        attended = attend(picked(asking, slots), keys, values, positions.last, scale=self.scale)
+        bias = positions.last[..., -keys.shape[1] :]
+        attended = attend(picked(asking, slots), keys, values, bias, scale=self.scale)
         here = replace(tokens, time=slots.shape[1], prompts=None, count=0, length=0)
         reading = picked(tokens.split(states)[1], slots)
         return self._rest(attended.flatten(0, 1), reading.flatten(0, 1), here).unflatten(0, slots.shape)
@@ -154,14 +161,20 @@ class DecoderLayer:
             part.unflatten(2, (self.heads + 2 * self.shared, -1)) for part in tokens.split(projected)
         )
         query, key, value = self._parts(text, positions, tokens.length)
-        if tokens.owners is None:
-            return query, key, value, None
-        own = self._parts(prompt, positions, 0)
-        keys, values = (
-            torch.cat([of_rows(ahead, tokens.owners), behind], dim=1)
-            for ahead, behind in zip(own[1:], (key, value), strict=True)
-        )
-        return query, keys, values, own
+        own = None
+        if tokens.owners is not None:
+            own = self._parts(prompt, positions, 0)
+            key, value = (
+                torch.cat([of_rows(ahead, tokens.owners), behind], dim=1)
+                for ahead, behind in zip(own[1:], (key, value), strict=True)
+            )
+        front = tokens.own.given(self.attention)
+        if front is not None:
+            key, value = (
+                torch.cat([ahead.transpose(1, 2).to(behind.dtype), behind], dim=1)
+                for ahead, behind in zip(front, (key, value), strict=True)
+            )
+        return query, key, value, own
 
     def _parts(self, projected: Tensor, positions: Positions, start: int) -> tuple[Tensor, Tensor, Tensor]:
         turned = positions.turned(projected[:, :, : self.heads + self.shared], start)
@@ -198,6 +211,7 @@ def llama_layer(module: Any, name: str, window: int | None) -> DecoderLayer:
     size = attention.head_dim
     silu = isinstance(forward.act_fn, nn.SiLU) or type(forward.act_fn).__name__ == "SiLUActivation"
     return DecoderLayer(
+        attention=f"{name}.self_attn",
         before=lambda states: root_mean_square(states, module.input_layernorm),
         projections=product(attention, "self_attn", "q_proj", "k_proj", "v_proj"),
         merge=product(attention, "self_attn", "o_proj"),
@@ -227,6 +241,7 @@ def gpt2_layer(module: Any, name: str, window: int | None) -> DecoderLayer:
 
     new = type(forward.act).__name__ == "NewGELUActivation"  # there written out in eight operations
     return DecoderLayer(
+        attention=f"{name}.attn",
         before=module.ln_1,
         projections=product(attention, "attn", "c_attn"),
         merge=product(attention, "attn", "c_proj"),

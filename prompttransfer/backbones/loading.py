@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from prompttransfer.backbones.base import Backbone
-from prompttransfer.backbones.causal_lm import CausalLM
+from prompttransfer.backbones.causal_lm import CausalLM, PlainCausalLM
+from prompttransfer.backbones.decoder_layers import LAYERS
 from prompttransfer.backbones.kernels.host_memory import drop_compiled, keep_heap
 from prompttransfer.backbones.locating import locate
 from prompttransfer.backbones.masked_lm import MaskedLM
-from prompttransfer.backbones.modules import KnownModules
 from prompttransfer.backbones.reading import check_config, read_config, read_part
 from prompttransfer.backbones.seq2seq import T5
 from prompttransfer.backbones.tokens import check_tokenizer, load_tokenizer, otherwise_read
@@ -37,7 +37,7 @@ FAMILIES: dict[str, type[Backbone]] = {
     "roberta": MaskedLM,
     "bert": MaskedLM,
     "t5": T5,
-    **dict.fromkeys(DECODERS, CausalLM),
+    **{kind: CausalLM if kind in LAYERS else PlainCausalLM for kind in DECODERS},
 }
 """`model_type` of a Hugging Face configuration -> the class that runs it."""
 
@@ -50,9 +50,10 @@ def family_class(model_type: str) -> type[Backbone] | None:
 
     others = known.MODEL_FOR_MASKED_LM_MAPPING_NAMES, known.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
     decodes = model_type in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    return CausalLM if decodes and not any(model_type in names for names in others) else None
+    return PlainCausalLM if decodes and not any(model_type in names for names in others) else None
 
 
+ENGINES = ("auto", "frozen", "plain")
 PRECISIONS = ("auto", "bf16", "fp32")
 
 
@@ -63,6 +64,7 @@ def load_backbone(
     precision: str = "auto",
     device: str = "auto",
     placement: Placement = SINGLE,
+    engine: str = "auto",
 ) -> Backbone:
     """Load a backbone by embedded name, local folder or hub name.
 
@@ -71,10 +73,18 @@ def load_backbone(
     and, sharded, weights; a process reads the whole checkpoint into its host memory before it keeps its share.
     precision: `auto` takes bf16 where the hardware computes in it (CPU: AMX or avx512_bf16), else float32. float16 is
     not offered: it overflows in T5 (transformers#5651).
+    engine: `frozen` runs layers written for frozen weights, `plain` the modules of transformers, so that what was done to
+    those counts; `auto` takes the first where the family has it and its weights are not sharded.
     On a CPU the process keeps memory that it has used (backbones/kernels/host_memory.py).
     Raises UserError for a name that is nothing, a model that is not one of FAMILIES and a folder that is damaged or
     whose tokenizer is not its model's, MachineError when the hub cannot be reached.
     """
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    if placement.shards:
+        if engine == "frozen":
+            raise UserError("--strategy fsdp runs on engine 'plain' alone: leave the engine out, or use ddp")
+        engine = "plain"
     check_devices(placement, device)
     place = choose_device(device)
     processes = join(placement, place.type)
@@ -85,7 +95,7 @@ def load_backbone(
     config, tokenizer = _load_outline(name, Path(folder))
     model = _load_model(name, folder, config, dtype, place)
     first = torch.device("cpu") if placement.shards else place
-    backbone = _made(name, Path(folder), found, model, tokenizer, first)
+    backbone = _made(name, Path(folder), found, model, tokenizer, first, engine)
     backbone.processes = processes
     if isinstance(backbone, CausalLM) and model.config.model_type not in FAMILIES:
         backbone.check_head()
@@ -97,8 +107,7 @@ def load_backbone(
         with quiet_lightning():
             processes.fabric.setup_module(model, move_to_device=False)
         backbone.sharded = True
-        backbone.modules = KnownModules(model, name)  # sharding puts its own in place of some
-        backbone.move(place)
+        backbone.move(place)  # and knows the modules anew: sharding puts its own in place of some
     return backbone
 
 
@@ -116,13 +125,21 @@ def outline_backbone(name: str, revision: str | None = None) -> Backbone:
 
 
 def _made(
-    name: str, folder: Path, revision: str, model: Any, tokenizer: Any, device: torch.device
+    name: str,
+    folder: Path,
+    revision: str,
+    model: Any,
+    tokenizer: Any,
+    device: torch.device,
+    engine: str = "auto",
 ) -> Backbone:
     """A backbone whose tokenizer was checked against its model."""
     config = model.config
-    made = family_class(config.model_type)
-    assert made is not None  # `_load_outline` refused what nothing runs
-    backbone = made(model, tokenizer, name=name, revision=revision, device=device)
+    family = family_class(config.model_type)
+    assert family is not None  # `_load_outline` refused what nothing runs
+    if engine == "auto":
+        engine = family.engines[0]
+    backbone = family(model, tokenizer, name=name, revision=revision, device=device, engine=engine)
     rows = backbone.word_embeddings.num_embeddings
     backbone.remarks = check_tokenizer(
         name, folder, tokenizer, model_type=config.model_type, rows=rows, config=config

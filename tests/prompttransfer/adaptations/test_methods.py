@@ -28,7 +28,20 @@ SETTINGS = {
     "prompt": ("prompt:length=3",),
     "p-tuning": ("p-tuning:length=3,hidden=8", "p-tuning:length=3,encoder=mlp,hidden=8"),
     "lora": ("lora:rank=2", "lora:rank=3,alpha=5,stabilised=true"),
+    "prefix": ("prefix:length=3,hidden=8",),
+    "p-tuning-v2": ("p-tuning-v2:length=3",),
+    "houlsby": ("houlsby:bottleneck=4", "houlsby:bottleneck=4,activation=tanh"),
+    "pfeiffer": ("pfeiffer:reduction=4",),
+    "probe": ("probe",),
 }
+SEEDLESS = ("probe",)
+"""Methods that start the same whatever the seed."""
+IN_PEFT = {
+    *((name, family) for name in ("prompt", "p-tuning", "lora") for family in ("masked-lm", "t5")),
+    *((name, family) for name in ("prefix", "p-tuning-v2") for family in ("masked-lm", "causal-lm")),
+    *((name, "causal-lm") for name in ("prompt", "p-tuning", "lora")),
+}
+"""Methods and families that peft has; it gives a T5 prefixes in its decoder's self-attention alone."""
 ALL = (*KINDS, "llama", "gpt2")
 CASES = [(kind, text) for kind in ALL for name in METHODS for text in SETTINGS[name]]
 
@@ -86,7 +99,7 @@ def test_the_modules_of_transformers_agree_with_the_frozen_layers(tiny, kind, te
     backbone, method = tiny(kind), parse_method(text)
     members = [moved(method, backbone, seed=seed) for seed in (0, 1)]
 
-    def run():
+    def run(backbone):
         own = method.bank(backbone, members).rows(owners(1, 0, 1))
         loss = backbone.loss(own, batch_of(backbone, method))
         gradients = torch.autograd.grad(
@@ -94,12 +107,8 @@ def test_the_modules_of_transformers_agree_with_the_frozen_layers(tiny, kind, te
         )
         return loss.detach(), [torch.zeros(1) if g is None else g for g in gradients]
 
-    loss, gradients = run()
-    watching = backbone.model.register_forward_hook(lambda *_: None)
-    try:
-        theirs, others = run()
-    finally:
-        watching.remove()
+    loss, gradients = run(backbone)
+    theirs, others = run(tiny(kind, engine="plain"))
     torch.testing.assert_close(loss, theirs, atol=1e-5, rtol=1e-5)
     for ours, other in zip(gradients, others, strict=True):
         assert (ours - other).norm() <= 1e-4 * other.norm() + 1e-5
@@ -128,7 +137,7 @@ def test_the_same_seed_gives_the_same_start(tiny, kind, text):
         method.member(tiny(kind), TASK, start="random", seed=seed).tensors() for seed in (3, 3, 4)
     )
     assert all(torch.equal(again[name], value) for name, value in first.items())
-    assert not all(torch.equal(other[name], value) for name, value in first.items())
+    assert all(torch.equal(other[name], value) for name, value in first.items()) == (method.name in SEEDLESS)
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -203,12 +212,17 @@ def write(method, member, folder, kind):
 def test_peft_gives_the_same_scores(tiny, backbone_folder, tmp_path, kind, text):
     backbone, method = tiny(kind), parse_method(text)
     member = moved(method, backbone)
+    family = family_of(kind)
+    if method.peft_config(family=family, tensors=member.tensors()) is None:
+        assert (method.name, family) not in IN_PEFT
+        return
     model = peft_model(write(method, member, tmp_path / "a", kind), kind, backbone_folder)
     for row in ROWS:  # one at a time: peft numbers no positions of its own behind padding
         batch = batch_of(backbone, method, [row])
+        own = method.bank(backbone, [member])
         with torch.no_grad():
-            ours = backbone.label_scores(method.bank(backbone, [member]).rows(owners(0)), batch)
-            theirs = label_logits(model, kind, batch, method.reserved).log_softmax(-1)
+            ours = backbone.label_scores(own.rows(owners(0)), batch)
+            theirs = label_logits(model, kind, batch, own.reserved).log_softmax(-1)
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 

@@ -7,6 +7,7 @@ from toys import label_task, noise, pair_task, question_task
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from prompttransfer.adaptations.bank import VectorBank
+from prompttransfer.backbones.decoder_layers import LAYERS
 from prompttransfer.backbones.interventions import BARE, Vectors
 from prompttransfer.backbones.layouts import LAYOUTS, Encoding
 from tasks.errors import UserError
@@ -152,21 +153,26 @@ def test_a_prompt_that_rows_share_is_each_rows_own(tiny, kind):
     assert found[0][1][1].abs().max() == 0 and found[0][1][2].abs().max() > 0
 
 
+@pytest.mark.parametrize("kind", LAYERS)
 def test_the_modules_of_transformers_agree_with_the_frozen_layers(tiny, kind):
-    backbone, found = tiny(kind), []
-    before = backbone.digest()
-    batch = encoded(backbone, label_task(), ROWS)
-    for watch in (False, True):
-        watching = backbone.model.register_forward_hook(lambda *_: None) if watch else None
+    found = []
+    for engine in ("frozen", "plain"):
+        backbone = tiny(kind, engine=engine)
+        before = backbone.digest()
         prompt = noise(1, LENGTH, 16).requires_grad_()
+        batch = encoded(backbone, label_task(), ROWS)
         loss = backbone.loss(VectorBank(prompt).rows(torch.tensor([0, 0, 0])), batch)
         loss.sum().backward()
         found.append((loss.detach(), prompt.grad))
-        if watching:
-            watching.remove()
+        assert all(parameter.grad is None for parameter in backbone.model.parameters())
+        assert backbone.digest() == before
     torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)
-    assert all(parameter.grad is None for parameter in backbone.model.parameters())
-    assert backbone.digest() == before
+
+
+def test_a_decoder_without_layers_of_ours_runs_plain(tiny):
+    assert (tiny("llama").engine, tiny("phi").engine) == ("frozen", "plain")
+    with pytest.raises(UserError, match="unknown engine of a causal-lm backbone 'frozen'"):
+        tiny("phi", engine="frozen")
 
 
 def test_bf16_scores_are_those_of_float32_to_the_precision_of_bf16(tiny, kind):
