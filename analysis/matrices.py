@@ -29,6 +29,7 @@ REFERENCE_ROWS = (
     "no prompt",
     "no prompt, calibrated",
     "random prompt",
+    "random adaptation",
     "random",
     "majority",
     "majority class",

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from projectors.architectures import Shape
 from projectors.closed_form import SharedWords
 from projectors.lessons import check_covered, group_by_task, lesson, pairs_of, untrained_of
 from projectors.methods import LABEL_FREE, METHOD, Material, Plan, plan_for
 from projectors.projector import Side, common_side, same_backbone, side_of_backbone, side_of_prompt
-from prompttransfer.adaptations.adaptation import Prompt
-from prompttransfer.adaptations.artifacts import find_prompts, load_prompt, save_prompt
+from prompttransfer.adaptations.adaptation import Adaptation, Origin
+from prompttransfer.adaptations.artifacts import find_adaptations, holds_one, load_adaptation, save_adaptation
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.training.recipes import recipe_for
-from prompttransfer.training.train import Job, TrainingOptions, origins_of, train_prompts
+from prompttransfer.training.train import Job, TrainingOptions, origins_of, train_adaptations
 from tasks.catalog import all_tasks, find_task
 from tasks.errors import UserError
 from tasks.loading import Splits, load_splits
@@ -57,8 +56,8 @@ class Gathered:
     """The prompts of both sides by task, and the tasks that take part."""
 
     tasks: Mapping[str, Task]
-    source: Mapping[str, Sequence[Prompt]]
-    target: Mapping[str, Sequence[Prompt]]
+    source: Mapping[str, Sequence[Adaptation]]
+    target: Mapping[str, Sequence[Adaptation]]
     source_side: Side
     target_side: Side
 
@@ -100,7 +99,7 @@ def gather(
 
 
 def other_tasks(
-    given: Mapping[str, Sequence[Prompt]], wanted: Mapping[str, Task], target: Backbone, tell: Tell
+    given: Mapping[str, Sequence[Adaptation]], wanted: Mapping[str, Task], target: Backbone, tell: Tell
 ) -> dict[str, Task]:
     """The known tasks that have source prompts, are not wanted already, and that the target can do.
 
@@ -111,7 +110,7 @@ def other_tasks(
         if name in wanted:
             continue
         try:
-            kept = own_task(name, {f"prompt {p.name!r}": p.data.get(KEPT) for p in prompts})
+            kept = own_task(name, {f"prompt {p.name!r}": p.origin.data.get(KEPT) for p in prompts})
             task = kept if kept is not None and name not in all_tasks() else find_task(name)
             target.check_task(task)
         except UserError as error:
@@ -129,10 +128,10 @@ def prompts_of(
     side: str,
     length: int | None,
     tell: Tell,
-) -> dict[str, list[Prompt]]:
+) -> dict[str, list[Adaptation]]:
     """The prompts in `folder`, checked to be of `backbone`; without a folder those trained now, or before, in `work`."""
     if folder is not None:
-        found = group_by_task([load_prompt(path) for path in find_prompts(folder)])
+        found = group_by_task([load_adaptation(path) for path in find_adaptations(folder)])
     else:
         found = group_by_task(trained(backbone, tasks, options, side, length, tell))
     for prompts in found.values():
@@ -149,7 +148,7 @@ def prompts_of(
 
 def trained(
     backbone: Backbone, tasks: Mapping[str, Task], options: Options, side: str, length: int | None, tell: Tell
-) -> list[Prompt]:
+) -> list[Adaptation]:
     """One prompt a task and seed, trained with the backbone's recipe; those that `work` holds already are read."""
     folder = options.work / side
     recipe = recipe_for(backbone, length=length)
@@ -164,15 +163,15 @@ def trained(
     jobs, kept = [], []
     for job, origin in zip(every, origins, strict=True):
         place = folder / job.name
-        there = load_prompt(place) if (place / "prompt.json").exists() else None
-        if there is not None and is_of(there, origin):
+        there = load_adaptation(place) if holds_one(place) else None
+        if there is not None and is_of(there, origin, encoding):
             kept.append(there)
         else:
             jobs.append(job)
     if jobs:
         tell(f"training {len(jobs)} {side} prompts on {backbone.name}: {recipe}")
         state = TrainingOptions(state_folder=folder)
-        runs = train_prompts(
+        runs = train_adaptations(
             backbone,
             jobs,
             recipe,
@@ -180,17 +179,18 @@ def trained(
             options=state,
         )
         for run in runs:
-            save_prompt(run.prompt, folder / run.prompt.name)
-            kept.append(run.prompt)
+            save_adaptation(run.adaptation, folder / run.adaptation.name)
+            kept.append(run.adaptation)
         state.clear()
     return kept
 
 
-def is_of(prompt: Prompt, origin: Mapping[str, Any]) -> bool:
+def is_of(prompt: Adaptation, origin: Origin, encoding: Encoding) -> bool:
     """Whether a prompt was trained as is wanted now; with how many others at once does not count."""
-    settings = {**origin["settings"], "bank": prompt.settings.get("bank")}
-    wanted = {**origin, "settings": settings}
-    return all(json.dumps(getattr(prompt, key)) == json.dumps(value) for key, value in wanted.items())
+    wanted = replace(origin, recipe={**origin.recipe, "bank": prompt.origin.recipe.get("bank")})
+    there = (prompt.origin, prompt.encoding)
+    said = [[json.dumps(asdict(value)) for value in pair] for pair in (there, (wanted, encoding))]
+    return said[0] == said[1]
 
 
 def needs_words(options: Options) -> bool:
@@ -240,8 +240,8 @@ def shape_of(source: Backbone, target: Backbone, options: Options) -> Shape:
     """The shape a projector would have, found without training or reading vectors."""
     near = recipe_for(source).length
     if options.source_prompts is not None:
-        near = load_prompt(find_prompts(options.source_prompts)[0]).length
+        near = load_adaptation(find_adaptations(options.source_prompts)[0]).length
     far = options.target_length or near
     if options.target_prompts is not None:
-        far = load_prompt(find_prompts(options.target_prompts)[0]).length
+        far = load_adaptation(find_adaptations(options.target_prompts)[0]).length
     return Shape(near, source.width, far, target.width)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from projectors.closed_form import SharedWords, shared_words
 from projectors.fitting import Lesson, Pair, TaskLoss
-from prompttransfer.adaptations.adaptation import Prompt
+from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.layouts import Encoding, Layout
@@ -23,12 +23,12 @@ from prompttransfer.training.batches import RowOrder
 from tasks.errors import UserError
 from tasks.task import Example, Task
 
-PromptsByTask = Mapping[str, Sequence[Prompt]]
+PromptsByTask = Mapping[str, Sequence[Adaptation]]
 
 
-def group_by_task(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
+def group_by_task(prompts: Sequence[Adaptation]) -> dict[str, list[Adaptation]]:
     """Task -> its prompts, in the order of their seeds."""
-    grouped: dict[str, list[Prompt]] = {}
+    grouped: dict[str, list[Adaptation]] = {}
     for prompt in sorted(
         prompts, key=lambda prompt: (prompt.task, prompt.seed is None, prompt.seed or 0, prompt.name)
     ):
@@ -65,7 +65,10 @@ def pairs_of(tasks: Sequence[str], source: PromptsByTask, target: PromptsByTask)
 def untrained_of(tasks: Sequence[str], target: PromptsByTask) -> Tensor | None:
     """[n, L_t, d_t] the target prompts before their first step, each once; None where none kept its start."""
     starts = [
-        prompt.initial for task in tasks for prompt in target.get(task, ()) if prompt.initial is not None
+        prompt.first_vectors
+        for task in tasks
+        for prompt in target.get(task, ())
+        if prompt.first_vectors is not None
     ]
     if not starts:
         return None
@@ -76,7 +79,7 @@ def lesson(
     backbone: Backbone,
     task: Task,
     examples: Sequence[Example],
-    sources: Sequence[Prompt],
+    sources: Sequence[Adaptation],
     *,
     encoding: Encoding,
     length: int,

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from projectors.architectures import Architecture, Shape
-from prompttransfer.adaptations.adaptation import Prompt
+from prompttransfer.adaptations.adaptation import Adaptation
+from prompttransfer.adaptations.prompts import soft_prompt
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.revisions import DECIDING, differing
 from tasks.errors import UserError
@@ -63,7 +64,7 @@ class Projector:
         return Shape(self.source.length, self.source.width, self.target.length, self.target.width)
 
 
-def side_of_prompt(prompt: Prompt) -> Side:
+def side_of_prompt(prompt: Adaptation) -> Side:
     """The side that a prompt stands on."""
     return Side(prompt.backbone, prompt.revision, prompt.family, prompt.layout, prompt.length, prompt.width)
 
@@ -73,7 +74,7 @@ def side_of_backbone(backbone: Backbone, *, length: int, layout: str) -> Side:
     return Side(backbone.name, backbone.revision, backbone.family, layout, length, backbone.width)
 
 
-def common_side(prompts: Sequence[Prompt], what: str) -> Side:
+def common_side(prompts: Sequence[Adaptation], what: str) -> Side:
     """The one side that all prompts stand on; a UserError names the first two that do not agree."""
     sides = [side_of_prompt(prompt) for prompt in prompts]
     for prompt, side in zip(prompts, sides, strict=True):
@@ -103,7 +104,7 @@ def same_side(first: Side, second: Side) -> bool:
     )
 
 
-def check_source(projector: Projector, prompt: Prompt) -> None:
+def check_source(projector: Projector, prompt: Adaptation) -> None:
     """Raise UserError, naming both, unless `prompt` is of the projector's source backbone, length and layout."""
     side = side_of_prompt(prompt)
     if same_side(side, projector.source):
@@ -132,7 +133,7 @@ def project_vectors(projector: Projector, vectors: Tensor) -> Tensor:
     return made.detach().float().contiguous()
 
 
-def project(projector: Projector, prompt: Prompt, *, name: str = "") -> Prompt:
+def project(projector: Projector, prompt: Adaptation, *, name: str = "") -> Adaptation:
     """Carry one prompt across: an ordinary prompt of the target backbone for the same task.
 
     Label words are left open: they are the target's own when it is used. Raises UserError for a prompt of another
@@ -140,7 +141,7 @@ def project(projector: Projector, prompt: Prompt, *, name: str = "") -> Prompt:
     """
     check_source(projector, prompt)
     target = projector.target
-    return Prompt(
+    return soft_prompt(
         vectors=project_vectors(projector, prompt.vectors),
         task=prompt.task,
         name=name or prompt.name,
@@ -149,9 +150,9 @@ def project(projector: Projector, prompt: Prompt, *, name: str = "") -> Prompt:
         family=target.family,
         layout=target.layout,
         seed=prompt.seed,
-        initialiser=f"projected:{projector.method}",
-        data=prompt.data,
-        settings={
+        start=f"projected:{projector.method}",
+        data=prompt.origin.data,
+        recipe={
             "projected_from": prompt.backbone,
             "source_digest": prompt.digest,
             "method": projector.method,

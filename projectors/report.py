@@ -18,7 +18,7 @@ from torch import Tensor
 from projectors.controls import Gains, Sensitivity, mean_prompt, probes, sensitivity, verdict
 from projectors.fitting import Pair
 from projectors.projector import Projector, project_vectors
-from prompttransfer.adaptations.adaptation import Prompt
+from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.adaptations.random_prompts import random_draws, random_like
 from prompttransfer.backbones.base import Backbone
@@ -65,8 +65,8 @@ class Bench:
     backbone: Backbone
     tasks: Mapping[str, EncodedTask]
     fitting: tuple[str, ...]
-    source: Mapping[str, Sequence[Prompt]]
-    target: Mapping[str, Sequence[Prompt]]
+    source: Mapping[str, Sequence[Adaptation]]
+    target: Mapping[str, Sequence[Adaptation]]
 
     def group(self, task: str) -> str:
         """The group of a task; a label-free projector has no fitting task, so all are of other types."""
@@ -127,7 +127,9 @@ def measure(
     return cells
 
 
-def carry(projectors: Sequence[Projector], source: Mapping[str, Sequence[Prompt]]) -> dict[str, list[Draw]]:
+def carry(
+    projectors: Sequence[Projector], source: Mapping[str, Sequence[Adaptation]]
+) -> dict[str, list[Draw]]:
     """Task -> its prompts through every projector, with the projector's seed; all prompts of a projector at once."""
     flat = [(name, prompt.vectors) for name, prompts in source.items() for prompt in prompts]
     carried: dict[str, list[Draw]] = {name: [] for name in source}
@@ -139,7 +141,7 @@ def carry(projectors: Sequence[Projector], source: Mapping[str, Sequence[Prompt]
 
 
 def random_sources(
-    projectors: Sequence[Projector], source: Mapping[str, Sequence[Prompt]], least: int = RANDOM_SOURCES
+    projectors: Sequence[Projector], source: Mapping[str, Sequence[Adaptation]], least: int = RANDOM_SOURCES
 ) -> dict[str, list[Draw]]:
     """Task -> random prompts at the norms of its source prompts, through every projector.
 
@@ -278,8 +280,8 @@ class Judgement:
 def judge(
     cells: Sequence[Cell],
     projector: Projector,
-    source: Mapping[str, Sequence[Prompt]],
-    target: Mapping[str, Sequence[Prompt]],
+    source: Mapping[str, Sequence[Adaptation]],
+    target: Mapping[str, Sequence[Adaptation]],
 ) -> Judgement:
     """Summarise the cells and decide whether the projector is collapsed.
 

@@ -105,10 +105,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def atomic_folder(folder: Path, *, marker: str) -> Iterator[Path]:
+def atomic_folder(folder: Path, *, marker: str | tuple[str, ...]) -> Iterator[Path]:
     """A temporary folder that takes the place of `folder` when the block ends well.
 
-    `folder` may be new, empty, or hold the same kind of thing (it contains the file `marker`); anything else is
+    `folder` may be new, empty, or hold the same kind of thing (it contains the file `marker`, or one of several); anything else is
     the user's and is left alone with a UserError. Behind a link the folder that it leads to is replaced.
     """
     check_free(folder, marker=marker)
@@ -131,15 +131,23 @@ def atomic_folder(folder: Path, *, marker: str) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def check_free(folder: Path, *, marker: str) -> None:
-    """Raise an error if `folder` cannot be written as a whole, or holds something other than is about to be written."""
+def check_free(folder: Path, *, marker: str | tuple[str, ...]) -> None:
+    """Raise an error if `folder` cannot be written as a whole, or holds something other than is about to be written.
+
+    `marker` is the file that tells what is about to be written, or several of which one does.
+    """
+    markers = (marker,) if isinstance(marker, str) else marker
     with disk_errors(folder):
         folder = behind_links(folder)
         if folder.is_file():
             raise UserError(f"output {folder} is a file: give the name of a folder with --output")
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).exists():
+        if (
+            folder.is_dir()
+            and any(folder.iterdir())
+            and not any((folder / name).exists() for name in markers)
+        ):
             raise UserError(
-                f"output folder {folder} holds something else (no {marker} in it): choose another with --output"
+                f"output folder {folder} holds something else (no {markers[0]} in it): choose another with --output"
             )
         if _is_mount_point(folder):
             raise UserError(

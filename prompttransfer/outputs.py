@@ -27,6 +27,8 @@ from prompttransfer.files import disk_errors, write_json
 from tasks.documents import read_json_object
 from tasks.errors import UserError
 
+RECORDS = ("adaptation.json", "prompt.json")
+"""What the record of an adaptation is called in its folder: now, and in format 1."""
 MADE = ".made.json"
 SETTINGS = "settings.json"
 """The file in a folder that is made as a whole with the settings that it was made from."""
@@ -187,7 +189,7 @@ def _content_of_path(path: Path, without: Collection[Path]) -> str:
     if path.is_file():
         sha.update(path.read_bytes())
         return f"sha256:{sha.hexdigest()[:16]}"
-    records = sorted([*path.glob("prompt.json"), *path.glob("*/prompt.json")])
+    records = sorted(found for name in RECORDS for found in (*path.glob(name), *path.glob(f"*/{name}")))
     for file in records or _files(path):
         if file in without:
             continue

@@ -30,7 +30,7 @@ def bank(options: argparse.Namespace) -> None:
     """
     from prompttransfer.backbones.loading import load_backbone
     from prompttransfer.training.recipes import recipe_for
-    from prompttransfer.training.train import Job, train_prompts
+    from prompttransfer.training.train import Job, train_adaptations
     from tasks.catalog import find_task
     from tasks.loading import load_splits
 
@@ -55,8 +55,8 @@ def bank(options: argparse.Namespace) -> None:
         recipe = recipe_for(backbone, steps=steps, batch=batch, evaluate_every=evaluate_every, **more)
         given = f"--batch {batch} --steps {steps} --evaluate-every {evaluate_every} --limit-train 2000 --limit-test 200 --device {options.device}"
         ways: dict[str, Callable[[], Any]] = {
-            "bank": lambda recipe=recipe: train_prompts(backbone, jobs, recipe),
-            "one by one": lambda recipe=recipe: [train_prompts(backbone, [job], recipe) for job in jobs],
+            "bank": lambda recipe=recipe: train_adaptations(backbone, jobs, recipe),
+            "one by one": lambda recipe=recipe: [train_adaptations(backbone, [job], recipe) for job in jobs],
         }
         if real:
             ways["launched"] = lambda recipe=recipe: _launched(backbone, jobs, recipe)
@@ -85,11 +85,11 @@ LAUNCHED = "one by one, not recorded"
 
 def _launched(backbone: Any, jobs: Sequence[Any], recipe: Any) -> None:
     """Prompts one after another, every product launched by Python."""
-    from prompttransfer.training.train import train_prompts
+    from prompttransfer.training.train import train_adaptations
 
     backbone.records = False
     for job in jobs:
-        train_prompts(backbone, [job], recipe)
+        train_adaptations(backbone, [job], recipe)
     backbone.records = True
 
 
@@ -117,7 +117,7 @@ def matrix(options: argparse.Namespace) -> None:
     """Zero-shot evaluation of a matrix of random prompts: targets encoded once, all sources in one pass."""
     import torch
 
-    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.adaptations.prompts import soft_prompt
     from prompttransfer.backbones.loading import load_backbone
     from prompttransfer.transfers.zero_shot import Target, zero_shot
     from tasks.catalog import all_tasks, find_task
@@ -132,7 +132,7 @@ def matrix(options: argparse.Namespace) -> None:
         splits = load_splits(task, limit_train=count)
         targets.append(Target(task, replace(splits, test=splits.train)))
     prompts = [
-        Prompt(
+        soft_prompt(
             vectors=torch.randn(20, backbone.width, generator=torch.Generator().manual_seed(seed)),
             task=names[seed % len(names)], name=f"p{seed}", backbone=backbone.name, revision=backbone.revision,
             family=backbone.family, seed=seed,

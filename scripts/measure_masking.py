@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from statistics import fmean
 
-from prompttransfer.adaptations.artifacts import find_prompts, load_prompt
+from prompttransfer.adaptations.artifacts import find_adaptations, load_adaptation
 from prompttransfer.backbones.loading import load_backbone
 from prompttransfer.cli.common import load_targets, resolve_tasks
 from prompttransfer.evaluation.encoding import encode_task
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200, help="test rows of each task")
     parser.add_argument("--data", type=Path)
     given = parser.parse_args()
-    prompts = [load_prompt(folder) for folder in find_prompts(given.prompts)]
+    prompts = [load_adaptation(folder) for folder in find_adaptations(given.prompts)]
     backbone = load_backbone(prompts[0].backbone)
     reading = read_activations(backbone, prompts)
     states = reading.states().states
@@ -39,7 +39,9 @@ def main() -> None:
             f"\n{'prompt':28s} {order:>10s} {RANDOM:>10s} {RANDOM_ACTIVE:>14s}   by share, {order} / {RANDOM}"
         )
         for prompt in prompts:
-            target = load_targets(resolve_tasks([prompt.task]), data=given.data, limit_test=given.rows)[0]
+            target = load_targets(
+                resolve_tasks([prompt.task]), data=given.origin.data, limit_test=given.rows
+            )[0]
             encoded = encode_task(backbone, target.task, target.splits.test, reserved=prompt.length)
             curve = masking_curve(
                 backbone,

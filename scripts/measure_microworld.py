@@ -25,7 +25,7 @@ from prompttransfer.backbones.loading import load_backbone
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
 from prompttransfer.training.recipes import recipe_for
-from prompttransfer.training.train import Job, train_prompts
+from prompttransfer.training.train import Job, train_adaptations
 from prompttransfer.transfers.matrix import NO_PROMPT, RANDOM_PROMPT
 from prompttransfer.transfers.zero_shot import Target, zero_shot
 from tasks.catalog import find_task
@@ -105,7 +105,7 @@ def measure(
     for seed in range(seeds):
         started = time.time()
         jobs = [Job(task, splits[task.name], seed=seed) for task in tasks]
-        prompts = [trained.prompt for trained in train_prompts(backbone, jobs, recipe)]
+        prompts = [trained.adaptation for trained in train_adaptations(backbone, jobs, recipe)]
         for task, prompt in zip(tasks, prompts, strict=True):
             test = encode_task(backbone, task, splits[task.name].test, reserved=recipe.length)
             own = evaluate_bank(backbone, VectorBank(prompt.vectors[None]), test)[0]

@@ -28,7 +28,7 @@ from prompttransfer.adaptations.adaptation import CurvePoint
 from prompttransfer.backbones.loading import choose_dtype, load_backbone
 from prompttransfer.distributed.processes import choose_device
 from prompttransfer.training.recipes import recipe_for
-from prompttransfer.training.train import Job, train_prompts
+from prompttransfer.training.train import Job, train_adaptations
 from prompttransfer.transfers.tuning import with_test_score
 from prompttransfer.transfers.zero_shot import Target
 from tasks.catalog import find_task
@@ -89,12 +89,12 @@ def train(precision: str, options: argparse.Namespace) -> list[Run]:
     ]
     runs = []
     with products(precision):
-        trained = train_prompts(backbone, jobs, recipe)
+        trained = train_adaptations(backbone, jobs, recipe)
         for index, target in enumerate(targets):
             own = trained[index * options.seeds : (index + 1) * options.seeds]
             for seed, run in enumerate(with_test_score(backbone, own, target)):
-                score = run.prompt.scores["test"][target.task.metric]
-                runs.append(Run(target.task.name, seed, precision, score, run.prompt.curve))
+                score = run.adaptation.scores["test"][target.task.metric]
+                runs.append(Run(target.task.name, seed, precision, score, run.adaptation.curve))
     return runs
 
 

@@ -42,13 +42,13 @@ from projectors.report import (
     score_conditions,
     summarise,
 )
-from prompttransfer.adaptations.adaptation import Prompt
-from prompttransfer.adaptations.artifacts import load_prompt, save_prompt
+from prompttransfer.adaptations.adaptation import Adaptation
+from prompttransfer.adaptations.artifacts import holds_one, load_adaptation, save_adaptation
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.loading import load_backbone
 from prompttransfer.files import write_json
 from prompttransfer.training.recipes import recipe_for
-from prompttransfer.training.train import Job, train_prompts
+from prompttransfer.training.train import Job, train_adaptations
 from tasks.catalog import find_task
 from tasks.task import Task
 
@@ -125,7 +125,7 @@ def main() -> None:
     options = Options(
         work=given.prompts,
         seeds=tuple(given.seeds),
-        data=given.data,
+        data=given.origin.data,
         max_length=given.max_length,
         limit_train=given.limit_train,
         limit_test=given.limit_test,
@@ -200,21 +200,21 @@ def both_sides(
 
 def trained_once(
     backbone: Backbone, tasks: Sequence[Task], options: Options, steps: int | None, length: int | None = None
-) -> list[Prompt]:
+) -> list[Adaptation]:
     """One prompt a task and seed, read from the folder of this backbone and revision or trained into it."""
     weights = (backbone.revision or "unknown").removeprefix("sha256:")[:8]
     folder = options.work / f"{Path(backbone.name).name}-{weights}"
     wanted = {f"{task.name}-s{seed}": (task, seed) for task in tasks for seed in options.seeds}
-    missing = [name for name in wanted if not (folder / name / "prompt.json").exists()]
+    missing = [name for name in wanted if not holds_one(folder / name)]
     if missing:
         recipe = recipe_for(backbone, steps=steps, length=length)
         recipe = replace(recipe, evaluate_every=max(1, recipe.steps // 3))
         print(f"training {len(missing)} prompts on {backbone.name}: {recipe}", flush=True)
         splits = {task.name: rows_of(task, options) for task in tasks}
         jobs = [Job(wanted[n][0], splits[wanted[n][0].name], wanted[n][1], name=n) for n in missing]
-        for run in train_prompts(backbone, jobs, recipe, max_length=options.max_length):
-            save_prompt(run.prompt, folder / run.prompt.name)
-    return [load_prompt(folder / name) for name in wanted]
+        for run in train_adaptations(backbone, jobs, recipe, max_length=options.max_length):
+            save_adaptation(run.adaptation, folder / run.adaptation.name)
+    return [load_adaptation(folder / name) for name in wanted]
 
 
 def control_cells(bench: Bench, material: Material, options: Options) -> list[Cell]:

@@ -13,7 +13,7 @@ from statistics import fmean
 
 from analysis.choice import ChoiceSummary
 from analysis.prediction import BASELINE
-from prompttransfer.adaptations.artifacts import find_prompts, load_prompt
+from prompttransfer.adaptations.artifacts import find_adaptations, load_adaptation
 from prompttransfer.backbones.loading import load_backbone
 from prompttransfer.cli.tables import read_matrix, task_types
 from prompttransfer.transfers.recommendation import ADVICE, leave_one_out, recommend
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--probe-steps", type=int, help="0: no probe")
     parser.add_argument("--data", type=Path)
     given = parser.parse_args()
-    prompts = [load_prompt(folder) for folder in find_prompts(given.prompts)]
+    prompts = [load_adaptation(folder) for folder in find_adaptations(given.prompts)]
     matrix = read_matrix(given.transfer)
     backbone = load_backbone(prompts[0].backbone)
     types = task_types([p.task for p in prompts])
@@ -39,7 +39,9 @@ def main() -> None:
         measured = []
         for draw in range(given.draws):
             tasks = [find_task(p.task) for p in prompts]
-            targets = [Target(t, load_splits(t, data=given.data, limit_train=rows, seed=draw)) for t in tasks]
+            targets = [
+                Target(t, load_splits(t, data=given.origin.data, limit_train=rows, seed=draw)) for t in tasks
+            ]
             found = recommend(
                 backbone,
                 prompts,

@@ -1,22 +1,27 @@
-"""Soft prompts: the [length, width] arrays that are trained, kept, compared and carried across models.
+"""Adaptations: what was learned on a frozen backbone, as a value. A soft prompt is one, a LoRA another.
 
-A prompt knows where it came from (task, backbone, seed, initial vectors). How it joins an input is a layout
-(backbones/layouts.py); how it is learned is training (training/train.py). After Lester et al. 2021, arXiv 2104.08691.
+An adaptation knows its method, where it came from (origin) and how rows have to meet the backbone (encoding). What a
+method does to a pass is in method.py; how it is learned is training (training/train.py).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from prompttransfer.backbones.layouts import find_layout
-from prompttransfer.backbones.revisions import DECIDING, differing, is_commit
+from prompttransfer.backbones.layouts import USUAL, Encoding
 from tasks.errors import UserError
+
+if TYPE_CHECKING:
+    from prompttransfer.adaptations.method import Method
+
+PROMPT_KEY = "prompt_embeddings"
+"""peft's name for the vectors of a soft prompt, [length, width]."""
 
 
 @dataclass(frozen=True)
@@ -31,140 +36,168 @@ class CurvePoint:
     validation_loss: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Prompt:
-    """A soft prompt and where it came from; it cannot be built with a wrong shape or values."""
+@dataclass(frozen=True)
+class Origin:
+    """Where an adaptation comes from, known before its first step."""
 
-    vectors: Tensor
-    """[length, width] float32 on the CPU."""
     task: str
     backbone: str
     revision: str = ""
     """Which backbone exactly (backbones/revisions.py); empty where it is unknown."""
     family: str = "masked-lm"
-    layout: str = "prompt-first"
-    name: str = ""
-    """Name among other prompts; the task's name if not given."""
     seed: int | None = None
-    initialiser: str = "unknown"
-    initial: Tensor | None = None
-    """[length, width] the vectors before the first step."""
+    start: str = "unknown"
+    """What it started from (adaptations/starts.py)."""
     words: Mapping[str, str] = field(default_factory=dict)
-    """label -> label word that the prompt was trained with."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    """label -> label word that it was trained with."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """How it was trained: the values of a recipe, the precision, with how many others at once."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """Source and revision of the rows, and how many each split had."""
+
+
+@dataclass(frozen=True, eq=False)
+class Adaptation:
+    """What was learned on a frozen backbone; it cannot be built with values that are not finite."""
+
+    method: Method
+    tensors: Mapping[str, Tensor]
+    """float32 on the CPU, under peft's names where peft has the method."""
+    origin: Origin
+    encoding: Encoding = USUAL
+    name: str = ""
+    """Name among others; the task's name if not given."""
+    initial: Mapping[str, Tensor] | None = None
+    """The tensors before the first step."""
+    encoder: Mapping[str, Tensor] = field(default_factory=dict)
+    """What a method needs to train on and is no part of what runs (`Member.encoder`)."""
     scores: Mapping[str, Any] = field(default_factory=dict)
     curve: tuple[CurvePoint, ...] = ()
 
     def __post_init__(self) -> None:
-        check_vectors(self.vectors, f"prompt {self.name or self.task!r}")
-        if self.initial is not None and self.initial.shape != self.vectors.shape:
-            raise UserError(
-                f"prompt {self.name or self.task!r}: initial vectors are {list(self.initial.shape)}, "
-                f"the vectors {list(self.vectors.shape)}"
-            )
-        find_layout(self.layout, self.family)
         if not self.name:
-            object.__setattr__(self, "name", self.task)
+            object.__setattr__(self, "name", self.origin.task)
+        check_tensors(self.tensors, f"{self.method.name} {self.name!r}")
+        if self.initial is not None and shapes_of(self.initial) != shapes_of(self.tensors):
+            raise UserError(
+                f"{self.method.name} {self.name!r}: initial tensors are {shapes_of(self.initial)}, the tensors "
+                f"{shapes_of(self.tensors)}"
+            )
+        self.encoding.place(self.origin.family)
+
+    # What is asked of it most, by shorter names ----------------------------------------------------------------
+
+    @property
+    def task(self) -> str:
+        """The task that it was trained on."""
+        return self.origin.task
+
+    @property
+    def backbone(self) -> str:
+        """Name of the backbone that it was trained on."""
+        return self.origin.backbone
+
+    @property
+    def revision(self) -> str:
+        """Which backbone exactly."""
+        return self.origin.revision
+
+    @property
+    def family(self) -> str:
+        """The backbone's family."""
+        return self.origin.family
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of its run."""
+        return self.origin.seed
+
+    @property
+    def layout(self) -> str:
+        """The layout under which it was trained."""
+        return self.encoding.layout
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How it was made, in one table: recipe, method, length of texts."""
+        rest = {"max_length": self.encoding.max_length, "aggregation": self.encoding.aggregation}
+        return {**self.origin.recipe, **self.method.settings(), **rest}
+
+    # As vectors ------------------------------------------------------------------------------------------------
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether it is a soft prompt, however it was learned."""
+        return self.tensors.keys() == {PROMPT_KEY}
+
+    @property
+    def vectors(self) -> Tensor:
+        """[length, width] of a soft prompt. Raises UserError for a method without vectors."""
+        if not self.has_vectors:
+            raise UserError(
+                f"{self.name!r} is of method {self.method}, which has no vectors in front of the text: this is for soft "
+                f"prompts; give adaptations of method prompt or p-tuning"
+            )
+        return self.tensors[PROMPT_KEY]
+
+    @property
+    def first_vectors(self) -> Tensor | None:
+        """[length, width] of a soft prompt before its first step, where they are known."""
+        return None if self.initial is None else self.initial[PROMPT_KEY]
 
     @property
     def length(self) -> int:
-        """Number of vectors."""
+        """Number of vectors of a soft prompt."""
         return int(self.vectors.shape[0])
 
     @property
     def width(self) -> int:
-        """Size of each vector, the backbone's embedding width."""
+        """Size of each vector of a soft prompt, the backbone's embedding width."""
         return int(self.vectors.shape[1])
 
     @property
+    def size(self) -> str:
+        """In few words, what it is."""
+        return f"{self.length} vectors" if self.has_vectors else str(self.method)
+
+    @property
     def digest(self) -> str:
-        """sha256 of the vectors' bytes."""
-        return digest_vectors(self.vectors)
+        """sha256 of the tensors; of a soft prompt, of its vectors' bytes."""
+        return digest_tensors(self.tensors)
 
 
-def check_vectors(vectors: Tensor, what: str) -> None:
-    """Raise UserError unless `vectors` is a finite float32 array of two dimensions."""
-    if vectors.ndim != 2 or 0 in vectors.shape:
-        raise UserError(f"{what} has shape {list(vectors.shape)}: a soft prompt is [length, width]")
-    if vectors.dtype != torch.float32:
-        raise UserError(f"{what} is {vectors.dtype}: soft prompts are kept in float32")
-    if not torch.isfinite(vectors).all():
-        raise UserError(f"{what} has values that are not finite: train it again with a lower --lr")
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    """Name -> shape."""
+    return {name: list(tensor.shape) for name, tensor in sorted(tensors.items())}
 
 
-def digest_vectors(vectors: Tensor) -> str:
-    """sha256 of a float32 array's bytes, in row order."""
-    return hashlib.sha256(vectors.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+def same_tensors(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether both hold the same, bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def bank(prompts: Sequence[Prompt]) -> Tensor:
-    """Several prompts that run together, [prompts, length, width]; UserError if their shapes differ."""
-    shapes = {tuple(prompt.vectors.shape): prompt.name for prompt in prompts}
-    if len(shapes) > 1:
-        (shape, name), (other, second) = list(shapes.items())[:2]
+def check_tensors(tensors: Mapping[str, Tensor], what: str) -> None:
+    """Raise UserError unless these are finite float32 tensors, and at least one."""
+    if not tensors:
+        raise UserError(f"{what} holds no tensor")
+    if PROMPT_KEY in tensors and (tensors[PROMPT_KEY].ndim != 2 or 0 in tensors[PROMPT_KEY].shape):
         raise UserError(
-            f"prompts of different shape cannot run together: {name!r} is {list(shape)}, {second!r} is {list(other)}"
+            f"{what} has shape {list(tensors[PROMPT_KEY].shape)}: a soft prompt is [length, width]"
         )
-    return torch.stack([prompt.vectors for prompt in prompts])
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32:
+            raise UserError(f"{what} is {tensor.dtype} ({name}): adaptations are kept in float32")
+        if not torch.isfinite(tensor).all():
+            raise UserError(
+                f"{what} has values that are not finite ({name}): train it again with a lower --lr"
+            )
 
 
-def check_runs_on(
-    prompt: Prompt,
-    *,
-    backbone: str,
-    revision: str | None = None,
-    width: int,
-    family: str,
-    layout: str,
-    other_layout: bool = False,
-    other_backbone: bool = False,
-) -> None:
-    """Raise UserError when a prompt cannot be used on a backbone, or was trained on another one or in another layout.
-
-    The revision decides which backbone is meant, the name only where no revision is known. Another one of the same
-    width and family can be asked for with `other_backbone`, another layout with `other_layout`. Without a `revision`
-    only width, layout and family are compared.
-    """
-    if prompt.width != width:
-        raise UserError(
-            f"prompt {prompt.name!r} has width {prompt.width} (trained on {prompt.backbone}), but {backbone} has width "
-            f"{width}: carry it across with `prompttransfer project`, or evaluate on {prompt.backbone}"
-        )
-    if prompt.layout != layout and not other_layout:
-        raise UserError(
-            f"prompt {prompt.name!r} was trained under layout {prompt.layout!r}, not {layout!r}: "
-            f"use --layout {prompt.layout}, or ask for it with --other-layout"
-        )
-    if prompt.family != family and not other_layout:
-        raise UserError(
-            f"prompt {prompt.name!r} was trained on a {prompt.family} backbone ({prompt.backbone}), "
-            f"{backbone} is {family}: carry it across with `prompttransfer project`"
-        )
-    if revision is None or other_backbone:
-        return
-    if line := another_backbone(prompt, backbone, revision):
-        raise UserError(line)
-
-
-def another_backbone(prompt: Prompt, backbone: str, revision: str) -> str | None:
-    """What differs between a prompt's own backbone and this one, and what to do; None where nothing that counts does.
-
-    Generation settings do not count: texts are written with settings of our own.
-    """
-    asked = "or ask for it as it is with --other-backbone"
-    if not (prompt.revision and revision):
-        if prompt.backbone == backbone:
-            return None
-        return f"prompt {prompt.name!r} was trained on {prompt.backbone}, not on {backbone}: name that one, {asked}"
-    parts = differing(prompt.revision, revision, DECIDING)
-    if not parts:
-        return None
-    pin = f"give --revision {prompt.revision}, " if is_commit(prompt.revision) else "bring that one, "
-    if "weights" in parts or parts == ("revision",):
-        pin = pin if prompt.backbone == backbone else "carry it across with `prompttransfer project`, "
-    return (
-        f"prompt {prompt.name!r} was trained on {prompt.backbone} at {prompt.revision}; {backbone} is at {revision}, "
-        f"which has another {' and '.join(parts)}: {pin}{asked}"
-    )
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of float32 tensors in the order of their names; of a soft prompt alone, of its vectors' bytes."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        if tensors.keys() != {PROMPT_KEY}:  # names and shapes of a prompt's digest are implied
+            sha.update(f"{name} {list(tensor.shape)}\n".encode())
+        sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()

@@ -1,18 +1,21 @@
-"""Prompts on disk: one folder a prompt, readable by Hugging Face PEFT, written whole or not at all.
+"""Adaptations on disk: one folder each, readable by Hugging Face PEFT where it has the method, written whole or not at all.
 
-    adapter_model.safetensors   prompt_embeddings [length, width] float32
-    adapter_config.json         PEFT's PromptTuningConfig
-    prompt.json                 ours: where the prompt came from, its scores, its learning curve, its digest
-    initial.safetensors         the vectors before the first step, where they are known
+    adapter_model.safetensors   the tensors, float32, under PEFT's names
+    adapter_config.json         PEFT's configuration; not there where PEFT has no such method
+    adaptation.json             ours: method, origin, encoding, scores, learning curve, digest
+    initial.safetensors         the tensors before the first step, where they are known
+    encoder.safetensors         what a method needs to train on, where there is such
     README.md                   model card
 
-Reading checks everything that could make a prompt silently wrong: shape, digest, format.
+`prompt.json`, the record of format 1 (soft prompts alone), is still read. Reading checks everything that could make an
+adaptation silently wrong: shapes, digest, format.
 """
 
 from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -23,21 +26,33 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from safetensors.torch import save_file
 from torch import Tensor
 
-from prompttransfer.adaptations.adaptation import CurvePoint, Prompt, check_vectors, digest_vectors
+from prompttransfer.adaptations.adaptation import (
+    PROMPT_KEY,
+    Adaptation,
+    CurvePoint,
+    Origin,
+    check_tensors,
+)
+from prompttransfer.adaptations.method import Method
+from prompttransfer.adaptations.methods import make_method
+from prompttransfer.adaptations.methods.prompt import PromptTuning
+from prompttransfer.backbones.layouts import Encoding
 from prompttransfer.backbones.revisions import is_commit
 from prompttransfer.files import atomic_folder, safe_name
-from prompttransfer.outputs import check_same, keep_others
+from prompttransfer.outputs import RECORDS, check_same, keep_others
 from prompttransfer.sealed import read_sealed, write_sealed
 from prompttransfer.tensor_files import TensorFile, read_tensors
 from tasks.documents import checked, read_json, shortened
 from tasks.errors import MissingError, UserError
 
-FORMAT = 1
-MARKER = "prompt.json"
-PROMPT_KEY = "prompt_embeddings"
-FILES = ("adapter_model.safetensors", "adapter_config.json", MARKER, "initial.safetensors", "README.md")
-"""What a prompt's folder holds of ours; all else in it is the user's and stays."""
-WHAT = "prompt file"
+FORMAT = 2
+MARKERS = RECORDS
+MARKER, FIRST_MARKER = MARKERS
+"""The record, and that of format 1."""
+WEIGHTS, INITIAL, ENCODER = "adapter_model.safetensors", "initial.safetensors", "encoder.safetensors"
+FILES = (WEIGHTS, "adapter_config.json", MARKER, FIRST_MARKER, INITIAL, ENCODER, "README.md")
+"""What an adaptation's folder holds of ours; all else in it is the user's and stays."""
+WHAT = "adaptation"
 
 
 class PointRecord(BaseModel):
@@ -56,8 +71,8 @@ class PointRecord(BaseModel):
         return CurvePoint(**self.model_dump())
 
 
-class SettingsRecord(BaseModel):
-    """What readers of prompts take from their settings; all of it may be missing, and there may be more."""
+class RecipeRecord(BaseModel):
+    """What readers take from how an adaptation was trained; all of it may be missing, and there may be more."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -74,8 +89,66 @@ class SettingsRecord(BaseModel):
     aggregation: str | None = None
 
 
+class OriginRecord(BaseModel):
+    """`Origin` on disk."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    task: str
+    backbone: str
+    revision: str
+    family: str
+    seed: int | None
+    start: str
+    words: dict[str, str]
+    recipe: dict[str, Any]
+    data: dict[str, Any]
+
+    @field_validator("recipe")
+    @classmethod
+    def _check_recipe(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        RecipeRecord.model_validate(recipe)
+        return recipe
+
+
+class EncodingRecord(BaseModel):
+    """`Encoding` on disk."""
+
+    model_config = ConfigDict(extra="allow")
+
+    layout: str
+    max_length: int | None
+    aggregation: str | None
+
+
+class MethodRecord(BaseModel):
+    """A method on disk: its name and its settings."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+
+class AdaptationRecord(BaseModel):
+    """`adaptation.json`, checked because it comes from outside."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: int
+    name: str
+    method: MethodRecord
+    origin: OriginRecord
+    encoding: EncodingRecord
+    shapes: dict[str, list[int]]
+    """Name -> shape of the tensors."""
+    scores: dict[str, Any]
+    curve: list[PointRecord]
+    digest: str
+    versions: dict[str, str]
+
+
 class PromptRecord(BaseModel):
-    """`prompt.json`, checked because it comes from outside."""
+    """`prompt.json` of format 1."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -101,76 +174,128 @@ class PromptRecord(BaseModel):
     @field_validator("settings")
     @classmethod
     def _check_settings(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        SettingsRecord.model_validate(settings)
+        RecipeRecord.model_validate(settings)
         return settings
 
+    def as_adaptation(self) -> AdaptationRecord:
+        """The same in the present format."""
+        settings = dict(self.settings)
+        texts = {key: settings.pop(key, None) for key in ("max_length", "aggregation")}
+        settings.pop("length", None)
+        return AdaptationRecord(
+            format=FORMAT,
+            name=self.name,
+            method=MethodRecord(name=PromptTuning.name, length=self.length),  # type: ignore[call-arg]
+            origin=OriginRecord(
+                start=self.initialiser,
+                recipe=settings,
+                **self.model_dump(
+                    include={"task", "backbone", "revision", "family", "seed", "words", "data"}
+                ),
+            ),
+            encoding=EncodingRecord(layout=self.layout, **texts),
+            shapes={PROMPT_KEY: [self.length, self.width]},
+            **self.model_dump(include={"scores", "curve", "digest", "versions"}),
+        )
 
-def save_prompt(prompt: Prompt, folder: Path) -> Path:
-    """Write a prompt to `folder` (in place of a prompt that it may hold already) and return it.
+
+def save_adaptation(adaptation: Adaptation, folder: Path) -> Path:
+    """Write an adaptation to `folder` (in place of one that it may hold already) and return it.
 
     Files in the folder that are not ours stay in it. Raises UserError if the folder holds something else, MachineError if the disk refuses.
     """
-    safe_name(prompt.name, "prompt name")
-    with atomic_folder(folder, marker=MARKER) as temporary:
-        save_file({PROMPT_KEY: prompt.vectors.contiguous()}, temporary / "adapter_model.safetensors")
-        if prompt.initial is not None:
-            write_sealed(temporary / "initial.safetensors", {PROMPT_KEY: prompt.initial})
-        _write(temporary / "adapter_config.json", peft_config(prompt))
-        _write(temporary / MARKER, record(prompt).model_dump())
-        (temporary / "README.md").write_text(card(prompt), encoding="utf-8")
+    safe_name(adaptation.name, "prompt name")
+    with atomic_folder(folder, marker=MARKERS) as temporary:
+        save_file(_whole(adaptation.tensors), temporary / WEIGHTS)
+        if adaptation.initial is not None:
+            write_sealed(temporary / INITIAL, _whole(adaptation.initial))
+        if adaptation.encoder:
+            write_sealed(temporary / ENCODER, _whole(adaptation.encoder))
+        config = peft_config(adaptation)
+        if config is not None:
+            _write(temporary / "adapter_config.json", config)
+        _write(temporary / MARKER, record(adaptation).model_dump())
+        (temporary / "README.md").write_text(card(adaptation), encoding="utf-8")
         keep_others(folder, temporary, FILES)
     return folder
 
 
-def check_unlike(prompt: Prompt, folder: Path) -> None:
-    """Raise a UserError that names --overwrite if `folder` holds another finished prompt than this."""
-    if (folder / MARKER).exists():
-        there = load_prompt(folder)
+def _whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as they can be written: none is a view of another."""
+    return {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def check_unlike(adaptation: Adaptation, folder: Path) -> None:
+    """Raise a UserError that names --overwrite if `folder` holds another finished adaptation than this."""
+    if holds_one(folder):
+        there = load_adaptation(folder)
         left_out = {"versions"}
         check_same(
             folder,
             record(there).model_dump(exclude=left_out),
-            record(prompt).model_dump(exclude=left_out),
+            record(adaptation).model_dump(exclude=left_out),
             what="a finished prompt",
         )
 
 
-def load_prompt(folder: Path) -> Prompt:
-    """Read a prompt that `save_prompt` wrote, bit for bit.
+def holds_one(folder: Path) -> bool:
+    """Whether a folder is that of an adaptation."""
+    return (folder / MARKER).exists() or (folder / FIRST_MARKER).exists()
 
-    Raises UserError when the folder is none, a file is missing or cut short, or the vectors are not those that were
+
+def load_adaptation(folder: Path) -> Adaptation:
+    """Read an adaptation that `save_adaptation` wrote, bit for bit, or a prompt of format 1.
+
+    Raises UserError when the folder is none, a file is missing or cut short, or the tensors are not those that were
     written (their digest differs).
     """
     folder = Path(folder)
     values = read_record(folder)
-    vectors = read_vectors(folder / "adapter_model.safetensors")
-    if tuple(vectors.shape) != (values.length, values.width):
-        raise UserError(
-            f"prompt {folder}: adapter_model.safetensors holds {list(vectors.shape)}, prompt.json says "
-            f"[{values.length}, {values.width}]"
-        )
-    if digest_vectors(vectors) != values.digest:
-        raise UserError(
-            f"prompt {folder} was changed after it was written (its digest differs): train it again, or take the "
-            f"vectors as they are with `prompttransfer import {folder}/adapter_model.safetensors`"
-        )
-    return Prompt(
-        vectors=vectors,
-        initial=_read_start(folder / "initial.safetensors"),
+    what = f"adaptation {folder}"
+    tensors = _read_weights(folder / WEIGHTS)
+    found = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    if found != values.shapes:
+        raise UserError(f"{what}: {WEIGHTS} holds {_told(found)}, its record says {_told(values.shapes)}")
+    adaptation = Adaptation(
+        method=method_of(values),
+        tensors=tensors,
+        origin=Origin(**values.origin.model_dump()),
+        encoding=Encoding(**values.encoding.model_dump()),
+        name=values.name,
+        initial=_read_sealed(folder / INITIAL),
+        encoder=_read_sealed(folder / ENCODER) or {},
+        scores=values.scores,
         curve=tuple(point.point for point in values.curve),
-        **values.model_dump(exclude={"format", "length", "width", "digest", "versions", "curve"}),
     )
+    if adaptation.digest != values.digest:
+        raise UserError(
+            f"{what} was changed after it was written (its digest differs): train it again, or take the "
+            f"vectors of a prompt as they are with `prompttransfer import {folder}/{WEIGHTS}`"
+        )
+    return adaptation
 
 
-def find_prompts(folder: Path) -> list[Path]:
-    """Prompt folders directly in `folder`, sorted by name; `folder` itself if it is one."""
-    if (folder / MARKER).exists():
+def method_of(values: AdaptationRecord) -> Method:
+    """The method of a record. Raises UserError for one that is unknown here."""
+    return make_method(values.method.name, values.method.model_dump(exclude={"name"}))
+
+
+def _told(shapes: Mapping[str, list[int]]) -> str:
+    """Shapes in few words."""
+    if set(shapes) == {PROMPT_KEY}:
+        return str(shapes[PROMPT_KEY])
+    return shortened(", ".join(f"{name} {shape}" for name, shape in sorted(shapes.items()))) or "nothing"
+
+
+def find_adaptations(folder: Path) -> list[Path]:
+    """Folders of adaptations directly in `folder`, sorted by name; `folder` itself if it is one."""
+    if holds_one(folder):
         return [folder]
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give a prompt folder, or a folder of prompt folders")
     # One after the other, since a glob passes over what it may not look into; hidden ones are being written.
     inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found = [path for path in inside if (path / MARKER).exists()]
+    found = [path for path in inside if holds_one(path)]
     if not found:
         raise UserError(
             f"no prompt in {folder}: a prompt folder holds {MARKER}; train one with `prompttransfer train`"
@@ -178,23 +303,34 @@ def find_prompts(folder: Path) -> list[Path]:
     return found
 
 
-def read_record(folder: Path) -> PromptRecord:
-    """`prompt.json` of a prompt folder, checked."""
-    path = folder / MARKER
-    try:
-        value = read_json(path, "prompt record")
-    except MissingError:
+def read_record(folder: Path) -> AdaptationRecord:
+    """The record of an adaptation's folder, checked; one of format 1 as it would be written today."""
+    path = next((folder / name for name in MARKERS if (folder / name).exists()), None)
+    if path is None:
         hint = (
             "`prompttransfer import` reads prompts of other systems" if folder.exists() else "no such folder"
         )
-        raise UserError(f"{folder} is not a prompt folder (no {MARKER} in it): {hint}") from None
-    if isinstance(value, dict) and isinstance(value.get("format"), int) and value["format"] != FORMAT:
+        raise UserError(f"{folder} is not a prompt folder (no {MARKER} in it): {hint}")
+    value = read_json(path, "prompt record")
+    wanted = FORMAT if path.name == MARKER else 1
+    if isinstance(value, dict) and isinstance(value.get("format"), int) and value["format"] != wanted:
         raise UserError(
-            f"{path} is of format {value['format']}, this version reads {FORMAT}: use a newer prompttransfer"
+            f"{path} is of format {value['format']}, this version reads {wanted}: use a newer prompttransfer"
         )
-    found = checked(PromptRecord, value, str(path))
+    found: AdaptationRecord | PromptRecord
+    if path.name == MARKER:
+        found = checked(AdaptationRecord, value, str(path))
+    else:
+        found = checked(PromptRecord, value, str(path))
     safe_name(found.name, f"{path}: prompt name")
-    return found
+    return found.as_adaptation() if isinstance(found, PromptRecord) else found
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return dict(read_tensors(path, WHAT).tensors)
+    except MissingError:
+        raise UserError(f"{path} is missing: the adaptation is incomplete") from None
 
 
 def read_vectors(path: Path) -> Tensor:
@@ -213,37 +349,34 @@ def vectors_of(file: TensorFile, path: Path) -> Tensor:
     return file.tensors[PROMPT_KEY]
 
 
-def _read_start(path: Path) -> Tensor | None:
-    """The vectors before the first step, where the prompt has them."""
+def _read_sealed(path: Path) -> dict[str, Tensor] | None:
+    """The tensors of a file that need not be there."""
     if not path.exists():
         return None
-    vectors = vectors_of(read_sealed(path, WHAT, "train it again"), path)
-    check_vectors(vectors, str(path))
-    return vectors
+    tensors = dict(read_sealed(path, WHAT, "train it again").tensors)
+    check_tensors(tensors, str(path))
+    return tensors
 
 
-def record(prompt: Prompt) -> PromptRecord:
-    """What `prompt.json` says of a prompt."""
-    return PromptRecord(
+def record(adaptation: Adaptation) -> AdaptationRecord:
+    """What `adaptation.json` says."""
+    method = {"name": adaptation.method.name, **adaptation.method.settings()}
+    return AdaptationRecord(
         format=FORMAT,
-        name=prompt.name,
-        task=prompt.task,
-        backbone=prompt.backbone,
-        revision=prompt.revision,
-        family=prompt.family,
-        layout=prompt.layout,
-        length=prompt.length,
-        width=prompt.width,
-        seed=prompt.seed,
-        initialiser=prompt.initialiser,
-        words=dict(prompt.words),
-        settings=dict(prompt.settings),
-        data=dict(prompt.data),
-        scores=dict(prompt.scores),
-        curve=[PointRecord(**asdict(point)) for point in prompt.curve],
-        digest=prompt.digest,
+        name=adaptation.name,
+        method=MethodRecord(**json.loads(json.dumps(method))),
+        origin=OriginRecord(**_plain(asdict(adaptation.origin))),
+        encoding=EncodingRecord(**asdict(adaptation.encoding)),
+        shapes={name: list(tensor.shape) for name, tensor in sorted(adaptation.tensors.items())},
+        scores=dict(adaptation.scores),
+        curve=[PointRecord(**asdict(point)) for point in adaptation.curve],
+        digest=adaptation.digest,
         versions=versions(),
     )
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
 
 
 def versions() -> dict[str, str]:
@@ -260,57 +393,69 @@ def _version(name: str) -> str:
         return "not installed as a package"
 
 
-def peft_config(prompt: Prompt) -> dict[str, Any]:
-    """`adapter_config.json`: what PEFT needs to put the prompt in front of an input.
+def peft_config(adaptation: Adaptation) -> dict[str, Any] | None:
+    """`adapter_config.json`: what PEFT needs to run the adaptation; None where it has no such method.
 
-    PEFT has no task type for a masked LM, and without one it ignores the prompt silently; FEATURE_EXTRACTION hands
+    PEFT has no task type for a masked LM, and without one it ignores a prompt silently; FEATURE_EXTRACTION hands
     the prompt to whatever model it wraps. One submodule keeps PEFT from adding rows for T5's decoder. The revision is
     the commit of a backbone of the hub, which PEFT then loads.
     """
-    masked = prompt.family == "masked-lm"
+    own = adaptation.method.peft_config(family=adaptation.family, tensors=adaptation.tensors)
+    if own is None:
+        return None
     return {
-        "peft_type": "PROMPT_TUNING",
-        "task_type": "FEATURE_EXTRACTION" if masked else "SEQ_2_SEQ_LM",
-        "base_model_name_or_path": prompt.backbone,
-        "revision": prompt.revision if is_commit(prompt.revision) else None,
+        **own,
+        "task_type": TASK_TYPES[adaptation.family],
+        "base_model_name_or_path": adaptation.backbone,
+        "revision": adaptation.revision if is_commit(adaptation.revision) else None,
         "inference_mode": True,
-        "num_virtual_tokens": prompt.length,
-        "token_dim": prompt.width,
-        "num_transformer_submodules": 1,
-        "num_attention_heads": 1,
-        "num_layers": 1,
-        "prompt_tuning_init": "RANDOM",
     }
 
 
-def card(prompt: Prompt) -> str:
-    """The model card of a prompt, Markdown."""
-    scores = "\n".join(f"| {split} | {_score(value)} |" for split, value in prompt.scores.items())
-    words = ", ".join(f"{label} = {word}" for label, word in prompt.words.items()) or "none (text is written)"
-    note = (
-        "PEFT reads this folder and gives the same logits."
-        if prompt.layout == "prompt-first" or prompt.family == "t5"
-        else f"PEFT puts prompts first, so it cannot run layout `{prompt.layout}`; prompttransfer can."
-    )
+TASK_TYPES = {"masked-lm": "FEATURE_EXTRACTION", "t5": "SEQ_2_SEQ_LM", "causal-lm": "CAUSAL_LM"}
+"""Family -> PEFT's task type."""
+
+
+def peft_note(adaptation: Adaptation) -> str:
+    """What PEFT makes of an adaptation."""
+    if adaptation.method.peft_config(family=adaptation.family, tensors=adaptation.tensors) is None:
+        return f"PEFT has no method `{adaptation.method.name}`, so it cannot read this folder; prompttransfer can."
+    if adaptation.layout == "prompt-first" or adaptation.family != "masked-lm":
+        return "PEFT reads this folder and gives the same logits."
+    return f"PEFT puts prompts first, so it cannot run layout `{adaptation.layout}`; prompttransfer can."
+
+
+def card(adaptation: Adaptation) -> str:
+    """The model card of an adaptation, Markdown."""
+    origin = adaptation.origin
+    scores = "\n".join(f"| {split} | {_score(value)} |" for split, value in adaptation.scores.items())
+    words = ", ".join(f"{label} = {word}" for label, word in origin.words.items()) or "none (text is written)"
+    if adaptation.has_vectors:
+        title, tag = "Soft prompt", "soft-prompt"
+        what = f"{adaptation.length} vectors of width {adaptation.width}"
+    else:
+        title, tag = "Adaptation", adaptation.method.name
+        what = f"{sum(tensor.numel() for tensor in adaptation.tensors.values()):,} numbers"
     return f"""---
 library_name: peft
-base_model: {json.dumps(prompt.backbone)}
-tags: [soft-prompt, prompttransfer]
+base_model: {json.dumps(origin.backbone)}
+tags: [{tag}, prompttransfer]
 ---
-# Soft prompt `{prompt.name}`
+# {title} `{adaptation.name}`
 
-{prompt.length} vectors of width {prompt.width} for task `{prompt.task}` on `{prompt.backbone}` ({prompt.revision or "revision unknown"}).
+{what} for task `{origin.task}` on `{origin.backbone}` ({origin.revision or "revision unknown"}).
 
-- layout: `{prompt.layout}`; label words: {words}
-- initialiser: `{prompt.initialiser}`, seed {prompt.seed}
-- data: {prompt.data.get("source", "unknown")}
-- digest: `{prompt.digest}`
+- method: `{adaptation.method}`
+- layout: `{adaptation.layout}`; label words: {words}
+- start: `{origin.start}`, seed {origin.seed}
+- data: {origin.data.get("source", "unknown")}
+- digest: `{adaptation.digest}`
 
 | split | score |
 |---|---|
 {scores or "| none measured | |"}
 
-{note}
+{peft_note(adaptation)}
 """
 
 

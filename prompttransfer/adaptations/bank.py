@@ -6,20 +6,15 @@ the matrices know only banks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from prompttransfer.adaptations.adaptation import Prompt, check_runs_on
-from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.interventions import BARE, Interventions, Vectors
-from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.backbones.rows import Batch, of_rows, repeat
-from tasks.errors import UserError
 
 
 class Bank(Protocol):
@@ -116,28 +111,3 @@ class _OneLowRank(Interventions):
     def linear(self, site: str, states: Tensor, output: Tensor) -> Tensor:
         into, out = (part[site][0].to(states.dtype) for part in (self.into, self.out))
         return output + F.linear(F.linear(states, into), out)
-
-
-def common_encoding(
-    backbone: Backbone, prompts: Sequence[Prompt], wanted: Encoding = USUAL, *, other_layout: bool = False
-) -> Encoding:
-    """`wanted` with the layout that all prompts share; UserError if they differ or one does not run on the backbone."""
-    if not prompts:
-        raise UserError("no prompt given: name at least one prompt folder")
-    names = [prompt.name for prompt in prompts]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"two prompts are called {twice!r}: rename one folder's prompt, or give one of them")
-    layout = prompts[0].layout
-    for prompt in prompts:
-        check_runs_on(
-            prompt,
-            backbone=backbone.name,
-            revision=backbone.revision,
-            width=backbone.width,
-            family=backbone.family,
-            layout=layout,
-            other_layout=other_layout,
-            other_backbone=backbone.takes_any,
-        )
-    return replace(wanted, layout=layout)

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from prompttransfer.adaptations.adaptation import Prompt
+from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.artifacts import PROMPT_KEY, peft_config
 from prompttransfer.files import atomic_folder, atomic_path, check_free, write_json
 from prompttransfer.outputs import taken
@@ -219,7 +219,9 @@ READERS: dict[str, tuple[Callable[[bytes], bool], Reader]] = {
 # Writing -----------------------------------------------------------------------------------------------------
 
 
-def export_prompts(prompts: Sequence[Prompt], output: Path, format_: str, *, overwrite: bool = False) -> Path:
+def export_prompts(
+    prompts: Sequence[Adaptation], output: Path, format_: str, *, overwrite: bool = False
+) -> Path:
     """Write prompts for other programs to `output`, whole or not at all; only an equal export is there already,
     or with `overwrite` another of the same kind.
 
@@ -239,7 +241,7 @@ def export_prompts(prompts: Sequence[Prompt], output: Path, format_: str, *, ove
     return output
 
 
-def _write_safetensors(prompts: Sequence[Prompt], output: Path, overwrite: bool) -> None:
+def _write_safetensors(prompts: Sequence[Adaptation], output: Path, overwrite: bool) -> None:
     names = [prompt.name for prompt in prompts]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -273,7 +275,7 @@ def _metadata(path: Path) -> Mapping[str, str]:
         return {}
 
 
-def _write_numpy(prompts: Sequence[Prompt], output: Path, overwrite: bool) -> None:
+def _write_numpy(prompts: Sequence[Adaptation], output: Path, overwrite: bool) -> None:
     stream = io.BytesIO()
     np.save(stream, prompts[0].vectors.numpy(), allow_pickle=False)
     # A .npy file cannot say that it is ours, so nothing but the same bytes is replaced unasked.
@@ -283,7 +285,7 @@ def _write_numpy(prompts: Sequence[Prompt], output: Path, overwrite: bool) -> No
         temporary.write_bytes(stream.getvalue())
 
 
-def _write_peft(prompts: Sequence[Prompt], output: Path, overwrite: bool) -> None:
+def _write_peft(prompts: Sequence[Adaptation], output: Path, overwrite: bool) -> None:
     prompt = prompts[0]
     if prompt.layout != "prompt-first" and prompt.family != "t5":
         raise UserError(
@@ -310,7 +312,7 @@ def _taken(output: Path) -> UserError:
     )
 
 
-WRITERS: dict[str, Callable[[Sequence[Prompt], Path, bool], None]] = {
+WRITERS: dict[str, Callable[[Sequence[Adaptation], Path, bool], None]] = {
     "safetensors": _write_safetensors,
     "npy": _write_numpy,
     "peft": _write_peft,

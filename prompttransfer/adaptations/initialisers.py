@@ -1,10 +1,9 @@
-"""Initialisers: where a prompt starts. One signature, one dict; transfer as initialisation is one of them.
+"""Initialisers: the vectors that a prompt starts from. One signature, one dict; other starts are in starts.py.
 
     random               normal, with the standard deviation of the backbone's token embeddings
     vocabulary           embeddings of tokens drawn from the 5,000 most common ordinary ones (Lester 2021; Vu 2022)
     label-words          embeddings of the task's label words first, the rest as `vocabulary` (Lester 2021)
     text:WORDS           embeddings of the given text, repeated to the length, without special tokens
-    prompt:PATH          the vectors of another prompt (TPT, Su et al. 2022; SPoT, Vu et al. 2022)
 
 The same seed gives the same vectors for every task, so that prompts of one seed share their start and differences
 from it can be compared.
@@ -13,7 +12,6 @@ from it can be compared.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -30,7 +28,7 @@ Initialiser = Callable[[Backbone, Task, int, torch.Generator, str], Tensor]
 def initial_vectors(spec: str, backbone: Backbone, task: Task, *, length: int, seed: int) -> Tensor:
     """The vectors that `spec` (`name` or `name:argument`) stands for, [length, width] float32.
 
-    Raises UserError for an unknown name, a missing argument, or a source prompt of another shape.
+    Raises UserError for an unknown name or a missing argument.
     """
     name, _, argument = spec.partition(":")
     if name not in INITIALISERS:
@@ -85,24 +83,10 @@ def text(backbone: Backbone, task: Task, length: int, generator: torch.Generator
     return backbone.embedding_table()[repeated]
 
 
-def prompt(backbone: Backbone, task: Task, length: int, generator: torch.Generator, argument: str) -> Tensor:
-    """Another prompt's vectors, unchanged."""
-    from prompttransfer.adaptations.artifacts import load_prompt
-
-    source = load_prompt(Path(argument))
-    if tuple(source.vectors.shape) != (length, backbone.width):
-        raise UserError(
-            f"prompt {argument} is {list(source.vectors.shape)}, but [{length}, {backbone.width}] is needed on "
-            f"{backbone.name}: use --length {source.length}, or carry it across with `prompttransfer project`"
-        )
-    return source.vectors
-
-
 INITIALISERS: dict[str, Initialiser] = {
     "random": random,
     "vocabulary": vocabulary,
     "label-words": label_words,
     "text": text,
-    "prompt": prompt,
 }
-NEED_ARGUMENT = {"text": "the verdict is", "prompt": "runs/prompts/sst2"}
+NEED_ARGUMENT = {"text": "the verdict is"}

@@ -12,9 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from prompttransfer.adaptations.bank import Bank
+from prompttransfer.adaptations.random_prompts import rounds, scrambled
+from prompttransfer.adaptations.starts import From, Mixture, Start
 
 if TYPE_CHECKING:
     from prompttransfer.backbones.base import Backbone
@@ -57,6 +60,8 @@ class Method(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     """One line for lists and help."""
+    called: ClassVar[str] = "adaptation"
+    """What one of it is called in messages."""
 
     @property
     def reserved(self) -> int:
@@ -65,10 +70,32 @@ class Method(ABC):
 
     @abstractmethod
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
-        """A member at its start. The same seed gives the same member, bit for bit.
+        """A member at a start that is no other adaptation's. The same seed gives the same member, bit for bit.
 
         Raises UserError for a backbone that lacks what the method changes, or a start that the method does not have.
         """
+
+    def started(self, backbone: Backbone, task: Task, start: Start, *, seed: int) -> Member:
+        """A member at any start. Raises what `member` raises, and UserError for an adaptation that it cannot go on from."""
+        if isinstance(start, Mixture):
+            start = start.summed()
+        if isinstance(start, From):
+            member = self.continued(start, backbone)
+            self.check_fits(backbone, start.tensors, str(start))
+            return member
+        return self.member(backbone, task, start=str(start), seed=seed)
+
+    def outline(self, backbone: Backbone, task: Task) -> Member:
+        """A member of the shape that one has on a backbone without values (`outline_backbone`)."""
+        return self.member(backbone, task, start="random", seed=0)
+
+    def continued(self, start: From, backbone: Backbone) -> Member:
+        """A member that goes on from another adaptation."""
+        return self.restored(start.tensors)
+
+    def check_fits(self, backbone: Backbone, tensors: Mapping[str, Tensor], name: str) -> None:
+        """Raise UserError where an adaptation, called `name` in the message, is not for a model of this shape."""
+        return None
 
     @abstractmethod
     def restored(self, tensors: Mapping[str, Tensor]) -> Member:
@@ -85,6 +112,19 @@ class Method(ABC):
     @abstractmethod
     def peft_config(self, *, family: str, tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
         """What stands in peft's adapter_config.json beside model and task type; None where peft has no such method."""
+
+    def random_like(
+        self, given: Sequence[Mapping[str, Tensor]], draws: int, generator: torch.Generator
+    ) -> list[dict[str, Tensor]]:
+        """`draws` random adaptations, the control for what any of that size do (adaptations/random_prompts.py).
+
+        They go round the given ones. Every vector (what lies along a tensor's last axis) has a random direction and the
+        norm of one of the given tensor's own, in random order.
+        """
+        return [
+            {name: scrambled(tensor, generator) for name, tensor in given[index].items()}
+            for index in rounds(len(given), draws, generator)
+        ]
 
     def settings(self) -> dict[str, Any]:
         """The settings, for JSON."""

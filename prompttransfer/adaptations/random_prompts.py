@@ -25,6 +25,20 @@ def random_draws(prompts: int, least: int = LEAST_DRAWS, most: int = MOST_DRAWS)
     return min(prompts * -(-least // prompts), max(most, least))
 
 
+def rounds(count: int, draws: int, generator: torch.Generator) -> Tensor:
+    """`draws` numbers below `count`, round after round in a random order, so that each is as frequent as any other."""
+    order = [torch.randperm(count, generator=generator) for _ in range(-(-draws // count))]
+    return torch.cat(order)[:draws]
+
+
+def scrambled(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """Vectors [..., width] of the same norms in random order, in directions that are uniform on the sphere."""
+    flat = tensor.detach().float().reshape(-1, tensor.shape[-1])
+    norms = flat.norm(dim=-1)[torch.randperm(len(flat), generator=generator)]
+    directions = functional.normalize(torch.randn(flat.shape, generator=generator), dim=-1)
+    return (directions * norms[:, None]).reshape(tensor.shape)
+
+
 def random_like(prompts: Sequence[Tensor] | Tensor, draws: int, generator: torch.Generator) -> Tensor:
     """`draws` random prompts [draws, length, width] for the given ones [n, length, width].
 
@@ -33,8 +47,7 @@ def random_like(prompts: Sequence[Tensor] | Tensor, draws: int, generator: torch
     """
     norms = torch.stack([prompt.detach().float().norm(dim=-1) for prompt in prompts])
     count, length = norms.shape
-    rounds = [torch.randperm(count, generator=generator) for _ in range(-(-draws // count))]
-    chosen = norms[torch.cat(rounds)[:draws]]
+    chosen = norms[rounds(count, draws, generator)]
     order = torch.stack([torch.randperm(length, generator=generator) for _ in range(draws)])
     directions = functional.normalize(
         torch.randn(draws, length, prompts[0].shape[-1], generator=generator), dim=-1

@@ -17,7 +17,7 @@ from tasks.records import KEPT, is_of_catalogue, own_task
 from tasks.task import Example, Task, parse_label_words, with_words
 
 if TYPE_CHECKING:
-    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.adaptations.adaptation import Adaptation
     from prompttransfer.backbones.base import Backbone
     from prompttransfer.transfers.zero_shot import Target
 
@@ -25,7 +25,7 @@ console = CleanConsole(highlight=False)
 
 
 def resolve_tasks(
-    names: Sequence[str], label_words: Sequence[str] | None = None, prompts: Sequence[Prompt] = ()
+    names: Sequence[str], label_words: Sequence[str] | None = None, prompts: Sequence[Adaptation] = ()
 ) -> list[Task]:
     """Tasks by name or YAML file, with the run's label words put on every task that has such a label.
 
@@ -48,21 +48,7 @@ def resolve_tasks(
     ]
 
 
-def check_initialiser(spec: str) -> None:
-    """Raise UserError for an initialiser that cannot be, before any row or model is loaded."""
-    from prompttransfer.adaptations.artifacts import read_record
-    from prompttransfer.adaptations.initialisers import INITIALISERS, NEED_ARGUMENT
-
-    name, _, argument = spec.partition(":")
-    if name not in INITIALISERS:
-        raise unknown("initialiser", name, INITIALISERS)
-    if name in NEED_ARGUMENT and not argument.strip():
-        raise UserError(f"initialiser {name!r} needs an argument, as in {name}:{NEED_ARGUMENT[name]}")
-    if name == "prompt":
-        read_record(Path(argument))
-
-
-def _resolve(name: str, prompts: Sequence[Prompt]) -> Task:
+def _resolve(name: str, prompts: Sequence[Adaptation]) -> Task:
     if name.endswith((".yaml", ".yml")):
         from tasks.custom import read_task_file
 
@@ -71,7 +57,7 @@ def _resolve(name: str, prompts: Sequence[Prompt]) -> Task:
         raise UserError(
             f"{name} is a folder and no task: folders of prompts stand before the options of several values"
         )
-    kept = own_task(name, {f"prompt {p.name!r}": p.data.get(KEPT) for p in prompts})
+    kept = own_task(name, {f"prompt {p.name!r}": p.origin.data.get(KEPT) for p in prompts})
     if name not in all_tasks():
         return kept or find_task(name)
     if kept is not None and not is_of_catalogue(kept):

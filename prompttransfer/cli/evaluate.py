@@ -29,7 +29,7 @@ from prompttransfer.distributed.placement import SINGLE, Placement
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.adaptations.adaptation import Adaptation
     from prompttransfer.backbones.base import Backbone
     from prompttransfer.evaluation.calibration import Calibration
     from prompttransfer.evaluation.encoding import EncodedTask
@@ -76,8 +76,7 @@ def evaluate(
     given = dict(locals())
     from functools import cache
 
-    from prompttransfer.adaptations.adaptation import check_runs_on
-    from prompttransfer.adaptations.bank import VectorBank
+    from prompttransfer.adaptations.running import bank_of, check_runs_on
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say, table
     from prompttransfer.evaluation.calibration import (
@@ -123,11 +122,10 @@ def evaluate(
             other_layout=other_layout,
             other_backbone=other_backbone,
         )
+        bank = bank_of(model, [prompt])
         for place in range(len(targets)):
-            encoded, inputs, bare = prepared(place, prompt.length, chosen)
-            raw, less = evaluate_both(
-                model, VectorBank(prompt.vectors[None]), encoded, inputs if calibration else None
-            )
+            encoded, inputs, bare = prepared(place, bank.reserved, chosen)
+            raw, less = evaluate_both(model, bank, encoded, inputs if calibration else None)
             scores.append(raw[0])
             records.append(_record(prompt, raw[0], bare, less[0] if less else None, calibration))
     if output is not None:
@@ -166,7 +164,7 @@ COLUMNS = (
 
 
 def _record(
-    prompt: Prompt,
+    prompt: Adaptation,
     score: Score,
     bare: tuple[Score, Score | None],
     calibrated: Score | None,
@@ -187,15 +185,15 @@ def _shown(value: Any) -> str:
     return number(value) if value is None or isinstance(value, float) else str(value)
 
 
-def load_prompts(folders: list[Path]) -> list[Prompt]:
+def load_prompts(folders: list[Path]) -> list[Adaptation]:
     """Every prompt in the given folders."""
-    from prompttransfer.adaptations.artifacts import find_prompts, load_prompt
+    from prompttransfer.adaptations.artifacts import find_adaptations, load_adaptation
 
-    return [load_prompt(path) for folder in folders for path in find_prompts(folder)]
+    return [load_adaptation(path) for folder in folders for path in find_adaptations(folder)]
 
 
 def backbone_of(
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Adaptation],
     name: str | None,
     precision: str,
     device: str,
@@ -219,7 +217,7 @@ def backbone_of(
     )
 
 
-def _common_commit(prompts: Sequence[Prompt]) -> str | None:
+def _common_commit(prompts: Sequence[Adaptation]) -> str | None:
     """The commit of the hub that prompts of one backbone were trained at; UserError if it is not one for all."""
     from prompttransfer.backbones.revisions import is_commit
     from tasks.errors import UserError

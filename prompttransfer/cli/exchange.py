@@ -12,7 +12,7 @@ from prompttransfer.cli.options import AsJson, Overwrite, Revision
 from prompttransfer.cli.values import OneOf, Output, checked
 
 if TYPE_CHECKING:
-    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.adaptations.adaptation import Adaptation
 
 
 @checked
@@ -47,15 +47,15 @@ def import_prompt(
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
-) -> Prompt:
+) -> Adaptation:
     """Make an ordinary prompt folder of a prompt that another system saved.
 
     Reads the pickles of Su et al. 2022, the .npy files of google-research/prompt-tuning, PEFT folders and safetensors
     files. Nothing in a file is run. The backbone need not be at hand: its width is checked where it is.
     """
-    from prompttransfer.adaptations.adaptation import Prompt
-    from prompttransfer.adaptations.artifacts import MARKER, check_unlike, save_prompt
+    from prompttransfer.adaptations.artifacts import MARKERS, check_unlike, save_adaptation
     from prompttransfer.adaptations.exchange import read_foreign
+    from prompttransfer.adaptations.prompts import soft_prompt
     from prompttransfer.cli.common import print_json, resolve_tasks, say
     from prompttransfer.files import check_free, safe_name
     from tasks.records import kept_of
@@ -63,11 +63,11 @@ def import_prompt(
     target = resolve_tasks([task])[0]
     called = safe_name(name or target.name, "prompt name")
     place = output or Path("runs/prompts") / called
-    check_free(place, marker=MARKER)
+    check_free(place, marker=MARKERS)
     vectors, facts = read_foreign(path, key)
     chosen_family, why_family = choose_family(backbone, family, facts, width=vectors.shape[1])
     chosen_layout, why_layout = choose_layout(layout, chosen_family, facts)
-    prompt = Prompt(
+    prompt = soft_prompt(
         vectors=vectors,
         task=target.name,
         backbone=backbone,
@@ -75,12 +75,12 @@ def import_prompt(
         family=chosen_family,
         layout=chosen_layout,
         name=called,
-        settings={"imported": facts},
+        recipe={"imported": facts},
         data={"source": f"imported from {facts['file']} ({facts['format']})", **kept_of(target)},
     )
     if not overwrite:
         check_unlike(prompt, place)
-    folder = save_prompt(prompt, place)
+    folder = save_adaptation(prompt, place)
     for line in describe(facts, prompt):
         say(line, quiet=as_json)
     say(f"family {chosen_family}: {why_family}", quiet=as_json)
@@ -92,7 +92,7 @@ def import_prompt(
     return prompt
 
 
-def describe(facts: dict[str, Any], prompt: Prompt) -> list[str]:
+def describe(facts: dict[str, Any], prompt: Adaptation) -> list[str]:
     """What was read, a line a fact that a user should know."""
     lines = [f"read {facts['file']}: {facts['format']}, {prompt.length} vectors of width {prompt.width}"]
     if facts["stored_as"] != "float32":
@@ -202,7 +202,7 @@ def export_prompt(
     as_json: AsJson = False,
 ) -> Path:
     """Write prompts for other programs: a safetensors file with a key a prompt, a .npy array, or a PEFT folder."""
-    from prompttransfer.adaptations.artifacts import find_prompts, load_prompt
+    from prompttransfer.adaptations.artifacts import find_adaptations, load_adaptation
     from prompttransfer.adaptations.exchange import WRITERS, export_prompts
     from prompttransfer.cli.common import print_json, say
     from prompttransfer.outputs import check_place
@@ -216,7 +216,7 @@ def export_prompt(
     if chosen not in WRITERS:
         raise unknown("export format", chosen, WRITERS)
     check_place(output, folder=chosen == "peft")
-    loaded = [load_prompt(path) for folder in prompts for path in find_prompts(folder)]
+    loaded = [load_adaptation(path) for folder in prompts for path in find_adaptations(folder)]
     export_prompts(loaded, output, chosen, overwrite=overwrite)
     if as_json:
         print_json({"output": str(output), "format": chosen, "prompts": [prompt.name for prompt in loaded]})

@@ -21,7 +21,7 @@ from prompttransfer.cli.values import OneOf, Output, Seed, Share, Whole, checked
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.adaptations.adaptation import Adaptation
     from prompttransfer.backbones.base import Backbone
     from prompttransfer.evaluation.encoding import EncodedTask
     from prompttransfer.neurons.masking import Masked
@@ -79,7 +79,7 @@ def mask(
     activations (v2.0 of the authors' code, which switches off 20 %). The model is proved unchanged afterwards.
     """
     given = dict(locals())
-    from prompttransfer.adaptations.artifacts import load_prompt
+    from prompttransfer.adaptations.artifacts import load_adaptation
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.cli.common import load_targets, resolve_tasks, say
     from prompttransfer.cli.evaluate import backbone_of
@@ -90,7 +90,7 @@ def mask(
     from prompttransfer.reports.calls import note_call, precision_name, remember
     from tasks.errors import MachineError
 
-    own = load_prompt(prompt)
+    own = load_adaptation(prompt)
     group = [own, *_others(own, others or [])]
     chosen = check_shares(shares or SHARES)
     written = Files(
@@ -140,7 +140,7 @@ def check_shares(shares: Sequence[float]) -> list[float]:
 
 def training_rows(
     model: Backbone,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Adaptation],
     name: str,
     rows: int,
     data: Path | None,
@@ -156,7 +156,7 @@ def training_rows(
     return encode_task(model, target.task, target.splits.train, encoding, reserved=prompts[0].length)
 
 
-def _others(own: Prompt, folders: Sequence[Path]) -> list[Prompt]:
+def _others(own: Adaptation, folders: Sequence[Path]) -> list[Adaptation]:
     """The other prompts, less the one that is masked."""
     from dataclasses import replace
 
@@ -168,7 +168,7 @@ def _others(own: Prompt, folders: Sequence[Path]) -> list[Prompt]:
     return [replace(o, name=f"{o.name}@other") if o.name == own.name else o for o in found]
 
 
-def _finish(curve: Sequence[Masked], own: Prompt, metric: str, output: Path, as_json: bool) -> None:
+def _finish(curve: Sequence[Masked], own: Adaptation, metric: str, output: Path, as_json: bool) -> None:
     """Write the CSV and the figure, and print the means."""
     from dataclasses import asdict
 

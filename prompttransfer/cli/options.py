@@ -141,3 +141,10 @@ Calibrate = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 EMBEDDED_DEFAULT = "microworld-roberta"
+MethodText = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        help="prompt, p-tuning:encoder=mlp, lora:rank=8,targets=query+value ...; prompt, or that of the start, if not given.",
+    ),
+]

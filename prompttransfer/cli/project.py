@@ -242,9 +242,9 @@ def apply(
     from prompttransfer.adaptations.artifacts import (
         MARKER,
         check_unlike,
-        find_prompts,
-        load_prompt,
-        save_prompt,
+        find_adaptations,
+        load_adaptation,
+        save_adaptation,
     )
     from prompttransfer.cli.common import print_json, say
     from prompttransfer.files import check_free, safe_name
@@ -252,7 +252,7 @@ def apply(
     from tasks.errors import UserError
 
     fitted = load_projector(projector)
-    found = [load_prompt(folder) for path in prompts for folder in find_prompts(path)]
+    found = [load_adaptation(folder) for path in prompts for folder in find_adaptations(path)]
     names = [safe_name(prompt.name, "prompt name") for prompt in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -268,7 +268,7 @@ def apply(
     for prompt in made if not overwrite else ():
         check_unlike(prompt, output / prompt.name)
     for prompt in made:
-        save_prompt(prompt, output / prompt.name)
+        save_adaptation(prompt, output / prompt.name)
         say(
             f"{prompt.name}: now a prompt of {prompt.backbone} ({prompt.length} x {prompt.width})",
             quiet=as_json,

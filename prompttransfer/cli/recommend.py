@@ -24,7 +24,7 @@ from prompttransfer.cli.options import (
 from prompttransfer.cli.values import Output, Whole, checked
 
 if TYPE_CHECKING:
-    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.adaptations.adaptation import Adaptation
     from prompttransfer.transfers.recommendation import Recommendation
 
 
@@ -128,26 +128,26 @@ def recommend(
     return answers
 
 
-def _sources(folders: list[Path]) -> tuple[list[Prompt], dict[str, Path]]:
+def _sources(folders: list[Path]) -> tuple[list[Adaptation], dict[str, Path]]:
     """The prompts of the folders, and where each lies."""
-    from prompttransfer.adaptations.artifacts import find_prompts
+    from prompttransfer.adaptations.artifacts import find_adaptations
     from prompttransfer.cli.tables import read_prompts
     from tasks.errors import UserError
 
     missing = next((folder for folder in folders if not folder.is_dir()), None)
     if missing is not None:
         raise UserError(f"no folder of prompts at {missing}: name one with --prompts, or train some first")
-    paths = [path for folder in folders for path in find_prompts(folder)]
+    paths = [path for folder in folders for path in find_adaptations(folder)]
     found = read_prompts(paths)
     return found, {prompt.name: path for prompt, path in zip(found, paths, strict=True)}
 
 
-def start_command(source: Prompt, place: Path, options: dict[str, Any]) -> str:
+def start_command(source: Adaptation, place: Path, options: dict[str, Any]) -> str:
     """The command that trains from the source's vectors, with the options under which it was recommended."""
     from prompttransfer.reports.calls import Call
 
     layout = None if source.layout == "prompt-first" else source.layout
-    call = Call(verb="train").with_options(**options, init=f"prompt:{place}", layout=layout)
+    call = Call(verb="train").with_options(**options, init=f"from:{place}", layout=layout)
     return call.line()
 
 

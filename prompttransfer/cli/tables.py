@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.adaptations.adaptation import Adaptation
 
 
 def read_matrix(path: Path) -> pd.DataFrame:
@@ -35,7 +35,7 @@ def read_long_table(path: Path) -> pd.DataFrame:
 def task_types(
     labels: Iterable[str],
     given: Sequence[str] = (),
-    prompts: Sequence[Prompt] = (),
+    prompts: Sequence[Adaptation] = (),
     recorded: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The type of every label that has one: as given (`name=type`), of the task of that name, or of a name that it begins with.
@@ -70,9 +70,9 @@ def _of_names(labels: Iterable[str], known: Mapping[str, str]) -> dict[str, str]
     return found
 
 
-def _types_kept(prompts: Sequence[Prompt]) -> dict[str, str]:
+def _types_kept(prompts: Sequence[Adaptation]) -> dict[str, str]:
     """Own task -> type, as the prompts keep it."""
-    kept = {prompt.name: prompt.data.get(KEPT) for prompt in prompts}
+    kept = {prompt.name: prompt.origin.data.get(KEPT) for prompt in prompts}
     tasks = [task_of_record(record, f"prompt {name!r}") for name, record in kept.items() if record]
     return {task.name: task.type for task in tasks}
 
@@ -102,14 +102,14 @@ def parse_types(given: Sequence[str]) -> dict[str, str]:
     return types
 
 
-def read_prompts(paths: Sequence[Path]) -> list[Prompt]:
+def read_prompts(paths: Sequence[Path]) -> list[Adaptation]:
     """Prompts of folders (a prompt folder, or a folder of them) and of safetensors files with a key a prompt.
 
     Every prompt gets a name of its own: two that were saved under one name are told apart by where they lie (`sst2@run-1`).
     """
     from dataclasses import replace
 
-    found: list[tuple[str, Prompt]] = []
+    found: list[tuple[str, Adaptation]] = []
     for path in paths:
         found += _prompts_in(path)
     if not found:
@@ -125,18 +125,18 @@ def read_prompts(paths: Sequence[Path]) -> list[Prompt]:
     return prompts
 
 
-def _prompts_in(path: Path) -> list[tuple[str, Prompt]]:
-    from prompttransfer.adaptations.artifacts import find_prompts, load_prompt
+def _prompts_in(path: Path) -> list[tuple[str, Adaptation]]:
+    from prompttransfer.adaptations.artifacts import find_adaptations, load_adaptation
 
     if path.is_file():
         return [(path.stem, prompt) for prompt in _prompts_of_file(path)]
     if not path.exists():
         raise UserError(f"no such prompt: {path}")
-    return [(folder.resolve().parent.name, load_prompt(folder)) for folder in find_prompts(path)]
+    return [(folder.resolve().parent.name, load_adaptation(folder)) for folder in find_adaptations(path)]
 
 
-def _prompts_of_file(path: Path) -> list[Prompt]:
-    from prompttransfer.adaptations.adaptation import Prompt
+def _prompts_of_file(path: Path) -> list[Adaptation]:
+    from prompttransfer.adaptations.prompts import soft_prompt
     from prompttransfer.tensor_files import read_tensors
 
     tensors = read_tensors(path, "file of prompts").tensors
@@ -151,12 +151,12 @@ def _prompts_of_file(path: Path) -> list[Prompt]:
             f"{shortened(', '.join(odd)) or 'nothing'}"
         )
     return [
-        Prompt(vectors=value.float(), task=key, backbone=f"the file {path.name}", name=key)
+        soft_prompt(vectors=value.float(), task=key, backbone=f"the file {path.name}", name=key)
         for key, value in tensors.items()
     ]
 
 
-def check_comparable(prompts: Sequence[Prompt]) -> None:
+def check_comparable(prompts: Sequence[Adaptation]) -> None:
     """Only prompts of one backbone and one shape can be compared; otherwise say which belong together."""
     groups: dict[str, list[str]] = {}
     for prompt in prompts:

@@ -24,6 +24,7 @@ from prompttransfer.cli.options import (
     LimitTest,
     LimitTrain,
     MaxLength,
+    MethodText,
     Nodes,
     OneSplit,
     Optimizer,
@@ -42,7 +43,8 @@ from prompttransfer.cli.values import OneOf, Output, checked
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.adaptations.adaptation import Adaptation, Origin
+    from prompttransfer.adaptations.method import Method
     from prompttransfer.backbones.base import Backbone
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.distributed.placement import Placement
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
     from prompttransfer.training.train import Job, Trained, TrainingOptions
     from prompttransfer.transfers.zero_shot import Target
 
+PROMPT = "prompt"
+"""The method where none is given."""
 UNKNOWN_ROWS, FEW_UNKNOWN = 200, 0.03
 """Training rows of which the words are looked at, and the share of unknown ones above which it is said."""
 
@@ -67,8 +71,12 @@ def train(
     data: DataFolder = None,
     seeds: Seeds = None,
     one_split: OneSplit = False,
+    method: MethodText = None,
     init: Annotated[
-        str, typer.Option(help="random, vocabulary, label-words, text:WORDS or prompt:PATH.")
+        str,
+        typer.Option(
+            help="random, vocabulary, label-words, text:WORDS, from:PATH or mixture:PATH=WEIGHT,..."
+        ),
     ] = "random",
     layout: LayoutName = "prompt-first",
     length: Length = None,
@@ -105,8 +113,8 @@ def train(
     ] = "csv",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
-) -> list[Prompt]:
-    """Train a soft prompt for each task and seed on a frozen backbone.
+) -> list[Adaptation]:
+    """Train a soft prompt, or what --method says, for each task and seed on a frozen backbone.
 
     Prints the recipe, a live learning curve and the test scores beside chance and the backbone without a prompt. A
     killed run goes on from its last evaluation when the same command is given again; what it has finished is not trained
@@ -116,6 +124,8 @@ def train(
     those of one device, but for the rounding of sums.
     """
     given = dict(locals())
+    from prompttransfer.adaptations.methods import parse_method
+    from prompttransfer.adaptations.starts import check_start, parse_start
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.backbones.locating import locate
     from prompttransfer.distributed.placement import Placement
@@ -124,7 +134,6 @@ def train(
     encoding = Encoding(layout, max_length, aggregation)
     locate(backbone, revision)  # before the heavy imports: a name that is nothing is said at once
     from prompttransfer.cli.common import (
-        check_initialiser,
         describe,
         load_targets,
         only_the_first_speaks,
@@ -139,13 +148,15 @@ def train(
     tasks = resolve_tasks(task, label_words)
     chosen = list(dict.fromkeys(seeds or [0]))
     names = names_of([item.name for item in tasks], chosen, output)
-    check_initialiser(init)
+    check_start(init)
+    method = method or _source_method(init)
+    parse_method(method, length=length or 1)  # before the heavy imports, too
     if not dry_run and must_start(placement, device):
         return run_on(placement, train, **given)
-    from prompttransfer.adaptations.artifacts import save_prompt
+    from prompttransfer.adaptations.artifacts import save_adaptation
     from prompttransfer.backbones.loading import load_backbone, outline_backbone
     from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
-    from prompttransfer.training.recipes import recipe_for
+    from prompttransfer.training.recipes import method_and_recipe
     from prompttransfer.training.train import Job, Trained
 
     targets = load_targets(
@@ -159,20 +170,24 @@ def train(
         )
     first = only_the_first_speaks(model)
     model.checkpoints = checkpoint_activations
-    recipe = recipe_for(
-        model,
+    chosen_method, recipe = method_and_recipe(
+        model.family,
+        model.width,
+        method,
         optimizer=optimizer,
         lr=lr,
         weight_decay=weight_decay,
         steps=steps,
         batch=batch,
-        length=_source_length(init) if length is None else length,
+        length=length,
         evaluate_every=evaluate_every,
         patience=patience,
     )
     if not dry_run:  # an outline of a backbone has neither precision nor place
         say(describe(model), quiet=as_json)
-    say(f"recipe: {recipe}", quiet=as_json)
+    if chosen_method.name != PROMPT:
+        say(f"method: {chosen_method}", quiet=as_json)
+    say(f"recipe: {recipe.told(chosen_method)}", quiet=as_json)
     say_strange(model, targets, quiet=as_json)
     say(seeds_line(chosen, one_split=one_split), quiet=as_json)
     for target in targets:
@@ -181,29 +196,30 @@ def train(
             f"label words of {words_line(target.task.name, answers.mapping if answers else {})}",
             quiet=as_json,
         )
+    start = parse_start(init)
     jobs = [
-        Job(target.task, target.rows(seed), seed, init, names[target.task.name, seed])
+        Job(target.task, target.rows(seed), seed, start, names[target.task.name, seed])
         for target in targets
         for seed in chosen
     ]
     if dry_run:
         _say_memory(
-            model, jobs, recipe, encoding,
+            model, jobs, recipe, encoding, chosen_method,
             precision=precision, device=device, placement=placement, quiet=as_json,
         )  # fmt: skip
         return []
-    there = finished(model, jobs, recipe, encoding, output, overwrite=overwrite)
+    there = finished(model, jobs, recipe, encoding, chosen_method, output, overwrite=overwrite)
     if len(there) == len(jobs):
         say("trained before with the same settings: nothing is left to do", quiet=as_json)
         results = [Trained(there[job.name], "steps", recipe.steps) for job in jobs]
     else:
         results, options = run_jobs(
-            model, jobs, recipe, encoding, output=output, logger=logger, quiet=as_json
+            model, jobs, recipe, encoding, chosen_method, output=output, logger=logger, quiet=as_json
         )
         if first and output is not None:
             for run in results:
-                if run.prompt.name not in there:
-                    save_prompt(run.prompt, output / run.prompt.name)
+                if run.adaptation.name not in there:
+                    save_adaptation(run.adaptation, output / run.adaptation.name)
             call = remember(
                 "train",
                 train,
@@ -213,19 +229,19 @@ def train(
                 revision=commit_of(model.revision),
                 precision=precision_name(model.dtype),
             )
-            note_call([output / run.prompt.name for run in results], call)
+            note_call([output / run.adaptation.name for run in results], call)
             options.clear()
     if as_json:
-        print_json([_record(run.prompt, output) for run in results])
+        print_json([_record(run.adaptation, output) for run in results])
     else:
         print_results(results, jobs=jobs, output=output)
     _raise_failures(results)
-    return [run.prompt for run in results]
+    return [run.adaptation for run in results]
 
 
 def names_of(tasks: Sequence[str], seeds: Sequence[int], output: Path | None) -> dict[tuple[str, int], str]:
     """(task, seed) -> name of the prompt; UserError where one cannot be a folder's name, or its folder is not free."""
-    from prompttransfer.adaptations.artifacts import MARKER
+    from prompttransfer.adaptations.artifacts import MARKERS
     from prompttransfer.files import check_free, safe_name
     from prompttransfer.outputs import COMMANDS
     from tasks.errors import UserError
@@ -241,7 +257,7 @@ def names_of(tasks: Sequence[str], seeds: Sequence[int], output: Path | None) ->
     }
     if output is not None:
         for name in names.values():
-            check_free(output / name, marker=MARKER)
+            check_free(output / name, marker=MARKERS)
     return names
 
 
@@ -250,37 +266,34 @@ def finished(
     jobs: Sequence[Job],
     recipe: Recipe,
     encoding: Encoding,
+    method: Method,
     output: Path | None,
     *,
     overwrite: bool,
-) -> dict[str, Prompt]:
+) -> dict[str, Adaptation]:
     """Name -> prompt of those that lie in `output`, trained to their end with the very same settings.
 
     Raises UserError for a prompt of other settings, unless it may be overwritten.
     """
-    from prompttransfer.adaptations.adaptation import digest_vectors
-    from prompttransfer.adaptations.artifacts import MARKER, load_prompt
+    from prompttransfer.adaptations.adaptation import digest_tensors
+    from prompttransfer.adaptations.artifacts import holds_one, load_adaptation
     from prompttransfer.outputs import check_same
-    from prompttransfer.training.train import origins_of, starting_vectors
+    from prompttransfer.training.train import origins_of
 
-    found: dict[str, Prompt] = {}
+    found: dict[str, Adaptation] = {}
     if output is None or overwrite:
         return found
     for job, origin in zip(jobs, origins_of(model, jobs, recipe, encoding), strict=True):
         folder = output / job.name
-        if not (folder / MARKER).exists():
+        if not holds_one(folder):
             continue
-        there = load_prompt(folder)
-        start = None if there.initial is None else digest_vectors(there.initial)
-        before = {key: getattr(there, key) for key in origin}
+        there = load_adaptation(folder)
+        start = method.started(model, job.task, job.start, seed=job.seed).tensors()
+        before = None if there.initial is None else digest_tensors(there.initial)
         check_same(
             folder,
-            {**before.pop("settings"), **before, "initial vectors": start},
-            {
-                **origin.pop("settings"),
-                **origin,
-                "initial vectors": digest_vectors(starting_vectors(model, job, recipe)),
-            },
+            {**_made(there.method, there.origin, there.encoding), "initial": before},
+            {**_made(method, origin, encoding), "initial": digest_tensors(start)},
             what="a finished prompt",
         )
         if _came_to_its_end(there, recipe):
@@ -288,14 +301,22 @@ def finished(
     return found
 
 
-def _came_to_its_end(prompt: Prompt, recipe: Recipe) -> bool:
+def _made(method: Method, origin: Origin, encoding: Encoding) -> dict[str, Any]:
+    """All that decides what a training run gives, in one table."""
+    from dataclasses import asdict
+
+    values = asdict(origin)
+    return {"method": str(method), **asdict(encoding), **values.pop("recipe"), **values}
+
+
+def _came_to_its_end(prompt: Adaptation, recipe: Recipe) -> bool:
     """Whether training ended by its steps or its patience, and not because a loss was not finite."""
     best = prompt.scores.get("validation", {}).get("step", 0)
     since_best = sum(point.step > best for point in prompt.curve)
     return bool(prompt.curve) and (prompt.curve[-1].step >= recipe.steps or 0 < recipe.patience <= since_best)
 
 
-def _record(prompt: Prompt, output: Path | None) -> dict[str, Any]:
+def _record(prompt: Adaptation, output: Path | None) -> dict[str, Any]:
     place = {} if output is None else {"folder": str(output / prompt.name)}
     return {**place, "scores": prompt.scores}
 
@@ -318,6 +339,7 @@ def run_jobs(
     jobs: Sequence[Job],
     recipe: Recipe,
     encoding: Encoding,
+    method: Method,
     *,
     output: Path | None,
     logger: str,
@@ -329,7 +351,7 @@ def run_jobs(
     from prompttransfer.cli.common import console
     from prompttransfer.training.progress import TrainingProgress
     from prompttransfer.training.run_logs import open_logs
-    from prompttransfer.training.train import TrainingOptions, train_prompts
+    from prompttransfer.training.train import TrainingOptions, train_adaptations
     from prompttransfer.transfers.tuning import with_test_score
     from prompttransfer.transfers.zero_shot import Target
 
@@ -340,7 +362,7 @@ def run_jobs(
 
     with TrainingProgress(console, names, recipe.steps) as progress:
         options = TrainingOptions(state_folder=output, progress=None if quiet else progress, loggers=loggers)
-        results = train_prompts(model, jobs, recipe, encoding, options=options)
+        results = train_adaptations(model, jobs, recipe, encoding, method=method, options=options)
     tested: list[Trained] = []
     for _, group in groupby(zip(jobs, results, strict=True), key=lambda pair: id(pair[0].task)):
         pairs = list(group)
@@ -356,17 +378,17 @@ def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Pa
 
     rows = []
     for job, run in zip(jobs, results, strict=True):
-        scores, metric = run.prompt.scores, job.task.metric
+        scores, metric = run.adaptation.scores, job.task.metric
         test, validation = scores["test"], scores["validation"]
         values = (
             test["chance"],
             test["no_prompt"],
-            run.prompt.curve[0].score,
+            run.adaptation.curve[0].score,
             validation[metric],
             test[metric],
         )
         rows.append(
-            [run.prompt.name, metric, *map(number, values), str(validation["step"]), str(test["rows"])]
+            [run.adaptation.name, metric, *map(number, values), str(validation["step"]), str(test["rows"])]
         )
     table(
         "trained prompts (test is the official validation split; validation is a seeded part of train)",
@@ -393,6 +415,7 @@ def _say_memory(
     jobs: Sequence[Job],
     recipe: Recipe,
     encoding: Encoding,
+    method: Method,
     *,
     precision: str,
     device: str,
@@ -411,15 +434,15 @@ def _say_memory(
 
     asked = model.checkpoints
     place = encoding.place(model.family)
-    encode = RowEncoder(model, recipe.length, encoding)
-    data = bank_data(model, [encode.train(job) for job in jobs], jobs, recipe, place)
+    encode = RowEncoder(model, method.reserved, encoding)
+    data = bank_data(model, [encode.train(job) for job in jobs], jobs, recipe, method, place)
     where = choose_device(device)
     dtype = choose_dtype(precision, where)
     evaluated = Counter(encode.validation(job) for job in jobs)
     evaluated += Counter(encode.test(job) for job in jobs)
     with_, without = (
         expected_memory(
-            model, data, evaluated, dtype=dtype, device=where, checkpoints=choice, placement=placement
+            model, data, evaluated, method, dtype=dtype, device=where, checkpoints=choice, placement=placement
         )
         for choice in (True, False)
     )
@@ -447,10 +470,10 @@ def _raise_failures(results: list[Trained]) -> None:
         raise UserError("; ".join(failures))
 
 
-def _source_length(init: str) -> int | None:
-    """The length of the prompt that a run starts from, so that it need not be said twice."""
-    if not init.startswith("prompt:"):
-        return None
-    from prompttransfer.adaptations.artifacts import read_record
+def _source_method(init: str) -> str:
+    """The method of what a run starts from, so that it need not be said twice; soft prompts for other starts."""
+    from prompttransfer.adaptations.artifacts import method_of, read_record
+    from prompttransfer.adaptations.starts import source_of
 
-    return read_record(Path(init.removeprefix("prompt:"))).length
+    source = source_of(init)
+    return PROMPT if source is None else str(method_of(read_record(Path(source))))

@@ -39,7 +39,7 @@ from prompttransfer.cli.values import Output, checked
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.adaptations.adaptation import Adaptation
     from prompttransfer.backbones.base import Backbone
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.reports.run_folder import MatrixRecord
@@ -178,7 +178,6 @@ def transfer(
                 optimizer=optimizer,
                 evaluate_every=evaluate_every,
                 patience=patience,
-                length=prompts[0].length,
             ),
             encoding=encoding,
             output=output,
@@ -192,7 +191,7 @@ def transfer(
         with atomic_folder(output, marker=MARKER) as folder:
             write_transfer(folder, matrix, record, pairs, trained)
             write_json(folder / SETTINGS, plain(settings))
-            recipe = recipe_options(trained[0].prompt.settings) if trained else {}
+            recipe = recipe_options(trained[0].adaptation.settings) if trained else {}
             call = remember(
                 "transfer",
                 transfer,
@@ -220,7 +219,7 @@ def transfer(
     return matrix
 
 
-def check_names(prompts: Sequence[Prompt], targets: Sequence[str], seeds: Sequence[int]) -> None:
+def check_names(prompts: Sequence[Adaptation], targets: Sequence[str], seeds: Sequence[int]) -> None:
     """Raise UserError where two prompts share a name, or a tuned prompt's name cannot be a folder of its own."""
     from prompttransfer.files import safe_name
     from tasks.errors import UserError
@@ -301,7 +300,7 @@ def matrix_of(record: MatrixRecord) -> TransferMatrix:
 
 def _tune(
     model: Backbone,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Adaptation],
     targets: Sequence[Target],
     seeds: Sequence[int],
     overrides: dict[str, Any],
@@ -310,14 +309,16 @@ def _tune(
     output: Path,
     quiet: bool,
 ) -> tuple[TunedTransfer, TrainingOptions]:
+    from prompttransfer.adaptations.running import common_method
     from prompttransfer.cli.common import console, say
     from prompttransfer.training.progress import TrainingProgress
     from prompttransfer.training.recipes import recipe_for
     from prompttransfer.training.train import TrainingOptions
     from prompttransfer.transfers.tuning import tune
 
-    recipe = recipe_for(model, **overrides)
-    say(f"recipe: {recipe}", quiet=quiet)
+    method = common_method(prompts)
+    recipe = recipe_for(model, method, **overrides)
+    say(f"recipe: {recipe.told(method)}", quiet=quiet)
     names = tuned_names([p.name for p in prompts], [t.task.name for t in targets], seeds)
     say(f"tuning: {len(names)} runs in one bank", quiet=quiet)
     with TrainingProgress(console, names, recipe.steps) as progress:
@@ -337,13 +338,13 @@ def _tune(
 def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> None:
     """The matrix in per cent, with the reference rows beneath and how far random prompts lie apart."""
     from prompttransfer.cli.common import say, table
-    from prompttransfer.transfers.matrix import RANDOM_PROMPT
+    from prompttransfer.transfers.matrix import RANDOM_ROWS
 
     shared = "microworld-" if all(name.startswith("microworld-") for name in matrix.targets) else ""
     rows = []
     for name, row in zip(matrix.sources, matrix.values.tolist(), strict=True):
         rows.append([name.removeprefix(shared), *map(_per_cent, row)])
-        if name == RANDOM_PROMPT and matrix.random_draws:
+        if name in RANDOM_ROWS and matrix.random_draws:
             rows.append(["  its spread", *map(_per_cent, matrix.random_spread)])
     table(
         f"{title}, per cent (rows: source prompts, columns: target tasks"
@@ -355,7 +356,7 @@ def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> N
         say(f"{target}: {reason}")
     if matrix.random_draws:
         say(
-            f"random prompt: mean and standard deviation of {matrix.random_draws} draws, each with random directions "
+            f"{next(n for n in matrix.sources if n in RANDOM_ROWS)}: mean and standard deviation of {matrix.random_draws} draws, each with random directions "
             "at the norms of one source's vectors"
         )
     if matrix.written:
@@ -371,9 +372,9 @@ def _times(pair: TunedPair, found: Range | None, *, never: bool = False) -> str:
     return pair.outcome if found is None else f"{found}{' (never)' * never}"
 
 
-def kind_of_start(prompts: Sequence[Prompt]) -> str:
+def kind_of_start(prompts: Sequence[Adaptation]) -> str:
     """The paper's name for the run: TPT_model where every source was carried from another model, else TPT_task."""
-    carried = [prompt.initialiser.startswith("projected:") for prompt in prompts]
+    carried = [prompt.origin.start.startswith("projected:") for prompt in prompts]
     return "TPT_model" if all(carried) else "TPT_task"
 
 
@@ -444,14 +445,15 @@ def speed_up_lines(pairs: Sequence[TunedPair]) -> list[str]:
     return lines
 
 
-def seen_lines(prompts: Sequence[Prompt], targets: Sequence[Target], seeds: Sequence[int]) -> list[str]:
+def seen_lines(prompts: Sequence[Adaptation], targets: Sequence[Target], seeds: Sequence[int]) -> list[str]:
     """What to know where a source was trained on rows that validate a run: on the same task with another split."""
     seen = [
         f"{prompt.name} on seed {seed}"
         for prompt in prompts
         for target in targets
         for seed in seeds
-        if prompt.task == target.task.name and prompt.data.get("split_seed", 0) != target.rows(seed).seed
+        if prompt.task == target.task.name
+        and prompt.origin.data.get("split_seed", 0) != target.rows(seed).seed
     ]
     if not seen:
         return []

@@ -27,13 +27,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from analysis.neurons import RULES, pack
-from prompttransfer.adaptations.adaptation import Prompt, bank
-from prompttransfer.adaptations.bank import common_encoding
+from prompttransfer.adaptations.adaptation import Adaptation
+from prompttransfer.adaptations.bank import Bank, on_the_same
+from prompttransfer.adaptations.running import bank_of, common_encoding
 from prompttransfer.backbones.base import Backbone
-from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.layouts import Layout
 from prompttransfer.backbones.revisions import DECIDING, differing
-from prompttransfer.backbones.rows import Batch, repeat
+from prompttransfer.backbones.rows import Batch
 from prompttransfer.evaluation.encoding import EncodedTask
 from prompttransfer.evaluation.evaluate import batches
 from prompttransfer.neurons.states import Captured, backbone_label
@@ -173,40 +173,40 @@ def _slot(backbone: Backbone, length: int, layout: Layout) -> int:
 
 
 @torch.no_grad()
-def activations(backbone: Backbone, vectors: Tensor, layout: Layout) -> Tensor:
-    """Activations that prompts [prompts, length, width] stimulate on their own, [prompts, layers, neurons] float32."""
+def activations(backbone: Backbone, bank: Bank, layout: Layout) -> Tensor:
+    """Activations that the members of `bank` stimulate on their own, [members, layers, neurons] float32."""
     tokens = prompt_alone(backbone, layout)
-    at_once = max(1, backbone.tokens_at_once // (vectors.shape[1] + len(tokens)))
+    at_once = max(1, backbone.tokens_at_once // (bank.reserved + len(tokens)))
     parts = []
-    with reading(backbone, _slot(backbone, vectors.shape[1], layout)) as found:
-        for chunk in vectors.split(at_once):
-            ids = torch.tensor([tokens] * len(chunk), device=backbone.device)
+    with reading(backbone, _slot(backbone, bank.reserved, layout)) as found:
+        for owners in torch.arange(bank.members, device=backbone.device).split(at_once):
+            ids = torch.tensor([tokens] * len(owners), device=backbone.device)
             batch = Batch(ids, torch.ones_like(ids), layout, None, None, None, None)
-            backbone.label_scores(Vectors(chunk.to(backbone.device)), _any_answer(batch))
+            backbone.label_scores(bank.rows(owners), _any_answer(batch))
             parts.append(torch.stack(found, dim=1).cpu())
     return torch.cat(parts)
 
 
-def mean_activations(backbone: Backbone, vectors: Tensor, encoded: EncodedTask) -> Tensor:
-    """The same averaged over the rows of a task, [prompts, layers, neurons] float32."""
-    return over_rows(backbone, vectors, encoded, lambda values: values)[0]
+def mean_activations(backbone: Backbone, bank: Bank, encoded: EncodedTask) -> Tensor:
+    """The same averaged over the rows of a task, [members, layers, neurons] float32."""
+    return over_rows(backbone, bank, encoded, lambda values: values)[0]
 
 
 @torch.no_grad()
 def over_rows(
-    backbone: Backbone, vectors: Tensor, encoded: EncodedTask, *measures: Callable[[Tensor], Tensor]
+    backbone: Backbone, bank: Bank, encoded: EncodedTask, *measures: Callable[[Tensor], Tensor]
 ) -> list[Tensor]:
-    """The mean over the rows of a task of each measure of a row's activations, [prompts, layers, neurons] float32.
+    """The mean over the rows of a task of each measure of a row's activations, [members, layers, neurons] float32.
 
     A measure takes activations [..., layers, neurons] to values of that shape.
     """
-    count = len(vectors)
+    count = bank.members
     shape = (count, len(find_site(backbone).modules), -1)
     totals: list[Tensor | float] = [0.0] * len(measures)
     with reading(backbone, _slot(backbone, encoded.reserved, encoded.layout)) as found:
         for _, batch in batches(backbone, encoded, prompts=count):
-            prompts = vectors.to(backbone.device).repeat_interleave(batch.rows, dim=0)
-            backbone.label_scores(Vectors(prompts), _any_answer(repeat(batch, count)))
+            own, wide = on_the_same(bank, batch)
+            backbone.label_scores(own, _any_answer(wide))
             values = torch.stack(found, dim=1).unflatten(0, (count, batch.rows)).cpu()
             totals = [
                 total + of(values).float().sum(dim=1) for total, of in zip(totals, measures, strict=True)
@@ -278,7 +278,7 @@ def _states_over_rows(
 
 def read_activations(
     backbone: Backbone,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Adaptation],
     *,
     encoded: EncodedTask | None = None,
     other_layout: bool = False,
@@ -293,16 +293,16 @@ def read_activations(
     check_rule(rule)
     _check_origin(backbone, prompts)
     layout = common_encoding(backbone, prompts, other_layout=other_layout).place(backbone.family)
-    vectors = bank(prompts)
+    bank = bank_of(backbone, prompts)
     often = None
     if encoded is None:
-        values, shown = activations(backbone, vectors, layout), input_in_words(backbone, layout)
+        values, shown = activations(backbone, bank, layout), input_in_words(backbone, layout)
     else:
 
         def active(rows: Tensor) -> Tensor:
             return torch.from_numpy(_states_alone(rows.numpy(), rule, share)[0])
 
-        values, counted = over_rows(backbone, vectors, encoded, lambda rows: rows, active)
+        values, counted = over_rows(backbone, bank, encoded, lambda rows: rows, active)
         often, shown = counted.numpy(), f"{len(encoded.rows)} rows of {encoded.task.name}"
     return Reading(
         backbone_label(backbone.name, backbone.revision),
@@ -319,7 +319,7 @@ def read_activations(
 
 def capture(
     backbone: Backbone,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Adaptation],
     *,
     rule: str = "positive",
     share: float = 0.1,
@@ -332,7 +332,7 @@ def capture(
     ).states()
 
 
-def _check_origin(backbone: Backbone, prompts: Sequence[Prompt]) -> None:
+def _check_origin(backbone: Backbone, prompts: Sequence[Adaptation]) -> None:
     foreign = [
         p
         for p in prompts

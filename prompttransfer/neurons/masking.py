@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.neurons import NeuronStates, highest, specificity
-from prompttransfer.adaptations.adaptation import Prompt
-from prompttransfer.adaptations.bank import VectorBank
+from prompttransfer.adaptations.adaptation import Adaptation
+from prompttransfer.adaptations.running import bank_of
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.evaluation.encoding import EncodedTask
 from prompttransfer.evaluation.evaluate import evaluate_bank
@@ -67,7 +67,7 @@ every neuron, [layers, neurons]; the highest are switched off first."""
 
 def masking_curve(
     backbone: Backbone,
-    prompt: Prompt,
+    prompt: Adaptation,
     encoded: EncodedTask,
     states: NeuronStates,
     values: Scores,
@@ -117,10 +117,10 @@ def mean_scores(curve: Sequence[Masked]) -> dict[str, float]:
     return {kind: fmean(scores) for kind, scores in found.items()}
 
 
-def score_without(backbone: Backbone, prompt: Prompt, encoded: EncodedTask, neurons: Bits) -> float:
+def score_without(backbone: Backbone, prompt: Adaptation, encoded: EncodedTask, neurons: Bits) -> float:
     """The score of a prompt on a task with `neurons` [layers, neurons] switched off."""
     with switched_off(backbone, neurons):
-        return evaluate_bank(backbone, VectorBank(prompt.vectors[None]), encoded)[0].value
+        return evaluate_bank(backbone, bank_of(backbone, [prompt]), encoded)[0].value
 
 
 def _random_order(active: Bits, kind: str, seed: int) -> NDArray[np.intp]:

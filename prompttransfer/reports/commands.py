@@ -10,8 +10,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from prompttransfer.adaptations.adaptation import Prompt
-from prompttransfer.adaptations.artifacts import MARKER, load_prompt
+from prompttransfer.adaptations.adaptation import Adaptation
+from prompttransfer.adaptations.artifacts import holds_one, load_adaptation
+from prompttransfer.adaptations.starts import source_of
 from prompttransfer.reports.calls import Call, commit_of, precision_name, read_calls, recipe_options
 from prompttransfer.reports.run_folder import RunFolder, TransferRecord
 from prompttransfer.transfers.indicators import INDICATORS
@@ -20,7 +21,11 @@ _ORDER = ("compare", "neurons capture", "neurons overlap")
 
 
 def commands(
-    folder: RunFolder, record: TransferRecord, prompts: Mapping[Path, Prompt], again: Call, notes: list[str]
+    folder: RunFolder,
+    record: TransferRecord,
+    prompts: Mapping[Path, Adaptation],
+    again: Call,
+    notes: list[str],
 ) -> tuple[str, ...]:
     """The commands that run it again, in an order in which they can be run; `prompts` are all of the run, by folder.
 
@@ -60,24 +65,19 @@ def _kept(path: Path) -> Call | None:
     return read_calls(path.parent).get(path.name)
 
 
-def _sources_elsewhere(transfer: Call | None, prompts: Mapping[Path, Prompt]) -> dict[Path, Prompt]:
+def _sources_elsewhere(transfer: Call | None, prompts: Mapping[Path, Adaptation]) -> dict[Path, Adaptation]:
     """The source prompts of a matrix that lie outside of the run's folder, as far as they are still there."""
     sources = transfer.options.get("sources", []) if transfer is not None else []
     here = {os.path.abspath(path) for path in prompts}
     folders = [Path(str(source)) for source in (sources if isinstance(sources, list) else [sources])]
-    found = [
-        path
-        for folder in folders
-        for path in (folder, *sorted(folder.glob("*")))
-        if (path / MARKER).is_file()
-    ]
-    return {path: load_prompt(path) for path in found if os.path.abspath(path) not in here}
+    found = [path for folder in folders for path in (folder, *sorted(folder.glob("*"))) if holds_one(path)]
+    return {path: load_adaptation(path) for path in found if os.path.abspath(path) not in here}
 
 
-def _prompt_calls(prompts: Mapping[Path, Prompt], guessed: list[str]) -> list[Call]:
+def _prompt_calls(prompts: Mapping[Path, Adaptation], guessed: list[str]) -> list[Call]:
     """One call for all prompts that it made; those that start from another prompt come last."""
     calls: dict[str, Call] = {}
-    unknown: dict[tuple[str, ...], list[tuple[Path, Prompt]]] = {}
+    unknown: dict[tuple[str, ...], list[tuple[Path, Adaptation]]] = {}
     for path, prompt in prompts.items():
         call = _kept(path)
         if call is not None:
@@ -88,7 +88,7 @@ def _prompt_calls(prompts: Mapping[Path, Prompt], guessed: list[str]) -> list[Ca
                 str(path.parent),
                 prompt.backbone,
                 prompt.revision,
-                prompt.initialiser,
+                prompt.origin.start,
                 prompt.layout,
                 *map(str, _recipe(prompt).items()),
             )
@@ -96,10 +96,10 @@ def _prompt_calls(prompts: Mapping[Path, Prompt], guessed: list[str]) -> list[Ca
     if unknown:
         guessed.append("the training of prompts")
     found = [*calls.values(), *map(_guessed_train, unknown.values())]
-    return sorted(found, key=lambda call: str(call.options.get("init", "")).startswith("prompt:"))
+    return sorted(found, key=lambda call: source_of(str(call.options.get("init", ""))) is not None)
 
 
-def _recipe(prompt: Prompt) -> dict[str, object]:
+def _recipe(prompt: Adaptation) -> dict[str, object]:
     """The options of `train` that the settings of a prompt hold."""
     settings = prompt.settings
     known = {
@@ -110,13 +110,14 @@ def _recipe(prompt: Prompt) -> dict[str, object]:
     return {name: value for name, value in known.items() if value is not None}
 
 
-def _guessed_train(group: Sequence[tuple[Path, Prompt]]) -> Call:
+def _guessed_train(group: Sequence[tuple[Path, Adaptation]]) -> Call:
     path, first = group[0]
     options = {
         "task": _unique(p.task for _, p in group),
         "backbone": first.backbone,
         "revision": commit_of(first.revision),
-        "init": first.initialiser,
+        "method": None if first.method.name == "prompt" else str(first.method),
+        "init": first.origin.start,
         "layout": first.layout,
         **_recipe(first),
         "output": path.parent,

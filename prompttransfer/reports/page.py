@@ -20,8 +20,8 @@ from analysis.matrices import is_reference, shared_prefix
 from analysis.prediction import Prediction, predict
 from analysis.report import ReportData, View, render_report
 from projectors.artifacts import read_record as read_projector
-from prompttransfer.adaptations.adaptation import Prompt
-from prompttransfer.adaptations.artifacts import load_prompt
+from prompttransfer.adaptations.adaptation import Adaptation
+from prompttransfer.adaptations.artifacts import load_adaptation
 from prompttransfer.files import write_text
 from prompttransfer.reports.calls import Call
 from prompttransfer.reports.commands import commands
@@ -55,7 +55,7 @@ def collect(run: Path, *, title: str = "", output: Path | None = None) -> Report
     """Everything of a run that the page shows; UserError where the folder has no matrix, or a file is damaged."""
     whole = find_run(run)
     full = read_transfer(whole.matrix)
-    every = {path: load_prompt(path) for path in whole.prompts}
+    every = {path: load_adaptation(path) for path in whole.prompts}
     folder, prompts = of_the_matrix(whole, full, every)
     prefix = shared_prefix(full.raw.targets)
     record, shown = without_prefix(full, prefix), [_short_prompt(prompt, prefix) for prompt in prompts]
@@ -108,13 +108,14 @@ def without_prefix(record: TransferRecord, prefix: str) -> TransferRecord:
     return TransferRecord(**data)
 
 
-def _short_prompt(prompt: Prompt, prefix: str) -> Prompt:
-    return replace(prompt, name=prompt.name.removeprefix(prefix), task=prompt.task.removeprefix(prefix))
+def _short_prompt(prompt: Adaptation, prefix: str) -> Adaptation:
+    origin = replace(prompt.origin, task=prompt.task.removeprefix(prefix))
+    return replace(prompt, name=prompt.name.removeprefix(prefix), origin=origin)
 
 
 def of_the_matrix(
-    folder: RunFolder, record: TransferRecord, prompts: Mapping[Path, Prompt]
-) -> tuple[RunFolder, list[Prompt]]:
+    folder: RunFolder, record: TransferRecord, prompts: Mapping[Path, Adaptation]
+) -> tuple[RunFolder, list[Adaptation]]:
     """The run with the prompts of the matrix's backbone alone: those of a projector's other side are not its sources."""
     kept = {path: prompt for path, prompt in prompts.items() if prompt.backbone == record.backbone} or prompts
     return replace(folder, prompts=tuple(kept)), list(kept.values())
@@ -267,7 +268,7 @@ def cross_model(folder: RunFolder, notes: list[str]) -> tuple[pd.DataFrame | Non
     return table, tuple(str(row) for row in table.index if row not in CONTROLS)
 
 
-def facts(folder: RunFolder, record: TransferRecord, prompts: Sequence[Prompt]) -> dict[str, str]:
+def facts(folder: RunFolder, record: TransferRecord, prompts: Sequence[Adaptation]) -> dict[str, str]:
     """What was run, as far as the files say."""
     raw = record.raw
     sources = [name for name in raw.sources if not is_reference(name)]
@@ -289,7 +290,9 @@ def facts(folder: RunFolder, record: TransferRecord, prompts: Sequence[Prompt]) 
         found["layout"] = ", ".join(dict.fromkeys(p.layout for p in prompts))
         found["seeds"] = ", ".join(str(s) for s in sorted({p.seed for p in prompts if p.seed is not None}))
         words = (
-            f"{p.task}: " + ", ".join(f"{k} = {v}" for k, v in p.words.items()) for p in prompts if p.words
+            f"{p.task}: " + ", ".join(f"{k} = {v}" for k, v in p.origin.words.items())
+            for p in prompts
+            if p.origin.words
         )
         found["label words"] = few(dict.fromkeys(words))
     return {name: text for name, text in found.items() if text}
@@ -308,11 +311,11 @@ def few(texts: Iterable[str], between: str = "; ", most: int = 40) -> str:
     return between.join(found[:most]) + more
 
 
-def _recipe(prompt: Prompt) -> str:
+def _recipe(prompt: Adaptation) -> str:
     s = prompt.settings
     if not {"optimizer", "lr", "steps", "batch"} <= s.keys():
-        return f"{prompt.length} vectors, started from {prompt.initialiser}"
+        return f"{prompt.size}, started from {prompt.origin.start}"
     return (
-        f"{s['optimizer']} lr {s['lr']:g}, {s['steps']} steps of {s['batch']} rows, {prompt.length} vectors started "
-        f"from {prompt.initialiser}, {s.get('precision', '')}"
+        f"{s['optimizer']} lr {s['lr']:g}, {s['steps']} steps of {s['batch']} rows, {prompt.size} started "
+        f"from {prompt.origin.start}, {s.get('precision', '')}"
     )

@@ -29,8 +29,9 @@ from analysis.figures.curves import SCRATCH
 from analysis.prediction import BASELINE, Prediction
 from analysis.report import Picture, View
 from analysis.report.matrix import MOST_SHOWN
-from prompttransfer.adaptations.adaptation import Prompt
-from prompttransfer.adaptations.artifacts import load_prompt
+from prompttransfer.adaptations.adaptation import Adaptation
+from prompttransfer.adaptations.artifacts import load_adaptation
+from prompttransfer.adaptations.starts import source_of
 from prompttransfer.neurons.states import load_all
 from prompttransfer.reports.run_folder import RunFolder, read_long
 from tasks.errors import UserError
@@ -42,7 +43,7 @@ MANY_STARTS = 5
 
 def draw_all(
     folder: RunFolder,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Adaptation],
     view: View,
     tables: Mapping[str, pd.DataFrame],
     predictions: Sequence[Prediction],
@@ -86,7 +87,7 @@ def draw_all(
     draw(
         "Learning curves",
         "Validation score by training step; the ring marks the first step at the best score from scratch.",
-        lambda: _curves([load_prompt(path) for path in folder.tuned_prompts] or prompts, types, prefix),
+        lambda: _curves([load_adaptation(path) for path in folder.tuned_prompts] or prompts, types, prefix),
     )
     if folder.states:
         draw_neurons(folder, types, prefix, draw)
@@ -113,7 +114,7 @@ def draw_neurons(folder: RunFolder, types: Mapping[str, str], prefix: str, draw:
         )
 
 
-def _map(prompts: Sequence[Prompt], types: Mapping[str, str]) -> Figure | None:
+def _map(prompts: Sequence[Adaptation], types: Mapping[str, str]) -> Figure | None:
     if len(prompts) < 3 or len({(p.backbone, tuple(p.vectors.shape)) for p in prompts}) > 1:
         return None
     points, what = map_points(prompts, "pca", 0)
@@ -121,14 +122,14 @@ def _map(prompts: Sequence[Prompt], types: Mapping[str, str]) -> Figure | None:
     return prompt_map(points, method=what)
 
 
-def map_points(prompts: Sequence[Prompt], method: str, seed: int) -> tuple[pd.DataFrame, str]:
+def map_points(prompts: Sequence[Adaptation], method: str, seed: int) -> tuple[pd.DataFrame, str]:
     """Where prompts lie in the plane (x, y, task), and what the axes are of.
 
     Prompts of several seeds lie by what training added to their start: by the vectors as they are the map would show
     the seeds.
     """
     vectors = _flat([p.vectors for p in prompts])
-    starts = [None if p.initial is None else _flat([p.initial])[0] for p in prompts]
+    starts = [None if p.first_vectors is None else _flat([p.first_vectors])[0] for p in prompts]
     moved = learned(vectors, starts, [p.seed for p in prompts])
     places = coordinates(vectors if moved is None else moved, method, seed)
     points = pd.DataFrame(places, columns=["x", "y"])
@@ -142,13 +143,13 @@ def _flat(vectors: Sequence[torch.Tensor]) -> np.ndarray:
 
 
 RECIPE = (
-    "backbone", "revision", "layout", "start", "optimizer", "lr", "weight_decay", "steps", "batch", "length", "evaluate_every",
+    "backbone", "revision", "method", "layout", "start", "optimizer", "lr", "weight_decay", "steps", "batch", "length", "evaluate_every",
     "patience", "precision", "max_length", "aggregation", "label words", "training rows", "rows from",
 )  # fmt: skip
 """What two runs may differ in beside their seed; `start` is the initialiser of a run from scratch."""
 
 
-def curve_table(prompts: Sequence[Prompt]) -> pd.DataFrame:
+def curve_table(prompts: Sequence[Adaptation]) -> pd.DataFrame:
     """The stored learning curves of prompts as one long table, with what tells their recipes apart.
 
     A prompt started from another names it. Two different curves of one task, start, seed and recipe are told apart by
@@ -157,10 +158,10 @@ def curve_table(prompts: Sequence[Prompt]) -> pd.DataFrame:
     facts = [_recipe_facts(prompt) for prompt in prompts]
     varied = _varied(prompts, facts)
     rows: list[tuple[str, str, str, int, int, float]] = []
-    runs: dict[tuple[str, str, str, int], list[Prompt]] = {}
+    runs: dict[tuple[str, str, str, int], list[Adaptation]] = {}
     for prompt, fact in zip(prompts, facts, strict=True):
-        transferred = prompt.initialiser.startswith("prompt:")
-        start = Path(prompt.initialiser.removeprefix("prompt:")).name if transferred else SCRATCH
+        source = source_of(prompt.origin.start)
+        start = SCRATCH if source is None else Path(source).name
         recipe = ", ".join(f"{name.replace('_', ' ')} {fact[name]}" for name in varied if fact[name])
         others = runs.setdefault((prompt.task, start, recipe, prompt.seed or 0), [])
         if any(other.curve == prompt.curve for other in others):
@@ -172,7 +173,7 @@ def curve_table(prompts: Sequence[Prompt]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["task", "start", "recipe", "seed", "step", "score"])
 
 
-def _varied(prompts: Sequence[Prompt], facts: Sequence[Mapping[str, str]]) -> list[str]:
+def _varied(prompts: Sequence[Adaptation], facts: Sequence[Mapping[str, str]]) -> list[str]:
     """What the runs of some task differ in, as far as it is known of them."""
     values: dict[tuple[str, str], set[str]] = {}
     for prompt, fact in zip(prompts, facts, strict=True):
@@ -181,7 +182,7 @@ def _varied(prompts: Sequence[Prompt], facts: Sequence[Mapping[str, str]]) -> li
     return [name for name in RECIPE if any(len(values[task, name]) > 1 for task in {p.task for p in prompts})]
 
 
-def _recipe_facts(prompt: Prompt) -> dict[str, str]:
+def _recipe_facts(prompt: Adaptation) -> dict[str, str]:
     """RECIPE of a prompt as text, empty where it is not known."""
     known = {
         **prompt.settings,
@@ -189,15 +190,15 @@ def _recipe_facts(prompt: Prompt) -> dict[str, str]:
         "revision": prompt.revision,
         "layout": prompt.layout,
     }
-    known["length"] = prompt.length
-    known["start"] = "" if prompt.initialiser.startswith("prompt:") else prompt.initialiser
-    known["label words"] = " ".join(f"{label}={word}" for label, word in prompt.words.items())
-    known["training rows"] = prompt.data.get("train")
-    known["rows from"] = prompt.data.get("source")
+    known["method"] = "" if prompt.method.name == "prompt" else str(prompt.method)
+    known["start"] = "" if source_of(prompt.origin.start) else prompt.origin.start
+    known["label words"] = " ".join(f"{label}={word}" for label, word in prompt.origin.words.items())
+    known["training rows"] = prompt.origin.data.get("train")
+    known["rows from"] = prompt.origin.data.get("source")
     return {name: "" if known.get(name) is None else str(known[name]) for name in RECIPE}
 
 
-def _curves(prompts: Sequence[Prompt], types: Mapping[str, str], prefix: str) -> Figure | None:
+def _curves(prompts: Sequence[Adaptation], types: Mapping[str, str], prefix: str) -> Figure | None:
     """The curves; where there are too many sources to tell apart, by whether the source is of the target's type."""
     table = curve_table(prompts)
     if table.empty:

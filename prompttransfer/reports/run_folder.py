@@ -107,7 +107,7 @@ def find_run(root: Path) -> RunFolder:
         raise UserError(f"{root} is not a folder: give the folder of a run, such as runs/demo")
     files = sorted(_files(root, DEPTH))
     matrix = _matrix(root, files)
-    prompts = [path.parent for path in files if path.name == artifacts.MARKER]
+    prompts = [path.parent for path in files if path.name in artifacts.MARKERS]
     tuned = [path for path in prompts if matrix.parent in path.parents and matrix.parent != root]
     squares = [path for path in files if _is_indicator(path, files)]
     whole = [path for path in squares if "_layers-" not in path.stem]

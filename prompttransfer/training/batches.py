@@ -90,7 +90,7 @@ class BankData(LightningDataModule):
         seeds: Sequence[int],
         *,
         batch: int,
-        length: int,
+        reserved: int,
         layout: Layout,
         steps: int,
         evaluate_every: int,
@@ -98,7 +98,7 @@ class BankData(LightningDataModule):
         super().__init__()
         self.backbone = backbone
         self.rows = rows
-        self.length = length
+        self.reserved = reserved
         self.layout = layout
         self.steps = steps
         self.evaluate_every = evaluate_every
@@ -146,7 +146,7 @@ class BankData(LightningDataModule):
 
     def _split(self, picked: Sequence[Planned]) -> Iterator[list[Planned]]:
         """Cut rows in order of length where it pays (backbones/kernels/token_batching.py), apart by kind of target."""
-        fixed = self.length + self.backbone.special_tokens
+        fixed = self.reserved + self.backbone.special_tokens
         count = self.backbone.processes.count
         for with_labels in (True, False):
             items = [item for item in picked if (item[1].answers is not None) is with_labels]

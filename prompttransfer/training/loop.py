@@ -1,7 +1,7 @@
-"""The Lightning module: a bank of soft prompts on one frozen backbone, each with a life of its own.
+"""The Lightning module: a bank of members of one method on one frozen backbone, each with a life of its own.
 
-Losses of different prompts never meet: every row belongs to one prompt, so one backward pass gives each prompt its
-own gradient, and a loss that is not finite ends its own prompt only. A finished prompt leaves the batch.
+Losses of different members never meet: every row belongs to one member, so one backward pass gives each its own
+gradient, and a loss that is not finite ends its own member only. A finished member leaves the batch.
 Several processes (distributed/processes.py) each take a share of the rows of every step and all take the same step.
 """
 
@@ -20,7 +20,8 @@ from torch.optim import Optimizer
 
 from prompttransfer import signals
 from prompttransfer.adaptations.adaptation import CurvePoint
-from prompttransfer.adaptations.bank import VectorBank
+from prompttransfer.adaptations.bank import Bank
+from prompttransfer.adaptations.method import Member, Method
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.kernels.async_copies import Reading
 from prompttransfer.evaluation.encoding import EncodedTask
@@ -28,17 +29,17 @@ from prompttransfer.evaluation.evaluate import Score, evaluate_bank
 from prompttransfer.training.batches import MicroBatch
 from prompttransfer.training.progress import TrainingProgress
 from prompttransfer.training.recipes import Recipe, make_optimizer
-from prompttransfer.training.state import PromptState, read_state, write_state
-from tasks.errors import UserError
+from prompttransfer.training.state import MemberState, kept_of, read_state, write_state
 
 
-class PromptBank(LightningModule):
-    """Trains a bank of prompts; the frozen backbone is not part of its parameters."""
+class BankTraining(LightningModule):
+    """Trains a bank of members; the frozen backbone is not part of its parameters."""
 
     def __init__(
         self,
         backbone: Backbone,
-        initial: Sequence[Tensor],
+        method: Method,
+        members: Sequence[Member],
         validation: Sequence[EncodedTask],
         recipe: Recipe,
         state_file: Path | None = None,
@@ -48,17 +49,18 @@ class PromptBank(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self._backbone = (backbone,)  # in a tuple, so that Lightning does not take its weights for ours
-        self.prompts = nn.ParameterList([nn.Parameter(vectors.clone()) for vectors in initial])
+        self.method = method
+        self.members = nn.ModuleList(members)
         self.validation = validation
         self.recipe = recipe
-        self.rates = rates or [recipe.lr] * len(initial)
+        self.rates = rates or [recipe.lr] * len(members)
         self.state_file = state_file
         self.progress = progress
         self.last_losses: list[float] = []
-        """Of every prompt in the last step whose losses have arrived."""
-        self.states = [PromptState(best=vectors.clone()) for vectors in initial]
+        """Of every member in the last step whose losses have arrived."""
+        self.states = [MemberState(best=kept_of(member)) for member in members]
         self.steps_done = 0
-        self._losses: list[list[float]] = [[] for _ in initial]
+        self._losses: list[list[float]] = [[] for _ in members]
         self._unsettled: Reading | None = None
         self._optimizer_state: dict[str, Any] | None = None
         self._written = 0
@@ -66,23 +68,42 @@ class PromptBank(LightningModule):
 
     @property
     def backbone(self) -> Backbone:
-        """The frozen model that all prompts share."""
+        """The frozen model that all members share."""
         return self._backbone[0]
 
     @property
     def active(self) -> list[int]:
-        """Indices of the prompts that still train."""
+        """Indices of the members that still train."""
         return [index for index, state in enumerate(self.states) if state.ended is None]
 
+    def _bank(self, indices: Sequence[int] | None = None) -> Bank:
+        """All members, or those of `indices`, as a bank; differentiable in their parameters."""
+        chosen = range(len(self.members)) if indices is None else indices
+        return self.method.bank(self.backbone, [self._member(index) for index in chosen])
+
+    def _member(self, index: int) -> Member:
+        member = self.members[index]
+        assert isinstance(member, Member)
+        return member
+
+    def _optimizer(self) -> Optimizer:
+        """One optimizer with a group of its own for each parameter of each member."""
+        found = [
+            (parameter, rate * self._member(index).rates().get(name, 1.0))
+            for index, rate in enumerate(self.rates)
+            for name, parameter in self._member(index).named_parameters()
+        ]
+        return make_optimizer(self.recipe, [each for each, _ in found], [rate for _, rate in found])
+
     def configure_optimizers(self) -> Optimizer:
-        """One optimizer with a group of its own for each prompt."""
-        optimizer = make_optimizer(self.recipe, self.prompts, self.rates)
+        """The optimizer, where a killed run was."""
+        optimizer = self._optimizer()
         if self._optimizer_state is not None:
             optimizer.load_state_dict(self._optimizer_state)
         return optimizer
 
     def on_train_start(self) -> None:
-        """Measure every prompt before its first step; log what a run that goes on has measured already."""
+        """Measure every member before its first step; log what a run that goes on has measured already."""
         if self.steps_done == 0:
             self._evaluate()
             return
@@ -93,29 +114,43 @@ class PromptBank(LightningModule):
             self._log(index, point)
 
     def training_step(self, micro_batches: list[MicroBatch], index: int) -> None:
-        """One step of every active prompt; a loss that is not finite ends its own prompt only."""
+        """One step of every active member; a loss that is not finite ends its own member only."""
         signals.check()
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         optimizer.zero_grad(set_to_none=True)
         processes = self.backbone.processes
         device = self.backbone.device
-        losses = torch.zeros(len(self.prompts), device=device)
+        losses = torch.zeros(len(self.members), device=device)
         for number, micro in enumerate(micro_batches, start=1):
-            bank = VectorBank(torch.stack([parameter.to(device) for parameter in self.prompts]))
-            rows = self.backbone.loss(bank.rows(micro.owners), micro.batch) * micro.weights
+            rows = self.backbone.loss(self._bank().rows(micro.owners), micro.batch) * micro.weights
+            total = rows.sum() * processes.count
+            if number == len(micro_batches):
+                total = self._with_penalties(total)
             with self._exchange(last=number == len(micro_batches)):
                 # Over processes Lightning takes the mean of gradients; the sum is what one process alone would have.
-                self.manual_backward(rows.sum() * processes.count)
+                self.manual_backward(total)
             losses.index_put_((micro.owners,), rows.detach(), accumulate=True)
         self._settle()  # the step before this one: a GPU has been given work again
         self.steps_done += 1
         self._unsettled = Reading(self._found(processes.sum(losses)))
+        for index in self.active:
+            self._member(index).before_step(self.steps_done, self.recipe.steps)
         optimizer.step()
+        for index in self.active:
+            self._member(index).after_step(self.steps_done, self.recipe.steps)
         if device.type != "cuda":
             self._settle()
         if self.progress is not None:
             self.progress.step(self)
+
+    def _with_penalties(self, total: Tensor) -> Tensor:
+        """The loss of a step and what methods add to it; over processes the mean of gradients gives it once."""
+        for index in self.active:
+            penalty = self._member(index).penalty()
+            if penalty is not None:
+                total = total + penalty.to(total.device) * self.backbone.processes.count
+        return total
 
     def _exchange(self, *, last: bool) -> AbstractContextManager[None]:
         """Processes exchange gradients once a step, behind its last micro-batch."""
@@ -125,17 +160,19 @@ class PromptBank(LightningModule):
         return strategy.block_backward_sync()
 
     def _found(self, losses: Tensor) -> Tensor:
-        """The loss of every prompt in this step, NaN where its gradient is not finite; [prompts]."""
-        found = [
-            loss if prompt.grad is None else torch.where(torch.isfinite(prompt.grad).all(), loss, math.nan)
-            for loss, prompt in zip(losses, self.prompts, strict=True)
-        ]
+        """The loss of every member in this step, NaN where its gradient is not finite; [members]."""
+        found = []
+        for loss, member in zip(losses, self.members, strict=True):
+            for parameter in member.parameters():
+                if parameter.grad is not None:
+                    loss = torch.where(torch.isfinite(parameter.grad).all(), loss, math.nan)
+            found.append(loss)
         return torch.stack(found)
 
     def _settle(self) -> None:
-        """Take down the losses of the last step and end the prompts whose loss or gradient was not finite in it.
+        """Take down the losses of the last step and end the members whose loss or gradient was not finite in it.
 
-        On a GPU that is known only after the next step has been launched. A prompt that has ended touches no other, so
+        On a GPU that is known only after the next step has been launched. A member that has ended touches no other, so
         what it does until then does not matter.
         """
         if self._unsettled is None:
@@ -147,7 +184,8 @@ class PromptBank(LightningModule):
             if index in active and math.isfinite(loss):
                 self._losses[index].append(loss)
                 continue
-            self.prompts[index].grad = None
+            for parameter in self.members[index].parameters():
+                parameter.grad = None
             if index in active:
                 self.states[index].ended = "not finite"
                 self.states[index].steps = self.steps_done
@@ -166,29 +204,30 @@ class PromptBank(LightningModule):
         if self.state_file is not None and self.backbone.processes.first:
             optimizer = self.optimizers(use_pl_optimizer=False)
             assert isinstance(optimizer, Optimizer)
-            write_state(self.state_file, self.states, list(self.prompts), optimizer, self.steps_done)
+            write_state(self.state_file, self.states, list(self.members), optimizer, self.steps_done)
             self._written = self.steps_done
         if not self.active:
             self.trainer.should_stop = True
 
     def _evaluate(self) -> None:
-        """One point of the learning curve for every active prompt; prompts of one task share the passes."""
+        """One point of the learning curve for every active member; members of one task share the passes."""
         by_task: dict[int, list[int]] = {}
         for index in self.active:
             by_task.setdefault(id(self.validation[index]), []).append(index)
         for indices in by_task.values():
-            bank = VectorBank(torch.stack([self.prompts[index].detach() for index in indices]))
-            for index, score in zip(
-                indices, evaluate_bank(self.backbone, bank, self.validation[indices[0]]), strict=True
-            ):
+            with torch.no_grad():
+                bank = self._bank(indices)
+            scores = evaluate_bank(self.backbone, bank, self.validation[indices[0]])
+            for index, score in zip(indices, scores, strict=True):
                 self._take(index, score)
         if self.progress is not None:
             self.progress.evaluated(self)
 
     def _take(self, index: int, score: Score) -> None:
-        """Add one evaluation to a prompt's curve, or end the prompt where its last step has left the finite numbers."""
-        vectors = self.prompts[index].detach()
-        finite = bool(torch.isfinite(vectors).all()) and (score.loss is None or math.isfinite(score.loss))
+        """Add one evaluation to a member's curve, or end the member where its last step has left the finite numbers."""
+        kept = kept_of(self._member(index))
+        finite = score.loss is None or math.isfinite(score.loss)
+        finite = finite and all(bool(torch.isfinite(tensor).all()) for tensor in kept.values())
         if not finite and self.steps_done > 0:
             self.states[index].ended = "not finite"
             self.states[index].steps = self.steps_done
@@ -196,7 +235,7 @@ class PromptBank(LightningModule):
         losses, self._losses[index] = self._losses[index], []
         mean = sum(losses) / len(losses) if losses else None
         point = CurvePoint(self.steps_done, mean, score.value, score.loss if finite else None)
-        self.states[index].add(point, vectors)
+        self.states[index].add(point, kept)
         self._log(index, point)
 
     def _log(self, index: int, point: CurvePoint) -> None:
@@ -217,15 +256,10 @@ class PromptBank(LightningModule):
         """Go on from the state file if there is one."""
         if self.state_file is None or not self.state_file.exists():
             return False
-        self.states, vectors, self._optimizer_state, self.steps_done = read_state(
-            self.state_file, make_optimizer(self.recipe, self.prompts, self.rates)
+        self.states, tensors, self._optimizer_state, self.steps_done = read_state(
+            self.state_file, list(self.members), self._optimizer()
         )
-        if [values.shape for values in vectors] != [parameter.shape for parameter in self.prompts]:
-            raise UserError(
-                f"training state {self.state_file} is of other prompts: delete it to start the run anew"
-            )
-        with torch.no_grad():
-            for parameter, values in zip(self.prompts, vectors, strict=True):
-                parameter.copy_(values)
+        for member, values in zip(self.members, tensors, strict=True):
+            member.load_state_dict(values)
         self._written = self.steps_done
         return True

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from prompttransfer.backbones.interventions import Vectors
+from prompttransfer.adaptations.method import Method
+from prompttransfer.backbones.interventions import Interventions
 from prompttransfer.backbones.kernels.host_memory import compiled_kept
 from prompttransfer.backbones.kernels.linear import has_bf16_products
 from prompttransfer.distributed.fsdp import stacks
@@ -25,6 +26,7 @@ from prompttransfer.distributed.placement import SINGLE, Placement
 from prompttransfer.distributed.processes import Processes
 from prompttransfer.evaluation.encoding import EncodedTask
 from prompttransfer.evaluation.evaluate import batch_sizes
+from tasks.task import Task
 
 if TYPE_CHECKING:
     from prompttransfer.backbones.base import Backbone
@@ -86,6 +88,7 @@ def expected_memory(
     backbone: Backbone,
     data: BankData,
     evaluated: Mapping[EncodedTask, int],
+    method: Method,
     *,
     dtype: torch.dtype,
     device: torch.device,
@@ -94,15 +97,19 @@ def expected_memory(
 ) -> Memory:
     """The peak of training the rows of `data`, in each of the processes of `placement`.
 
-    `backbone` is an outline without weights (`outline_backbone`); `evaluated` says of each task how many prompts are
-    evaluated on its rows at one time.
+    `backbone` is an outline without weights (`outline_backbone`); `evaluated` says of each task how many members
+    of `method` are evaluated on its rows at one time.
     """
     backbone.move(backbone.device, dtype)
     backbone.checkpoints = checkpoints
     backbone.batch_for(device)
     backbone.processes = Processes(placement)
     rows, shapes = _heaviest(data)
-    kept, tokens = kept_bytes(backbone, rows, length=data.length, layout=data.layout)
+    task = next(iter(evaluated)).task
+    kept, tokens = kept_bytes(
+        backbone, rows, outlined(backbone, method, task, len(data.rows), len(rows)), layout=data.layout
+    )
+    kept += len(data.rows) * member_bytes(method, backbone, task)
     if placement.shards:
         kept = int(MODULES * kept)
     weights, together = _weights(backbone, placement)
@@ -129,12 +136,24 @@ def expected_memory(
     )
 
 
-def kept_bytes(backbone: Backbone, rows: Sequence[Row], *, length: int, layout: Layout) -> tuple[int, int]:
-    """Bytes that autograd keeps for one batch, weights left out, and the batch's tokens with padding and prompt."""
+def outlined(backbone: Backbone, method: Method, task: Task, members: int, rows: int) -> Interventions:
+    """What a bank of so many members does to so many rows, where `backbone` has no values: neither has it."""
+    member = method.outline(backbone, task)
+    alike = min(members, 2)  # one member may take a shorter way than several
+    owners = torch.arange(rows, device=backbone.device) % alike
+    return method.bank(backbone, [member] * alike).rows(owners)
+
+
+def member_bytes(method: Method, backbone: Backbone, task: Task) -> int:
+    """Bytes of a member's parameters with their gradients and the two moments of AdamW."""
+    return 4 * sum(parameter.nbytes for parameter in method.outline(backbone, task).parameters())
+
+
+def kept_bytes(
+    backbone: Backbone, rows: Sequence[Row], own: Interventions, *, layout: Layout
+) -> tuple[int, int]:
+    """Bytes that autograd keeps for one batch, weights left out, and the batch's tokens with padding and what is reserved."""
     batch = backbone.batch(rows, layout=layout)
-    prompts = torch.empty(
-        len(rows), length, backbone.width, device=backbone.device, dtype=torch.float32, requires_grad=True
-    )
     seen: dict[int, Any] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -143,8 +162,8 @@ def kept_bytes(backbone: Backbone, rows: Sequence[Row], *, length: int, layout: 
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = backbone.loss(Vectors(prompts), batch)
-    tokens = len(rows) * (batch.ids.shape[1] + length)
+        loss = backbone.loss(own, batch)
+    tokens = len(rows) * (batch.ids.shape[1] + own.reserved)
     weights = {parameter.untyped_storage()._cdata for parameter in backbone.model.parameters()}
     total = sum(storage.nbytes() for address, storage in seen.items() if address not in weights)
     if (
@@ -181,7 +200,7 @@ def _laid_out(backbone: Backbone) -> int:
 def _heaviest(data: BankData) -> tuple[list[Row], int]:
     """The rows of the batch with most tokens, of all that will run, and the number of different shapes of batches."""
     everybody = range(len(data.rows))
-    fixed = data.length + data.backbone.special_tokens
+    fixed = data.reserved + data.backbone.special_tokens
     heaviest: list[Row] = []
     most = 0
     shapes = set()

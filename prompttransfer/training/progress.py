@@ -10,14 +10,14 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from prompttransfer.training.state import PromptState
+from prompttransfer.training.state import MemberState
 
 
 class Watched(Protocol):
     """What is told of a bank in training (loop.py)."""
 
     last_losses: list[float]
-    states: list[PromptState]
+    states: list[MemberState]
     steps_done: int
 
     @property

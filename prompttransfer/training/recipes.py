@@ -21,6 +21,8 @@ from typing import Any
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
+from prompttransfer.adaptations.method import Method
+from prompttransfer.adaptations.methods import parse_method
 from prompttransfer.backbones.base import Backbone
 from tasks.errors import UserError, unknown
 
@@ -42,6 +44,7 @@ class Recipe:
     steps: int = 10_000
     batch: int = 16
     length: int = 100
+    """Vectors of a prompt; methods without such take no notice."""
     evaluate_every: int = 250
     """Steps between two evaluations on the validation split."""
     patience: int = 0
@@ -71,35 +74,69 @@ class Recipe:
         """The values, for JSON."""
         return asdict(self)
 
+    def told(self, method: Method) -> str:
+        """The recipe in words, for a method that may have no length."""
+        return str(self) if "length" in method.settings() else self._told("")
+
     def __str__(self) -> str:
+        return self._told(f", prompt of {self.length}")
+
+    def _told(self, prompt: str) -> str:
         patience = f", patience {self.patience} evaluations" if self.patience else ""
         decay = f", weight decay {self.weight_decay:g}" if self.weight_decay else ""
         return (
-            f"{self.optimizer} lr {self.lr:g} constant{decay}, {self.steps} steps of {self.batch} rows, prompt of "
-            f"{self.length}, evaluated every {self.evaluate_every}{patience} ({self.source})"
+            f"{self.optimizer} lr {self.lr:g} constant{decay}, {self.steps} steps of {self.batch} rows{prompt}, "
+            f"evaluated every {self.evaluate_every}{patience} ({self.source})"
         )
 
 
-def recipe_for(backbone: Backbone, **overrides: Any) -> Recipe:
-    """The recipe for a backbone; `overrides` that are None are ignored.
+def recipe_for(backbone: Backbone, method: Method | None = None, **overrides: Any) -> Recipe:
+    """The recipe for a method on a backbone, soft prompts where none is given; `overrides` that are None are ignored.
 
-    Another optimizer than the family's own brings that optimizer's own tested rate with it.
+    Another optimizer than the family's own brings that optimizer's own tested rate with it. The length is the method's.
     """
-    return recipe_for_size(backbone.family, backbone.width, **overrides)
+    return recipe_for_size(backbone.family, backbone.width, method, **overrides)
 
 
-def recipe_for_size(family: str, width: int, **overrides: Any) -> Recipe:
+def recipe_for_size(family: str, width: int, method: Method | None = None, **overrides: Any) -> Recipe:
     """The same for a backbone of which only family and width are known."""
     given = {key: value for key, value in overrides.items() if value is not None}
-    return replace(_base(family, width, given.get("optimizer")), **given)
+    if method is not None:
+        given["length"] = method.settings().get("length", 1)
+    name = "prompt" if method is None else method.name
+    return replace(_base(name, family, width, given.get("optimizer")), **given)
 
 
-def _base(family: str, width: int, optimizer: str | None) -> Recipe:
+def method_and_recipe(family: str, width: int, text: str, **overrides: Any) -> tuple[Method, Recipe]:
+    """The method that a text stands for and its recipe; a length that neither says is the recipe's."""
+    name = text.partition(":")[0]
+    given = {key: value for key, value in overrides.items() if value is not None}
+    length = given.pop("length", None) or _base(name, family, width, None).length
+    method = parse_method(text, length=length)
+    return method, recipe_for_size(family, width, method, **given)
+
+
+def _base(method: str, family: str, width: int, optimizer: str | None) -> Recipe:
     small = width < SMALL_WIDTH
-    recipe = _t5(optimizer) if family == "t5" else _masked_lm(width, optimizer)
+    if method in WEIGHT_RATES:
+        recipe = _weights(method, width, optimizer)
+    else:
+        recipe = _t5(optimizer) if family == "t5" else _masked_lm(width, optimizer)
     if small:
         return replace(recipe, steps=300, batch=32, length=20, evaluate_every=25)
     return recipe
+
+
+WEIGHT_RATES: dict[str, tuple[float, float, str]] = {
+    "lora": (1e-2, 1e-3, "LoRA: our choice"),
+}
+"""Methods that change weights -> rate of AdamW on small backbones and on others, and where it is from."""
+
+
+def _weights(method: str, width: int, optimizer: str | None) -> Recipe:
+    small, usual, source = WEIGHT_RATES[method]
+    lr = small if width < SMALL_WIDTH else usual
+    return Recipe(optimizer or "adamw", lr, source)
 
 
 def _masked_lm(width: int, optimizer: str | None) -> Recipe:

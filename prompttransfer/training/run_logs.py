@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from prompttransfer.adaptations.artifacts import holds_one
 from prompttransfer.files import disk_errors, write_text
 from tasks.errors import unknown
 
@@ -56,7 +57,7 @@ def open_logs(kind: str, output: Path, prompts: Collection[str], run: str) -> li
 
 def log_folder(output: Path, prompts: Collection[str]) -> str:
     """`logs`, unless a prompt of that name lies or will lie there; no prompt's name begins with `_`."""
-    taken = "logs" in prompts or (output / "logs" / "prompt.json").exists()
+    taken = "logs" in prompts or holds_one(output / "logs")
     return "_logs" if taken else "logs"
 
 

@@ -1,6 +1,6 @@
 """The state of a training run on disk: one safetensors file, written whole at every evaluation, no pickle.
 
-Tensors (prompts, best prompts, optimizer moments) are stored as they are; numbers (steps, curves, counters) as JSON
+Tensors (members, their best, optimizer moments) are stored as they are; numbers (steps, curves, counters) as JSON
 in the file's metadata. Python's JSON keeps every digit of a float, so a resumed run is exact.
 """
 
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prompttransfer.adaptations.adaptation import CurvePoint
@@ -26,11 +27,11 @@ WHAT, ADVICE = "training state", "delete it to start the run anew"
 
 
 @dataclass
-class PromptState:
-    """How far one prompt of a bank has come."""
+class MemberState:
+    """How far one member of a bank has come."""
 
-    best: Tensor
-    """[length, width] the vectors with the best validation score so far."""
+    best: dict[str, Tensor]
+    """Its `state_dict()` with the best validation score so far."""
     best_step: int = 0
     since_best: int = 0
     """Evaluations since the best one."""
@@ -38,10 +39,10 @@ class PromptState:
     ended: str | None = None
     curve: list[CurvePoint] = field(default_factory=list)
 
-    def add(self, point: CurvePoint, vectors: Tensor) -> None:
-        """Take one evaluation in; equal scores are decided by the validation loss."""
+    def add(self, point: CurvePoint, kept: dict[str, Tensor]) -> None:
+        """Take one evaluation in, with the state that was evaluated; equal scores are decided by the validation loss."""
         if not self.curve or _rank(point) > max(_rank(other) for other in self.curve):
-            self.best, self.best_step, self.since_best = vectors.detach().cpu().clone(), point.step, 0
+            self.best, self.best_step, self.since_best = kept, point.step, 0
         else:
             self.since_best += 1
         self.curve.append(point)
@@ -52,15 +53,20 @@ def _rank(point: CurvePoint) -> tuple[float, float]:
     return point.score, -loss if loss is not None and loss == loss else float("-inf")
 
 
+def kept_of(member: nn.Module) -> dict[str, Tensor]:
+    """A copy of all that a member needs to go on, on the CPU."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in member.state_dict().items()}
+
+
 def write_state(
-    path: Path, states: Sequence[PromptState], vectors: Sequence[Tensor], optimizer: Optimizer, step: int
+    path: Path, states: Sequence[MemberState], members: Sequence[nn.Module], optimizer: Optimizer, step: int
 ) -> None:
     """Write everything that a run needs to go on to `path`, as a whole or not at all."""
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, dict[str, Any]] = {}
-    for index, (state, values) in enumerate(zip(states, vectors, strict=True)):
-        tensors[f"vectors.{index}"] = values.detach().cpu().contiguous()
-        tensors[f"best.{index}"] = state.best.contiguous()
+    for index, (state, member) in enumerate(zip(states, members, strict=True)):
+        tensors |= {f"member.{index}.{name}": tensor for name, tensor in kept_of(member).items()}
+        tensors |= {f"best.{index}.{name}": tensor for name, tensor in state.best.items()}
     for index, entries in optimizer.state_dict()["state"].items():
         for key, value in entries.items():
             if isinstance(value, Tensor):
@@ -69,7 +75,7 @@ def write_state(
                 numbers.setdefault(str(index), {})[key] = value
     record = {
         "step": step,
-        "states": [{k: v for k, v in asdict(state).items() if k != "best"} for state in states],
+        "states": [asdict(replace(state, best={}), dict_factory=_numbers) for state in states],
         "optimizer": numbers,
     }
     with atomic_path(path) as temporary:
@@ -88,7 +94,7 @@ class CurveEntry(BaseModel):
 
 
 class StateEntry(BaseModel):
-    """One prompt's numbers."""
+    """One member's numbers."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -109,46 +115,66 @@ class RunEntry(BaseModel):
     optimizer: dict[int, dict[str, int | float | None]]
 
 
-def read_state(
-    path: Path, optimizer: Optimizer
-) -> tuple[list[PromptState], list[Tensor], dict[str, Any], int]:
-    """States, vectors, optimizer state (in the shape that `optimizer` has) and step of a file by `write_state`.
+def _numbers(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: value for key, value in pairs if key != "best"}
 
-    UserError where it is damaged or does not fit the prompts that `optimizer` trains.
+
+def read_state(
+    path: Path, members: Sequence[nn.Module], optimizer: Optimizer
+) -> tuple[list[MemberState], list[dict[str, Tensor]], dict[str, Any], int]:
+    """States, members' state dicts, optimizer state (in the shape that `optimizer` has) and step of a file by `write_state`.
+
+    UserError where it is damaged or does not fit `members`, whose parameters `optimizer` trains.
     """
     what = f"{WHAT} {path}"
     file = read_sealed(path, WHAT, ADVICE)
     try:
         record = checked(RunEntry, parse_json(file.metadata.get("state", ""), what, any_number=True), what)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        if len(record.states) != len(parameters):
-            raise UserError(f"{what} is of {len(record.states)} prompts, not of {len(parameters)}")
+        if len(record.states) != len(members):
+            raise UserError(f"{what} is of {len(record.states)} members, not of {len(members)}")
         tensors = dict(file.tensors)
+        values = [_take_member(tensors, f"member.{i}", member, what) for i, member in enumerate(members)]
+        best = [_take_member(tensors, f"best.{i}", member, what) for i, member in enumerate(members)]
         shapes = [parameter.shape for parameter in parameters]
-        vectors = [_take(tensors, f"vectors.{index}", shape, what) for index, shape in enumerate(shapes)]
-        best = [_take(tensors, f"best.{index}", shape, what) for index, shape in enumerate(shapes)]
         moments = _moments(record, tensors, shapes, KEPT[type(optimizer).__name__], what)
     except UserError as error:
         raise UserError(f"{error}; {ADVICE}") from None
     states = [
-        PromptState(
+        MemberState(
             best=kept,
             curve=[CurvePoint(**point.model_dump()) for point in entry.curve],
             **entry.model_dump(exclude={"curve"}),
         )
         for kept, entry in zip(best, record.states, strict=True)
     ]
-    return states, vectors, optimizer.state_dict() | {"state": moments}, record.step
+    return states, values, optimizer.state_dict() | {"state": moments}, record.step
 
 
-def _take(tensors: dict[str, Tensor], name: str, shape: Sequence[int], what: str) -> Tensor:
-    """Take a float tensor of that shape out of `tensors`."""
+def _take_member(tensors: dict[str, Tensor], prefix: str, member: nn.Module, what: str) -> dict[str, Tensor]:
+    """Take the state dict of a member out of `tensors`."""
+    return {
+        name: _take(tensors, f"{prefix}.{name}", tensor.shape, what, tensor.dtype)
+        for name, tensor in member.state_dict().items()
+    }
+
+
+def _take(
+    tensors: dict[str, Tensor],
+    name: str,
+    shape: Sequence[int],
+    what: str,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Take a tensor of that shape and type (floats for any type of floats) out of `tensors`."""
     if name not in tensors:
         raise UserError(f"{what} is damaged: it lacks {name}")
     tensor = tensors.pop(name)
-    if not tensor.is_floating_point() or tuple(tensor.shape) != tuple(shape):
+    fits = tensor.is_floating_point() if dtype.is_floating_point else tensor.dtype == dtype
+    if not fits or tuple(tensor.shape) != tuple(shape):
+        kind = "floats" if dtype.is_floating_point else str(dtype)
         raise UserError(
-            f"{what} is damaged: {name} is {tensor.dtype} {list(tensor.shape)}, not floats {list(shape)}"
+            f"{what} is damaged: {name} is {tensor.dtype} {list(tensor.shape)}, not {kind} {list(shape)}"
         )
     return tensor
 
@@ -157,7 +183,7 @@ KEPT: dict[str, frozenset[str]] = {
     "AdamW": frozenset({"step", "exp_avg", "exp_avg_sq"}),
     "Adafactor": frozenset({"step", "exp_avg_sq_row", "exp_avg_sq_col", "RMS"}),
 }
-"""Optimizer -> what it keeps of every prompt."""
+"""Optimizer -> what it keeps of every parameter."""
 
 
 def _moments(
@@ -167,13 +193,13 @@ def _moments(
     kept: frozenset[str],
     what: str,
 ) -> dict[int, dict[str, Any]]:
-    """Index of a prompt -> what the optimizer keeps of it, all of `kept`; a prompt that trained no step has nothing."""
+    """Index of a parameter -> what the optimizer keeps of it, all of `kept`; one that trained no step has nothing."""
     moments: dict[int, dict[str, Any]] = {index: dict(entries) for index, entries in record.optimizer.items()}
     for name in list(tensors):
         kind, _, rest = name.partition(".")
         index, _, key = rest.partition(".")
         if kind != "optimizer" or not index.isdecimal() or int(index) >= len(shapes) or key not in kept:
-            raise UserError(f"{what} is damaged: {shortened(name)!r} belongs to no prompt of it")
+            raise UserError(f"{what} is damaged: {shortened(name)!r} belongs to no member of it")
         shape = tuple(shapes[int(index)])
         by_key = {
             "exp_avg": shape,
@@ -183,5 +209,5 @@ def _moments(
         }
         moments.setdefault(int(index), {})[key] = _take(tensors, name, by_key.get(key, ()), what)
     if moments.keys() - set(range(len(shapes))) or any(entry.keys() != kept for entry in moments.values()):
-        raise UserError(f"{what} is damaged: it lacks what the optimizer keeps of the prompts")
+        raise UserError(f"{what} is damaged: it lacks what the optimizer keeps of the members")
     return moments

@@ -1,6 +1,6 @@
-"""Training: a bank of soft prompts learned at once on one frozen backbone, by Lightning.
+"""Training: a bank of members of one method learned at once on one frozen backbone, by Lightning.
 
-Each prompt of a bank (training/loop.py) has its own task, seed, rows, loss, optimizer state, learning curve, best
+Each member of a bank (training/loop.py) has its own task, seed, rows, loss, optimizer state, learning curve, best
 checkpoint and early stop; they share only the passes through the backbone. Between two evaluations lies one Lightning epoch, at whose end
 the whole state is written (training/state.py), so that a killed run goes on bit for bit.
 Prompt tuning after Lester et al. 2021; recipes in training/recipes.py.
@@ -20,11 +20,12 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
-from torch import Tensor
 
 from prompttransfer import signals
-from prompttransfer.adaptations.adaptation import Prompt, digest_vectors
-from prompttransfer.adaptations.initialisers import initial_vectors
+from prompttransfer.adaptations.adaptation import Adaptation, Origin, digest_tensors
+from prompttransfer.adaptations.method import Member, Method
+from prompttransfer.adaptations.methods.prompt import PromptTuning
+from prompttransfer.adaptations.starts import RANDOM, Start
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding, Layout
 from prompttransfer.backbones.rows import Row
@@ -32,43 +33,44 @@ from prompttransfer.distributed.processes import quiet_lightning
 from prompttransfer.evaluation.encoding import EncodedTask, encode_task
 from prompttransfer.files import disk_errors
 from prompttransfer.training.batches import BankData
-from prompttransfer.training.loop import PromptBank
+from prompttransfer.training.loop import BankTraining
 from prompttransfer.training.progress import TrainingProgress
 from prompttransfer.training.recipes import Recipe
-from prompttransfer.training.state import PromptState
+from prompttransfer.training.state import MemberState, kept_of
 from tasks.errors import MachineError, UserError
 from tasks.loading import Splits
-from tasks.records import kept_of
+from tasks.records import kept_of as record_of
 from tasks.rows import digest_rows
 from tasks.task import Task
 
 
 @dataclass(frozen=True)
 class Job:
-    """One prompt to train."""
+    """One adaptation to train."""
 
     task: Task
     splits: Splits
     seed: int = 0
-    initialiser: str = "random"
+    start: Start = RANDOM
     name: str = ""
-    vectors: Tensor | None = None
-    """Initial vectors that are at hand already; `initialiser` then only says what they are."""
     lr: float | None = None
     """A learning rate of its own; None takes the recipe's."""
 
+    @property
+    def called(self) -> str:
+        """Name of what it trains."""
+        return self.name or self.task.name
+
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
-            raise UserError(
-                f"seed {self.seed} of {self.name or self.task.name!r}: give one from 0 to 2^63 - 1"
-            )
+            raise UserError(f"seed {self.seed} of {self.called!r}: give one from 0 to 2^63 - 1")
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A prompt as it was best on the validation split, and why its training ended."""
+    """An adaptation as it was best on the validation split, and why its training ended."""
 
-    prompt: Prompt
+    adaptation: Adaptation
     ended: str
     """`steps`, `patience` or `not finite`."""
     steps: int
@@ -79,16 +81,17 @@ class Trained:
         """One line on what went wrong, None if nothing did."""
         if self.ended != "not finite":
             return None
-        lr = self.prompt.settings["lr"]
+        own = self.adaptation
+        lr = own.origin.recipe["lr"]
         return (
-            f"the loss of prompt {self.prompt.name!r} was not finite at step {self.steps}: its best vectors before that "
+            f"the loss of {own.method.called} {own.name!r} was not finite at step {self.steps}: the best of it before that "
             f"are kept; try a lower --lr (it was {lr:g}) or --precision fp32"
         )
 
 
 @dataclass
 class TrainingOptions:
-    """How a run is watched and where it keeps its state; nothing here changes a prompt."""
+    """How a run is watched and where it keeps its state; nothing here changes an adaptation."""
 
     state_folder: Path | None = None
     progress: TrainingProgress | None = None
@@ -96,45 +99,51 @@ class TrainingOptions:
     """Lightning's; or what makes those of the run whose key it is given, anew each time that the run goes on: the curve
     so far is logged again, so that a run has one log however often it was killed."""
     state_files: list[Path] = field(default_factory=list)
-    """Filled by `train_prompts`: what `clear` removes."""
+    """Filled by `train_adaptations`: what `clear` removes."""
 
     def clear(self) -> None:
-        """Remove the state of finished runs; to be called when their prompts are saved, not before."""
+        """Remove the state of finished runs; to be called when their adaptations are saved, not before."""
         for path in self.state_files:
             path.unlink(missing_ok=True)
 
 
-def train_prompts(
+def train_adaptations(
     backbone: Backbone,
     jobs: Sequence[Job],
     recipe: Recipe,
     encoding: Encoding = USUAL,
     *,
+    method: Method | None = None,
     options: TrainingOptions | None = None,
 ) -> list[Trained]:
-    """Train one prompt a job, all of them in one bank, and return each as it was best on its validation split.
+    """Train one adaptation a job, all of them in one bank, and return each as it was best on its validation split.
+
+    `method` is soft prompts of the recipe's length where none is given.
 
     On several devices (a backbone loaded with a `Placement`, in a function given to `run_on`) this is called in each
-    process; all return the same prompts, and only the first writes state and progress.
-    Deterministic: the same jobs, recipe and machine give the same prompts, bit for bit, also when the run was killed
-    and started again with the same `options.state_folder`; call `options.clear()` once the prompts are saved. Raises UserError for a job that this backbone cannot do.
+    process; all return the same, and only the first writes state and progress.
+    Deterministic: the same jobs, recipe and machine give the same adaptations, bit for bit, also when the run was killed
+    and started again with the same `options.state_folder`; call `options.clear()` once they are saved. Raises UserError for a job that this backbone cannot do.
     """
     options = options or TrainingOptions()
+    method = method or PromptTuning(recipe.length)
     place = encoding.place(backbone.family)
-    encode = RowEncoder(backbone, recipe.length, encoding)
+    encode = RowEncoder(backbone, method.reserved, encoding)
     train_rows = [encode.train(job) for job in jobs]
     validation = [encode.validation(job) for job in jobs]
-    initial = [starting_vectors(backbone, job, recipe) for job in jobs]
+    members = [method.started(backbone, job.task, job.start, seed=job.seed) for job in jobs]
+    initial = [member.tensors() for member in members]
     processes = backbone.processes
     progress = options.progress if processes.first else None
     state_file, key = None, ""
     if options.state_folder is not None or processes.count > 1 or callable(options.loggers):
-        key = _fingerprint(backbone, jobs, recipe, encoding.layout, train_rows, initial)
+        key = _fingerprint(backbone, jobs, recipe, (method, encoding.layout), train_rows, members)
     if options.state_folder is not None:
         state_file = options.state_folder / f".training-{key}.safetensors"
-    module = PromptBank(
+    module = BankTraining(
         backbone,
-        initial,
+        method,
+        members,
         validation,
         recipe,
         state_file,
@@ -149,7 +158,7 @@ def train_prompts(
     )
     if resumed and progress is not None:
         progress.resumed(module.steps_done)
-    data = bank_data(backbone, train_rows, jobs, recipe, place)
+    data = bank_data(backbone, train_rows, jobs, recipe, method, place)
     data.bank = module
     data.first_epoch = math.ceil(module.steps_done / recipe.evaluate_every)
     frozen = backbone.digest()
@@ -159,8 +168,10 @@ def train_prompts(
         raise MachineError("the frozen backbone changed during training: this is a bug, please report it")
     origins = origins_of(backbone, jobs, recipe, encoding)
     results = [
-        _finish(job, state, start, origin)
-        for job, state, start, origin in zip(jobs, module.states, initial, origins, strict=True)
+        _finish(job, state, Adaptation(method, start, origin, encoding, job.called, start), member)
+        for job, state, start, origin, member in zip(
+            jobs, module.states, initial, origins, members, strict=True
+        )
     ]
     if state_file is not None and processes.first:
         options.state_files.append(state_file)
@@ -168,7 +179,12 @@ def train_prompts(
 
 
 def bank_data(
-    backbone: Backbone, rows: Sequence[Sequence[Row]], jobs: Sequence[Job], recipe: Recipe, layout: Layout
+    backbone: Backbone,
+    rows: Sequence[Sequence[Row]],
+    jobs: Sequence[Job],
+    recipe: Recipe,
+    method: Method,
+    layout: Layout,
 ) -> BankData:
     """The training rows of jobs, cut into steps."""
     return BankData(
@@ -176,7 +192,7 @@ def bank_data(
         rows,
         [job.seed for job in jobs],
         batch=recipe.batch,
-        length=recipe.length,
+        reserved=method.reserved,
         layout=layout,
         steps=recipe.steps,
         evaluate_every=recipe.evaluate_every,
@@ -232,80 +248,67 @@ def origins_of(
     jobs: Sequence[Job],
     recipe: Recipe,
     encoding: Encoding = USUAL,
-) -> list[dict[str, Any]]:
-    """What the prompts of a bank will say of where they come from, known before the first step.
+) -> list[Origin]:
+    """What the adaptations of a bank will say of where they come from, known before the first step.
 
-    The same origin and the same initial vectors give the same prompt; its vectors, scores and curve are the result.
+    The same method, encoding, origin and initial tensors give the same adaptation; its tensors, scores and curve are
+    the result.
     """
-    common = {
-        "precision": str(backbone.dtype).removeprefix("torch."),
-        "max_length": encoding.max_length,
-        "bank": len(jobs),
-        "aggregation": encoding.aggregation,
-    }
+    common = {"precision": str(backbone.dtype).removeprefix("torch."), "bank": len(jobs)}
     found = []
     for job in jobs:
         answers = backbone.answers(job.task, encoding)
         splits = job.splits
         found.append(
-            {
-                "task": job.task.name,
-                "name": job.name or job.task.name,
-                "backbone": backbone.name,
-                "revision": backbone.revision,
-                "family": backbone.family,
-                "layout": encoding.layout,
-                "seed": job.seed,
-                "initialiser": job.initialiser,
-                "words": answers.mapping if answers else {},
-                "settings": {**own_recipe(job, recipe).as_dict(), **common},
-                "data": {
+            Origin(
+                task=job.task.name,
+                backbone=backbone.name,
+                revision=backbone.revision,
+                family=backbone.family,
+                seed=job.seed,
+                start=str(job.start),
+                words=answers.mapping if answers else {},
+                recipe={**_without_length(own_recipe(job, recipe)), **common},
+                data={
                     "source": splits.source,
                     "revision": splits.revision,
                     "train": len(splits.train),
                     "validation": len(splits.validation),
                     "test": len(splits.test),
                     "split_seed": splits.seed,
-                    **kept_of(job.task),
+                    **record_of(job.task),
                 },
-            }
+            )
         )
     return found
 
 
-def starting_vectors(backbone: Backbone, job: Job, recipe: Recipe) -> Tensor:
-    """[length, width] what a job starts from; UserError where vectors at hand have another shape."""
-    if job.vectors is None:
-        return initial_vectors(job.initialiser, backbone, job.task, length=recipe.length, seed=job.seed)
-    wanted = (recipe.length, backbone.width)
-    if tuple(job.vectors.shape) != wanted:
-        raise UserError(
-            f"initial vectors of {job.name or job.task.name!r} are {list(job.vectors.shape)}, needed are {list(wanted)}"
-        )
-    return job.vectors.float().clone()
+def _without_length(recipe: Recipe) -> dict[str, Any]:
+    """The values of a recipe but the length, which is the method's."""
+    values = recipe.as_dict()
+    del values["length"]
+    return values
 
 
 def _fingerprint(
     backbone: Backbone,
     jobs: Sequence[Job],
     recipe: Recipe,
-    layout: str,
+    way: object,
     rows: Sequence[Sequence[Row]],
-    initial: Sequence[Tensor],
+    members: Sequence[Member],
 ) -> str:
-    """16 digits that change with anything that changes a prompt."""
-    sha = hashlib.sha256(
-        repr((backbone.name, backbone.revision, str(backbone.dtype), recipe, layout)).encode()
-    )
+    """16 digits that change with anything that changes an adaptation; `way` is what else does."""
+    sha = hashlib.sha256(repr((backbone.name, backbone.revision, str(backbone.dtype), recipe, way)).encode())
     seen: dict[int, bytes] = {}
     digests: dict[int, str] = {}
-    for job, own, vectors in zip(jobs, rows, initial, strict=True):
+    for job, own, member in zip(jobs, rows, members, strict=True):
         if id(own) not in seen:
             seen[id(own)] = hashlib.sha256(repr(own).encode()).digest()
         sha.update(seen[id(own)])
         sha.update(
             repr(
-                (job.name, job.task.name, job.task.metric, job.seed, job.lr, digest_vectors(vectors))
+                (job.name, job.task.name, job.task.metric, job.seed, job.lr, digest_tensors(kept_of(member)))
             ).encode()
         )
         # Not all of a row is in what was encoded: the second text may be cut off, answers only score.
@@ -319,7 +322,7 @@ def _rows_digest(job: Job, known: dict[int, str]) -> str:
     return known[id(job.splits)]
 
 
-def _fit(module: PromptBank, data: BankData, options: TrainingOptions, key: str) -> None:
+def _fit(module: BankTraining, data: BankData, options: TrainingOptions, key: str) -> None:
     """Run Lightning over the stretches that are left."""
     left = math.ceil(module.recipe.steps / module.recipe.evaluate_every) - data.first_epoch
     if not module.active or left <= 0:
@@ -380,13 +383,15 @@ def _interrupts_as_they_are() -> Iterator[None]:
         raise
 
 
-def _finish(job: Job, state: PromptState, initial: Tensor, origin: dict[str, Any]) -> Trained:
+def _finish(job: Job, state: MemberState, started: Adaptation, member: Member) -> Trained:
+    """The adaptation that began as `started`, with the best state of its member."""
     best = max(state.curve, key=lambda point: point.score)
-    prompt = Prompt(
-        vectors=state.best.cpu().contiguous(),
-        initial=initial,
+    member.load_state_dict(state.best)
+    adaptation = replace(
+        started,
+        tensors=member.tensors(),
+        encoder=member.encoder(),
         scores={"validation": {job.task.metric: best.score, "step": state.best_step}},
         curve=tuple(state.curve),
-        **origin,
     )
-    return Trained(prompt, state.ended or "steps", state.steps)
+    return Trained(adaptation, state.ended or "steps", state.steps)

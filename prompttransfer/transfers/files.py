@@ -64,7 +64,7 @@ def write_transfer(
     trained: Sequence[Trained],
 ) -> None:
     """Write matrices, record, figures and tuned prompts into a folder."""
-    from prompttransfer.adaptations.artifacts import save_prompt
+    from prompttransfer.adaptations.artifacts import save_adaptation
     from prompttransfer.files import write_json, write_text
 
     write_text(folder / "transfer.csv", matrix.to_csv())
@@ -78,7 +78,7 @@ def write_transfer(
     if pairs:
         write_text(folder / "tuned.csv", pairs_csv(pairs))
     for run in trained:
-        save_prompt(run.prompt, folder / "prompts" / run.prompt.name)
+        save_adaptation(run.adaptation, folder / "prompts" / run.adaptation.name)
 
 
 def pairs_csv(pairs: Sequence[TunedPair]) -> str:

@@ -18,8 +18,8 @@ from analysis import similarity as vectors
 from analysis.matrices import same_type
 from analysis.neurons import OVERLAPS, overlap
 from analysis.prediction import BASELINE
-from prompttransfer.adaptations.adaptation import Prompt, bank
-from prompttransfer.adaptations.bank import VectorBank, common_encoding
+from prompttransfer.adaptations.adaptation import Adaptation
+from prompttransfer.adaptations.running import bank_of, common_encoding, stacked
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
@@ -34,7 +34,7 @@ FEW_SHOT = "few-shot"
 class Group:
     """Prompts of one backbone, and ways to what some indicators ask for beside the vectors; nothing is loaded unasked."""
 
-    prompts: tuple[Prompt, ...]
+    prompts: tuple[Adaptation, ...]
     types: Mapping[str, str] = field(default_factory=dict)
     """Task -> type."""
     backbone: Callable[[], Backbone] | None = None
@@ -65,18 +65,18 @@ def indicator_table(name: str, group: Group) -> pd.DataFrame:
     return INDICATORS[name](group)
 
 
-def of_vectors(prompts: Sequence[Prompt]) -> list[str]:
+def of_vectors(prompts: Sequence[Adaptation]) -> list[str]:
     """The indicators that these prompts' vectors alone give: no initial vectors, no minus-initial."""
-    known = all(prompt.initial is not None for prompt in prompts)
+    known = all(prompt.first_vectors is not None for prompt in prompts)
     names = [name for name in vectors.INDICATORS if known or not name.endswith("-minus-initial")]
     return [name for name in names if len(prompts) > 2 or not name.endswith("-minus-mean")]
 
 
 def _similarity(name: str) -> Indicator:
     def table(group: Group) -> pd.DataFrame:
-        found = [prompt.initial for prompt in group.prompts if prompt.initial is not None]
+        found = [prompt.first_vectors for prompt in group.prompts if prompt.first_vectors is not None]
         initial = torch.stack(found) if len(found) == len(group.prompts) else None
-        return vectors.similarity(name, bank(group.prompts), group.names, initial)
+        return vectors.similarity(name, stacked(group.prompts), group.names, initial)
 
     return table
 
@@ -97,13 +97,11 @@ def _few_shot(group: Group) -> pd.DataFrame:
         raise UserError(f"indicator {FEW_SHOT} needs labelled rows of every task, and none are given")
     backbone = group.model(FEW_SHOT)
     encoding = common_encoding(backbone, group.prompts)
-    stacked = bank(group.prompts)
+    bank = bank_of(backbone, group.prompts)
     scores: dict[str, list[float]] = {}
     for target in group.rows(list(dict.fromkeys(prompt.task for prompt in group.prompts))):
-        encoded = encode_task(backbone, target.task, target.splits.train, encoding, reserved=stacked.shape[1])
-        scores[target.task.name] = [
-            score.value for score in evaluate_bank(backbone, VectorBank(stacked), encoded)
-        ]
+        encoded = encode_task(backbone, target.task, target.splits.train, encoding, reserved=bank.reserved)
+        scores[target.task.name] = [score.value for score in evaluate_bank(backbone, bank, encoded)]
     return pd.DataFrame({prompt.name: scores[prompt.task] for prompt in group.prompts}, index=group.names)
 
 

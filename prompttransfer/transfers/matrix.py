@@ -10,24 +10,34 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from prompttransfer.adaptations.adaptation import Adaptation
 from tasks.errors import UserError
 from tasks.metrics import LABEL_METRICS
 
 NO_PROMPT, RANDOM_PROMPT, MAJORITY = "no prompt", "random prompt", "majority"
 NO_PROMPT_CALIBRATED = "no prompt, calibrated"
-REFERENCE_ROWS = (NO_PROMPT, NO_PROMPT_CALIBRATED, RANDOM_PROMPT, MAJORITY)
+RANDOM_ADAPTATION = "random adaptation"
+"""The row of random ones where the sources are not all soft prompts."""
+RANDOM_ROWS = (RANDOM_PROMPT, RANDOM_ADAPTATION)
+REFERENCE_ROWS = (NO_PROMPT, NO_PROMPT_CALIBRATED, *RANDOM_ROWS, MAJORITY)
 MEANINGS = {
     "raw": "the target's metric, 0 to 1",
     "relative": "the target's metric over that of the target's own prompt",
     "calibrated": "the target's metric, 0 to 1, once the bias of the label words is taken off; `no prompt` is as it is",
 }
+
+
+def reference_rows(sources: Sequence[Adaptation]) -> tuple[str, ...]:
+    """The rows that stand beneath those of the sources."""
+    prompts = all(source.has_vectors for source in sources)
+    return NO_PROMPT, NO_PROMPT_CALIBRATED, RANDOM_PROMPT if prompts else RANDOM_ADAPTATION, MAJORITY
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ class TransferMatrix:
     impossible: Mapping[str, str] = field(default_factory=dict)
     """target -> why no cell of its column could be computed."""
     random_spread: tuple[float, ...] = ()
-    """Of each target, the standard deviation over random prompts of what the row `random prompt` is the mean of."""
+    """Of each target, the standard deviation over random draws of what the random row is the mean of."""
     random_draws: int = 0
     """How many random prompts those are."""
     calibrated: TransferMatrix | None = None
@@ -155,8 +165,9 @@ class TransferMatrix:
         }
 
     def random_csv(self) -> str:
-        """The row `random prompt` for itself: targets in the first line, then mean, spread and number of draws."""
-        means = self.values[self.sources.index(RANDOM_PROMPT)].tolist()
+        """The random row for itself: targets in the first line, then mean, spread and number of draws."""
+        drawn = next(name for name in RANDOM_ROWS if name in self.sources)
+        means = self.values[self.sources.index(drawn)].tolist()
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["", *self.targets])

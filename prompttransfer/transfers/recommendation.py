@@ -19,20 +19,21 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pandas as pd
-import torch
 
 from analysis.choice import ChoiceSummary, choose_sources, summarise
 from analysis.matrices import align
 from analysis.prediction import BASELINE
 from analysis.similarity import PAPER_METRICS
-from prompttransfer.adaptations.adaptation import Prompt, bank
-from prompttransfer.adaptations.bank import BareBank, VectorBank, common_encoding
+from prompttransfer.adaptations.adaptation import Adaptation, same_tensors
+from prompttransfer.adaptations.bank import BareBank
+from prompttransfer.adaptations.running import bank_of, common_encoding
+from prompttransfer.adaptations.starts import RANDOM, From, Start
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import Score, evaluate_bank
 from prompttransfer.training.recipes import recipe_for
-from prompttransfer.training.train import Job, TrainingOptions, train_prompts
+from prompttransfer.training.train import Job, TrainingOptions, train_adaptations
 from prompttransfer.transfers.indicators import FEW_SHOT, INDICATORS, Group
 from prompttransfer.transfers.zero_shot import Target
 from tasks.errors import UserError
@@ -134,7 +135,7 @@ class Recommendation:
 
 def recommend(
     backbone: Backbone,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Adaptation],
     targets: Sequence[Target],
     types: Mapping[str, str],
     *,
@@ -186,22 +187,22 @@ def _with_rows(target: Target, rows: int, seed: int) -> Target:
 
 def _few_shot(
     backbone: Backbone,
-    sources: Sequence[Prompt],
+    sources: Sequence[Adaptation],
     target: Target,
     types: Mapping[str, str],
     encoding: Encoding,
 ) -> Recommendation:
     """The direct evidence: every source on the rows, all in one bank, and the flag that needs no run at all."""
     started = time.monotonic()
-    task, vectors = target.task, bank(sources)
+    task, bank = target.task, bank_of(backbone, sources)
     encoded = encode_task(
         backbone,
         task,
         target.splits.train,
         encoding,
-        reserved=vectors.shape[1],
+        reserved=bank.reserved,
     )
-    scores = evaluate_bank(backbone, VectorBank(vectors), encoded)
+    scores = evaluate_bank(backbone, bank, encoded)
     bare = evaluate_bank(backbone, BareBank(), encoded)[0]
     seconds = time.monotonic() - started
     candidates = [
@@ -232,7 +233,9 @@ def in_order(candidates: Sequence[Candidate], rows: int) -> tuple[Candidate, ...
     return tuple(sorted(candidates, key=merit, reverse=True))
 
 
-def _direct(sources: Sequence[Prompt], scores: Sequence[Score], cost: str, seconds: float) -> list[Evidence]:
+def _direct(
+    sources: Sequence[Adaptation], scores: Sequence[Score], cost: str, seconds: float
+) -> list[Evidence]:
     values = {p.name: s.value for p, s in zip(sources, scores, strict=True)}
     losses = {p.name: -s.loss for p, s in zip(sources, scores, strict=True) if s.loss is not None}
     found = [Evidence(FEW_SHOT, values, cost, seconds)]
@@ -256,28 +259,37 @@ def _warnings(candidates: Sequence[Candidate], bare: Score) -> tuple[str, ...]:
 
 def _train_probes(
     backbone: Backbone,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Adaptation],
     targets: Sequence[Target],
     encoding: Encoding,
     steps: int | None,
     options: TrainingOptions | None,
-) -> list[Prompt]:
-    """A short-trained prompt of every target, from the vectors that the sources started from where they share them."""
-    usual = recipe_for(backbone)
-    chosen = max(30, usual.steps // 20) if steps is None else steps
-    recipe = recipe_for(backbone, steps=chosen, evaluate_every=chosen, length=prompts[0].length)
-    first = prompts[0].initial
-    shared = first is not None and all(
-        p.initial is not None and torch.equal(p.initial, first) for p in prompts
-    )
-    start = {"initialiser": prompts[0].initialiser, "vectors": first} if shared else {"initialiser": "random"}
-    jobs = [Job(t.task, t.splits, prompts[0].seed or 0, name="probe", **start) for t in targets]
-    trained = train_prompts(backbone, jobs, recipe, encoding, options=options)
-    return [run.prompt for run in trained]
+) -> list[Adaptation]:
+    """A short-trained adaptation of every target, from the start that the sources share where they do."""
+    own = prompts[0]
+    steps = max(30, recipe_for(backbone, own.method).steps // 20) if steps is None else steps
+    recipe = recipe_for(backbone, own.method, steps=steps, evaluate_every=steps)
+    start = shared_start(prompts) or RANDOM
+    jobs = [Job(t.task, t.splits, own.seed or 0, start, name="probe") for t in targets]
+    trained = train_adaptations(backbone, jobs, recipe, encoding, method=own.method, options=options)
+    return [run.adaptation for run in trained]
+
+
+def shared_start(adaptations: Sequence[Adaptation]) -> Start | None:
+    """What all started from, to the bit; None where they did not, or it is not known."""
+    first = adaptations[0].initial
+    if first is None:
+        return None
+    shared = all(each.initial is not None and same_tensors(each.initial, first) for each in adaptations)
+    return From(first, adaptations[0].origin.start) if shared else None
 
 
 def _with_probe(
-    backbone: Backbone, found: Recommendation, sources: Sequence[Prompt], probe: Prompt, seconds: float
+    backbone: Backbone,
+    found: Recommendation,
+    sources: Sequence[Adaptation],
+    probe: Adaptation,
+    seconds: float,
 ) -> Recommendation:
     """Add what the probe says: the metrics of similarity, and overlap of activated neurons."""
     steps = probe.curve[-1].step
@@ -286,7 +298,7 @@ def _with_probe(
         return replace(found, notes=(*found.notes, note))
     name = "probe of " + found.task  # no prompt has a blank in its name
     group = Group((replace(probe, name=name), *sources), backbone=lambda: backbone)
-    known = all(prompt.initial is not None for prompt in group.prompts)
+    known = all(prompt.first_vectors is not None for prompt in group.prompts)
     evidence, cost = [], f"a probe of {steps} steps on {found.rows} rows"
     for indicator in (*PROBE_METRICS, "ON"):
         if not known and indicator.endswith("-minus-initial"):
@@ -325,7 +337,7 @@ def indicator_tables(found: Sequence[Recommendation]) -> dict[str, pd.DataFrame]
 
 
 def leave_one_out(
-    found: Sequence[Recommendation], prompts: Sequence[Prompt], transfer: pd.DataFrame
+    found: Sequence[Recommendation], prompts: Sequence[Adaptation], transfer: pd.DataFrame
 ) -> dict[str, ChoiceSummary]:
     """What each indicator's first choice loses against the best source of a measured transfer matrix.
 

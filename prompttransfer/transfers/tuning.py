@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from prompttransfer.adaptations.adaptation import Prompt, bank
-from prompttransfer.adaptations.bank import BareBank, VectorBank, common_encoding
+from prompttransfer.adaptations.adaptation import Adaptation
+from prompttransfer.adaptations.bank import BareBank
+from prompttransfer.adaptations.running import bank_of, common_encoding, common_method
+from prompttransfer.adaptations.starts import RANDOM, Start, start_from
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
 from prompttransfer.training.curves import convergence_step, first_step_at
 from prompttransfer.training.recipes import Recipe
-from prompttransfer.training.train import CONVERGED, Job, Trained, TrainingOptions, train_prompts
+from prompttransfer.training.train import CONVERGED, Job, Trained, TrainingOptions, train_adaptations
 from prompttransfer.transfers.speedups import Range, speed_up
 from prompttransfer.transfers.zero_shot import Target
 
@@ -38,7 +40,7 @@ class TunedPair:
     tuned: float
     """Test score after training from the source."""
     scratch: float
-    """Test score after training from the scratch initialiser."""
+    """Test score after training from the scratch start."""
     chance: float
     """Test score of the majority answer."""
     tuned_steps: int
@@ -138,16 +140,16 @@ class TunedTransfer:
 
 def tune(
     backbone: Backbone,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Adaptation],
     targets: Sequence[Target],
     recipe: Recipe,
     *,
     seeds: Sequence[int] = (0,),
-    scratch_initialiser: str = "random",
+    scratch_start: Start = RANDOM,
     encoding: Encoding = USUAL,
     options: TrainingOptions | None = None,
 ) -> TunedTransfer:
-    """Train every target from every source's vectors and once from scratch, for every seed, all in one bank.
+    """Train every target from every source and once from scratch, for every seed, all in one bank.
 
     The scratch run of a target and seed has the same rows, steps and recipe as the runs beside it.
     """
@@ -155,14 +157,13 @@ def tune(
     groups = [(target, seed) for target in targets for seed in seeds]
     for target in targets:
         backbone.check_task(target.task)
-    jobs = [
-        job for target, seed in groups for job in _tuning_jobs(prompts, target, seed, scratch_initialiser)
-    ]
-    trained = train_prompts(
+    jobs = [job for target, seed in groups for job in _tuning_jobs(prompts, target, seed, scratch_start)]
+    trained = train_adaptations(
         backbone,
         jobs,
         recipe,
         encoding,
+        method=common_method(prompts),
         options=options,
     )
     pairs, finished = [], []
@@ -176,8 +177,8 @@ def tune(
                 source.name,
                 target.task.metric,
                 seed,
-                group[0].prompt,
-                run.prompt,
+                group[0].adaptation,
+                run.adaptation,
                 recipe.evaluate_every,
             )
             for source, run in zip(prompts, group[1:], strict=True)
@@ -185,10 +186,10 @@ def tune(
     return TunedTransfer(tuple(pairs), tuple(finished))
 
 
-def _tuning_jobs(prompts: Sequence[Prompt], target: Target, seed: int, scratch_initialiser: str) -> list[Job]:
+def _tuning_jobs(prompts: Sequence[Adaptation], target: Target, seed: int, scratch_start: Start) -> list[Job]:
     """The scratch run of a target first, then one run a source."""
     task = target.task
-    scratch = Job(task, target.rows(seed), seed, scratch_initialiser, name=f"{task.name}-scratch-s{seed}")
+    scratch = Job(task, target.rows(seed), seed, scratch_start, name=f"{task.name}-scratch-s{seed}")
     return [
         scratch,
         *(
@@ -196,9 +197,8 @@ def _tuning_jobs(prompts: Sequence[Prompt], target: Target, seed: int, scratch_i
                 task,
                 target.rows(seed),
                 seed,
-                f"prompt:{source.name}",
+                start_from(source),
                 name=f"{source.name}-to-{task.name}-s{seed}",
-                vectors=source.vectors,
             )
             for source in prompts
         ),
@@ -215,25 +215,26 @@ def with_test_score(
 
     Beside each score stand the number of rows, chance, the share of texts cut, and the backbone without a prompt.
     """
+    bank = bank_of(backbone, [run.adaptation for run in trained])
     encoded = encode_task(
         backbone,
         target.task,
         target.splits.test,
         encoding,
-        reserved=trained[0].prompt.length,
+        reserved=bank.reserved,
     )
-    scores = evaluate_bank(backbone, VectorBank(bank([run.prompt for run in trained])), encoded)
+    scores = evaluate_bank(backbone, bank, encoded)
     bare = evaluate_bank(backbone, BareBank(), encoded)[0].value
     tested = []
     for run, score in zip(trained, scores, strict=True):
         beside = {"rows": score.rows, "chance": score.chance, "no_prompt": bare, "cut": score.cut}
-        known = {**run.prompt.scores, "test": {**score.values, **beside}}
-        tested.append(replace(run, prompt=replace(run.prompt, scores=known)))
+        known = {**run.adaptation.scores, "test": {**score.values, **beside}}
+        tested.append(replace(run, adaptation=replace(run.adaptation, scores=known)))
     return tested
 
 
 def tuned_pair(
-    source: str, metric: str, seed: int, scratch: Prompt, tuned: Prompt, evaluate_every: int
+    source: str, metric: str, seed: int, scratch: Adaptation, tuned: Adaptation, evaluate_every: int
 ) -> TunedPair:
     """A run from a source beside the run from scratch of the same task and seed; both have their test scores."""
     curve, other = scratch.curve, tuned.curve

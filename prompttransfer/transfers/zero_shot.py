@@ -1,6 +1,6 @@
-"""Transfer: prompts of source tasks used on target tasks, unchanged (zero-shot) or as initialisation.
+"""Transfer: adaptations of source tasks used on target tasks, unchanged (zero-shot) or as initialisation.
 
-Zero-shot puts the source's vectors in front of the target's input and reads the target's label words; nothing is
+Zero-shot runs the target's rows with the source's adaptation and reads the target's label words; nothing is
 trained (Su et al. 2022, section 4). As initialisation (TPT_task, section 5) the source's vectors are where the
 target's training starts, with the target's own run from scratch beside it.
 """
@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import stdev
+from typing import Any
 
 import torch
 
-from prompttransfer.adaptations.adaptation import Prompt, bank
-from prompttransfer.adaptations.bank import VectorBank, common_encoding
-from prompttransfer.adaptations.random_prompts import random_draws, random_like
+from prompttransfer.adaptations.adaptation import Adaptation
+from prompttransfer.adaptations.bank import Bank
+from prompttransfer.adaptations.random_prompts import random_draws
+from prompttransfer.adaptations.running import Group, common_encoding, groups_of
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.evaluation.calibration import (
@@ -28,7 +30,7 @@ from prompttransfer.evaluation.calibration import (
 )
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import Score
-from prompttransfer.transfers.matrix import REFERENCE_ROWS, TransferMatrix
+from prompttransfer.transfers.matrix import TransferMatrix, reference_rows
 from tasks.errors import UserError
 from tasks.loading import Splits
 from tasks.task import Task
@@ -50,7 +52,7 @@ class Target:
 
 def zero_shot(
     backbone: Backbone,
-    prompts: Sequence[Prompt],
+    sources: Sequence[Adaptation],
     targets: Sequence[Target],
     *,
     other_layout: bool = False,
@@ -59,16 +61,18 @@ def zero_shot(
     calibration: Calibration | None = None,
     advance: Callable[[str], None] | None = None,
 ) -> TransferMatrix:
-    """Every prompt on the test split of every target, and the reference rows beneath.
+    """Every source on the test split of every target, and the reference rows beneath.
 
-    With a `calibration` the matrix has a second one of calibrated scores (`.calibrated`), from the same passes; the row
-    `no prompt, calibrated` is there in any case (by the mean over training rows where nothing else is asked for). The
-    random row is the mean over random prompts at the sources' own norms, whose spread is kept beside it. Raises
-    UserError for a prompt that does not run on this backbone, or prompts of different length or layout.
+    Sources of one method and shape run in one bank. With a `calibration` the matrix has a second one of calibrated
+    scores (`.calibrated`), from the same passes; the row `no prompt, calibrated` is there in any case (by the mean over
+    training rows where nothing else is asked for). The random row is the mean over random adaptations at the sources'
+    own norms, whose spread is kept beside it. Raises UserError for a source that does not run on this backbone, or
+    sources of different layout.
     """
-    used = common_encoding(backbone, prompts, encoding, other_layout=other_layout)
-    sources = bank(prompts)
-    noise = random_like(sources, random_draws(len(prompts)), torch.Generator().manual_seed(seed))
+    used = common_encoding(backbone, sources, encoding, other_layout=other_layout)
+    groups = _with_noise(backbone, sources, torch.Generator().manual_seed(seed))
+    drawn = sum(noise for _, _, noise in groups)
+    references = reference_rows(sources)
     columns: list[list[float]] = []
     spread: list[list[float]] = []
     second: list[list[float]] = []
@@ -83,37 +87,41 @@ def zero_shot(
             backbone.check_task(target.task)
         except UserError as error:
             impossible[target.task.name] = str(error)
-            columns.append([float("nan")] * (len(prompts) + len(REFERENCE_ROWS)))
+            columns.append([float("nan")] * (len(sources) + len(references)))
             second.append(columns[-1])
             spread.append([float("nan")] * 2)
             continue
-        encoded = encode_task(
-            backbone,
-            target.task,
-            target.splits.test,
-            used,
-            reserved=sources.shape[1],
-        )
-        inputs = encode_inputs(backbone, chosen, encoded, target.splits)
-        bare = bare_calibrated(backbone, encoded, inputs)
-        scores, calibrated = evaluate_both(
-            backbone, VectorBank(torch.cat([sources, noise])), encoded, inputs if calibration else None
-        )
-        columns.append(_column(scores, bare, len(prompts)))
-        spread.append([_spread(found, len(prompts)) for found in (scores, calibrated)])
-        second.append(_column(calibrated, bare, len(prompts)))
-        if inputs is None:
+        scores: list[Any] = [None] * (len(sources) + drawn)
+        calibrated: list[Any] = list(scores)
+        bare: tuple[Score, Score | None] | None = None
+        behind = len(sources)
+        for group, bank, noise in groups:
+            encoded = encode_task(backbone, target.task, target.splits.test, used, reserved=group.reserved)
+            inputs = encode_inputs(backbone, chosen, encoded, target.splits)
+            bare = bare or bare_calibrated(backbone, encoded, inputs)
+            raw, less = evaluate_both(backbone, bank, encoded, inputs if calibration else None)
+            places = [*group.places, *range(behind, behind + noise)]
+            behind += noise
+            for index, place in enumerate(places):
+                scores[place] = raw[index]
+                calibrated[place] = less[index] if less else None
+        assert bare is not None
+        without = None if calibrated[0] is None else calibrated
+        columns.append(_column(scores, bare, len(sources)))
+        spread.append([_spread(found, len(sources)) for found in (scores, without)])
+        second.append(_column(without, bare, len(sources)))
+        if target.task.generates:
             written[target.task.name] = NO_WORDS
     matrix = TransferMatrix(
-        sources=(*(p.name for p in prompts), *REFERENCE_ROWS),
-        source_tasks=(*(p.task for p in prompts), *REFERENCE_ROWS),
+        sources=(*(p.name for p in sources), *references),
+        source_tasks=(*(p.task for p in sources), *references),
         targets=tuple(target.task.name for target in targets),
         values=torch.tensor(columns, dtype=torch.float64).T.contiguous(),
         metrics=tuple(metrics),
         rows=tuple(counts),
         impossible=impossible,
         random_spread=tuple(each for each, _ in spread),
-        random_draws=len(noise),
+        random_draws=drawn,
         calibration=str(chosen),
     )
     if calibration is None:
@@ -128,6 +136,21 @@ def zero_shot(
             impossible={**impossible, **written},
         ),
     )
+
+
+def _with_noise(
+    backbone: Backbone, sources: Sequence[Adaptation], generator: torch.Generator
+) -> list[tuple[Group, Bank, int]]:
+    """The sources in banks, random ones at their own norms behind them, and how many those are."""
+    found = []
+    for group in groups_of(sources):
+        method = group.adaptations[0].method
+        tensors = [each.tensors for each in group.adaptations]
+        noise = method.random_like(tensors, random_draws(len(tensors)), generator)
+        members = [method.restored(each) for each in (*tensors, *noise)]
+        with torch.no_grad():
+            found.append((group, method.bank(backbone, members), len(noise)))
+    return found
 
 
 def _column(scores: Sequence[Score] | None, bare: tuple[Score, Score | None], prompts: int) -> list[float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from prompttransfer.adaptations.artifacts import load_prompt
+from prompttransfer.adaptations.artifacts import load_adaptation
 from prompttransfer.cli import main
 
 ROWS = {
@@ -100,7 +100,10 @@ def test_calibrated_scores_stand_beside_the_raw_ones(world: Path, capsys) -> Non
 
 def test_the_label_words_of_a_run_are_stored_with_the_prompt(world: Path) -> None:
     assert train("--output", "prompts", "--label-words", "negative=bad", "positive=good") == 0
-    assert load_prompt(world / "prompts" / "toy-film").words == {"negative": "bad", "positive": "good"}
+    assert load_adaptation(world / "prompts" / "toy-film").origin.words == {
+        "negative": "bad",
+        "positive": "good",
+    }
 
 
 @pytest.mark.parametrize(
@@ -158,9 +161,9 @@ def test_a_run_that_is_killed_goes_on_to_the_same_prompt(world: Path) -> None:
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    assert not (world / "killed" / "toy-film" / "prompt.json").exists()
+    assert not (world / "killed" / "toy-film" / "adaptation.json").exists()
     for output in ("killed", "whole"):
         subprocess.run([*command, output], env=environment, cwd=world, check=True, capture_output=True)
-    one, other = (load_prompt(world / output / "toy-film") for output in ("killed", "whole"))
+    one, other = (load_adaptation(world / output / "toy-film") for output in ("killed", "whole"))
     assert (one.vectors == other.vectors).all() and one.curve == other.curve
     assert not list(world.glob("killed/.training-*"))

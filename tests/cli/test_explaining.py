@@ -7,7 +7,8 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from prompttransfer.adaptations.artifacts import load_prompt, save_prompt
+from prompttransfer.adaptations.artifacts import load_adaptation, save_adaptation
+from prompttransfer.adaptations.prompts import soft_prompt
 from prompttransfer.cli import app, spread
 from prompttransfer.cli.tables import read_matrix
 from tasks.errors import UserError
@@ -27,15 +28,16 @@ def place(tmp_path_factory, backbone_folder):
     """Prompts of three tasks on a tiny RoBERTa, and the rows of a fourth."""
     import torch
 
-    from prompttransfer.adaptations.adaptation import Prompt
     from prompttransfer.backbones.loading import load_backbone
 
     root = tmp_path_factory.mktemp("explaining")
     backbone = load_backbone(str(backbone_folder("roberta")), precision="fp32", device="cpu")
     for seed, task in enumerate(TASKS):
         vectors = torch.randn(3, 16, generator=torch.Generator().manual_seed(seed))
-        prompt = Prompt(vectors, task=task, backbone=backbone.name, revision=backbone.revision, seed=seed)
-        save_prompt(prompt, root / "prompts" / task)
+        prompt = soft_prompt(
+            vectors, task=task, backbone=backbone.name, revision=backbone.revision, seed=seed
+        )
+        save_adaptation(prompt, root / "prompts" / task)
     (root / "new.yaml").write_text(
         "name: new\ntype: sentiment\nkind: sentence\nwords:\n  negative: terrible\n  positive: great\n"
     )
@@ -132,7 +134,7 @@ def test_recommend_ranks_writes_indicators_and_gives_a_command_that_runs(place, 
     found = record["recommendations"][0]
     assert {c["source"] for c in found["candidates"]} == set(TASKS) and found["rows"] == 8
     best = found["candidates"][0]["source"]
-    assert f"--init prompt:{place / 'prompts' / best}" in found["command"]
+    assert f"--init from:{place / 'prompts' / best}" in found["command"]
     assert sorted(read_matrix(tmp_path / "out" / "few-shot.csv").index) == sorted(TASKS)
     run(
         *shlex.split(found["command"])[1:],
@@ -145,11 +147,11 @@ def test_recommend_ranks_writes_indicators_and_gives_a_command_that_runs(place, 
         "--logger",
         "none",
     )
-    assert load_prompt(tmp_path / "made" / "new").initialiser == f"prompt:{place / 'prompts' / best}"
+    assert load_adaptation(tmp_path / "made" / "new").origin.start == f"from:{place / 'prompts' / best}"
 
 
 def test_recommend_draws_the_same_rows_from_the_command_and_from_python(place):
-    from prompttransfer.adaptations.artifacts import find_prompts
+    from prompttransfer.adaptations.artifacts import find_adaptations
     from prompttransfer.backbones.loading import load_backbone
     from prompttransfer.cli.common import load_targets, resolve_tasks
     from prompttransfer.transfers.recommendation import recommend
@@ -158,7 +160,7 @@ def test_recommend_draws_the_same_rows_from_the_command_and_from_python(place):
         run("recommend", "--task", place / "new.yaml", "--prompts", place / "prompts", "--rows", 5, "--probe-steps", 0,
             "--data", place / "data", "--precision", "fp32", "--device", "cpu", "--json")
     )  # fmt: skip
-    prompts = [load_prompt(folder) for folder in find_prompts(place / "prompts")]
+    prompts = [load_adaptation(folder) for folder in find_adaptations(place / "prompts")]
     backbone = load_backbone(prompts[0].backbone, precision="fp32", device="cpu")
     targets = load_targets(resolve_tasks([str(place / "new.yaml")]), data=place / "data")
     found = recommend(backbone, prompts, targets, {}, rows=5, probe_steps=0)[0]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from prompttransfer.adaptations.artifacts import load_prompt
+from prompttransfer.adaptations.artifacts import load_adaptation
 from prompttransfer.cli import main
 from tasks.errors import UserError
 
@@ -97,17 +97,17 @@ def test_a_file_of_the_user_stays_in_a_prompt_that_is_trained_again(world) -> No
     assert train("--lr", "0.2", "--overwrite") == 0
     assert (world / "p" / "film" / "notes.txt").read_text() == "mine"
     assert (world / "p" / "film" / "more" / "a").read_text() == "mine too"
-    assert load_prompt(world / "p" / "film").settings["lr"] == 0.2
+    assert load_adaptation(world / "p" / "film").settings["lr"] == 0.2
 
 
 def test_a_lost_prompt_of_a_run_is_made_again_and_the_others_stay(world) -> None:
     assert train("--seeds", "0", "1") == 0
-    first = load_prompt(world / "p" / "film-s1").digest
+    first = load_adaptation(world / "p" / "film-s1").digest
     before = content(world / "p" / "film-s0")
     for file in (world / "p" / "film-s1").iterdir():
         file.unlink()
     assert train("--seeds", "0", "1") == 0
-    assert load_prompt(world / "p" / "film-s1").digest == first
+    assert load_adaptation(world / "p" / "film-s1").digest == first
     assert content(world / "p" / "film-s0") == before
 
 
@@ -172,7 +172,7 @@ def test_exports_and_imports_keep_what_is_there(world, capsys) -> None:
     back = ("import", "x.npy", "--backbone", "model", "--task", "film.yaml", "-o", "back")
     assert run(*back) == 0 == run(*back)
     assert run(*back, "--layout", "after-bos") == 2
-    assert "--overwrite" in capsys.readouterr().err and load_prompt(Path("back")).layout == "prompt-first"
+    assert "--overwrite" in capsys.readouterr().err and load_adaptation(Path("back")).layout == "prompt-first"
 
 
 def test_from_python_nothing_is_written_that_was_not_asked_for(world) -> None:
@@ -196,7 +196,7 @@ def test_from_python_nothing_is_written_that_was_not_asked_for(world) -> None:
 
 def test_a_task_called_logs_has_its_prompt_and_its_log(world) -> None:
     assert train(task="logs.yaml") == 0
-    assert load_prompt(world / "p" / "logs").task == "logs"
+    assert load_adaptation(world / "p" / "logs").task == "logs"
     assert train(task="film.yaml") == 0
     assert {path.name for path in (world / "p").iterdir() if path.is_dir()} == {"logs", "film", "_logs"}
 
@@ -216,7 +216,7 @@ def test_a_killed_run_has_one_log_with_every_point_once(world) -> None:
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    assert not (world / "killed" / "film" / "prompt.json").exists()
+    assert not (world / "killed" / "film" / "adaptation.json").exists()
     for output in ("killed", "whole"):
         subprocess.run([*command, output], env=environment, cwd=world, check=True, capture_output=True)
     (log,) = (world / "killed" / "logs").iterdir()
@@ -246,7 +246,7 @@ def test_names_of_tuned_prompts_are_looked_at_before_training(world, capsys) -> 
 
 def test_a_prompt_whose_name_leads_elsewhere_is_refused_when_it_is_read(world, capsys) -> None:
     assert train() == 0
-    path = world / "p" / "film" / "prompt.json"
+    path = world / "p" / "film" / "adaptation.json"
     path.write_text(path.read_text().replace('"name": "film"', '"name": "../../esc"'))
     for verb in (("evaluate", "p", "--task", "film.yaml"), ("compare", "p"), ("export", "p", "-o", "x.npy")):
         assert run(*verb) == 2

@@ -10,7 +10,8 @@ import typer
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from prompttransfer.adaptations.adaptation import CurvePoint, Prompt
+from prompttransfer.adaptations.adaptation import CurvePoint
+from prompttransfer.adaptations.prompts import soft_prompt
 from prompttransfer.cli.common import shortened
 from prompttransfer.cli.compare import compare, nearest_pairs
 from prompttransfer.cli.correlate import correlate
@@ -33,10 +34,10 @@ def run(*arguments):
 
 
 def saved(folder, task, length=4, width=6, seed=0, **fields):
-    from prompttransfer.adaptations.artifacts import save_prompt
+    from prompttransfer.adaptations.artifacts import save_adaptation
 
     vectors = torch.randn(length, width, generator=torch.Generator().manual_seed(seed))
-    return save_prompt(Prompt(vectors=vectors, task=task, backbone="tiny", **fields), folder / task)
+    return save_adaptation(soft_prompt(vectors=vectors, task=task, backbone="tiny", **fields), folder / task)
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def test_a_picture_of_another_format_is_refused(matrices):
 def test_map_scatter_and_curves_are_drawn_from_files(matrices):
     points = (CurvePoint(0, None, 0.5), CurvePoint(10, 1.0, 0.8))
     folders = [
-        saved(matrices, t, seed=i, curve=points, initialiser="prompt:a/imdb" if i else "random")
+        saved(matrices, t, seed=i, curve=points, start="from:a/imdb" if i else "random")
         for i, t in enumerate(TASKS)
     ]
     run("plot", "map", *folders, "--output", matrices / "map.png")
@@ -257,9 +258,9 @@ SETTINGS = {"optimizer": "adamw", "lr": 0.1, "steps": 10, "bank": 3}
 POINTS = (CurvePoint(0, None, 0.5), CurvePoint(10, 1.0, 0.8))
 
 
-def prompt_of(task="sst2", seed=0, curve=POINTS, initialiser="random", **settings):
-    return Prompt(torch.ones(1, 2), task=task, backbone="tiny", seed=seed, curve=curve, initialiser=initialiser,
-                  settings={**SETTINGS, **settings})  # fmt: skip
+def prompt_of(task="sst2", seed=0, curve=POINTS, start="random", **settings):
+    return soft_prompt(torch.ones(1, 2), task=task, backbone="tiny", seed=seed, curve=curve, start=start,
+                  recipe={**SETTINGS, **settings})  # fmt: skip
 
 
 def test_curves_of_prompts_are_grouped_by_what_their_recipes_differ_in():

@@ -3,10 +3,11 @@
 import json
 
 import pytest
+from toys import changed
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from prompttransfer.adaptations.artifacts import load_prompt, save_prompt
+from prompttransfer.adaptations.artifacts import load_adaptation, save_adaptation
 from prompttransfer.cli import app, spread
 from tasks.errors import UserError
 from tasks.records import task_of_record
@@ -44,7 +45,7 @@ def place(tmp_path_factory, backbone_folder):
 
 
 def test_the_prompt_keeps_every_field_of_its_task(place):
-    task = task_of_record(load_prompt(place / "prompts" / "films").data["task"], "films")
+    task = task_of_record(load_adaptation(place / "prompts" / "films").origin.data["task"], "films")
     assert (task.type, task.metric, task.labels) == ("sentiment", "macro-f1", ("bad", "good"))
     assert task.folder == str(place / "films")
 
@@ -95,12 +96,11 @@ def test_correlate_reads_the_types_beside_the_matrix(place, tmp_path):
 
 
 def test_an_own_task_under_a_name_of_the_catalogue_is_said(place, tmp_path, capsys):
-    from dataclasses import replace
 
-    prompt = load_prompt(place / "prompts" / "films")
-    record = {**prompt.data["task"], "name": "microworld-imdb"}
-    clash = replace(prompt, task="microworld-imdb", name="clash", data={**prompt.data, "task": record})
-    save_prompt(clash, tmp_path / "clash")
+    prompt = load_adaptation(place / "prompts" / "films")
+    record = {**prompt.origin.data["task"], "name": "microworld-imdb"}
+    clash = changed(prompt, task="microworld-imdb", name="clash", data={**prompt.origin.data, "task": record})
+    save_adaptation(clash, tmp_path / "clash")
     given = spread(get_command(app), ["evaluate", str(tmp_path / "clash"), "--limit-test", "4", "--json"])
     result = CliRunner().invoke(app, given, catch_exceptions=False)
     assert "trained on another task than the catalogue's" in result.stderr
@@ -108,10 +108,9 @@ def test_an_own_task_under_a_name_of_the_catalogue_is_said(place, tmp_path, caps
 
 
 def test_a_damaged_task_in_a_prompt_is_one_line(place, tmp_path):
-    from dataclasses import replace
 
-    prompt = load_prompt(place / "prompts" / "films")
-    record = {**prompt.data["task"], "labels": "bad"}
-    save_prompt(replace(prompt, data={**prompt.data, "task": record}), tmp_path / "films")
+    prompt = load_adaptation(place / "prompts" / "films")
+    record = {**prompt.origin.data["task"], "labels": "bad"}
+    save_adaptation(changed(prompt, data={**prompt.origin.data, "task": record}), tmp_path / "films")
     with pytest.raises(UserError, match="prompt 'films': its task is damaged at labels"):
         run("evaluate", tmp_path / "films")

@@ -170,12 +170,12 @@ def test_recommend_prints_a_command_on_one_line_with_all_its_options(place, back
         line for line in capsys.readouterr().out.splitlines() if line.startswith("prompttransfer train")
     )
     words = shlex.split(line)
-    assert words[words.index("--init") + 1] == f"prompt:{sources / 'yours'}"
+    assert words[words.index("--init") + 1] == f"from:{sources / 'yours'}"
     for option, value in (("--task", own), ("--layout", "after-bos"), ("--data", place / "own rows"), ("--max-length", "12"),
                           ("--label-words", "negative=wrong"), ("--precision", "fp32")):  # fmt: skip
         assert words[words.index(option) + 1] == str(value)
     run(*words[1:], "--steps", 1, "--batch", 4, "--output", place / "started")
-    assert (place / "started" / "mine" / "prompt.json").exists()
+    assert (place / "started" / "mine" / "adaptation.json").exists()
 
 
 def example(task, output=None, *, rate=0.1, split=None, flag=False, off=None, as_json=False):

@@ -29,9 +29,11 @@ from projectors.artifacts import load_projector, save_projector
 from projectors.fitting import Curve, FitSettings, keep
 from projectors.fitting import resume as resume_fit
 from projectors.projector import Projector, Side
-from prompttransfer.adaptations.adaptation import CurvePoint, Prompt
-from prompttransfer.adaptations.artifacts import load_prompt, save_prompt
+from prompttransfer.adaptations.adaptation import Adaptation, CurvePoint
+from prompttransfer.adaptations.artifacts import load_adaptation, save_adaptation
 from prompttransfer.adaptations.exchange import read_foreign
+from prompttransfer.adaptations.methods.prompt import VectorMember
+from prompttransfer.adaptations.prompts import soft_prompt
 from prompttransfer.cli.exchange import local_config
 from prompttransfer.cli.tables import parse_types, read_long_table, read_prompts
 from prompttransfer.neurons.states import Captured, load_states, save_states
@@ -57,7 +59,7 @@ from prompttransfer.study.results.explain import explain_cell
 from prompttransfer.study.results.long_table import long_table, open_results
 from prompttransfer.study.results.status import read_status
 from prompttransfer.study.results.tracking import points_of
-from prompttransfer.training.state import PromptState, read_state, write_state
+from prompttransfer.training.state import MemberState, read_state, write_state
 from tasks.custom import read_task_file
 from tasks.folder import read_folder
 from tasks.task import Task
@@ -166,7 +168,7 @@ def study(folder: Path, score: bytes | None = None) -> LocalStore:
     store, graph = LocalStore(folder), study_graph()
     prompt, one, references = graph.cells.values()
     write_graph(store, graph)
-    committed(store, prompt, lambda place: save_prompt(a_prompt(), place / "prompt"))
+    committed(store, prompt, lambda place: save_adaptation(a_prompt(), place / "prompt"))
     committed(store, one, lambda place: written(place / "score.json", score or json.dumps(SCORE)))
     committed(store, references, lambda place: written(place / "score.json", json.dumps(REFERENCES)))
     write_failure(store, FailureRecord(format=FORMAT, id=references.id, kind="score", label="references", cause="machine",
@@ -202,13 +204,13 @@ def vectors(seed: int = 0) -> torch.Tensor:
     return torch.randn(5, 16, generator=torch.Generator().manual_seed(seed))
 
 
-def a_prompt(task: str = "sst2", **fields: Any) -> Prompt:
+def a_prompt(task: str = "sst2", **fields: Any) -> Adaptation:
     points = (CurvePoint(0, None, 0.5, 0.7), CurvePoint(20, 1.0, 0.8, 0.5))
     scores = {
         "validation": {"accuracy": 0.8, "step": 20},
         "test": {"accuracy": 0.75, "chance": 0.5, "rows": 12},
     }
-    return Prompt(vectors(), task=task, backbone="tiny", seed=0, initialiser="random", initial=vectors(1), settings=SETTINGS,
+    return soft_prompt(vectors(), task=task, backbone="tiny", seed=0, start="random", initial=vectors(1), recipe=SETTINGS,
                   curve=points, words={"bad": "terrible"}, data={"source": "rows", "revision": "r", "train": 8}, scores=scores, **fields)  # fmt: skip
 
 
@@ -226,7 +228,7 @@ TRANSFER = {
 
 def prompt_file(name: str) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
-        save_prompt(a_prompt(), folder / "sst2")
+        save_adaptation(a_prompt(), folder / "sst2")
         written(folder / "transfer.json", json.dumps(TRANSFER))
         return folder / "sst2" / name
 
@@ -237,10 +239,10 @@ def look_at_run(path: Path) -> None:
     """What `report` does with a matrix and its prompts, without drawing."""
     root = path.parent if path.name.startswith("transfer") else path.parent.parent
     folder = RunFolder(
-        root, next(root.glob("transfer.*")), tuple(p.parent for p in root.glob("*/prompt.json"))
+        root, next(root.glob("transfer.*")), tuple(p.parent for p in root.glob("*/adaptation.json"))
     )
     full = read_transfer(folder.matrix)
-    every = {place: load_prompt(place) for place in folder.prompts}
+    every = {place: load_adaptation(place) for place in folder.prompts}
     folder, prompts = of_the_matrix(folder, full, every)
     record = without_prefix(full, "s")
     labels = row_labels(record)
@@ -254,7 +256,7 @@ def look_at_run(path: Path) -> None:
 
 def look_at_prompt(path: Path) -> None:
     """A prompt alone, then in a report, then beside others."""
-    save_prompt(load_prompt(path.parent), path.parent.parent.parent / "again" / "sst2")
+    save_adaptation(load_adaptation(path.parent), path.parent.parent.parent / "again" / "sst2")
     look_at_run(path)
     read_prompts([path.parent])
 
@@ -311,20 +313,20 @@ def optimiser() -> torch.optim.Optimizer:
 
 
 def training_state(folder: Path) -> Path:
-    states = [PromptState(vectors(i), 2, 0, 4, None, [CurvePoint(0, None, 0.5), CurvePoint(2, float("nan"), 0.6, 0.4)]) for i in range(2)]  # fmt: skip
+    states = [MemberState({"prompt": vectors(i)}, 2, 0, 4, None, [CurvePoint(0, None, 0.5), CurvePoint(2, float("nan"), 0.6, 0.4)]) for i in range(2)]  # fmt: skip
     path = folder / ".training-0.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
-    write_state(path, states, [vectors(2), vectors(3)], optimiser(), 4)
+    write_state(path, states, [VectorMember(vectors(i)) for i in (2, 3)], optimiser(), 4)
     return path
 
 
 def resume_training(path: Path) -> None:
     made = optimiser()
-    _, found, state, _ = read_state(path, made)
+    members = [VectorMember(vectors(i)) for i in range(2)]
+    _, found, state, _ = read_state(path, members, made)
     made.load_state_dict(state)
-    with torch.no_grad():
-        for group, values in zip(made.param_groups, found, strict=True):
-            group["params"][0].copy_(values)
+    for member, values in zip(members, found, strict=True):
+        member.load_state_dict(values)
     made.step()
 
 
@@ -421,7 +423,7 @@ READERS: dict[str, Reader] = {
         lambda f: next((study(f).root / "failures").iterdir()), lambda p: look_at_study(LocalStore(p.parents[1])), json_mutants
     ),
     "score.json": Reader(lambda f: written(f / "score.json", json.dumps(SCORE)), look_at_score, json_mutants),
-    "prompt.json": Reader(prompt_file("prompt.json"), look_at_prompt, json_mutants),
+    "adaptation.json": Reader(prompt_file("adaptation.json"), look_at_prompt, json_mutants),
     "prompt vectors": Reader(prompt_file("adapter_model.safetensors"), look_at_prompt, header_mutants),
     "prompt start": Reader(prompt_file("initial.safetensors"), look_at_prompt, header_mutants),
     "transfer.json": Reader(lambda f: written(f / "transfer.json", json.dumps(TRANSFER)), look_at_run, json_mutants),

@@ -15,7 +15,7 @@ from projectors.experiment import run_experiment
 from projectors.fitting import FitSettings
 from projectors.gathering import Options
 from projectors.methods import Plan
-from prompttransfer.adaptations.artifacts import load_prompt, save_prompt
+from prompttransfer.adaptations.artifacts import load_adaptation, save_adaptation
 from prompttransfer.cli.project import project_app
 from tasks.errors import UserError
 
@@ -37,7 +37,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for task_name in NAMES:
             for seed in (0, 1):
                 made = prompt(backbone, task_name, seed)  # type: ignore[arg-type]
-                save_prompt(made, root / f"{name}-prompts" / made.name)
+                save_adaptation(made, root / f"{name}-prompts" / made.name)
     for task_name in NAMES:
         folder = root / "data" / task_name
         folder.mkdir(parents=True)
@@ -94,7 +94,7 @@ def test_apply_carries_prompts_that_the_target_takes(place: Path, tmp_path: Path
         "apply", tmp_path / "p", place / "small-prompts", "--output", tmp_path / "carried", "--json"
     )
     assert result.exit_code == 0, result.output
-    made = load_prompt(tmp_path / "carried" / "plot-s1")
+    made = load_adaptation(tmp_path / "carried" / "plot-s1")
     assert made.width == 24 and made.backbone == str(place / "wide") and made.task == "plot"
     assert len(json.loads(result.output)) == 6
     shown = call("show", tmp_path / "p")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import prompt, tiny_backbone
+from toys import changed as with_other
 
 from projectors.anchors import AnchorSettings
 from projectors.architectures import Architecture, Shape
@@ -17,7 +17,7 @@ from projectors.fitting import FitSettings, Pair
 from projectors.lessons import words_between
 from projectors.methods import METHODS, Material, Plan
 from projectors.projector import Projector, common_side, project, side_of_backbone
-from prompttransfer.adaptations.artifacts import load_prompt, save_prompt
+from prompttransfer.adaptations.artifacts import load_adaptation, save_adaptation
 from tasks.errors import UserError
 
 SOURCE, TARGET = tiny_backbone(16, 0, "small"), tiny_backbone(24, 1, "wide")
@@ -54,9 +54,9 @@ def test_a_projected_prompt_is_an_ordinary_prompt_of_the_target(tmp_path: Path) 
     source = prompt(SOURCE, "a", seed=2)
     made = project(fitted(), source)
     assert (made.backbone, made.revision, made.width, made.task, made.seed) == ("wide", "wide-1", 24, "a", 2)
-    assert made.initialiser == "projected:distance" and made.settings["source_digest"] == source.digest
-    save_prompt(made, tmp_path / "made")
-    assert torch.equal(load_prompt(tmp_path / "made").vectors, made.vectors)
+    assert made.origin.start == "projected:distance" and made.settings["source_digest"] == source.digest
+    save_adaptation(made, tmp_path / "made")
+    assert torch.equal(load_adaptation(tmp_path / "made").vectors, made.vectors)
 
 
 @pytest.mark.parametrize(
@@ -92,11 +92,11 @@ def test_the_card_says_first_that_a_projector_is_collapsed(tmp_path: Path) -> No
 )
 def test_a_prompt_of_another_side_is_one_error_that_names_both(changed: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        project(fitted(), replace(prompt(SOURCE, "a"), **changed))
+        project(fitted(), with_other(prompt(SOURCE, "a"), **changed))
 
 
 def test_the_same_weights_under_another_name_are_the_same_backbone() -> None:
-    assert project(fitted(), replace(prompt(SOURCE, "a"), backbone="/elsewhere/small")).width == 24
+    assert project(fitted(), with_other(prompt(SOURCE, "a"), backbone="/elsewhere/small")).width == 24
 
 
 def test_prompts_of_two_backbones_are_not_one_side() -> None:

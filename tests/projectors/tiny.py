@@ -8,7 +8,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM
 
-from prompttransfer.adaptations.adaptation import Prompt
+from prompttransfer.adaptations.adaptation import Adaptation
+from prompttransfer.adaptations.prompts import soft_prompt
 from prompttransfer.backbones.masked_lm import MaskedLM
 from tasks.task import Example, Task
 
@@ -92,10 +93,10 @@ def examples(noun: str) -> list[Example]:
     ]
 
 
-def prompt(backbone: MaskedLM, task_name: str, seed: int = 0, length: int = 4) -> Prompt:
+def prompt(backbone: MaskedLM, task_name: str, seed: int = 0, length: int = 4) -> Adaptation:
     """A random prompt that says it was trained for a task on a backbone."""
     generator = torch.Generator().manual_seed(100 * seed + sum(map(ord, task_name)))
-    return Prompt(
+    return soft_prompt(
         vectors=torch.randn(length, backbone.width, generator=generator),
         initial=torch.zeros(length, backbone.width),
         task=task_name,

@@ -68,19 +68,21 @@ def measured(kind, place, placement, *, again=False, longer=False, **options):
     from toys import recipe
 
     from prompttransfer.backbones.loading import load_backbone
-    from prompttransfer.training.train import TrainingOptions, train_prompts
+    from prompttransfer.training.train import TrainingOptions, train_adaptations
 
     backbone = load_backbone(str(place), precision="fp32", device="cpu", placement=placement)
     backbone.checkpoints = again
     backbone.tokens_at_once = 120  # several micro-batches a step, some of one row
     plan = recipe(**SETTINGS | (LONGER if longer else {}))
-    runs = train_prompts(backbone, jobs_for(kind, again), plan, options=TrainingOptions(**options))
-    vectors = torch.stack([run.prompt.vectors for run in runs])
-    same = backbone.processes.gather([run.prompt.digest for run in runs])
+    runs = train_adaptations(backbone, jobs_for(kind, again), plan, options=TrainingOptions(**options))
+    vectors = torch.stack([run.adaptation.vectors for run in runs])
+    same = backbone.processes.gather([run.adaptation.digest for run in runs])
     assert all(other == same[0] for other in same), "the processes have come to different prompts"
     return {
         "vectors": vectors.tolist(),
-        "curves": [[(p.step, p.loss, p.score, p.validation_loss) for p in run.prompt.curve] for run in runs],
+        "curves": [
+            [(p.step, p.loss, p.score, p.validation_loss) for p in run.adaptation.curve] for run in runs
+        ],
         "bytes": backbone.held_bytes,
         "words": backbone.embedding_table().sum().item(),
     }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
-from prompttransfer.adaptations.adaptation import Prompt
+from prompttransfer.adaptations.adaptation import PROMPT_KEY, Adaptation
+from prompttransfer.adaptations.prompts import soft_prompt
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.training.recipes import Recipe
 from tasks.loading import Splits
@@ -86,13 +88,26 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def prompt_on(
     backbone: Backbone, *, task: str = "toy", length: int = 3, seed: int = 0, **fields: object
-) -> Prompt:
+) -> Adaptation:
     """A random prompt for a backbone."""
     given = {"name": f"{task}-s{seed}", "revision": backbone.revision, "seed": seed, **fields}
-    return Prompt(
+    return soft_prompt(
         vectors=noise(length, backbone.width, seed=seed),
         task=task,
         backbone=backbone.name,
         family=backbone.family,
         **given,  # type: ignore[arg-type]
     )
+
+
+def changed(adaptation: Adaptation, **fields: object) -> Adaptation:
+    """An adaptation with other values of its own fields, of its origin's, its encoding's, or other vectors."""
+    own: dict[str, object] = {}
+    for key in ("vectors", "initial"):
+        if key in fields:
+            value = fields.pop(key)
+            own["tensors" if key == "vectors" else key] = None if value is None else {PROMPT_KEY: value}
+    for part in ("origin", "encoding"):
+        known = {name for name in getattr(adaptation, part).__dataclass_fields__ if name in fields}
+        own[part] = replace(getattr(adaptation, part), **{name: fields.pop(name) for name in known})
+    return replace(adaptation, **own, **fields)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from small_study import write_rows, write_study
 
-from prompttransfer.adaptations.artifacts import load_prompt
+from prompttransfer.adaptations.artifacts import load_adaptation
 from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.reports.calls import Call
 from prompttransfer.study.cell import Graph, Unit
@@ -68,7 +68,7 @@ def test_every_kind_has_a_version():
 def test_prompts_are_artifacts_that_every_command_reads(small):
     plan, store, _ = small
     cell = next(cell for cell in plan.graph.cells.values() if cell.kind == "prompt")
-    prompt = load_prompt(store.folder(cell.id) / "prompt")
+    prompt = load_adaptation(store.folder(cell.id) / "prompt")
     assert (prompt.name, prompt.backbone, prompt.length, prompt.seed) == ("films-s0", "near", 3, 0)
     assert [point.step for point in prompt.curve] == [0, 2, 4]
     assert store.record(cell.id).cost["steps"] == 4
@@ -135,10 +135,10 @@ def test_a_prompt_from_a_source_starts_at_the_sources_vectors(small):
     kinds = {plan.graph.cells[cell.inputs["source"]].kind for cell in runs}
     assert kinds == {"prompt", "carried"}
     for cell in runs:
-        start = load_prompt(store.folder(cell.inputs["source"]) / "prompt")
-        prompt = load_prompt(store.folder(cell.id) / "prompt")
-        assert prompt.initial.equal(start.vectors)
-        assert prompt.initialiser == f"prompt:{start.name}"
+        start = load_adaptation(store.folder(cell.inputs["source"]) / "prompt")
+        prompt = load_adaptation(store.folder(cell.id) / "prompt")
+        assert prompt.first_vectors.equal(start.vectors)
+        assert prompt.origin.start == f"from:{start.name}"
 
 
 def test_a_score_is_that_of_evaluating_the_prompt_alone(small):
@@ -155,7 +155,7 @@ def test_a_score_is_that_of_evaluating_the_prompt_alone(small):
     cell = next(
         c for c in plan.graph.cells.values() if c.label == "score on songs of prompt films seed 1 on near"
     )
-    prompt = load_prompt(store.folder(cell.inputs["prompt"]) / "prompt")
+    prompt = load_adaptation(store.folder(cell.inputs["prompt"]) / "prompt")
     score = evaluate_bank(backbone, VectorBank(prompt.vectors[None]), encoded)[0]
     record = json.loads((store.folder(cell.id) / "score.json").read_text())
     assert (record["value"], record["chance"], record["rows"]) == (score.value, score.chance, 12)
@@ -178,7 +178,7 @@ def test_speed_ups_follow_from_the_curves(tables, small):
     plan, store, _ = small
     for cell in (cell for cell in plan.graph.cells.values() if cell.kind == "tuned"):
         run, scratch = (
-            load_prompt(store.folder(cell.inputs[role]) / "prompt") for role in ("run", "scratch")
+            load_adaptation(store.folder(cell.inputs[role]) / "prompt") for role in ("run", "scratch")
         )
         best, own = (max(point.score for point in prompt.curve) for prompt in (scratch, run))
         found = only(tables["results"], cell=cell.id).set_index("measure")

@@ -8,7 +8,7 @@ from small_study import TEXT, write_study
 from toy_kinds import NAME, layers
 from typer.testing import CliRunner
 
-from prompttransfer.adaptations.artifacts import load_prompt
+from prompttransfer.adaptations.artifacts import load_adaptation
 from prompttransfer.cli import app
 from prompttransfer.study.engine.engine import run_study
 from prompttransfer.study.engine.store import LocalStore, read_graph
@@ -49,7 +49,7 @@ def test_tensorboard_has_the_curve_of_every_prompt(tracked):
     assert runs == {cell.id for cell in prompts} and len(runs) == 4
     for cell in prompts:
         found = events(folder / "logs" / "prompt" / cell.id)
-        curve = load_prompt(store.folder(cell.id) / "prompt").curve
+        curve = load_adaptation(store.folder(cell.id) / "prompt").curve
         assert found["validation"] == [(p.step, pytest.approx(p.score)) for p in curve]
         assert found["loss"] == [(p.step, pytest.approx(p.loss)) for p in curve if p.loss is not None]
         assert found["cost/steps"] == [(curve[-1].step, 4.0)]
@@ -86,7 +86,7 @@ def test_mlflow_has_a_run_a_cell_with_curve_and_settings(tracked, tmp_path):
     for cell in (cell for cell in cells if cell.kind == "prompt"):
         run = runs[cell.id]
         history = client.get_metric_history(run.info.run_id, "validation")
-        curve = load_prompt(store.folder(cell.id) / "prompt").curve
+        curve = load_adaptation(store.folder(cell.id) / "prompt").curve
         assert [(p.step, p.value) for p in history] == [(p.step, p.score) for p in curve]
         assert run.data.params["recipe/lr"] == str(cell.settings["recipe"]["lr"])
         assert run.data.params["task"] == cell.settings["task"]

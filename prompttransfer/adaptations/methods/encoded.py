@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
+from prompttransfer.adaptations.adaptation import PROMPT_KEY
 from prompttransfer.adaptations.initialisers import initial_vectors
 from prompttransfer.adaptations.method import Member
-from prompttransfer.adaptations.methods.prompt import PROMPT_KEY, PromptTuning
+from prompttransfer.adaptations.methods.prompt import PromptTuning
+from prompttransfer.adaptations.starts import From
 from tasks.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -87,3 +89,23 @@ class PTuning(PromptTuning):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # nn.Linear and nn.LSTM take no generator
             return EncodedMember(vectors, self.encoder, self.hidden or backbone.width)
+
+    def outline(self, backbone: Backbone, task: Task) -> Member:
+        with torch.device(backbone.device):
+            return EncodedMember(
+                torch.empty(self.length, backbone.width), self.encoder, self.hidden or backbone.width
+            )
+
+    def continued(self, start: From, backbone: Backbone) -> Member:
+        """The member whose encoder was kept; vectors alone say nothing of what made them."""
+        try:
+            member = EncodedMember(
+                torch.zeros_like(start.encoder["embedding"]), self.encoder, self.hidden or backbone.width
+            )
+            member.load_state_dict(dict(start.encoder))
+        except (KeyError, RuntimeError):
+            raise UserError(
+                f"p-tuning goes on from an adaptation of p-tuning with the same settings and its encoder, which {start} "
+                f"is not: train on with --method prompt, whose vectors it is"
+            ) from None
+        return member

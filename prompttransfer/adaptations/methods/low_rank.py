@@ -103,6 +103,17 @@ class Lora(Method):
         """Full name -> (in, out) of the linear maps that this changes in a backbone."""
         return matching(backbone.linear_maps, self.targets or _usual_targets(backbone), backbone.name)
 
+    def check_fits(self, backbone: Backbone, tensors: Mapping[str, Tensor], name: str) -> None:
+        for key, tensor in tensors.items():
+            site, side = _site(key), int("lora_A" in key)
+            shape = backbone.linear_maps.get(site)
+            if shape is None or tensor.shape[side] != shape[1 - side]:
+                there = "has none of that name" if shape is None else f"has one of [{shape[1]}, {shape[0]}]"
+                raise UserError(
+                    f"{name!r} changes the linear map {site}; {backbone.name} {there}: a LoRA runs on the model that it was "
+                    f"trained on"
+                )
+
     def restored(self, tensors: Mapping[str, Tensor]) -> Member:
         into: dict[str, Tensor] = {}
         out: dict[str, Tensor] = {}

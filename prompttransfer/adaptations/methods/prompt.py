@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from prompttransfer.adaptations.adaptation import PROMPT_KEY
 from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.adaptations.initialisers import initial_vectors
 from prompttransfer.adaptations.method import Member, Method
+from prompttransfer.adaptations.random_prompts import random_like
+from prompttransfer.adaptations.starts import From
 from tasks.errors import UserError
 
 if TYPE_CHECKING:
     from prompttransfer.backbones.base import Backbone
     from tasks.task import Task
-
-PROMPT_KEY = "prompt_embeddings"
 
 
 class VectorMember(Member):
@@ -42,6 +43,7 @@ class PromptTuning(Method):
 
     name: ClassVar[str] = "prompt"
     summary: ClassVar[str] = "vectors in front of the text (Lester et al. 2021)"
+    called: ClassVar[str] = "prompt"
 
     length: int = 100
 
@@ -55,6 +57,25 @@ class PromptTuning(Method):
 
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
         return VectorMember(initial_vectors(start, backbone, task, length=self.length, seed=seed))
+
+    def outline(self, backbone: Backbone, task: Task) -> Member:
+        return VectorMember(torch.empty(self.length, backbone.width, device=backbone.device))
+
+    def continued(self, start: From, backbone: Backbone) -> Member:
+        vectors = start.tensors.get(PROMPT_KEY)
+        wanted = [self.length, backbone.width]
+        if vectors is not None and list(vectors.shape) != wanted:
+            raise UserError(
+                f"{start} is {list(vectors.shape)}, but {wanted} is needed on {backbone.name}: use --length "
+                f"{len(vectors)}, or carry it across with `prompttransfer project`"
+            )
+        return super().continued(start, backbone)
+
+    def random_like(
+        self, given: Sequence[Mapping[str, Tensor]], draws: int, generator: torch.Generator
+    ) -> list[dict[str, Tensor]]:
+        found = random_like([tensors[PROMPT_KEY] for tensors in given], draws, generator)
+        return [{PROMPT_KEY: vectors} for vectors in found]
 
     def restored(self, tensors: Mapping[str, Tensor]) -> Member:
         if tensors.keys() != {PROMPT_KEY}:

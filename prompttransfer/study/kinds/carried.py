@@ -22,12 +22,12 @@ class Carried:
         """Apply the projector; the name tells which one."""
         from projectors.artifacts import load_projector
         from projectors.projector import project
-        from prompttransfer.adaptations.artifacts import save_prompt
+        from prompttransfer.adaptations.artifacts import save_adaptation
 
         for cell in unit.cells:
             projector = load_projector(context.input(cell, "projector") / PROJECTOR)
             prompt = prompt_of(cell, "prompt", context)
             method = projector.method.replace("+", "-")
             name = f"{prompt.name}-{method}-{cell.inputs['projector'][:6]}"
-            save_prompt(project(projector, prompt, name=name), context.output(cell) / PROMPT)
+            save_adaptation(project(projector, prompt, name=name), context.output(cell) / PROMPT)
         return {cell.id: {} for cell in unit.cells}

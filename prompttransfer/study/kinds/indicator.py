@@ -44,7 +44,7 @@ def similarity_of(cell: Cell, context: Context) -> dict[str, pd.DataFrame]:
 
     measure = setting(cell.settings, "similarity")
     prompts = [prompt_of(cell, role, context) for role in cell.inputs]
-    starts = [prompt.initial for prompt in prompts if prompt.initial is not None]
+    starts = [prompt.first_vectors for prompt in prompts if prompt.first_vectors is not None]
     initial = torch.stack(starts) if len(starts) == len(prompts) else None
     vectors = torch.stack([prompt.vectors for prompt in prompts])
     return {measure: similarity(measure, vectors, [prompt.name for prompt in prompts], initial)}

@@ -20,7 +20,7 @@ from tasks.loading import Splits
 from tasks.task import Task, with_words
 
 if TYPE_CHECKING:
-    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.adaptations.adaptation import Adaptation
     from prompttransfer.backbones.base import Backbone
     from prompttransfer.backbones.layouts import Encoding
 
@@ -107,11 +107,11 @@ def check_rows(task: Task, found: str, planned: str) -> None:
         )
 
 
-def prompt_of(cell: Cell, role: str, context: Context) -> Prompt:
+def prompt_of(cell: Cell, role: str, context: Context) -> Adaptation:
     """The prompt of an input."""
-    from prompttransfer.adaptations.artifacts import load_prompt
+    from prompttransfer.adaptations.artifacts import load_adaptation
 
-    return load_prompt(context.input(cell, role) / PROMPT)
+    return load_adaptation(context.input(cell, role) / PROMPT)
 
 
 def encoding_of(cell: Cell) -> Encoding:

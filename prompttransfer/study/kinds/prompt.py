@@ -35,16 +35,16 @@ class TrainedPrompt:
 
     def run(self, unit: Unit, context: Context) -> Mapping[str, Mapping[str, Json]]:
         """Train the bank; a prompt whose loss left the finite numbers fails alone."""
-        from prompttransfer.adaptations.artifacts import save_prompt
+        from prompttransfer.adaptations.artifacts import save_adaptation
         from prompttransfer.training.recipes import Recipe
-        from prompttransfer.training.train import TrainingOptions, train_prompts
+        from prompttransfer.training.train import TrainingOptions, train_adaptations
 
         first = unit.cells[0].settings
         backbone = load_backbone_of(setting(first, "backbone"), context)
         recipe = Recipe(**setting(first, "recipe"), source="the study's file")
         jobs = [job_of(cell, context) for cell in unit.cells]
         context.tell(f"{len(jobs)} prompts in one bank, {recipe}")
-        runs = train_prompts(
+        runs = train_adaptations(
             backbone,
             jobs,
             recipe,
@@ -52,22 +52,24 @@ class TrainedPrompt:
             options=TrainingOptions(state_folder=context.scratch(unit)),
         )
         for cell, run in zip(unit.cells, runs, strict=True):
-            save_prompt(run.prompt, context.output(cell) / PROMPT)
+            save_adaptation(run.adaptation, context.output(cell) / PROMPT)
         return costs(unit.cells, jobs, runs, backbone)
 
 
 def job_of(cell: Cell, context: Context) -> Job:
-    """What `train_prompts` is to do for a cell."""
+    """What `train_adaptations` is to do for a cell."""
+    from prompttransfer.adaptations.starts import parse_start, start_from
     from prompttransfer.training.train import Job
 
     task = task_of(setting(cell.settings, "task"), setting(cell.settings, "words"), context)
     splits = rows_to_learn(task, cell, context)
     seed = setting(cell.settings, "seed")
     if SOURCE not in cell.inputs:
-        return Job(task, splits, seed, setting(cell.settings, "initialiser"), name=f"{task.name}-s{seed}")
+        start = parse_start(setting(cell.settings, "initialiser"))
+        return Job(task, splits, seed, start, name=f"{task.name}-s{seed}")
     source = prompt_of(cell, SOURCE, context)
     name = f"{source.name}-to-{task.name}-s{seed}"
-    return Job(task, splits, seed, f"prompt:{source.name}", name=name, vectors=source.vectors)
+    return Job(task, splits, seed, start_from(source), name=name)
 
 
 def costs(
@@ -78,7 +80,7 @@ def costs(
     failed: dict[str, str] = {}
     for cell, job, run in zip(cells, jobs, runs, strict=True):
         rows = run.steps * setting(cell.settings, "recipe", "batch")
-        tokens = mean_tokens(backbone, job.task, job.splits, cell, run.prompt.length)
+        tokens = mean_tokens(backbone, job.task, job.splits, cell, run.adaptation.length)
         if run.failure is not None:
             failed[cell.id] = run.failure
         else:

@@ -28,7 +28,7 @@ from prompttransfer.study.kinds.versions import VERSIONS
 from prompttransfer.study.plan.lookup import load_rows
 
 if TYPE_CHECKING:
-    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.adaptations.adaptation import Adaptation
     from prompttransfer.backbones.base import Backbone
     from prompttransfer.evaluation.calibration import Calibration
     from prompttransfer.transfers.matrix import TransferMatrix
@@ -53,7 +53,7 @@ class Scored:
         backbone = load_backbone_of(setting(first.settings, "backbone"), context)
         task = task_of(setting(first.settings, "task"), setting(first.settings, "words"), context)
         target = Target(task, splits_of(task, unit.cells, context))
-        prompts: dict[str, Prompt] = {}
+        prompts: dict[str, Adaptation] = {}
         for cell in unit.cells:
             for role, name in cell.inputs.items():
                 if name not in prompts:
@@ -94,7 +94,7 @@ def calibration_of(cell: Cell) -> Calibration | None:
 
 
 def with_references(
-    backbone: Backbone, prompts: Mapping[str, Prompt], target: Target, reference: Cell
+    backbone: Backbone, prompts: Mapping[str, Adaptation], target: Target, reference: Cell
 ) -> dict[str, dict[str, Json]]:
     """Cell id of a prompt (or `references`) -> values, by `zero_shot`."""
     from prompttransfer.transfers.matrix import MAJORITY, REFERENCE_ROWS
@@ -131,12 +131,12 @@ def with_references(
     return found
 
 
-def _known(prompts: Mapping[str, Prompt], matrix: TransferMatrix | None) -> dict[str, float]:
+def _known(prompts: Mapping[str, Adaptation], matrix: TransferMatrix | None) -> dict[str, float]:
     """Cell id of a prompt, or reference row -> value in the one column of a matrix, where there is one."""
-    from prompttransfer.transfers.matrix import REFERENCE_ROWS
-
-    values = [] if matrix is None else matrix.values[:, 0].tolist()
-    return {row: v for row, v in zip([*prompts, *REFERENCE_ROWS], values, strict=False) if v == v}
+    if matrix is None:
+        return {}
+    rows = [*prompts, *matrix.sources[len(prompts) :]]
+    return {row: v for row, v in zip(rows, matrix.values[:, 0].tolist(), strict=True) if v == v}
 
 
 def _known_number(value: float) -> float | None:
@@ -145,24 +145,23 @@ def _known_number(value: float) -> float | None:
 
 
 def alone(
-    backbone: Backbone, prompts: Mapping[str, Prompt], target: Target, cell: Cell
+    backbone: Backbone, prompts: Mapping[str, Adaptation], target: Target, cell: Cell
 ) -> dict[str, dict[str, Json]]:
     """The same without references, and so without a calibration: zero-shot cells always run beside theirs."""
-    from prompttransfer.adaptations.adaptation import bank
-    from prompttransfer.adaptations.bank import VectorBank, common_encoding
+    from prompttransfer.adaptations.running import bank_of, common_encoding
     from prompttransfer.evaluation.encoding import encode_task
     from prompttransfer.evaluation.evaluate import evaluate_bank
 
     encoding = common_encoding(backbone, list(prompts.values()), encoding_of(cell))
-    vectors = bank(list(prompts.values()))
+    bank = bank_of(backbone, list(prompts.values()))
     encoded = encode_task(
         backbone,
         target.task,
         target.splits.test,
         encoding,
-        reserved=vectors.shape[1],
+        reserved=bank.reserved,
     )
-    scores = evaluate_bank(backbone, VectorBank(vectors), encoded)
+    scores = evaluate_bank(backbone, bank, encoded)
     return {
         name: {"value": score.value, "chance": score.chance}
         for name, score in zip(prompts, scores, strict=True)

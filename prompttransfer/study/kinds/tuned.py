@@ -17,7 +17,7 @@ from prompttransfer.study.kinds.loading import prompt_of, setting
 from prompttransfer.study.kinds.versions import VERSIONS
 
 if TYPE_CHECKING:
-    from prompttransfer.adaptations.adaptation import Prompt
+    from prompttransfer.adaptations.adaptation import Adaptation
 
 TUNED = "tuned.json"
 
@@ -47,7 +47,7 @@ class Tuned:
         return {cell.id: {} for cell in unit.cells}
 
 
-def with_score(cell: Cell, role: str, context: Context) -> Prompt:
+def with_score(cell: Cell, role: str, context: Context) -> Adaptation:
     """The prompt of an input with its test score, which is another input."""
     prompt = prompt_of(cell, role, context)
     score = read_score(context.input(cell, f"{role} score"))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from prompttransfer.transfers.matrix import REFERENCE_ROWS, TransferMatrix
+from prompttransfer.transfers.matrix import RANDOM_ROWS, REFERENCE_ROWS, TransferMatrix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,11 +28,13 @@ def transfer_matrix(scores: Sequence[dict[str, Any]]) -> TransferMatrix:
     drawn = [
         score["random_draws"] for score in scores if score.get("random_draws") and score["task"] == targets[0]
     ]
+    known = {row for score in scores for row in score.get("references", ())}
+    references = [row for row in REFERENCE_ROWS if row in known or row not in RANDOM_ROWS]
     matrix = TransferMatrix(
-        sources=(*prompts, *REFERENCE_ROWS),
-        source_tasks=(*prompts.values(), *REFERENCE_ROWS),
+        sources=(*prompts, *references),
+        source_tasks=(*prompts.values(), *references),
         targets=tuple(targets),
-        values=_values(scores, [*prompts, *REFERENCE_ROWS], targets, ""),
+        values=_values(scores, [*prompts, *references], targets, ""),
         metrics=tuple(by_target[target]["metric"] for target in targets),
         rows=tuple(by_target[target]["rows"] for target in targets),
         random_spread=_spreads(scores, targets, "random_spread"),
@@ -40,7 +42,7 @@ def transfer_matrix(scores: Sequence[dict[str, Any]]) -> TransferMatrix:
     )
     if not any("calibrated" in score or "calibrated references" in score for score in scores):
         return matrix
-    values = _values(scores, [*prompts, *REFERENCE_ROWS], targets, "calibrated")
+    values = _values(scores, [*prompts, *references], targets, "calibrated")
     how = next((score["calibration"] for score in scores if "calibration" in score), "")
     spread = _spreads(scores, targets, "calibrated random_spread")
     second = replace(matrix, values=values, meaning="calibrated", calibration=how, random_spread=spread)

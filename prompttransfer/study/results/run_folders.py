@@ -70,7 +70,7 @@ def _write_transfer(
     results: Results, backbone: str, prompts: Sequence[Cell], folder: Path, again: Call | None
 ) -> None:
     """The matrix of zero-shot scores with the pairs of TPT_task, as `transfer --tune` writes it."""
-    from prompttransfer.adaptations.artifacts import load_prompt, versions
+    from prompttransfer.adaptations.artifacts import load_adaptation, versions
     from prompttransfer.training.train import Trained
     from prompttransfer.transfers.files import write_transfer
 
@@ -82,13 +82,14 @@ def _write_transfer(
     ]
     matrix = transfer_matrix(scores)
     pairs, runs = _tuned(results, backbone)
-    loaded = [load_prompt(results.folder(cell) / "prompt") for cell in prompts]
+    loaded = [load_adaptation(results.folder(cell) / "prompt") for cell in prompts]
     record = {
         "backbone": backbone,
         "revision": loaded[0].revision if loaded else "",
         "types": {task: results.types[task] for task in matrix.targets if task in results.types},
         "data": {
-            p.task: {"source": p.data.get("source"), "revision": p.data.get("revision")} for p in loaded
+            p.task: {"source": p.origin.data.get("source"), "revision": p.origin.data.get("revision")}
+            for p in loaded
         },
         "split": "test (the official validation split)",
         "raw": matrix.as_dict(),
@@ -97,7 +98,7 @@ def _write_transfer(
         "tuned": [pair.as_dict() for pair in pairs],
         "versions": versions(),
     }
-    trained = [Trained(load_prompt(results.folder(cell) / "prompt"), "steps", 0) for cell in runs]
+    trained = [Trained(load_adaptation(results.folder(cell) / "prompt"), "steps", 0) for cell in runs]
     folder.mkdir(parents=True)
     write_transfer(folder, matrix, record, pairs, trained)
     if again is not None:

@@ -143,11 +143,11 @@ def points_of(record: CellRecord, folder: Path) -> dict[int, dict[str, float]]:
 
 
 def _curve(folder: Path) -> dict[int, dict[str, float]]:
-    from prompttransfer.adaptations.artifacts import load_prompt
+    from prompttransfer.adaptations.artifacts import load_adaptation
     from prompttransfer.study.kinds.loading import PROMPT
 
     points = {}
-    for point in load_prompt(folder / PROMPT).curve:
+    for point in load_adaptation(folder / PROMPT).curve:
         values = {"validation": point.score, "loss": point.loss, "validation_loss": point.validation_loss}
         points[point.step] = {key: value for key, value in values.items() if value is not None}
     return points

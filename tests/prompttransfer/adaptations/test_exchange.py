@@ -6,7 +6,7 @@ import pytest
 import torch
 from toys import noise
 
-from prompttransfer.adaptations.artifacts import load_prompt
+from prompttransfer.adaptations.artifacts import load_adaptation
 from prompttransfer.cli import main
 from prompttransfer.cli.exchange import choose_family, local_config
 from tasks.errors import UserError
@@ -34,7 +34,7 @@ def run(capsys, *arguments):
 def test_a_pickle_of_the_authors_becomes_a_prompt_folder(file, tmp_path, capsys):
     code, out, _ = run(capsys, "import", file, "-b", "roberta-base", "-t", "sst2", "-o", tmp_path / "p")
     assert code == 0
-    prompt = load_prompt(tmp_path / "p")
+    prompt = load_adaptation(tmp_path / "p")
     assert torch.equal(prompt.vectors, VECTORS)
     assert (prompt.task, prompt.backbone, prompt.family, prompt.layout) == (
         "sst2",
@@ -50,7 +50,7 @@ def test_a_pickle_of_the_authors_becomes_a_prompt_folder(file, tmp_path, capsys)
 def test_the_file_may_stand_behind_the_options(file, tmp_path, capsys):
     # `--task` takes several values in other commands, but one here.
     code, _, _ = run(capsys, "import", "-o", tmp_path / "p", "-b", "roberta-base", "--task", "sst2", file)
-    assert code == 0 and load_prompt(tmp_path / "p").task == "sst2"
+    assert code == 0 and load_adaptation(tmp_path / "p").task == "sst2"
 
 
 def test_layout_family_and_name_are_taken_as_given(file, tmp_path, capsys):
@@ -67,7 +67,7 @@ def test_layout_family_and_name_are_taken_as_given(file, tmp_path, capsys):
     )
     code, out, _ = run(capsys, "import", file, "-b", "some-model", "-t", "sst2", *options)
     assert code == 0 and json.loads(out)["layout"] == "after-bos"
-    assert load_prompt(tmp_path / "p").name == "mine"
+    assert load_adaptation(tmp_path / "p").name == "mine"
 
 
 def test_an_imported_prompt_runs_on_its_backbone(file, tmp_path, capsys, tiny):
@@ -78,7 +78,7 @@ def test_an_imported_prompt_runs_on_its_backbone(file, tmp_path, capsys, tiny):
     backbone = tiny("roberta")
     code, out, _ = run(capsys, "import", file, "-b", backbone.name, "-t", "sst2", "-o", tmp_path / "p")
     assert code == 0 and "is at hand and has width 16 too" in out
-    matrix = zero_shot(backbone, [load_prompt(tmp_path / "p")], [Target(label_task(), splits())])
+    matrix = zero_shot(backbone, [load_adaptation(tmp_path / "p")], [Target(label_task(), splits())])
     assert not matrix.values.isnan().any()
 
 
@@ -127,7 +127,7 @@ def test_export_writes_what_import_reads(file, tmp_path, capsys):
         capsys, "import", tmp_path / "all.safetensors", "-b", "t5-base", "-t", "sst2", "-o", tmp_path / "q"
     )
     assert code == 0
-    assert torch.equal(load_prompt(tmp_path / "q").vectors, VECTORS)
+    assert torch.equal(load_adaptation(tmp_path / "q").vectors, VECTORS)
 
 
 def test_export_needs_to_know_the_format(file, tmp_path, capsys):

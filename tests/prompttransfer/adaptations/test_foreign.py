@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from toys import noise, prompt_on
 
-from prompttransfer.adaptations.adaptation import Prompt
-from prompttransfer.adaptations.artifacts import save_prompt
+from prompttransfer.adaptations.artifacts import save_adaptation
 from prompttransfer.adaptations.exchange import export_prompts, read_foreign
+from prompttransfer.adaptations.prompts import soft_prompt
 from tasks.errors import UserError
 
 REFERENCE = Path(__file__).resolve().parents[4] / "shared" / "reference" / "foreign_prompts"
@@ -217,7 +217,7 @@ def test_the_published_prompts_are_read(file, shape, layout):
 
 
 def prompt(name="toy", seed=0, **fields):
-    return Prompt(vectors=noise(5, 16, seed=seed), task="toy", backbone="a-roberta", name=name, **fields)
+    return soft_prompt(vectors=noise(5, 16, seed=seed), task="toy", backbone="a-roberta", name=name, **fields)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_an_export_never_replaces_something_else(tmp_path, tiny):
     lora = tmp_path / "lora"
     lora.mkdir()
     (lora / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    ours = save_prompt(prompt_on(tiny("roberta")), tmp_path / "ours")
+    ours = save_adaptation(prompt_on(tiny("roberta")), tmp_path / "ours")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for format_, name in (
         ("safetensors", "model.safetensors"),
@@ -270,7 +270,7 @@ def test_a_layout_that_peft_cannot_run_is_not_exported_for_it(tmp_path, layout):
     with pytest.raises(UserError, match="PEFT puts prompts first"):
         export_prompts([prompt(layout=layout)], tmp_path / "p", "peft")
     assert list(tmp_path.iterdir()) == []
-    t5 = Prompt(vectors=VECTORS, task="toy", backbone="a-t5", family="t5", layout="su2022")
+    t5 = soft_prompt(vectors=VECTORS, task="toy", backbone="a-t5", family="t5", layout="su2022")
     export_prompts([t5], tmp_path / "p", "peft")
     config = json.loads((tmp_path / "p" / "adapter_config.json").read_text())
     assert (config["task_type"], config["num_transformer_submodules"]) == ("SEQ_2_SEQ_LM", 1)

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from toys import label_task, noise, prompt_on, question_task
+from toys import label_task, noise, question_task
 
-from prompttransfer.adaptations.artifacts import save_prompt
 from prompttransfer.adaptations.initialisers import INITIALISERS, initial_vectors
 from tasks.errors import UserError
 
@@ -75,7 +74,7 @@ def test_text_is_repeated_and_cut_and_has_no_special_tokens(tiny, kind):
     assert tokens == ["the", "film", "was", "the", "film"]
 
 
-@pytest.mark.parametrize("spec", ["text", "text:", "prompt"])
+@pytest.mark.parametrize("spec", ["text", "text:"])
 def test_an_initialiser_without_its_argument_is_refused(tiny, spec):
     with pytest.raises(UserError, match="needs an argument"):
         initial_vectors(spec, tiny("roberta"), TASK, length=3, seed=0)
@@ -86,27 +85,12 @@ def test_text_of_nothing_is_refused(tiny):
         initial_vectors("text:  ", tiny("roberta"), TASK, length=3, seed=0)
 
 
-def test_prompt_gives_the_other_prompts_vectors_bit_for_bit(tiny, tmp_path):
-    source = prompt_on(tiny("roberta"))
-    folder = save_prompt(source, tmp_path / "source")
-    got = initial_vectors(f"prompt:{folder}", tiny("roberta"), TASK, length=3, seed=5)
-    assert torch.equal(got, source.vectors)
-
-
-@pytest.mark.parametrize(("length", "width"), [(4, 16), (3, 32)])
-def test_prompt_of_another_shape_is_refused_with_both_shapes(tiny, tmp_path, length, width):
-    folder = save_prompt(prompt_on(tiny("roberta"), length=3), tmp_path / "source")
-    backbone = tiny("roberta", "fp32", width)
-    with pytest.raises(UserError, match=rf"is \[3, 16\], but \[{length}, {width}\] is needed"):
-        initial_vectors(f"prompt:{folder}", backbone, TASK, length=length, seed=0)
-
-
 def test_unknown_initialisers_and_empty_prompts_are_refused(tiny):
     with pytest.raises(UserError, match="did you mean 'vocabulary'"):
         initial_vectors("vocabulry", tiny("roberta"), TASK, length=3, seed=0)
     with pytest.raises(UserError, match="at least 1 vector"):
         initial_vectors("random", tiny("roberta"), TASK, length=0, seed=0)
-    assert set(INITIALISERS) == {"random", "vocabulary", "label-words", "text", "prompt"}
+    assert set(INITIALISERS) == {"random", "vocabulary", "label-words", "text"}
 
 
 def test_the_initial_vectors_do_not_depend_on_the_task(tiny):

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from toys import label_task, noise, prompt_on, question_task
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
-from prompttransfer.adaptations.artifacts import save_prompt
+from prompttransfer.adaptations.artifacts import save_adaptation
 from prompttransfer.adaptations.exchange import export_prompts, read_foreign
 from prompttransfer.adaptations.methods import parse_method
 from prompttransfer.backbones.interventions import Vectors
@@ -23,7 +23,7 @@ TASK = label_task()
 
 
 def write(how, prompt, folder):
-    return save_prompt(prompt, folder) if how == "save" else export_prompts([prompt], folder, "peft")
+    return save_adaptation(prompt, folder) if how == "save" else export_prompts([prompt], folder, "peft")
 
 
 @pytest.mark.parametrize("how", ["save", "export"])
@@ -104,7 +104,7 @@ def test_peft_writes_the_same_text_with_a_decoders_prompt(tiny, backbone_folder,
 
 def test_the_prompt_matters_to_peft(tiny, backbone_folder, tmp_path):
     # PEFT ignores a prompt silently where the task type is null; this is what FEATURE_EXTRACTION prevents.
-    folder = save_prompt(prompt_on(tiny("roberta")), tmp_path / "prompt")
+    folder = save_adaptation(prompt_on(tiny("roberta")), tmp_path / "prompt")
     base = AutoModelForMaskedLM.from_pretrained(backbone_folder("roberta")).eval()
     ids = torch.tensor([[0, 55, 16, 2]])
     with torch.no_grad():

@@ -7,10 +7,10 @@ from pathlib import Path
 import huggingface_hub
 import peft
 import pytest
-from toys import label_task, prompt_on, splits
+from toys import changed, label_task, prompt_on, splits
 
-from prompttransfer.adaptations.adaptation import check_runs_on
-from prompttransfer.adaptations.artifacts import load_prompt, peft_config, save_prompt
+from prompttransfer.adaptations.artifacts import load_adaptation, peft_config, save_adaptation
+from prompttransfer.adaptations.running import check_runs_on
 from prompttransfer.backbones.layouts import LAYOUTS
 from prompttransfer.backbones.loading import load_backbone
 from prompttransfer.backbones.locating import locate
@@ -160,9 +160,9 @@ def test_a_revision_pins_a_model_of_the_hub(hub):
 
 def test_prompts_are_run_at_the_commit_that_they_were_trained_at(hub, tiny):
     prompts = [prompt_on(tiny("roberta"), revision=COMMIT, seed=s) for s in (0, 1)]
-    prompts = [type(p)(**{**vars(p), "backbone": "some/model"}) for p in prompts]
+    prompts = [changed(p, backbone="some/model") for p in prompts]
     assert backbone_of(prompts, None, "fp32", "cpu").revision == COMMIT
-    later = type(prompts[0])(**{**vars(prompts[0]), "revision": OTHER, "name": "later"})
+    later = changed(prompts[0], revision=OTHER, name="later")
     with pytest.raises(UserError, match="at different commits"):
         backbone_of([*prompts, later], None, "fp32", "cpu")
 
@@ -188,6 +188,6 @@ def test_peft_is_told_the_commit_and_nothing_else(tiny, tmp_path):
     for revision, told in ((COMMIT, COMMIT), ("sha256:1-2-3", None), ("", None)):
         prompt = prompt_on(tiny("roberta"), revision=revision)
         assert peft_config(prompt)["revision"] == told
-        folder = save_prompt(prompt, tmp_path / "prompt")
+        folder = save_adaptation(prompt, tmp_path / "prompt")
         assert peft.PeftConfig.from_pretrained(folder).revision == told
-        assert load_prompt(folder).revision == revision
+        assert load_adaptation(folder).revision == revision

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import KINDS
 
-from prompttransfer.adaptations.artifacts import load_prompt
+from prompttransfer.adaptations.artifacts import load_adaptation
 from prompttransfer.backbones.loading import load_backbone
 from prompttransfer.cli.train import train
 from prompttransfer.distributed.fsdp import check_shardable
@@ -151,7 +151,7 @@ def test_the_command_started_by_torchrun_speaks_and_writes_once(two, alone):
     assert printed.count("cells finished") == 1
     assert len(list((folder / "prompts" / "logs").iterdir())) == 1
     assert not list((folder / "prompts").glob(".training-*"))
-    prompt = load_prompt(folder / "prompts" / "microworld-snli")
+    prompt = load_adaptation(folder / "prompts" / "microworld-snli")
     close(prompt.vectors.tolist(), alone.vectors.tolist())
     assert prompt.scores["validation"]["step"] > 0 and prompt.settings == alone.settings
 
@@ -159,11 +159,11 @@ def test_the_command_started_by_torchrun_speaks_and_writes_once(two, alone):
 def test_a_study_on_two_devices_makes_the_cells_of_one(two, tmp_path):
     made = plan_study(str(write_study(tmp_path)))
     run_study(made.graph, LocalStore(tmp_path / "s"), local={**made.local, "device": "cpu"})
-    prompts = sorted((tmp_path / "s" / "cells").rglob("prompt.json"))
+    prompts = sorted((tmp_path / "s" / "cells").rglob("adaptation.json"))
     assert len(prompts) == 6
     for path in prompts:
         other = two[0] / "study" / path.parent.relative_to(tmp_path / "s")
-        close(load_prompt(other).vectors.tolist(), load_prompt(path.parent).vectors.tolist())
+        close(load_adaptation(other).vectors.tolist(), load_adaptation(path.parent).vectors.tolist())
     scores = sorted((tmp_path / "s" / "cells").rglob("score.json"))
     assert scores and all(
         json.loads(path.read_text())
@@ -175,7 +175,7 @@ def test_a_study_on_two_devices_makes_the_cells_of_one(two, tmp_path):
 def test_the_command_starts_its_processes_and_shards_the_backbone(tmp_path, alone):
     words = command(tmp_path / "prompts", devices=2, strategy="fsdp")
     printed = python("-m", "prompttransfer", *words)
-    close(load_prompt(tmp_path / "prompts" / "microworld-snli").vectors.tolist(), alone.vectors.tolist())
+    close(load_adaptation(tmp_path / "prompts" / "microworld-snli").vectors.tolist(), alone.vectors.tolist())
     whole = load_backbone("microworld-roberta", precision="fp32", device="cpu").held_bytes
     held = float(printed.split("2 processes, fsdp, ")[1].split(" MB")[0]) * 1e6
     assert 0.45 * whole < held < 0.6 * whole  # the small parts stay whole

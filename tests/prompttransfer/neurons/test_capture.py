@@ -8,6 +8,7 @@ from toys import label_task, noise, prompt_on, question_task, sentences
 
 from analysis.neurons import overlap, pack
 from prompttransfer.adaptations.bank import VectorBank
+from prompttransfer.adaptations.running import bank_of
 from prompttransfer.backbones.layouts import LAYOUTS, find_layout
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
@@ -52,7 +53,7 @@ def test_the_prompt_alone_is_read_at_the_mask_of_prompt_first(tiny):
     positions = backbone.model.roberta.embeddings.position_embeddings.weight[2:8]
     by_hand = roberta_by_hand(backbone, vectors, tokens, 4, positions)
     assert input_in_words(backbone, FIRST) == "P1 .. PL <s> <mask> </s>"
-    assert torch.allclose(activations(backbone, vectors[None], FIRST)[0, 0], by_hand, atol=1e-5)
+    assert torch.allclose(activations(backbone, VectorBank(vectors[None]), FIRST)[0, 0], by_hand, atol=1e-5)
 
 
 def test_su2022_reads_the_mask_in_row_one_with_zero_positions_and_one_token_behind(tiny):
@@ -62,7 +63,7 @@ def test_su2022_reads_the_mask_in_row_one_with_zero_positions_and_one_token_behi
     positions = torch.cat([torch.zeros(3, 16), table.position_embeddings.weight[5:6]])
     by_hand = roberta_by_hand(backbone, with_mask, [backbone.tokenizer.bos_token_id], 0, positions)
     assert input_in_words(backbone, layout) == "<mask> P2 .. PL <s>"
-    assert torch.allclose(activations(backbone, vectors[None], layout)[0, 0], by_hand, atol=1e-5)
+    assert torch.allclose(activations(backbone, VectorBank(vectors[None]), layout)[0, 0], by_hand, atol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "act"), [("t5", None), ("t5-v1.1", "gelu_new")])
@@ -74,7 +75,7 @@ def test_t5_is_read_in_the_decoder_at_its_first_step(tiny, kind, act):
         lambda module, inputs, output: seen.update(into=inputs[0], out=output)
     )
     try:
-        values = activations(backbone, vectors, FIRST)[:, 1]
+        values = activations(backbone, VectorBank(vectors), FIRST)[:, 1]
     finally:
         handle.remove()
     # v1.0: what reaches wo is ReLU of what is thresholded; v1.1: the gate is act(wi_0).
@@ -88,18 +89,20 @@ def test_t5_is_read_in_the_decoder_at_its_first_step(tiny, kind, act):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_prompt_has_the_same_states_alone_and_among_others(tiny, kind):
     backbone, vectors = tiny(kind), noise(5, 3, 16)
-    together = activations(backbone, vectors, FIRST)
+    together = activations(backbone, VectorBank(vectors), FIRST)
     assert together.shape == (5, 2, 32)
     for index in range(5):
-        alone = activations(backbone, vectors[index : index + 1], FIRST)[0]
+        alone = activations(backbone, VectorBank(vectors[index : index + 1]), FIRST)[0]
         assert torch.allclose(together[index], alone, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_mean_over_rows_is_the_mean_of_single_rows(tiny, kind):
     backbone, vectors, rows = tiny(kind), noise(2, 3, 16), sentences(("film",))[:5]
-    single = [mean_activations(backbone, vectors, encoded(backbone, examples=(row,))) for row in rows]
-    together = mean_activations(backbone, vectors, encoded(backbone, examples=rows))
+    single = [
+        mean_activations(backbone, VectorBank(vectors), encoded(backbone, examples=(row,))) for row in rows
+    ]
+    together = mean_activations(backbone, VectorBank(vectors), encoded(backbone, examples=rows))
     assert torch.allclose(together, torch.stack(single).mean(0), atol=1e-5)
 
 
@@ -108,7 +111,7 @@ def test_a_task_that_is_written_can_be_averaged_over(tiny):
 
     backbone = tiny("t5")
     rows = (Example("who was kind", "the actor was kind", references=("the actor",)),)
-    values = mean_activations(backbone, noise(1, 3, 16), encoded(backbone, question_task(), rows))
+    values = mean_activations(backbone, VectorBank(noise(1, 3, 16)), encoded(backbone, question_task(), rows))
     assert values.shape == (1, 2, 32) and values.abs().sum() > 0
 
 
@@ -116,7 +119,7 @@ def test_capturing_says_rule_input_and_tensor(tiny):
     backbone = tiny("roberta")
     prompts = [prompt_on(backbone, seed=seed) for seed in range(3)]
     captured = capture(backbone, prompts)
-    values = activations(backbone, torch.stack([p.vectors for p in prompts]), FIRST)
+    values = activations(backbone, bank_of(backbone, prompts), FIRST)
     assert np.array_equal(captured.states.active(1), (values[:, 1] > 0).numpy())
     assert captured.states.rule == "above 0; P1 .. PL <s> <mask> </s>"
     assert captured.tensor == "intermediate, after gelu, at the mask" and captured.tasks == ("toy",) * 3
@@ -128,7 +131,10 @@ def test_capturing_says_rule_input_and_tensor(tiny):
 @pytest.mark.parametrize("kind", KINDS)
 def test_over_rows_the_states_are_averaged_and_not_the_activations(tiny, kind):
     backbone, prompt, rows = tiny(kind), prompt_on(tiny(kind)), sentences(("film",))[:5]
-    each = [mean_activations(backbone, prompt.vectors[None], encoded(backbone, examples=(r,))) for r in rows]
+    each = [
+        mean_activations(backbone, bank_of(backbone, [prompt]), encoded(backbone, examples=(r,)))
+        for r in rows
+    ]
     often = torch.cat(each).gt(0).float().mean(0)
     read = read_activations(backbone, [prompt], encoded=encoded(backbone, examples=rows))
     assert np.allclose(read.often[0], often, atol=1e-6)
@@ -188,7 +194,7 @@ def test_switched_off_neurons_give_zero_at_every_position(tiny, kind):
     site, seen = find_site(backbone), []
     with switched_off(backbone, off):
         handle = site.modules[0].register_forward_hook(lambda m, i, o: seen.append(o))
-        activations(backbone, noise(1, 3, 16), FIRST)
+        activations(backbone, VectorBank(noise(1, 3, 16)), FIRST)
         handle.remove()
     assert seen[0][..., 3].abs().max() == 0 and seen[0][..., 4].abs().min() > 0
 
@@ -273,7 +279,7 @@ def test_a_t5_without_a_sentinel_is_told_what_to_do(tiny, monkeypatch):
     backbone = tiny("t5")
     monkeypatch.setattr(backbone.tokenizer, "convert_tokens_to_ids", lambda token: None)
     with pytest.raises(UserError, match=r"no token <extra_id_0>.*--task"):
-        activations(backbone, noise(1, 3, 16), FIRST)
+        activations(backbone, VectorBank(noise(1, 3, 16)), FIRST)
 
 
 def test_one_reading_gives_states_by_either_rule(tiny):

@@ -9,8 +9,9 @@ import torch
 from toys import noise
 
 from analysis.neurons import pack
-from prompttransfer.adaptations.adaptation import CurvePoint, Prompt
-from prompttransfer.adaptations.artifacts import save_prompt
+from prompttransfer.adaptations.adaptation import CurvePoint
+from prompttransfer.adaptations.artifacts import save_adaptation
+from prompttransfer.adaptations.prompts import soft_prompt
 from prompttransfer.neurons.states import Captured, save_states
 from prompttransfer.reports.page import collect, write_report
 from prompttransfer.reports.run_folder import find_run, read_transfer
@@ -46,9 +47,9 @@ def write_matrix(folder, made, **more):
 def save_prompts(folder, seed=0, **fields):
     points = (CurvePoint(0, None, 0.5), CurvePoint(20, 1.0, 0.8))
     for index, task in enumerate(TASKS):
-        prompt = Prompt(noise(3, 4, seed=index), task=task, backbone="tiny", seed=seed, initialiser="random",
-                        settings=SETTINGS, curve=points, words={"negative": "bad"}, **fields)  # fmt: skip
-        save_prompt(prompt, folder / task)
+        prompt = soft_prompt(noise(3, 4, seed=index), task=task, backbone="tiny", seed=seed, start="random",
+                        recipe=SETTINGS, curve=points, words={"negative": "bad"}, **fields)  # fmt: skip
+        save_adaptation(prompt, folder / task)
 
 
 VALUES = [[0.9, 0.8, 0.3], [0.7, 0.8, 0.4], [0.5, 0.5, 0.6]]
@@ -93,7 +94,9 @@ def test_the_page_has_the_matrix_indicators_pictures_facts_and_commands(run):
 def test_prompts_of_the_model_that_a_projector_goes_to_are_left_out(run):
     before = collect(run)
     vectors = torch.zeros(3, 9)
-    save_prompt(Prompt(vectors=vectors, task="sst2", name="sst2", backbone="wide"), run / "other" / "sst2")
+    save_adaptation(
+        soft_prompt(vectors=vectors, task="sst2", name="sst2", backbone="wide"), run / "other" / "sst2"
+    )
     after = collect(run)
     assert after.facts == before.facts and after.commands == before.commands
     assert [p.title for p in after.pictures] == [p.title for p in before.pictures]

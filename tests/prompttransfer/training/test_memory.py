@@ -4,11 +4,12 @@ import pytest
 import torch
 from toys import label_task, noise, recipe, sentences, splits
 
+from prompttransfer.adaptations.methods.prompt import PromptTuning
 from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.layouts import LAYOUTS, USUAL
 from prompttransfer.backbones.loading import outline_backbone
 from prompttransfer.training.memory import expected_memory, kept_bytes
-from prompttransfer.training.train import Job, RowEncoder, bank_data, train_prompts
+from prompttransfer.training.train import Job, RowEncoder, bank_data, train_adaptations
 
 FIRST = LAYOUTS["prompt-first"]
 CPU = torch.device("cpu")
@@ -23,8 +24,13 @@ def outlined_data(folder, plan):
     backbone = outline_backbone(str(folder))
     jobs = [Job(label_task(), splits())]
     encode = RowEncoder(backbone, plan.length, USUAL)
-    data = bank_data(backbone, [encode.train(job) for job in jobs], jobs, plan, FIRST)
-    return backbone, data, {encode.validation(jobs[0]): 1}
+    method = PromptTuning(plan.length)
+    data = bank_data(backbone, [encode.train(job) for job in jobs], jobs, plan, method, FIRST)
+    return backbone, data, {encode.validation(jobs[0]): 1}, method
+
+
+def vectors(backbone):
+    return Vectors(torch.empty(len(rows(backbone)), 3, 16, device=backbone.device).requires_grad_())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -32,8 +38,8 @@ def outlined_data(folder, plan):
 def test_an_outline_keeps_as_many_bytes_as_the_backbone_itself(tiny, backbone_folder, kind, precision):
     real, outline = tiny(kind, precision), outline_backbone(str(backbone_folder(kind)))
     outline.move(outline.device, real.dtype)
-    expected, tokens = kept_bytes(outline, rows(outline), length=3, layout=FIRST)
-    measured, same_tokens = kept_bytes(real, rows(real), length=3, layout=FIRST)
+    expected, tokens = kept_bytes(outline, rows(outline), vectors(outline), layout=FIRST)
+    measured, same_tokens = kept_bytes(real, rows(real), vectors(real), layout=FIRST)
     assert tokens == same_tokens
     # The two differ by what is only known with values: whether anything is padded.
     assert expected == pytest.approx(measured, rel=0.1)
@@ -64,10 +70,10 @@ def test_computing_inner_values_again_keeps_less(backbone_folder, kind):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_computing_inner_values_again_changes_no_prompt(tiny, kind, precision):
     backbone, jobs = tiny(kind, precision), [Job(label_task(), splits())]
-    plain = train_prompts(backbone, jobs, recipe())[0].prompt
+    plain = train_adaptations(backbone, jobs, recipe())[0].adaptation
     backbone.checkpoints = True
     try:
-        again = train_prompts(backbone, jobs, recipe())[0].prompt
+        again = train_adaptations(backbone, jobs, recipe())[0].adaptation
     finally:
         backbone.checkpoints = False
     assert torch.equal(plain.vectors, again.vectors) and plain.curve == again.curve
@@ -93,10 +99,15 @@ def test_gradients_are_those_of_the_modules_themselves(tiny, kind):
 
 
 def test_many_prompts_on_many_rows_need_more_memory_to_evaluate(backbone_folder):
-    backbone, data, evaluated = outlined_data(backbone_folder("roberta"), recipe(batch=1))
+    backbone, data, evaluated, method = outlined_data(backbone_folder("roberta"), recipe(batch=1))
     few, many = (
         expected_memory(
-            backbone, data, {task: prompts for task in evaluated}, dtype=torch.float32, device=CPU
+            backbone,
+            data,
+            {task: prompts for task in evaluated},
+            method,
+            dtype=torch.float32,
+            device=CPU,
         ).working
         for prompts in (1, 30)
     )

@@ -10,16 +10,17 @@ import torch
 from toys import label_task, noise, pair_task, question_task, recipe, sentences, splits
 
 from prompttransfer.adaptations.adaptation import CurvePoint
-from prompttransfer.adaptations.artifacts import load_prompt, save_prompt
+from prompttransfer.adaptations.artifacts import load_adaptation, save_adaptation
 from prompttransfer.adaptations.bank import VectorBank
+from prompttransfer.adaptations.starts import From
 from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.kernels.token_batching import WINDOW, sorts_by_length
 from prompttransfer.backbones.layouts import LAYOUTS, Encoding
 from prompttransfer.backbones.rows import of_rows
 from prompttransfer.training.batches import RowOrder
 from prompttransfer.training.curves import convergence_step, first_step_at
-from prompttransfer.training.state import PromptState
-from prompttransfer.training.train import Job, TrainingOptions, train_prompts
+from prompttransfer.training.state import MemberState
+from prompttransfer.training.train import Job, TrainingOptions, train_adaptations
 from tasks.errors import UserError
 from tasks.loading import Splits
 from tasks.records import task_record
@@ -60,8 +61,8 @@ def jobs(*seeds, **fields):
 def same(first, second):
     """Whether two runs gave the same prompts, bit for bit, with the same curves."""
     return all(
-        torch.equal(a.prompt.vectors, b.prompt.vectors)
-        and a.prompt.curve == b.prompt.curve
+        torch.equal(a.adaptation.vectors, b.adaptation.vectors)
+        and a.adaptation.curve == b.adaptation.curve
         and a.ended == b.ended
         for a, b in zip(first, second, strict=True)
     )
@@ -73,14 +74,14 @@ def test_a_prompt_learns_a_task_and_leaves_the_backbone_as_it_was(tiny, kind):
     before = backbone.digest()
     rows = sentences(("film", "food", "room"))
     easy = Splits(rows, rows, rows, "toy rows", "1")
-    run = train_prompts(
+    run = train_adaptations(
         backbone,
         [Job(TASK, easy)],
         recipe(optimizer="adamw", lr=0.1, steps=60, batch=12, evaluate_every=30, length=5),
     )[0]
-    losses = [point.validation_loss for point in run.prompt.curve]
+    losses = [point.validation_loss for point in run.adaptation.curve]
     assert losses[-1] < losses[0] - 0.1
-    assert run.prompt.scores["validation"]["accuracy"] > 0.6
+    assert run.adaptation.scores["validation"]["accuracy"] > 0.6
     assert (run.ended, run.steps, run.failure) == ("steps", 60, None)
     assert not any(module.training for module in backbone.model.modules())
     assert backbone.digest() == before
@@ -91,36 +92,36 @@ def test_t5_learns_to_write(tiny):
         Example("who", f"the {noun}", references=("the actor",)) for noun in ("film", "food", "room")
     )
     task = question_task()
-    run = train_prompts(
+    run = train_adaptations(
         tiny("t5-v1.1"),
         [Job(task, Splits(rows, rows, rows, "toy rows", "1"))],
         recipe(optimizer="adafactor", lr=0.3, steps=40, evaluate_every=10, length=6),
     )[0]
-    _, first, *_, last = run.prompt.curve
+    _, first, *_, last = run.adaptation.curve
     assert last.loss < 0.8 * first.loss
-    assert run.prompt.scores["validation"]["token-f1"] > run.prompt.curve[0].score
-    assert run.prompt.words == {}
+    assert run.adaptation.scores["validation"]["token-f1"] > run.adaptation.curve[0].score
+    assert run.adaptation.origin.words == {}
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 def test_the_same_seed_gives_the_same_prompt_bit_for_bit_and_another_seed_another(tiny, optimizer):
     plan = recipe(optimizer=optimizer)
-    first, again, other = (train_prompts(tiny("roberta"), jobs(seed), plan) for seed in (0, 0, 1))
+    first, again, other = (train_adaptations(tiny("roberta"), jobs(seed), plan) for seed in (0, 0, 1))
     assert same(first, again)
-    assert not torch.equal(first[0].prompt.vectors, other[0].prompt.vectors)
+    assert not torch.equal(first[0].adaptation.vectors, other[0].adaptation.vectors)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 @pytest.mark.parametrize(("at", "kept"), [(1, None), (3, 2), (6, 4), (7, 6)])
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(tiny, tmp_path, optimizer, at, kept):
     plan = recipe(optimizer=optimizer, steps=7)
-    whole = train_prompts(tiny("roberta"), jobs(0, 1), plan)
+    whole = train_adaptations(tiny("roberta"), jobs(0, 1), plan)
     with pytest.raises(RuntimeError):
-        train_prompts(
+        train_adaptations(
             tiny("roberta"), jobs(0, 1), plan, options=TrainingOptions(tmp_path, progress=Watcher(at, stop))
         )
     watcher = Watcher()
-    resumed = train_prompts(
+    resumed = train_adaptations(
         tiny("roberta"), jobs(0, 1), plan, options=TrainingOptions(tmp_path, progress=watcher)
     )
     assert watcher.resumed_at == kept
@@ -129,10 +130,10 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tiny, tmp_path, optimizer, a
 
 def test_a_run_that_was_killed_goes_on_bit_for_bit(tiny, tmp_path):
     plan = recipe()
-    whole = train_prompts(tiny("roberta"), jobs(0, 1), plan)
+    whole = train_adaptations(tiny("roberta"), jobs(0, 1), plan)
 
     def victim():
-        train_prompts(
+        train_adaptations(
             tiny("roberta"), jobs(0, 1), plan, options=TrainingOptions(tmp_path, progress=Watcher(5, kill))
         )
 
@@ -141,7 +142,7 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(tiny, tmp_path):
     process.join(300)
     assert process.exitcode == -signal.SIGKILL
     watcher = Watcher()
-    resumed = train_prompts(
+    resumed = train_adaptations(
         tiny("roberta"), jobs(0, 1), plan, options=TrainingOptions(tmp_path, progress=watcher)
     )
     assert same(whole, resumed)
@@ -150,10 +151,10 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(tiny, tmp_path):
 
 def test_a_finished_run_keeps_its_state_until_its_prompts_are_saved(tiny, tmp_path):
     options = TrainingOptions(tmp_path)
-    first = train_prompts(tiny("roberta"), jobs(), recipe(), options=options)
+    first = train_adaptations(tiny("roberta"), jobs(), recipe(), options=options)
     # Killed before saving: the same command finds the finished run and takes no step.
     watcher = Watcher(1, stop)
-    again = train_prompts(
+    again = train_adaptations(
         tiny("roberta"), jobs(), recipe(), options=TrainingOptions(tmp_path, progress=watcher)
     )
     assert watcher.resumed_at == 6 and same(first, again)
@@ -164,11 +165,11 @@ def test_a_finished_run_keeps_its_state_until_its_prompts_are_saved(tiny, tmp_pa
 @pytest.mark.parametrize("other", [{"lr": 0.04}, {"steps": 8}, {"batch": 3}])
 def test_a_run_with_other_settings_does_not_go_on_from_it(tiny, tmp_path, other):
     with pytest.raises(RuntimeError):
-        train_prompts(
+        train_adaptations(
             tiny("roberta"), jobs(), recipe(), options=TrainingOptions(tmp_path, progress=Watcher(5, stop))
         )
     watcher = Watcher()
-    train_prompts(
+    train_adaptations(
         tiny("roberta"), jobs(), recipe(**other), options=TrainingOptions(tmp_path, progress=watcher)
     )
     assert watcher.resumed_at is None
@@ -176,18 +177,18 @@ def test_a_run_with_other_settings_does_not_go_on_from_it(tiny, tmp_path, other)
 
 def test_a_damaged_state_is_one_clear_error(tiny, tmp_path):
     with pytest.raises(RuntimeError):
-        train_prompts(
+        train_adaptations(
             tiny("roberta"), jobs(), recipe(), options=TrainingOptions(tmp_path, progress=Watcher(5, stop))
         )
     (state,) = tmp_path.iterdir()
     state.write_bytes(state.read_bytes()[:-20])
     with pytest.raises(UserError, match=r"is damaged .*delete it"):
-        train_prompts(tiny("roberta"), jobs(), recipe(), options=TrainingOptions(tmp_path))
+        train_adaptations(tiny("roberta"), jobs(), recipe(), options=TrainingOptions(tmp_path))
 
 
 def test_a_changed_bit_of_a_state_is_never_taken(tiny, tmp_path):
     with pytest.raises(RuntimeError):
-        train_prompts(
+        train_adaptations(
             tiny("roberta"), jobs(), recipe(), options=TrainingOptions(tmp_path, progress=Watcher(5, stop))
         )
     (state,) = tmp_path.iterdir()
@@ -195,7 +196,7 @@ def test_a_changed_bit_of_a_state_is_never_taken(tiny, tmp_path):
     for place in range(8, len(whole), len(whole) // 60):  # header, numbers and tensors
         state.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with pytest.raises(UserError, match="delete it to start the run anew"):
-            train_prompts(tiny("roberta"), jobs(), recipe(), options=TrainingOptions(tmp_path))
+            train_adaptations(tiny("roberta"), jobs(), recipe(), options=TrainingOptions(tmp_path))
 
 
 def test_a_state_from_before_digests_is_taken(tiny, tmp_path):
@@ -203,16 +204,16 @@ def test_a_state_from_before_digests_is_taken(tiny, tmp_path):
     from safetensors.torch import load_file, save_file
 
     watcher = Watcher()
-    whole = train_prompts(tiny("roberta"), jobs(), recipe())
+    whole = train_adaptations(tiny("roberta"), jobs(), recipe())
     with pytest.raises(RuntimeError):
-        train_prompts(
+        train_adaptations(
             tiny("roberta"), jobs(), recipe(), options=TrainingOptions(tmp_path, progress=Watcher(5, stop))
         )
     (state,) = tmp_path.iterdir()
     with safe_open(state, "pt") as file:
         numbers = file.metadata()["state"]
     save_file(load_file(state), state, metadata={"state": numbers})
-    resumed = train_prompts(
+    resumed = train_adaptations(
         tiny("roberta"), jobs(), recipe(), options=TrainingOptions(tmp_path, progress=watcher)
     )
     assert watcher.resumed_at == 4 and same(whole, resumed)
@@ -229,12 +230,12 @@ def test_a_run_whose_rows_were_mended_begins_anew(tiny, tmp_path, part, change):
     if mended == getattr(rows, part)[0]:
         pytest.skip("the row has that already")
     with pytest.raises(RuntimeError):
-        train_prompts(
+        train_adaptations(
             tiny("roberta"), [Job(TASK, rows)], recipe(),
             options=TrainingOptions(tmp_path, progress=Watcher(5, stop)),
         )  # fmt: skip
     watcher = Watcher()
-    train_prompts(
+    train_adaptations(
         tiny("roberta"), [Job(TASK, other)], recipe(), options=TrainingOptions(tmp_path, progress=watcher)
     )
     assert watcher.resumed_at is None
@@ -252,7 +253,7 @@ def test_signals_stay_with_who_handled_them(tiny, number):
     before = signal.signal(number, handle)
     try:
         with pytest.raises(Stopped):
-            train_prompts(
+            train_adaptations(
                 tiny("roberta"), jobs(), recipe(),
                 options=TrainingOptions(progress=Watcher(3, lambda bank: os.kill(os.getpid(), number))),
             )  # fmt: skip
@@ -263,7 +264,7 @@ def test_signals_stay_with_who_handled_them(tiny, number):
 
 def test_an_interrupt_reaches_the_caller_as_one(tiny):
     with pytest.raises(KeyboardInterrupt):
-        train_prompts(
+        train_adaptations(
             tiny("roberta"), jobs(), recipe(),
             options=TrainingOptions(progress=Watcher(3, lambda bank: os.kill(os.getpid(), signal.SIGINT))),
         )  # fmt: skip
@@ -278,10 +279,10 @@ def test_a_run_has_one_log_however_often_it_was_stopped(tiny, tmp_path):
 
         options = TrainingOptions(folder, progress=Watcher(at, stop), loggers=loggers)
         if at is None:
-            train_prompts(tiny("roberta"), jobs(0, 1), recipe(), options=options)
+            train_adaptations(tiny("roberta"), jobs(0, 1), recipe(), options=options)
         else:
             with pytest.raises(RuntimeError):
-                train_prompts(tiny("roberta"), jobs(0, 1), recipe(), options=options)
+                train_adaptations(tiny("roberta"), jobs(0, 1), recipe(), options=options)
 
     logged(tmp_path / "whole")
     for at in (3, 5, None):
@@ -295,21 +296,21 @@ def test_a_run_has_one_log_however_often_it_was_stopped(tiny, tmp_path):
 def test_a_bank_trains_each_prompt_as_if_it_were_alone(tiny, kind):
     plan = recipe(lr=0.01)
     mixed = [*jobs(0, 1), Job(pair_task(), _pairs(), 0, name="pair")]
-    together = train_prompts(tiny(kind), mixed, plan)
+    together = train_adaptations(tiny(kind), mixed, plan)
     for job, run in zip(mixed, together, strict=True):
-        alone = train_prompts(tiny(kind), [job], plan)[0]
-        torch.testing.assert_close(run.prompt.vectors, alone.prompt.vectors, atol=1e-5, rtol=1e-5)
-        assert [p.score for p in run.prompt.curve] == [p.score for p in alone.prompt.curve]
-        assert not torch.equal(run.prompt.vectors, run.prompt.initial)
+        alone = train_adaptations(tiny(kind), [job], plan)[0]
+        torch.testing.assert_close(run.adaptation.vectors, alone.adaptation.vectors, atol=1e-5, rtol=1e-5)
+        assert [p.score for p in run.adaptation.curve] == [p.score for p in alone.adaptation.curve]
+        assert not torch.equal(run.adaptation.vectors, run.adaptation.first_vectors)
 
 
 def test_prompts_of_a_bank_may_have_learning_rates_of_their_own(tiny):
     mixed = [replace(job, lr=lr) for job, lr in zip(jobs(0, 1), (0.01, None), strict=True)]
-    slow, fast = train_prompts(tiny("roberta"), mixed, recipe(lr=0.04))
-    assert (slow.prompt.settings["lr"], fast.prompt.settings["lr"]) == (0.01, 0.04)
+    slow, fast = train_adaptations(tiny("roberta"), mixed, recipe(lr=0.04))
+    assert (slow.adaptation.settings["lr"], fast.adaptation.settings["lr"]) == (0.01, 0.04)
     for run, seed, lr in ((slow, 0, 0.01), (fast, 1, 0.04)):
-        alone = train_prompts(tiny("roberta"), jobs(seed), recipe(lr=lr))[0]
-        torch.testing.assert_close(run.prompt.vectors, alone.prompt.vectors, atol=1e-5, rtol=1e-5)
+        alone = train_adaptations(tiny("roberta"), jobs(seed), recipe(lr=lr))[0]
+        torch.testing.assert_close(run.adaptation.vectors, alone.adaptation.vectors, atol=1e-5, rtol=1e-5)
 
 
 def _pairs():
@@ -327,46 +328,49 @@ def test_values_that_are_not_finite_end_their_own_prompt_only_and_its_best_is_ke
     # Behind step 1 and 5 it shows in the next step's loss, behind 2 and 6 in the evaluation; 6 is the last step.
     def poison(bank):
         with torch.no_grad():
-            bank.prompts[0].fill_(value)
+            bank.members[0].prompt.fill_(value)
 
-    clean = train_prompts(tiny("roberta"), jobs(0, 1), recipe())
-    hurt = train_prompts(
+    clean = train_adaptations(tiny("roberta"), jobs(0, 1), recipe())
+    hurt = train_adaptations(
         tiny("roberta"), jobs(0, 1), recipe(), options=TrainingOptions(progress=Watcher(at, poison))
     )
     assert hurt[0].ended == "not finite" and hurt[0].steps == at + at % 2
     assert "not finite at step" in hurt[0].failure and "lower --lr" in hurt[0].failure
-    kept = [point for point in clean[0].prompt.curve if point.step < at]
-    assert list(hurt[0].prompt.curve) == kept
-    assert torch.isfinite(hurt[0].prompt.vectors).all()
+    kept = [point for point in clean[0].adaptation.curve if point.step < at]
+    assert list(hurt[0].adaptation.curve) == kept
+    assert torch.isfinite(hurt[0].adaptation.vectors).all()
     if at == 1:
-        assert torch.equal(hurt[0].prompt.vectors, hurt[0].prompt.initial)
-    torch.testing.assert_close(hurt[1].prompt.vectors, clean[1].prompt.vectors, atol=1e-5, rtol=1e-5)
+        assert torch.equal(hurt[0].adaptation.vectors, hurt[0].adaptation.first_vectors)
+    torch.testing.assert_close(hurt[1].adaptation.vectors, clean[1].adaptation.vectors, atol=1e-5, rtol=1e-5)
     assert hurt[1].failure is None and hurt[1].steps == 6
     # What is kept can be written and read.
-    assert load_prompt(save_prompt(hurt[0].prompt, tmp_path / "p")).digest == hurt[0].prompt.digest
+    assert (
+        load_adaptation(save_adaptation(hurt[0].adaptation, tmp_path / "p")).digest
+        == hurt[0].adaptation.digest
+    )
 
 
 def test_a_gradient_that_is_not_finite_ends_its_own_prompt_only(tiny):
     def poison(bank):  # the loss of the next step is finite, its gradient is not
-        bank.prompts[0].register_hook(lambda gradient: gradient * float("nan"))
+        bank.members[0].prompt.register_hook(lambda gradient: gradient * float("nan"))
 
-    clean = train_prompts(tiny("roberta"), jobs(0, 1), recipe())
-    hurt = train_prompts(
+    clean = train_adaptations(tiny("roberta"), jobs(0, 1), recipe())
+    hurt = train_adaptations(
         tiny("roberta"), jobs(0, 1), recipe(), options=TrainingOptions(progress=Watcher(2, poison))
     )
     assert hurt[0].ended == "not finite" and hurt[0].steps == 3
-    assert torch.isfinite(hurt[0].prompt.vectors).all()
-    torch.testing.assert_close(hurt[1].prompt.vectors, clean[1].prompt.vectors, atol=1e-5, rtol=1e-5)
+    assert torch.isfinite(hurt[0].adaptation.vectors).all()
+    torch.testing.assert_close(hurt[1].adaptation.vectors, clean[1].adaptation.vectors, atol=1e-5, rtol=1e-5)
     assert hurt[1].failure is None and hurt[1].steps == 6
 
 
 def test_a_prompt_that_stops_early_leaves_the_bank_and_the_others_go_on(tiny):
     def freeze(bank):  # no gradient reaches it, so its score stays
-        bank.prompts[0].requires_grad_(False)
+        bank.members[0].prompt.requires_grad_(False)
 
     watcher = Watcher()
     plan = recipe(lr=1e-12, steps=12, patience=2)
-    early = train_prompts(tiny("roberta"), jobs(0), plan, options=TrainingOptions(progress=watcher))[0]
+    early = train_adaptations(tiny("roberta"), jobs(0), plan, options=TrainingOptions(progress=watcher))[0]
     assert early.ended == "patience"
     assert early.steps < 12
     assert watcher.seen[-1][0] == early.steps
@@ -382,12 +386,12 @@ def test_prompts_of_a_bank_end_each_in_its_own_time(tiny):
             bank.states[1].since_best = bank.steps_done
             seen.append((bank.steps_done, list(bank.active)))
 
-    runs = train_prompts(
+    runs = train_adaptations(
         tiny("roberta"), jobs(0, 1), recipe(patience=2, steps=6), options=TrainingOptions(progress=Ranks())
     )
     assert seen == [(0, [0, 1]), (2, [0, 1]), (4, [0]), (6, [0])]
     assert [(run.ended, run.steps) for run in runs] == [("steps", 6), ("patience", 2)]
-    assert [point.step for point in runs[1].prompt.curve] == [0, 2]
+    assert [point.step for point in runs[1].adaptation.curve] == [0, 2]
 
 
 def test_the_curve_begins_at_step_0_with_the_score_of_the_initial_vectors(tiny):
@@ -395,64 +399,68 @@ def test_the_curve_begins_at_step_0_with_the_score_of_the_initial_vectors(tiny):
     from prompttransfer.evaluation.evaluate import evaluate_bank
 
     backbone, rows = tiny("roberta"), splits()
-    run = train_prompts(backbone, jobs(), recipe(steps=5))[0]
-    assert [point.step for point in run.prompt.curve] == [0, 2, 4, 5]
-    assert run.prompt.curve[0].loss is None
+    run = train_adaptations(backbone, jobs(), recipe(steps=5))[0]
+    assert [point.step for point in run.adaptation.curve] == [0, 2, 4, 5]
+    assert run.adaptation.curve[0].loss is None
     encoded = encode_task(backbone, TASK, rows.validation, reserved=3)
-    score = evaluate_bank(backbone, VectorBank(run.prompt.initial[None]), encoded)[0]
-    assert run.prompt.curve[0].score == score.value
-    assert run.prompt.curve[0].validation_loss == pytest.approx(score.loss)
+    score = evaluate_bank(backbone, VectorBank(run.adaptation.first_vectors[None]), encoded)[0]
+    assert run.adaptation.curve[0].score == score.value
+    assert run.adaptation.curve[0].validation_loss == pytest.approx(score.loss)
 
 
 @pytest.mark.parametrize("kind", ["roberta", "t5"])
 def test_the_training_loss_of_a_step_is_the_mean_over_its_rows(tiny, kind):
     backbone, rows = tiny(kind), splits()
-    run = train_prompts(backbone, jobs(0, 1), recipe(steps=1, batch=12, evaluate_every=1))[0]
+    run = train_adaptations(backbone, jobs(0, 1), recipe(steps=1, batch=12, evaluate_every=1))[0]
     layout = LAYOUTS["prompt-first"]
     batch = backbone.batch(backbone.encode(TASK, rows.train, reserved=3), layout=layout)
     with torch.no_grad():
-        wanted = backbone.loss(Vectors(run.prompt.initial.expand(12, -1, -1)), batch).mean().item()
-    assert run.prompt.curve[1].loss == pytest.approx(wanted, abs=1e-5)
+        wanted = backbone.loss(Vectors(run.adaptation.first_vectors.expand(12, -1, -1)), batch).mean().item()
+    assert run.adaptation.curve[1].loss == pytest.approx(wanted, abs=1e-5)
 
 
 def test_no_steps_give_the_initial_vectors_and_their_score(tiny):
-    run = train_prompts(tiny("roberta"), jobs(), recipe(steps=0))[0]
-    assert torch.equal(run.prompt.vectors, run.prompt.initial)
-    assert [point.step for point in run.prompt.curve] == [0]
+    run = train_adaptations(tiny("roberta"), jobs(), recipe(steps=0))[0]
+    assert torch.equal(run.adaptation.vectors, run.adaptation.first_vectors)
+    assert [point.step for point in run.adaptation.curve] == [0]
 
 
 def test_the_best_vectors_are_kept_not_the_last(tiny):
-    state = PromptState(best=torch.zeros(1, 1))
+    state = MemberState(best={"a": torch.zeros(1, 1)})
     for step, score in enumerate((0.5, 0.8, 0.7)):
-        state.add(CurvePoint(step, None, score, 1.0), torch.full((1, 1), float(step)))
-    assert (state.best.item(), state.best_step, state.since_best) == (1.0, 1, 1)
+        state.add(CurvePoint(step, None, score, 1.0), {"a": torch.full((1, 1), float(step))})
+    assert (state.best["a"].item(), state.best_step, state.since_best) == (1.0, 1, 1)
 
 
 def test_equal_scores_are_decided_by_the_validation_loss():
-    state = PromptState(best=torch.zeros(1, 1))
+    state = MemberState(best={"a": torch.zeros(1, 1)})
     for step, loss in enumerate((0.9, 0.4, 0.6)):
-        state.add(CurvePoint(step, None, 0.5, loss), torch.full((1, 1), float(step)))
-    assert (state.best.item(), state.best_step) == (1.0, 1)
+        state.add(CurvePoint(step, None, 0.5, loss), {"a": torch.full((1, 1), float(step))})
+    assert (state.best["a"].item(), state.best_step) == (1.0, 1)
 
 
 def test_a_prompt_records_what_it_was_trained_with(tiny):
-    prompt = train_prompts(tiny("roberta"), jobs(3), recipe(), Encoding("su2022"))[0].prompt
+    prompt = train_adaptations(tiny("roberta"), jobs(3), recipe(), Encoding("su2022"))[0].adaptation
     assert (prompt.layout, prompt.seed, prompt.task, prompt.family) == ("su2022", 3, "toy", "masked-lm")
-    assert prompt.words == {"negative": "terrible", "positive": "great"}
+    assert prompt.origin.words == {"negative": "terrible", "positive": "great"}
     assert prompt.revision.startswith("sha256:")
     assert prompt.settings["lr"] == 0.05 and prompt.settings["precision"] == "float32"
     rows = {"source": "toy rows", "revision": "1", "train": 12, "validation": 12, "test": 12, "split_seed": 0}
-    assert prompt.data == {**rows, "task": task_record(label_task())}
-    assert prompt.initialiser == "random" and prompt.initial is not None
+    assert prompt.origin.data == {**rows, "task": task_record(label_task())}
+    assert prompt.origin.start == "random" and prompt.first_vectors is not None
 
 
 def test_vectors_at_hand_are_where_training_starts(tiny):
     start = noise(3, 16, seed=8)
-    job = replace(jobs()[0], vectors=start, initialiser="prompt:elsewhere")
-    prompt = train_prompts(tiny("roberta"), [job], recipe())[0].prompt
-    assert torch.equal(prompt.initial, start) and prompt.initialiser == "prompt:elsewhere"
-    with pytest.raises(UserError, match=r"are \[4, 16\], needed are \[3, 16\]"):
-        train_prompts(tiny("roberta"), [replace(job, vectors=noise(4, 16))], recipe())
+    job = replace(jobs()[0], start=From({"prompt_embeddings": start}, "from:elsewhere"))
+    prompt = train_adaptations(tiny("roberta"), [job], recipe())[0].adaptation
+    assert torch.equal(prompt.first_vectors, start) and prompt.origin.start == "from:elsewhere"
+    with pytest.raises(UserError, match=r"is \[4, 16\], but \[3, 16\] is needed"):
+        train_adaptations(
+            tiny("roberta"),
+            [replace(job, start=From({"prompt_embeddings": noise(4, 16)}, "from:elsewhere"))],
+            recipe(),
+        )
 
 
 def test_the_rows_of_a_step_are_a_pure_function_of_seed_and_step():
@@ -545,7 +553,7 @@ def test_a_cluster_that_allots_more_processes_than_are_asked_for_changes_nothing
     tiny, monkeypatch, variables
 ):
     short = recipe(steps=2, evaluate_every=1)
-    alone = train_prompts(tiny("roberta"), jobs(0), short)
+    alone = train_adaptations(tiny("roberta"), jobs(0), short)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert same(train_prompts(tiny("roberta"), jobs(0), short), alone)
+    assert same(train_adaptations(tiny("roberta"), jobs(0), short), alone)

@@ -1,13 +1,10 @@
 """Indicators in one dict: each a square table over the same prompts, and what one lacks is said by name."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from toys import label_task, noise, prompt_on, splits
+from toys import changed, label_task, noise, prompt_on, splits
 
-from prompttransfer.adaptations.adaptation import bank
-from prompttransfer.adaptations.bank import VectorBank
+from prompttransfer.adaptations.running import bank_of
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
 from prompttransfer.transfers.indicators import INDICATORS, Group, indicator_table, of_vectors
@@ -21,7 +18,7 @@ TYPES = {"one": "sentiment", "two": "sentiment", "three": "nli"}
 def group(tiny):
     backbone = tiny("roberta")
     start = noise(3, 16, seed=9)
-    prompts = [replace(prompt_on(backbone, task=t, seed=i, name=f"{t}-p"), initial=start) for i, t in enumerate(TYPES)]  # fmt: skip
+    prompts = [changed(prompt_on(backbone, task=t, seed=i, name=f"{t}-p"), initial=start) for i, t in enumerate(TYPES)]  # fmt: skip
     rows = [Target(label_task(name), splits()) for name in TYPES]
     return Group(
         tuple(prompts), TYPES, lambda: backbone, lambda names: [rows[list(TYPES).index(n)] for n in names]
@@ -42,7 +39,7 @@ def test_the_flag_is_one_within_a_type(group):
 def test_few_shot_is_the_score_of_each_source_on_the_targets_rows(group):
     backbone = group.model("few-shot")
     rows = encode_task(backbone, label_task("two"), splits().train, reserved=3)
-    by_hand = [score.value for score in evaluate_bank(backbone, VectorBank(bank(group.prompts)), rows)]
+    by_hand = [score.value for score in evaluate_bank(backbone, bank_of(backbone, group.prompts), rows)]
     assert indicator_table("few-shot", group)["two-p"].tolist() == by_hand
 
 
@@ -60,6 +57,6 @@ def test_what_is_missing_is_named(group):
 def test_without_initial_vectors_or_a_mean_their_indicators_are_not_offered(group):
     names = of_vectors(group.prompts)
     assert "C_concat-minus-initial" in names and "C_concat-minus-mean" in names
-    plain = [replace(prompt, initial=None) for prompt in group.prompts]
+    plain = [changed(prompt, initial=None) for prompt in group.prompts]
     assert not any(name.endswith("-minus-initial") for name in of_vectors(plain))
     assert not any(name.endswith("-minus-mean") for name in of_vectors(plain[:2]))

@@ -5,10 +5,9 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from toys import label_task, noise, pair_task, prompt_on, sentences, splits
+from toys import changed, label_task, noise, pair_task, prompt_on, sentences, splits
 
-from prompttransfer.adaptations.adaptation import bank
-from prompttransfer.adaptations.bank import VectorBank
+from prompttransfer.adaptations.running import bank_of
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
 from prompttransfer.transfers.recommendation import (
@@ -54,7 +53,9 @@ def test_sources_stand_by_rows_right_with_two_more_for_the_type_and_then_their_l
         sample(splits().train, 0, 8),
         reserved=3,
     )
-    scores = dict(zip(TYPES, evaluate_bank(backbone, VectorBank(bank(sources(backbone))), rows), strict=True))
+    scores = dict(
+        zip(TYPES, evaluate_bank(backbone, bank_of(backbone, sources(backbone)), rows), strict=True)
+    )
     by_hand = sorted(
         TYPES,
         key=lambda n: (round(8 * scores[n].value, 6) + (0 if n == "three" else 2), -scores[n].loss),
@@ -105,7 +106,7 @@ def test_rows_that_are_sorted_by_label_are_drawn_from_all_labels(tiny):
 def test_the_probe_brings_similarity_and_overlap_with_their_cost(tiny):
     backbone = tiny("roberta")
     start = noise(3, 16, seed=9)
-    shared = [replace(p, initial=start, initialiser="random") for p in sources(backbone)]
+    shared = [changed(p, initial=start, start="random") for p in sources(backbone)]
     found = recommend(backbone, shared, [target()], TYPES, rows=12, probe_steps=5)[0]
     evidence = {e.indicator: e for e in found.evidence}
     assert {"few-shot", "few-shot-loss", "same-type", "C_concat", "C_concat-minus-initial", "ON"} <= set(
@@ -158,7 +159,7 @@ def test_rows_that_cannot_tell_sources_apart_are_admitted():
 
 def test_sources_no_better_than_no_prompt_are_not_praised(tiny):
     backbone = tiny("roberta")
-    same = [replace(p, vectors=torch.zeros(3, 16) + 1e-3 * i) for i, p in enumerate(sources(backbone))]
+    same = [changed(p, vectors=torch.zeros(3, 16) + 1e-3 * i) for i, p in enumerate(sources(backbone))]
     rows = tuple(row for row in sentences(("film",)) if row.label == 0)
     found = recommend(backbone, same, [target(train=rows)], TYPES, rows=6, probe_steps=0)[0]
     assert found.chance == 1 and "training from scratch may be as good" in found.notes[0]

@@ -16,7 +16,7 @@ from prompttransfer.backbones.layouts import LAYOUTS
 from prompttransfer.cli.transfer import seen_lines, speed_up_lines
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
-from prompttransfer.training.train import Job, train_prompts
+from prompttransfer.training.train import Job, train_adaptations
 from prompttransfer.transfers.matrix import (
     MAJORITY,
     NO_PROMPT,
@@ -318,19 +318,19 @@ def test_tuning_starts_from_the_source_and_has_the_scratch_run_beside_it(tiny):
     backbone = tiny("roberta")
     source, aim, plan = prompt_on(backbone), target(), recipe(lr=0.01)
     result = tune(backbone, [source], [aim], plan, seeds=[2, 3])
-    names = [run.prompt.name for run in result.trained]
+    names = [run.adaptation.name for run in result.trained]
     assert names == ["other-scratch-s2", "toy-s0-to-other-s2", "other-scratch-s3", "toy-s0-to-other-s3"]
     scratch, tuned = result.trained[:2]
-    assert torch.equal(tuned.prompt.initial, source.vectors)
-    assert tuned.prompt.initialiser == "prompt:toy-s0" and tuned.prompt.task == "other"
+    assert torch.equal(tuned.adaptation.first_vectors, source.vectors)
+    assert tuned.adaptation.origin.start == "from:toy-s0" and tuned.adaptation.task == "other"
     # The scratch run is what training the target alone gives.
-    alone = train_prompts(backbone, [Job(aim.task, aim.splits, 2)], plan)[0]
-    torch.testing.assert_close(scratch.prompt.vectors, alone.prompt.vectors, atol=1e-5, rtol=1e-5)
+    alone = train_adaptations(backbone, [Job(aim.task, aim.splits, 2)], plan)[0]
+    torch.testing.assert_close(scratch.adaptation.vectors, alone.adaptation.vectors, atol=1e-5, rtol=1e-5)
     assert [found.seed for found in result.pairs] == [2, 3]
     found = result.pairs[0]
-    assert found.step0 == tuned.prompt.curve[0].score
-    assert found.tuned == tuned.prompt.scores["test"]["accuracy"]
-    assert tuned.prompt.scores["test"]["rows"] == 12
+    assert found.step0 == tuned.adaptation.curve[0].score
+    assert found.tuned == tuned.adaptation.scores["test"]["accuracy"]
+    assert tuned.adaptation.scores["test"]["rows"] == 12
 
 
 def test_every_seed_is_tuned_on_its_own_rows(tiny):
@@ -340,7 +340,7 @@ def test_every_seed_is_tuned_on_its_own_rows(tiny):
     }
     aim = Target(label_task("other"), rows[0], rows)
     result = tune(tiny("roberta"), [prompt_on(tiny("roberta"))], [aim], recipe(), seeds=[0, 1])
-    assert [run.prompt.data["split_seed"] for run in result.trained] == [0, 0, 1, 1]
+    assert [run.adaptation.origin.data["split_seed"] for run in result.trained] == [0, 0, 1, 1]
     assert aim.rows(7) is aim.splits
 
 
@@ -361,7 +361,7 @@ def test_step_0_of_a_tuned_run_is_the_zero_shot_score_of_its_source(tiny):
     assert result.pairs[0].step0 == cell(matrix, "toy-s0", "other")
 
 
-def test_sources_of_another_length_than_the_recipe_are_refused(tiny):
-    source = prompt_on(tiny("roberta"), length=5)
-    with pytest.raises(UserError, match=r"\[5, 16\], needed are \[3, 16\]"):
-        tune(tiny("roberta"), [source], [target()], recipe())
+def test_sources_of_different_length_are_refused_for_tuning(tiny):
+    sources = [prompt_on(tiny("roberta"), seed=length, length=length) for length in (3, 5)]
+    with pytest.raises(UserError, match=r"from:toy-s5 is \[5, 16\], but \[3, 16\] is needed"):
+        tune(tiny("roberta"), sources, [target()], recipe())

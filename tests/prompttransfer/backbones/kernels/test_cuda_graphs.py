@@ -11,9 +11,9 @@ from prompttransfer.backbones.kernels.async_copies import Reading, send
 from prompttransfer.backbones.kernels.cuda_graphs import MULTIPLE, padded
 from prompttransfer.backbones.layouts import find_layout
 from prompttransfer.backbones.loading import load_backbone
-from prompttransfer.training.loop import PromptBank
+from prompttransfer.training.loop import BankTraining
 from prompttransfer.training.recipes import recipe_for
-from prompttransfer.training.train import Job, TrainingOptions, train_prompts
+from prompttransfer.training.train import Job, TrainingOptions, train_adaptations
 from tasks.catalog import find_task
 from tasks.loading import load_splits
 
@@ -136,7 +136,7 @@ class Stop:
     def __init__(self, at):
         self.at = at
 
-    def step(self, bank: PromptBank):
+    def step(self, bank: BankTraining):
         if bank.steps_done == self.at:
             raise RuntimeError("stopped")
 
@@ -156,8 +156,8 @@ def test_the_same_seed_gives_the_same_prompt_on_a_gpu_and_so_does_a_killed_run_t
     def train(**options):
         backbone = load_backbone(name, device="cuda")
         recipe = recipe_for(backbone, steps=30, evaluate_every=15)
-        trained = train_prompts(backbone, jobs, recipe, options=TrainingOptions(**options))
-        return [run.prompt.vectors for run in trained]
+        trained = train_adaptations(backbone, jobs, recipe, options=TrainingOptions(**options))
+        return [run.adaptation.vectors for run in trained]
 
     once = train()
     with pytest.raises(RuntimeError, match="stopped"):
@@ -172,15 +172,15 @@ def test_a_loss_that_is_not_finite_ends_its_own_prompt_only_on_a_gpu():
         def step(self, bank):
             if bank.steps_done == self.at:
                 with torch.no_grad():
-                    bank.prompts[0].fill_(float("nan"))
+                    bank.members[0].prompt.fill_(float("nan"))
 
     task = find_task("microworld-sst2")
     splits = load_splits(task, limit_train=500, limit_test=50)
     backbone = load_backbone("microworld-roberta", device="cuda")
     recipe = recipe_for(backbone, steps=12, evaluate_every=6)
     options = TrainingOptions(progress=Poison(3))
-    hurt, well = train_prompts(
+    hurt, well = train_adaptations(
         backbone, [Job(task, splits, seed) for seed in (0, 1)], recipe, options=options
     )
     assert hurt.ended == "not finite" and hurt.steps == 4 and well.ended == "steps"
-    assert torch.isfinite(hurt.prompt.vectors).all() and torch.isfinite(well.prompt.vectors).all()
+    assert torch.isfinite(hurt.adaptation.vectors).all() and torch.isfinite(well.adaptation.vectors).all()

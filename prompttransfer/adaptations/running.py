@@ -1,0 +1,185 @@
+"""Kept adaptations on a backbone: whether they belong to it, and the bank that runs them together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from prompttransfer.adaptations.adaptation import Adaptation
+from prompttransfer.adaptations.bank import Bank
+from prompttransfer.adaptations.method import Method
+from prompttransfer.backbones.base import Backbone
+from prompttransfer.backbones.layouts import USUAL, Encoding
+from prompttransfer.backbones.revisions import DECIDING, differing, is_commit
+from tasks.errors import UserError
+
+
+def bank_of(backbone: Backbone, adaptations: Sequence[Adaptation]) -> Bank:
+    """`adaptations` as one bank. Raises UserError unless they are of one method and shape."""
+    first = adaptations[0]
+    for other in adaptations[1:]:
+        if not together(first, other):
+            raise UserError(
+                f"adaptations of different method or shape cannot run in one bank: {first.name!r} is {_shape(first)}, "
+                f"{other.name!r} is {_shape(other)}"
+            )
+    method = first.method
+    return method.bank(backbone, [method.restored(each.tensors) for each in adaptations])
+
+
+def _shape(adaptation: Adaptation) -> str:
+    if adaptation.has_vectors:
+        return f"{adaptation.method.name} {list(adaptation.vectors.shape)}"
+    return str(adaptation.method)
+
+
+def stacked(prompts: Sequence[Adaptation]) -> Tensor:
+    """The vectors of soft prompts, [prompts, length, width]. Raises UserError for others, and where shapes differ."""
+    shapes = {tuple(prompt.vectors.shape): prompt.name for prompt in prompts}
+    if len(shapes) > 1:
+        (shape, name), (other, second) = list(shapes.items())[:2]
+        raise UserError(
+            f"prompts of different shape cannot be compared: {name!r} is {list(shape)}, {second!r} is {list(other)}"
+        )
+    return torch.stack([prompt.vectors for prompt in prompts])
+
+
+def together(one: Adaptation, other: Adaptation) -> bool:
+    """Whether two adaptations can run in one bank: vectors of one shape, however learned, or one method and one shape."""
+    shapes = [{name: tensor.shape for name, tensor in each.tensors.items()} for each in (one, other)]
+    alike = one.method == other.method or (one.has_vectors and other.has_vectors)
+    return alike and shapes[0] == shapes[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Adaptations that run in one bank, and where they stand among all."""
+
+    places: tuple[int, ...]
+    adaptations: tuple[Adaptation, ...]
+
+    @property
+    def reserved(self) -> int:
+        """Positions that each takes in front of the text."""
+        first = self.adaptations[0]
+        return first.length if first.has_vectors else first.method.reserved
+
+
+def groups_of(adaptations: Sequence[Adaptation]) -> list[Group]:
+    """The fewest groups that can each run in one bank, in the order in which they come first."""
+    found: list[list[int]] = []
+    for place, each in enumerate(adaptations):
+        for group in found:
+            if together(adaptations[group[0]], each):
+                group.append(place)
+                break
+        else:
+            found.append([place])
+    return [Group(tuple(group), tuple(adaptations[place] for place in group)) for group in found]
+
+
+def common_method(adaptations: Sequence[Adaptation]) -> Method:
+    """The method that all share. Raises UserError where they are of several."""
+    first = adaptations[0]
+    for each in adaptations:
+        if each.method.name != first.method.name:
+            raise UserError(
+                f"{first.name!r} is of method {first.method}, {each.name!r} of {each.method}: train from sources of one "
+                f"method at a time"
+            )
+    return first.method
+
+
+def common_encoding(
+    backbone: Backbone,
+    adaptations: Sequence[Adaptation],
+    wanted: Encoding = USUAL,
+    *,
+    other_layout: bool = False,
+) -> Encoding:
+    """`wanted` with the layout that all share; UserError if they differ or one does not run on the backbone."""
+    if not adaptations:
+        raise UserError("no prompt given: name at least one prompt folder")
+    names = [each.name for each in adaptations]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"two prompts are called {twice!r}: rename one folder's prompt, or give one of them")
+    layout = adaptations[0].layout
+    for each in adaptations:
+        check_runs_on(
+            each,
+            backbone=backbone.name,
+            revision=backbone.revision,
+            width=backbone.width,
+            family=backbone.family,
+            layout=layout,
+            other_layout=other_layout,
+            other_backbone=backbone.takes_any,
+        )
+        each.method.check_fits(backbone, each.tensors, each.name)
+    return replace(wanted, layout=layout)
+
+
+def check_runs_on(
+    adaptation: Adaptation,
+    *,
+    backbone: str,
+    revision: str | None = None,
+    width: int,
+    family: str,
+    layout: str,
+    other_layout: bool = False,
+    other_backbone: bool = False,
+) -> None:
+    """Raise UserError when an adaptation cannot be used on a backbone, or was trained on another one or in another layout.
+
+    The revision decides which backbone is meant, the name only where no revision is known. Another one of the same
+    width and family can be asked for with `other_backbone`, another layout with `other_layout`. Without a `revision`
+    only width, layout and family are compared.
+    """
+    name, what = adaptation.name, adaptation.method.called
+    if adaptation.has_vectors and adaptation.width != width:
+        raise UserError(
+            f"prompt {name!r} has width {adaptation.width} (trained on {adaptation.backbone}), but {backbone} has "
+            f"width {width}: carry it across with `prompttransfer project`, or evaluate on {adaptation.backbone}"
+        )
+    if adaptation.layout != layout and not other_layout:
+        raise UserError(
+            f"{what} {name!r} was trained under layout {adaptation.layout!r}, not {layout!r}: "
+            f"use --layout {adaptation.layout}, or ask for it with --other-layout"
+        )
+    if adaptation.family != family and not other_layout:
+        raise UserError(
+            f"{what} {name!r} was trained on a {adaptation.family} backbone ({adaptation.backbone}), "
+            f"{backbone} is {family}: carry it across with `prompttransfer project`"
+        )
+    if revision is None or other_backbone:
+        return
+    if line := another_backbone(adaptation, backbone, revision):
+        raise UserError(line)
+
+
+def another_backbone(adaptation: Adaptation, backbone: str, revision: str) -> str | None:
+    """What differs between an adaptation's own backbone and this one, and what to do; None where nothing that counts does.
+
+    Generation settings do not count: texts are written with settings of our own.
+    """
+    asked = "or ask for it as it is with --other-backbone"
+    what = f"{adaptation.method.called} {adaptation.name!r}"
+    if not (adaptation.revision and revision):
+        if adaptation.backbone == backbone:
+            return None
+        return f"{what} was trained on {adaptation.backbone}, not on {backbone}: name that one, {asked}"
+    parts = differing(adaptation.revision, revision, DECIDING)
+    if not parts:
+        return None
+    pin = f"give --revision {adaptation.revision}, " if is_commit(adaptation.revision) else "bring that one, "
+    if "weights" in parts or parts == ("revision",):
+        pin = pin if adaptation.backbone == backbone else "carry it across with `prompttransfer project`, "
+    return (
+        f"{what} was trained on {adaptation.backbone} at {adaptation.revision}; {backbone} is at {revision}, "
+        f"which has another {' and '.join(parts)}: {pin}{asked}"
+    )
