@@ -155,7 +155,7 @@ def make_decoder(kind: str, vocabulary: int, width: int):  # type: ignore[no-unt
         bos_token_id=0,
         eos_token_id=0,
         pad_token_id=0,
-        initializer_range=0.3,
+        initializer_range=0.2,
         attention_dropout=0.1,
     )
     grouped = dict(num_key_value_heads=2, intermediate_size=2 * width, head_dim=width // 4)

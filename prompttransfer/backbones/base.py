@@ -47,7 +47,7 @@ class Backbone(ABC):
     """Whether it can write text (question answering, summarisation)."""
 
     engines: tuple[str, ...] = ("frozen", "plain")
-    """What can run it: `frozen`, the layers written for frozen weights; `plain`, the modules of transformers."""
+    """What can run it, the usual first: `frozen`, layers written for frozen weights; `plain`, transformers' modules."""
 
     def __init__(
         self,
@@ -57,11 +57,9 @@ class Backbone(ABC):
         name: str,
         revision: str,
         device: torch.device,
-        engine: str = "frozen",
+        engine: str | None = None,
     ):
         self.name = name
-        self.engine = engine
-        """Which of `engines` runs it."""
         self.revision = revision
         self.tokenizer = tokenizer
         self.device = device
@@ -82,7 +80,7 @@ class Backbone(ABC):
         """What was strange when it was loaded, a line each."""
         self.width = int(self.word_embeddings.embedding_dim)
         self._known: dict[str, KnownModules] = {}
-        self.use(engine)
+        self.use(engine or self.engines[0])
         self.batch_for(device)
 
     def use(self, engine: str) -> None:
@@ -90,6 +88,7 @@ class Backbone(ABC):
         if engine not in self.engines:
             raise unknown(f"engine of a {self.family} backbone", engine, self.engines)
         self.engine = engine
+        """Which of `engines` runs it."""
         if engine not in self._known:
             if engine == "frozen":
                 self.lay_out()
@@ -254,17 +253,27 @@ class Backbone(ABC):
     def text_budget(self, task: Task, encoding: Encoding = USUAL, *, reserved: int) -> int:
         """Text tokens that fit, given what is reserved, the special tokens and the model's positions."""
         wanted = encoding.max_length or (384 if task.generates else 128)
+        free = self.free_positions(reserved, self.fixed_tokens(task, encoding))
+        return wanted if free is None else min(wanted, free)
+
+    def free_positions(self, reserved: int, fixed: int | None = None) -> int | None:
+        """Positions left for text behind `reserved` ones and beside `fixed` ones; None where any number is.
+
+        Without `fixed` these are the special tokens.
+
+        Raises UserError where too few are left.
+        """
         limit = self.max_positions
         if limit is None:
-            return wanted
-        fixed = self.fixed_tokens(task, encoding)
+            return None
+        fixed = self.special_tokens if fixed is None else fixed
         free = limit - reserved - fixed
         if free < 8:
             raise UserError(
-                f"a prompt of {reserved} vectors leaves {max(free, 0)} of the {limit} positions of {self.name} for text: "
-                f"use a prompt of at most {limit - fixed - 8}"
+                f"a prompt or prefix of {reserved} vectors leaves {max(free, 0)} of the {limit} positions of {self.name} for "
+                f"text: use one of at most {limit - fixed - 8}"
             )
-        return min(wanted, free)
+        return free
 
     def frame(self, task: Task, encoding: Encoding = USUAL) -> TokenFrame | None:
         """What a decoder reads around the texts of a row; None for the families that read texts alone."""

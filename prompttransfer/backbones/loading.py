@@ -137,9 +137,14 @@ def _made(
     config = model.config
     family = family_class(config.model_type)
     assert family is not None  # `_load_outline` refused what nothing runs
-    if engine == "auto":
-        engine = family.engines[0]
-    backbone = family(model, tokenizer, name=name, revision=revision, device=device, engine=engine)
+    backbone = family(
+        model,
+        tokenizer,
+        name=name,
+        revision=revision,
+        device=device,
+        engine=None if engine == "auto" else engine,
+    )
     rows = backbone.word_embeddings.num_embeddings
     backbone.remarks = check_tokenizer(
         name, folder, tokenizer, model_type=config.model_type, rows=rows, config=config

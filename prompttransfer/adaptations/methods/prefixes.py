@@ -141,12 +141,7 @@ class PTuningV2(Method):
             raise UserError(f"{self.name} starts at 'random', not {start!r}")
         if not backbone.attentions:
             raise UserError(f"{self.name} is not for a {backbone.family} backbone such as {backbone.name}")
-        most = backbone.max_positions
-        if most is not None and self.length + backbone.special_tokens + 8 > most:
-            raise UserError(
-                f"{self.name}: a prefix of {self.length} leaves {max(most - self.length - backbone.special_tokens, 0)} of "
-                f"the {most} positions of {backbone.name} for text: use at most {most - backbone.special_tokens - 8}"
-            )
+        backbone.free_positions(self.length)  # or say so before anything is made
         one = 2 * backbone.shared_heads * backbone.head_width
         return {kind: len(names) * one for kind, names in backbone.attentions.items()}
 

@@ -58,9 +58,9 @@ class FrozenLinear:
         # Both at once and before anything else is computed, so that no gaps are left in the heap.
         self._laid_out = _lay_out(self.weight), _lay_out(self.weight.T)
         self._version = self.weight._version
-        # An odd step, so that they lie in all columns.
-        flat = self.weight.as_strided((self.weight.numel(),), (1,))  # in the order of memory, turned or not
-        self._some = flat[:: (self.weight.numel() // LOOKED_AT) | 1]
+        # As they lie in memory, and an odd step, so that they are of all columns.
+        flat = (self.weight if self.weight.is_contiguous() else self.weight.T).view(-1)
+        self._some = flat[:: (len(flat) // LOOKED_AT) | 1]
         self._seen = self._some.clone()
 
     def _follow(self) -> None:

@@ -219,7 +219,7 @@ def test_only_text_is_cut_and_the_cue_stays(tiny, kind):
     batch = tiny(kind).batch([row], layout=FIRST)
     assert row.cut and batch.ids.shape[1] + LENGTH <= 128
     assert tiny(kind).tokenizer.decode(batch.ids[0])[-2 - len("Sentiment") :].split() == ["Sentiment", ":"]
-    with pytest.raises(UserError, match=r"a prompt of 120 vectors leaves \d of the 128 positions"):
+    with pytest.raises(UserError, match=r"a prompt or prefix of 120 vectors leaves \d of the 128 positions"):
         tiny(kind).encode(label_task(), [long], reserved=120)
 
 
