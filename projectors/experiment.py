@@ -21,9 +21,9 @@ from projectors.controls import constant, mean_prompt
 from projectors.fitting import fit, task_objective
 from projectors.gathering import Gathered, Options, Tell, gather, material_of, needs_words, rows_of
 from projectors.lessons import words_between
-from projectors.methods import LABEL_FREE, Material, Plan, find_method
+from projectors.methods import LABEL_FREE, FitPlan, Material, find_method
 from projectors.projector import Projector, Side
-from projectors.report import Bench, Cell, Draw, Judgement, judge, measure
+from projectors.report import Bench, ConditionScore, Draw, Judgement, judge, measure
 from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import Encoding
@@ -39,11 +39,11 @@ WATCHED_ROWS = 100
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FitResult:
     """The fits of all seeds, what was measured, and what it says."""
 
     projectors: tuple[Projector, ...]
-    cells: tuple[Cell, ...]
+    cells: tuple[ConditionScore, ...]
     judgement: Judgement
 
     @property
@@ -109,7 +109,7 @@ def run_experiment(
     options: Options,
     *,
     tell: Tell = lambda line: None,
-) -> Outcome:
+) -> FitResult:
     """Fit a projector from `source` to `target` on the `fitting` tasks and judge it on these and the `unseen` ones.
 
     Without `unseen` tasks every other task that has source prompts and fits the target is one. Raises UserError for
@@ -138,7 +138,7 @@ def run_experiment(
     )
     for leftover in options.work.glob(".fit-*.safetensors"):
         leftover.unlink()
-    return Outcome(
+    return FitResult(
         tuple(projectors), tuple(cells), judge(cells, projectors[0], prompts.source, prompts.target)
     )
 
@@ -171,7 +171,7 @@ def fit_seeds(
     return projectors
 
 
-def seeded(plan: Plan, seed: int) -> Plan:
+def seeded(plan: FitPlan, seed: int) -> FitPlan:
     """The plan with this seed in both phases."""
     return replace(plan, distance=replace(plan.distance, seed=seed), task=replace(plan.task, seed=seed))
 
@@ -186,7 +186,7 @@ def teller(tell: Tell, every: int = 100) -> Callable[[str, int, float], None]:
     return report
 
 
-def tuned_constant(material: Material, plan: Plan) -> Tensor:
+def tuned_constant(material: Material, plan: FitPlan) -> Tensor:
     """The constant control [L_t, d_t]: from the mean target prompt, tuned on the same lessons for as many steps.
 
     Its learning rate is that of prompts and not of projectors, at which it would hardly move.

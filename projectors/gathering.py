@@ -14,7 +14,7 @@ from pathlib import Path
 from projectors.architectures import Shape
 from projectors.closed_form import SharedWords
 from projectors.lessons import check_covered, group_by_task, lesson, pairs_of, untrained_of
-from projectors.methods import LABEL_FREE, METHOD, Material, Plan, plan_for
+from projectors.methods import LABEL_FREE, METHOD, FitPlan, Material, plan_for
 from projectors.projector import Side, common_side, same_backbone, side_of_backbone, side_of_prompt
 from prompttransfer.adaptations.adaptation import Adaptation, Origin
 from prompttransfer.adaptations.artifacts import find_adaptations, holds_one, load_adaptation, save_adaptation
@@ -39,7 +39,7 @@ class Options:
     work: Path
     """Folder for prompts that have to be trained and for the state of an unfinished fit."""
     method: str = METHOD
-    plan: Plan = field(default_factory=plan_for)
+    plan: FitPlan = field(default_factory=plan_for)
     seeds: tuple[int, ...] = (0, 1, 2)
     layout: str = "prompt-first"
     target_length: int | None = None

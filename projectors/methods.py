@@ -59,7 +59,7 @@ class Material:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FitPlan:
     """How to fit: architecture, settings of the two phases, words a token for `combination`, and the search."""
 
     architecture: Architecture = field(default_factory=Architecture)
@@ -88,7 +88,7 @@ def plan_for(
     *,
     start: str | None = None,
     **rest: Any,
-) -> Plan:
+) -> FitPlan:
     """A plan with what was measured to carry unseen tasks best for all that is not given.
 
     `linear` without a bias begins as the map that carries shared words and is tuned with noise on its inputs; other
@@ -97,7 +97,7 @@ def plan_for(
     shaped = architecture or Architecture("linear", bias=False)
     begin = start or ("vocabulary" if shaped.name == "linear" and not shaped.standardise else "random")
     fitting = settings or FitSettings(noise=NOISE)
-    return Plan(shaped, distance=fitting, task=fitting, start=begin, **rest)
+    return FitPlan(shaped, distance=fitting, task=fitting, start=begin, **rest)
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,10 @@ class Fitted:
     curve: tuple[float, ...] = ()
 
 
-Method = Callable[[Material, Plan], Fitted]
+Method = Callable[[Material, FitPlan], Fitted]
 
 
-def by_distance(material: Material, plan: Plan) -> Fitted:
+def by_distance(material: Material, plan: FitPlan) -> Fitted:
     """min over W of distance(Projector(P_s), P_t)."""
     module = new_module(material, plan)
     objective = distance_objective(paired(material), plan.distance, material.untrained)
@@ -121,7 +121,7 @@ def by_distance(material: Material, plan: Plan) -> Fitted:
     return Fitted(module, plan.architecture, {"distance": asdict(plan.distance)}, curve)
 
 
-def by_task(material: Material, plan: Plan) -> Fitted:
+def by_task(material: Material, plan: FitPlan) -> Fitted:
     """The target's task loss through the frozen target model; pairs, if there are any, only set means and scales."""
     module = new_module(material, plan)
     objective = task_objective(taught(material), plan.task, material.untrained)
@@ -129,7 +129,7 @@ def by_task(material: Material, plan: Plan) -> Fitted:
     return Fitted(module, plan.architecture, {"task": asdict(plan.task)}, curve)
 
 
-def by_distance_then_task(material: Material, plan: Plan) -> Fitted:
+def by_distance_then_task(material: Material, plan: FitPlan) -> Fitted:
     """`distance` as a warm start of `task`."""
     first = by_distance(material, plan)
     objective = task_objective(taught(material), plan.task, material.untrained)
@@ -138,13 +138,13 @@ def by_distance_then_task(material: Material, plan: Plan) -> Fitted:
     return Fitted(first.module, plan.architecture, settings, first.curve + second)
 
 
-def by_vocabulary(material: Material, plan: Plan) -> Fitted:
+def by_vocabulary(material: Material, plan: FitPlan) -> Fitted:
     """Least squares on shared words."""
     words = shared(material)
     return Fitted(least_squares(words, material.shape), Architecture("linear", bias=False), said(words))
 
 
-def by_vocabulary_mlp(material: Material, plan: Plan) -> Fitted:
+def by_vocabulary_mlp(material: Material, plan: FitPlan) -> Fitted:
     """A perceptron on shared words."""
     words = shared(material)
     module = vocabulary_mlp(words, material.shape, seed=plan.seed)
@@ -152,7 +152,7 @@ def by_vocabulary_mlp(material: Material, plan: Plan) -> Fitted:
     return Fitted(module, Architecture("token-mlp", hidden=hidden, activation="relu"), said(words))
 
 
-def by_combination(material: Material, plan: Plan) -> Fitted:
+def by_combination(material: Material, plan: FitPlan) -> Fitted:
     """Each vector as a short combination of source words, said in target words."""
     words = shared(material)
     module = combination(words, material.shape, per_token=plan.per_token)
@@ -161,13 +161,13 @@ def by_combination(material: Material, plan: Plan) -> Fitted:
     )
 
 
-def by_procrustes(material: Material, plan: Plan) -> Fitted:
+def by_procrustes(material: Material, plan: FitPlan) -> Fitted:
     """The rotation, scale and shift that fit shared words best."""
     words = shared(material)
     return Fitted(procrustes(words, material.shape), Architecture("linear"), said(words))
 
 
-def by_anchors(material: Material, plan: Plan) -> Fitted:
+def by_anchors(material: Material, plan: FitPlan) -> Fitted:
     """Relative representation over shared words, searched when applied."""
     words = shared(material)
     table = words.target if material.target_table is None else material.target_table
@@ -201,7 +201,7 @@ def find_method(name: str) -> Method:
     return METHODS[name]
 
 
-def check_start(plan: Plan) -> None:
+def check_start(plan: FitPlan) -> None:
     """Raise UserError where a plan's start is none, or not one for its architecture; needs no model and no prompt."""
     architecture = plan.architecture
     if plan.start not in STARTS:
@@ -214,7 +214,7 @@ def check_start(plan: Plan) -> None:
         )
 
 
-def new_module(material: Material, plan: Plan) -> nn.Module:
+def new_module(material: Material, plan: FitPlan) -> nn.Module:
     """The architecture at its start: random with means and scales of the pairs, or the map that carries words."""
     check_start(plan)
     if plan.start == "vocabulary":
@@ -224,7 +224,7 @@ def new_module(material: Material, plan: Plan) -> nn.Module:
     return module
 
 
-def words_start(material: Material, plan: Plan) -> nn.Module:
+def words_start(material: Material, plan: FitPlan) -> nn.Module:
     """The per-token map fitted on shared words, which the fit then goes on from."""
     architecture = plan.architecture
     if architecture.name == "linear":
@@ -241,7 +241,7 @@ def words_start(material: Material, plan: Plan) -> nn.Module:
 
 
 def run(
-    module: nn.Module, objective: Objective, material: Material, plan: Plan, phase: str
+    module: nn.Module, objective: Objective, material: Material, plan: FitPlan, phase: str
 ) -> tuple[float, ...]:
     """One phase of a fit, resumable where the plan keeps checkpoints."""
     settings = plan.distance if phase == "distance" else plan.task
@@ -269,7 +269,7 @@ def unit_of(words: SharedWords) -> float:
     return target / max(source, 1e-12)
 
 
-def fingerprint(material: Material, plan: Plan) -> str:
+def fingerprint(material: Material, plan: FitPlan) -> str:
     """16 digits that change with anything that a fit depends on, so that no other fit's state is taken up."""
     sha = hashlib.sha256(
         repr((material.shape, plan.architecture, plan.start, plan.distance, plan.task)).encode()

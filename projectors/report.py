@@ -45,7 +45,7 @@ CONDITIONS = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class ConditionScore:
     """The score of one condition on one task, of one seed and one random draw."""
 
     task: str
@@ -100,7 +100,7 @@ def measure(
     draws: int = RANDOM_SOURCES,
     picked: Mapping[str, Sequence[Draw]] | None = None,
     advance: Callable[[str], None] | None = None,
-) -> list[Cell]:
+) -> list[ConditionScore]:
     """Score every condition on every task that has source prompts.
 
     `projectors` are the fits of the different seeds, `constants` tuned constants [L_t, d_t] of the same seeds,
@@ -184,7 +184,7 @@ def relatives(bench: Bench, name: str) -> list[Draw]:
     ]
 
 
-def score_conditions(bench: Bench, name: str, conditions: Conditions) -> list[Cell]:
+def score_conditions(bench: Bench, name: str, conditions: Conditions) -> list[ConditionScore]:
     """Score all prompts of all conditions on one task, in one bank."""
     encoded, group = bench.tasks[name], bench.group(name)
     metric = encoded.task.metric
@@ -193,13 +193,15 @@ def score_conditions(bench: Bench, name: str, conditions: Conditions) -> list[Ce
         bench.backbone, VectorBank(torch.stack([draw.vectors for _, draw in drawn])), encoded
     )
     cells = [
-        Cell(name, group, condition, draw.seed, score.value, draw.draw, metric)
+        ConditionScore(name, group, condition, draw.seed, score.value, draw.draw, metric)
         for (condition, draw), score in zip(drawn, scores, strict=True)
     ]
     nothing = torch.zeros(1, 0, bench.backbone.width)
     alone = evaluate_bank(bench.backbone, VectorBank(nothing), encoded)[0].value
-    cells.append(Cell(name, group, "no prompt", 0, alone, metric=metric))
-    cells.append(Cell(name, group, "majority", 0, chance(encoded.task, encoded.examples), metric=metric))
+    cells.append(ConditionScore(name, group, "no prompt", 0, alone, metric=metric))
+    cells.append(
+        ConditionScore(name, group, "majority", 0, chance(encoded.task, encoded.examples), metric=metric)
+    )
     return cells
 
 
@@ -218,7 +220,7 @@ Table = dict[str, dict[str, Entry]]
 """Group -> condition -> entry, groups and conditions in their order; a group of several metrics is one a metric."""
 
 
-def summarise(cells: Sequence[Cell]) -> Table:
+def summarise(cells: Sequence[ConditionScore]) -> Table:
     """Average prompts of a seed and draw within a task, then tasks; spread is over seeds and draws (0 with one).
 
     Where the tasks of a group have several metrics, each has a part of its own (`fitted, token-f1`).
@@ -238,7 +240,7 @@ def summarise(cells: Sequence[Cell]) -> Table:
     return table
 
 
-def summary_of(cells: Sequence[Cell]) -> Entry | None:
+def summary_of(cells: Sequence[ConditionScore]) -> Entry | None:
     """The entry of the cells of one group and condition; None where there is none."""
     if not cells:
         return None
@@ -278,7 +280,7 @@ class Judgement:
 
 
 def judge(
-    cells: Sequence[Cell],
+    cells: Sequence[ConditionScore],
     projector: Projector,
     source: Mapping[str, Sequence[Adaptation]],
     target: Mapping[str, Sequence[Adaptation]],
@@ -299,7 +301,7 @@ def judge(
     return Judgement(table, measured, gains, collapsed, said)
 
 
-def _of_one_metric(cells: Sequence[Cell]) -> list[Cell]:
+def _of_one_metric(cells: Sequence[ConditionScore]) -> list[ConditionScore]:
     """The cells of the metric that most tasks have."""
     tasks: dict[str, set[str]] = {}
     for cell in cells:
@@ -308,7 +310,7 @@ def _of_one_metric(cells: Sequence[Cell]) -> list[Cell]:
     return [cell for cell in cells if cell.metric == most]
 
 
-def gains_of(cells: Sequence[Cell]) -> Gains | None:
+def gains_of(cells: Sequence[ConditionScore]) -> Gains | None:
     """What the projected prompts, random sources and no prompt score, task by task; None where one was not measured."""
     scores: dict[str, dict[str, list[float]]] = {}
     for cell in cells:

@@ -26,13 +26,13 @@ from projectors.experiment import bench_of, seeded, tuned_constant
 from projectors.fitting import FitSettings
 from projectors.gathering import Gathered, Options, material_of, rows_of
 from projectors.lessons import group_by_task, words_between
-from projectors.methods import LABEL_FREE, METHODS, Material, Plan, plan_for
+from projectors.methods import LABEL_FREE, METHODS, FitPlan, Material, plan_for
 from projectors.projector import Projector, common_side
 from projectors.report import (
     CONDITIONS,
     GROUPS,
     Bench,
-    Cell,
+    ConditionScore,
     Draw,
     Entry,
     carry,
@@ -58,7 +58,7 @@ class Way:
     """One way to fit: a method with its plan."""
 
     method: str
-    plan: Plan = field(default_factory=Plan)
+    plan: FitPlan = field(default_factory=FitPlan)
 
 
 def learned(
@@ -82,11 +82,11 @@ WAYS: dict[str, Way] = {
     "vocabulary": Way("vocabulary"),
     "vocabulary-mlp": Way("vocabulary-mlp"),
     "combination": Way("combination"),
-    "combination 1 word": Way("combination", Plan(per_token=1)),
-    "combination 4 words": Way("combination", Plan(per_token=4)),
-    "combination 16 words": Way("combination", Plan(per_token=16)),
+    "combination 1 word": Way("combination", FitPlan(per_token=1)),
+    "combination 4 words": Way("combination", FitPlan(per_token=4)),
+    "combination 16 words": Way("combination", FitPlan(per_token=16)),
     "procrustes": Way("procrustes"),
-    "anchors": Way("anchors", Plan(anchors=AnchorSettings(steps=1000))),
+    "anchors": Way("anchors", FitPlan(anchors=AnchorSettings(steps=1000))),
     "distance mlp": learned("distance", "mlp"),
     "distance mlp null .3": learned("distance", "mlp", null=0.3),
     "distance mlp noise .5": learned("distance", "mlp", noise=0.5),
@@ -217,7 +217,7 @@ def trained_once(
     return [load_adaptation(folder / name) for name in wanted]
 
 
-def control_cells(bench: Bench, material: Material, options: Options) -> list[Cell]:
+def control_cells(bench: Bench, material: Material, options: Options) -> list[ConditionScore]:
     """The conditions that no recipe changes: own prompts, constants, random prompts, no prompt."""
     plan = plan_for()
     constants = [tuned_constant(material, seeded(plan, seed)) for seed in options.seeds]
@@ -271,7 +271,7 @@ def entries(table: Mapping[str, Mapping[str, Entry]]) -> dict[str, Any]:
     return {group: {name: asdict(entry) for name, entry in rows.items()} for group, rows in table.items()}
 
 
-def show_controls(cells: Sequence[Cell]) -> None:
+def show_controls(cells: Sequence[ConditionScore]) -> None:
     """The controls once, above the ways."""
     for group, rows in summarise(cells).items():
         print(f"\ncontrols, tasks {group}")

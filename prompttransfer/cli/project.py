@@ -25,7 +25,7 @@ from prompttransfer.cli.values import Output, Rate, Real, Share, Whole, checked
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from projectors.experiment import Outcome
+    from projectors.experiment import FitResult
     from projectors.projector import Projector
     from tasks.task import Task
 
@@ -347,7 +347,7 @@ def is_finished(output: Path, made_from: dict[str, Any]) -> bool:
     return True
 
 
-def save(outcome: Outcome, output: Path, made_from: dict[str, Any]) -> None:
+def save(outcome: FitResult, output: Path, made_from: dict[str, Any]) -> None:
     """Write the projector with the cells of its report and its settings beside it."""
     import json
 
@@ -358,7 +358,7 @@ def save(outcome: Outcome, output: Path, made_from: dict[str, Any]) -> None:
     save_projector(outcome.projector, output, extra={"report.csv": outcome.to_csv(), SETTINGS: settings})
 
 
-def show_outcome(outcome: Outcome) -> None:
+def show_outcome(outcome: FitResult) -> None:
     """The table, the input sensitivity and the verdict."""
     from prompttransfer.cli.common import say
 

@@ -14,7 +14,7 @@ from projectors.architectures import Architecture
 from projectors.experiment import run_experiment
 from projectors.fitting import FitSettings
 from projectors.gathering import Options
-from projectors.methods import Plan
+from projectors.methods import FitPlan
 from prompttransfer.adaptations.artifacts import load_adaptation, save_adaptation
 from prompttransfer.cli.project import project_app
 from tasks.errors import UserError
@@ -172,7 +172,9 @@ def test_prompts_are_trained_where_none_are_given(place: Path, tmp_path: Path, m
     models = [load_backbone(str(place / name), precision="fp32") for name in ("small", "wide")]
     options = Options(
         work=tmp_path / "work",
-        plan=Plan(Architecture("low-rank", rank=2), distance=FitSettings(steps=2), task=FitSettings(steps=2)),
+        plan=FitPlan(
+            Architecture("low-rank", rank=2), distance=FitSettings(steps=2), task=FitSettings(steps=2)
+        ),
         seeds=(0,),
         data=place / "data",
     )

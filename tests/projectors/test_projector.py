@@ -15,13 +15,13 @@ from projectors.architectures import Architecture, Shape
 from projectors.artifacts import load_projector, save_projector
 from projectors.fitting import FitSettings, Pair
 from projectors.lessons import words_between
-from projectors.methods import METHODS, Material, Plan
+from projectors.methods import METHODS, FitPlan, Material
 from projectors.projector import Projector, common_side, project, side_of_backbone
 from prompttransfer.adaptations.artifacts import load_adaptation, save_adaptation
 from tasks.errors import UserError
 
 SOURCE, TARGET = tiny_backbone(16, 0, "small"), tiny_backbone(24, 1, "wide")
-PLAN = Plan(
+PLAN = FitPlan(
     Architecture("mlp", hidden=8, standardise=True),
     distance=FitSettings(steps=5),
     task=FitSettings(steps=5),

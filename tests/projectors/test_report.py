@@ -11,14 +11,14 @@ from tiny import WORDS, examples, prompt, task, tiny_backbone
 from projectors.architectures import Architecture, Shape
 from projectors.fitting import FitSettings
 from projectors.lessons import group_by_task, lesson, pairs_of, untrained_of, words_between
-from projectors.methods import METHODS, Material, Plan
+from projectors.methods import METHODS, FitPlan, Material
 from projectors.projector import Projector, side_of_backbone
 from projectors.report import (
     FITTED,
     OTHER_TYPE,
     SAME_TYPE,
     Bench,
-    Cell,
+    ConditionScore,
     judge,
     measure,
     summarise,
@@ -56,7 +56,9 @@ def bench() -> Bench:
 
 def projector(method: str = "task", steps: int = 60) -> Projector:
     settings = FitSettings(steps=steps, lr=1e-2)
-    made = METHODS[method](material(), Plan(Architecture("mlp", hidden=16), distance=settings, task=settings))
+    made = METHODS[method](
+        material(), FitPlan(Architecture("mlp", hidden=16), distance=settings, task=settings)
+    )
     sides = [side_of_backbone(b, length=4, layout="prompt-first") for b in (SOURCE, TARGET)]
     return Projector(made.module, *sides, method, made.architecture, made.settings, FITTING, curve=made.curve)
 
@@ -72,7 +74,7 @@ def test_task_tuning_lowers_the_targets_loss_and_leaves_the_target_alone() -> No
 def test_a_linear_map_can_start_from_shared_words_without_a_bias() -> None:
     data = replace(material(), shared=words_between(SOURCE, TARGET))
     settings = FitSettings(steps=1, lr=1e-9)
-    plan = Plan(Architecture("linear", bias=False), settings, settings, start="vocabulary")
+    plan = FitPlan(Architecture("linear", bias=False), settings, settings, start="vocabulary")
     started = METHODS["task"](data, plan)
     words = METHODS["vocabulary"](data, plan)
     source = torch.randn(2, 4, 16)
@@ -151,7 +153,7 @@ def test_judging_a_projector_of_one_task_says_that_it_is_a_constant() -> None:
 def test_means_and_spread_by_hand() -> None:
     values = {("film", 0): [0.8, 1.0], ("food", 0): [0.5], ("film", 1): [0.7], ("food", 1): [0.6]}
     cells = [
-        Cell(name, FITTED, "projected", seed, value)
+        ConditionScore(name, FITTED, "projected", seed, value)
         for (name, seed), scores in values.items()
         for value in scores
     ]
@@ -164,7 +166,8 @@ def test_means_and_spread_by_hand() -> None:
 def test_tasks_of_different_metrics_have_no_common_mean():
     values = {"a": (0.9, "accuracy"), "b": (0.7, "accuracy"), "c": (0.1, "token-f1")}
     cells = [
-        Cell(name, FITTED, "projected", 0, value, metric=metric) for name, (value, metric) in values.items()
+        ConditionScore(name, FITTED, "projected", 0, value, metric=metric)
+        for name, (value, metric) in values.items()
     ]
     table = summarise(cells)
     assert list(table) == [f"{FITTED}, accuracy", f"{FITTED}, token-f1"]

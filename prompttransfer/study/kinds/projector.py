@@ -67,7 +67,7 @@ def options_of(cell: Cell, work: Path, context: Context) -> Options:
     from projectors.architectures import Architecture
     from projectors.fitting import FitSettings
     from projectors.gathering import Options
-    from projectors.methods import Plan
+    from projectors.methods import FitPlan
 
     seed = setting(cell.settings, "seed")
     fit = FitSettings(**setting(cell.settings, "fit"), seed=seed)
@@ -76,7 +76,7 @@ def options_of(cell: Cell, work: Path, context: Context) -> Options:
     return Options(
         work=work / "fit",
         method=setting(cell.settings, "method"),
-        plan=Plan(shape, distance=fit, task=fit, start=setting(cell.settings, "start")),
+        plan=FitPlan(shape, distance=fit, task=fit, start=setting(cell.settings, "start")),
         seeds=(seed,),
         source_prompts=folders["source"],
         target_prompts=folders["target"],

@@ -1,0 +1,7 @@
+"""Settings under which each method is tested; every entry of METHODS has at least one."""
+
+TEXTS = {
+    "prompt": ("prompt:length=3",),
+    "p-tuning": ("p-tuning:length=3,hidden=8", "p-tuning:length=3,encoder=mlp,hidden=8"),
+    "lora": ("lora:rank=2", "lora:rank=3,alpha=5,stabilised=true"),
+}
