@@ -35,9 +35,10 @@ def at_modules(model: nn.Module, own: Interventions, part: str = "") -> Iterator
                     return own.changed(site, inputs[0], output)
 
                 undo.append(model.get_submodule(site).register_forward_hook(changed).remove)
+        distances: dict[str, Tensor] = {}
         for name in own.attentions:
             if name.startswith(part):
-                undo.append(_give(model, name, own))
+                undo.append(_give(model, name, own, distances))
         yield
     finally:
         for step in undo:
@@ -51,17 +52,20 @@ class _Given:
     own: Interventions
     name: str
     config: Any
-    positions: Any
-    """The module that knows how far is how near (T5); None where positions are part of the states."""
+    distances: dict[str, Tensor]
+    """Stack -> what T5 adds to scores for how far the keys in front are; its first attention says it for all of its stack,
+    as that of transformers does, since a sharded one has its weights only while it runs."""
 
 
-def _give(model: nn.Module, name: str, own: Interventions) -> Callable[[], None]:
+def _give(
+    model: nn.Module, name: str, own: Interventions, distances: dict[str, Tensor]
+) -> Callable[[], None]:
     """Let an attention run by `_prefixed`; returns what takes that back."""
     from transformers.modeling_utils import AttentionInterface
 
     AttentionInterface.register(NAME, _prefixed)
     attention: Any = model.get_submodule(name)
-    given = _Given(own, name, attention.config, _positions(model, name))
+    given = _Given(own, name, attention.config, distances)
     attention.given, attention.config = given, copy.copy(given.config)
     attention.config._attn_implementation = NAME
 
@@ -70,13 +74,6 @@ def _give(model: nn.Module, name: str, own: Interventions) -> Callable[[], None]
         del attention.given
 
     return take_back
-
-
-def _positions(model: nn.Module, name: str) -> Any:
-    """The module with the relative positions of an attention: a T5's first one for all of its stack, cross-attention none."""
-    if not hasattr(model.get_submodule(name), "has_relative_attention_bias") or "EncDec" in name:
-        return None
-    return model.get_submodule(f"{name.partition('.block.')[0]}.block.0.layer.0.SelfAttention")
 
 
 def _prefixed(
@@ -101,13 +98,14 @@ def _prefixed(
         ones = torch.ones(length, key.shape[2], dtype=torch.bool, device=query.device)
         attention_mask = ones.tril(extra + before)[None, None]
     if position_bias is not None:
-        front = (
-            position_bias.new_zeros(*position_bias.shape[:3], extra)
-            if given.positions is None
-            else given.positions.compute_bias(
+        stack = given.name.partition(".")[0]
+        if module.has_relative_attention_bias:
+            given.distances[stack] = module.compute_bias(
                 length, extra, device=query.device, past_seen_tokens=extra + before
-            ).to(position_bias)
-        )
+            )
+        cross = given.name.endswith("EncDecAttention")
+        front = position_bias.new_zeros(1, 1, 1, 1) if cross else given.distances[stack].to(position_bias)
+        front = front.expand(*position_bias.shape[:3], extra)
         settings["position_bias"] = torch.cat([front, position_bias], dim=-1)
     eager = vars(sys.modules[type(module).__module__])["eager_attention_forward"]
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(given.config._attn_implementation, eager)

@@ -203,7 +203,7 @@ def over_rows(
     count = bank.members
     shape = (count, len(find_site(backbone).modules), -1)
     totals: list[Tensor | float] = [0.0] * len(measures)
-    with reading(backbone, _slot(backbone, encoded.reserved, encoded.layout)) as found:
+    with reading(backbone, _slot(backbone, bank.reserved, encoded.layout)) as found:
         for _, batch in batches(backbone, encoded, prompts=count):
             own, wide = on_the_same(bank, batch)
             backbone.label_scores(own, _any_answer(wide))
