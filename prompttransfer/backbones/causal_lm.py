@@ -133,7 +133,7 @@ class CausalLM(Backbone):
         )
 
     @cached_property
-    def attentions(self) -> dict[str, tuple[str, ...]]:  # type: ignore[override]
+    def attentions(self) -> dict[str, tuple[str, ...]]:
         name, layers = self._stack
         inside = [
             f"{name}.{index}.{child}"
@@ -145,7 +145,7 @@ class CausalLM(Backbone):
         return {"decoder": tuple(inside)}
 
     @cached_property
-    def outputs(self) -> dict[str, tuple[str, ...]]:  # type: ignore[override]
+    def outputs(self) -> dict[str, tuple[str, ...]]:
         # Each part of a layer ends with the linear map that is named last in it.
         name, layers = self._stack
         prefixes = {
@@ -259,7 +259,8 @@ class CausalLM(Backbone):
         count, length, _ = vectors.shape
         ahead = vectors.to(device=self.device, dtype=self.dtype) + self._learned(0, length)
         words = words + self._learned(length, words.shape[1])
-        tokens = Tokens(own, *words.shape[:2], shared, owners, count, length)
+        rows, time = words.shape[:2]
+        tokens = Tokens(own, rows, time, shared, owners, count, length)
         return torch.cat([ahead.flatten(0, 1), words.flatten(0, 1)]), tokens, slots
 
     def _learned(self, start: int, count: int) -> Tensor | float:
@@ -302,7 +303,7 @@ class CausalLM(Backbone):
     def check_head(self) -> None:
         """Raise UserError for a model whose own logits are others than what is scored here: some scale them, say."""
         ids = torch.tensor([self.ordinary_tokens[:4]], device=self.device)
-        batch = Batch(ids, torch.ones_like(ids), find_layout("prompt-first"), *[None] * 4)
+        batch = Batch(ids, torch.ones_like(ids), find_layout("prompt-first"), None, None, None, None)
         state = self.states_at(Interventions(), batch, last_slots(batch))[0, 0]
         theirs = self.model(input_ids=ids).logits[0, -1].float()
         ours = self._logits(state, torch.arange(len(theirs), device=self.device))

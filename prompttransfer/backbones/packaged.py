@@ -97,8 +97,8 @@ def _files_of(name: str) -> list[Path]:
             raise UserError(f"backbone file {name} does not exist: give a GGUF file, or a folder of a model")
         return [Path(name)]
     package = PACKAGED[name]
-    found = [_inside(module) / file if _inside(module) else None for module, file in package.files]
-    files = [file for file in found if file is not None and file.is_file()]
+    found = [(_inside(module), file) for module, file in package.files]
+    files = [place / file for place, file in found if place is not None and (place / file).is_file()]
     if len(files) < len(package.files):
         raise UserError(f"backbone {name} is in a package that is not installed: {package.install}")
     return files
