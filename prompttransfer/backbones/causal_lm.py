@@ -142,14 +142,15 @@ class CausalLM(Backbone):
             if ("attn" in child or "attention" in child)
             and any(site.startswith(f"{name}.{index}.{child}.") for site in self.linear_maps)
         ]
-        return {"decoder": tuple(inside)}
+        # Where a model has one kind, peft names none, and prefixes take it for this one.
+        return {"encoder": tuple(inside)}
 
     @cached_property
     def outputs(self) -> dict[str, tuple[str, ...]]:
         # Each part of a layer ends with the linear map that is named last in it.
         name, layers = self._stack
         prefixes = {
-            "attention": [f"{inside}." for inside in self.attentions["decoder"]],
+            "attention": [f"{inside}." for inside in self.attentions["encoder"]],
             "feed-forward": [f"{name}.{index}." for index in range(len(layers))],
         }
         return {

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import DECODERS, KINDS
+from method_texts import TEXTS
 from safetensors.torch import save_file
 from toys import label_task, noise, question_task
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
@@ -25,16 +26,6 @@ ROWS = (
     Example("the room was very bright", label=1),
     Example("fresh", label=1),
 )
-SETTINGS = {
-    "prompt": ("prompt:length=3",),
-    "p-tuning": ("p-tuning:length=3,hidden=8", "p-tuning:length=3,encoder=mlp,hidden=8"),
-    "lora": ("lora:rank=2", "lora:rank=3,alpha=5,stabilised=true"),
-    "prefix": ("prefix:length=3,hidden=8",),
-    "p-tuning-v2": ("p-tuning-v2:length=3",),
-    "houlsby": ("houlsby:bottleneck=4", "houlsby:bottleneck=4,activation=tanh"),
-    "pfeiffer": ("pfeiffer:reduction=4",),
-    "probe": ("probe",),
-}
 SEEDLESS = ("probe",)
 """Methods that start the same whatever the seed."""
 IN_PEFT = {
@@ -44,7 +35,7 @@ IN_PEFT = {
 }
 """Methods and families that peft has; it gives a T5 prefixes in its decoder's self-attention alone."""
 ALL = (*KINDS, "llama", "gpt2")
-CASES = [(kind, text) for kind in ALL for name in METHODS for text in SETTINGS[name]]
+CASES = [(kind, text) for kind in ALL for name in METHODS for text in TEXTS[name]]
 
 
 def batch_of(backbone, method, rows=ROWS, task=TASK):
@@ -279,7 +270,7 @@ def test_peft_gives_the_same_scores(tiny, backbone_folder, tmp_path, kind, text)
         own = method.bank(backbone, [member])
         with torch.no_grad():
             ours = backbone.label_scores(own.rows(owners(0)), batch)
-            theirs = label_logits(model, kind, batch, own.reserved).log_softmax(-1)
+            theirs = label_logits(model, kind, batch, own.rows(owners(0)).reserved).log_softmax(-1)
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
