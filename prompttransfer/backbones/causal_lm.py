@@ -405,10 +405,13 @@ class CausalLM(Backbone):
             pad_token_id=self.pad_id,
             use_cache=True,
         )
+        # Keys in front are no tokens that transformers counts, and the text stands behind them.
+        behind = (mask.cumsum(dim=1) - 1).clamp(min=0) + own.extra
         with at_modules(self.model, own):
             written = self.model.generate(
                 inputs_embeds=inputs,
                 attention_mask=mask,
+                **({"position_ids": behind} if own.extra else {}),
                 generation_config=settings,
                 synced_gpus=self.sharded,  # no process stops while another still needs its share of the weights
             )

@@ -1,5 +1,7 @@
 """Decoders: label scores, losses and written text are Hugging Face's own, whatever the padding and whichever engine."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import DECODERS
@@ -7,9 +9,11 @@ from toys import label_task, noise, pair_task, question_task
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from prompttransfer.adaptations.bank import VectorBank
+from prompttransfer.adaptations.methods import parse_method
 from prompttransfer.backbones.decoder_layers import LAYERS
 from prompttransfer.backbones.interventions import BARE, Vectors
 from prompttransfer.backbones.layouts import LAYOUTS, Encoding
+from prompttransfer.backbones.rows import repeat
 from tasks.errors import UserError
 from tasks.task import Example
 
@@ -135,6 +139,35 @@ def test_what_is_written_is_hugging_faces_for_each_row_alone(tiny, backbone_fold
             assert got[row] == text.split("\n")[0].strip()
         found += got
     assert any(found)
+
+
+@pytest.mark.parametrize(
+    "text", ["prompt:length=2", "lora:rank=2", "p-tuning-v2:length=3", "houlsby:bottleneck=4"]
+)
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_what_a_method_writes_is_what_its_loss_is_smallest_for(tiny, kind, text):
+    backbone, method = tiny(kind), parse_method(text)
+    member = method.member(backbone, question_task(), start="random", seed=0)
+    with torch.no_grad():
+        for index, parameter in enumerate(member.parameters()):
+            parameter += 0.3 * noise(*parameter.shape, seed=index)
+    bank = method.bank(backbone, [member])
+    ends = set(backbone.reader.ends)
+    batch = encoded(backbone, question_task(), QUESTIONS)
+    written = backbone.generate(bank.rows(torch.tensor([0, 0])), batch, max_new_tokens=3)
+    for row, texts in enumerate(written):
+        found: list[int] = []
+        for _ in range(3):
+            each = torch.tensor([[*found, token] for token in range(len(backbone.tokenizer))])
+            alone = encoded(backbone, question_task(), [QUESTIONS[row]])
+            many = replace(repeat(alone, len(each)), targets=each)
+            with torch.no_grad():
+                losses = backbone.loss(bank.rows(torch.zeros(len(each), dtype=torch.long)), many)
+            found.append(int(losses.argmin()))
+            if found[-1] in ends:
+                break
+        wanted = backbone.tokenizer.decode(found, skip_special_tokens=True).split("\n")[0].strip()
+        assert texts == wanted
 
 
 def test_a_prompt_that_rows_share_is_each_rows_own(tiny, kind):
