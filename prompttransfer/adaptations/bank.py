@@ -26,7 +26,7 @@ class Bank(Protocol):
 
     @property
     def reserved(self) -> int:
-        """Positions that each takes in front of the text."""
+        """Positions that each takes from the text, by standing in front of it."""
 
     def rows(self, owners: Tensor) -> Interventions:
         """The members bound to the rows of a batch, `owners` [batch] of member numbers. Differentiable."""
@@ -56,7 +56,7 @@ class VectorBank:
         self.members, self.reserved = int(prompts.shape[0]), int(prompts.shape[1])
 
     def rows(self, owners: Tensor) -> Interventions:
-        return Vectors(of_rows(self.prompts.to(owners.device), owners))
+        return Vectors(self.prompts.to(owners.device), owners)
 
 
 class LowRankBank:

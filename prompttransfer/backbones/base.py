@@ -23,8 +23,9 @@ from prompttransfer.backbones.kernels.cuda_graphs import PRODUCTS, Graphs, padde
 from prompttransfer.backbones.kernels.token_batching import call_tokens, tokens_at_once
 from prompttransfer.backbones.label_words import Answers, Pieces, choose_answers
 from prompttransfer.backbones.layouts import USUAL, Encoding, Layout
-from prompttransfer.backbones.modules import KnownModules
+from prompttransfer.backbones.modules import KnownModules, check_untouched
 from prompttransfer.backbones.rows import Batch, Row, _candidates, cut_texts, pad
+from prompttransfer.backbones.templates import TokenFrame
 from prompttransfer.backbones.tokens import first_ids, unknown_share
 from prompttransfer.distributed.fsdp import held, whole
 from prompttransfer.distributed.processes import ALONE
@@ -78,23 +79,27 @@ class Backbone(ABC):
         self.remarks: tuple[str, ...] = ()
         """What was strange when it was loaded, a line each."""
         self.width = int(self.word_embeddings.embedding_dim)
-        self._known: dict[str, KnownModules] = {}
-        self.use(engine or self.engines[0])
+        self.engine = engine or self.engines[0]
+        """Which of `engines` runs it."""
+        self._know()
         self.batch_for(device)
 
     def use(self, engine: str) -> None:
         """Run on `engine` from here on; its weights are laid out if that is the frozen one."""
         if engine not in self.engines:
             raise unknown(f"engine of a {self.family} backbone", engine, self.engines)
+        if engine == "frozen" and engine not in self._known:
+            check_untouched(self.model, self.name)
+            self.lay_out()
+            every = dict(self.model.named_modules())
+            self._known[engine] = KnownModules(self.model, self.name, every, weights=True)
         self.engine = engine
-        """Which of `engines` runs it."""
-        if engine not in self._known:
-            if engine == "frozen":
-                self.lay_out()
-            watched = dict(self.model.named_modules())
-            if engine == "plain":
-                watched = {name: watched[name] for name in self.passed_by if name in watched}
-            self._known[engine] = KnownModules(self.model, self.name, watched, weights=engine == "frozen")
+
+    def _know(self) -> None:
+        """Take the model as it is for the one that was loaded."""
+        watched = {name: part for name, part in self.model.named_modules() if name in self.passed_by}
+        self._known = {"plain": KnownModules(self.model, self.name, watched, weights=False)}
+        self.use(self.engine)
 
     @contextmanager
     def on(self, engine: str) -> Iterator[None]:
@@ -111,8 +116,7 @@ class Backbone(ABC):
         self.model.to(device=device, dtype=dtype)
         self.device, self.dtype = device, dtype or self.dtype
         self._graphs = None
-        self._known.clear()
-        self.use(self.engine)
+        self._know()
         self.batch_for(device)
 
     def batch_for(self, device: torch.device) -> None:
@@ -227,6 +231,7 @@ class Backbone(ABC):
         firsts = self._tokens([example.first for example in examples], keep)
         pair = [example.second or "" for example in examples] if any(e.second for e in examples) else None
         seconds = self._tokens(pair, keep) if pair is not None else None
+        frame = self.frame(task, encoding)
         rows = []
         for index, example in enumerate(examples):
             second = seconds[index] if seconds is not None else None
@@ -236,7 +241,7 @@ class Backbone(ABC):
             target = None
             if task.generates:
                 target = self._target(example.references[0])
-            rows.append(Row(first, second, example.label, answers, target, cut))
+            rows.append(Row(first, second, example.label, answers, target, cut, frame))
         self._check_known(task, examples, rows)
         return rows
 
@@ -251,24 +256,40 @@ class Backbone(ABC):
     def text_budget(self, task: Task, encoding: Encoding = USUAL, *, reserved: int) -> int:
         """Text tokens that fit, given what is reserved, the special tokens and the model's positions."""
         wanted = encoding.max_length or (384 if task.generates else 128)
-        free = self.free_positions(reserved)
+        free = self.free_positions(reserved, self.fixed_tokens(task, encoding))
         return wanted if free is None else min(wanted, free)
 
-    def free_positions(self, reserved: int) -> int | None:
-        """Positions left for text behind `reserved` ones; None where any number is.
+    def free_positions(self, reserved: int, fixed: int | None = None) -> int | None:
+        """Positions left for text behind `reserved` ones and beside `fixed` ones; None where any number is.
+
+        Without `fixed` these are the special tokens.
 
         Raises UserError where too few are left.
         """
         limit = self.max_positions
         if limit is None:
             return None
-        free = limit - reserved - self.special_tokens
+        fixed = self.special_tokens if fixed is None else fixed
+        free = limit - reserved - fixed
         if free < 8:
             raise UserError(
                 f"a prompt or prefix of {reserved} vectors leaves {max(free, 0)} of the {limit} positions of {self.name} for "
-                f"text: use one of at most {limit - self.special_tokens - 8}"
+                f"text: use one of at most {limit - fixed - 8}"
             )
         return free
+
+    def frame(self, task: Task, encoding: Encoding = USUAL) -> TokenFrame | None:
+        """What a decoder reads around the texts of a row; None for the families that read texts alone."""
+        return None
+
+    def fixed_tokens(self, task: Task, encoding: Encoding = USUAL) -> int:
+        """Positions of a row that neither its texts nor what is reserved can have."""
+        return self.special_tokens
+
+    @property
+    def pad_id(self) -> int:
+        """The token that rows are padded with."""
+        return int(self.tokenizer.pad_token_id)
 
     def _tokens(self, texts: Sequence[str], keep: int) -> list[tuple[int, ...]]:
         return first_ids(self.tokenizer, [" " + text.strip() for text in texts], keep)
@@ -295,7 +316,7 @@ class Backbone(ABC):
     def batch(self, rows: Sequence[Row], *, layout: Layout) -> Batch:
         """Pad rows on the right and put their label words beside them."""
         sequences = [self._assemble(row, layout) for row in rows]
-        ids = pad(sequences, self.tokenizer.pad_token_id)
+        ids = pad(sequences, self.pad_id)
         mask = pad([[1] * len(sequence) for sequence in sequences], 0)
         candidates = averaged = labels = targets = None
         if rows[0].answers is not None:
@@ -347,6 +368,11 @@ class Backbone(ABC):
     @abstractmethod
     def passed_by(self) -> tuple[str, ...]:
         """Full names of the modules that the plain engine does not run either, though a pass of transformers would."""
+
+    @property
+    def shared_heads(self) -> int:
+        """Heads of keys and values a layer; fewer than `heads` where several queries share them."""
+        return self.heads
 
     @property
     def head_width(self) -> int:
@@ -417,8 +443,7 @@ class Backbone(ABC):
             return self.row_losses(own, batch)
         self.check()
         self._graphs = self._graphs or Graphs(self.device)
-        pad_id = self.tokenizer.pad_token_id
-        same = padded(batch, length=prompts.shape[1], most=self.max_positions, pad_id=pad_id)
+        same = padded(batch, length=prompts.shape[1], most=self.max_positions, pad_id=self.pad_id)
 
         def row_losses(vectors: Tensor, same: Batch) -> Tensor:
             return self.row_losses(Vectors(vectors), same)

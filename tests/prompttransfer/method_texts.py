@@ -18,16 +18,5 @@ TEXTS = {
     "pfeiffer": ("pfeiffer:reduction=4",),
     "probe": ("probe",),
 }
-LACKS = {("t5", "bitfit"), ("t5-v1.1", "bitfit")}
-"""Families without what a method changes: T5 has no biases."""
-
-
-def cases(kinds, methods):
-    """(family, settings) for all of `methods` on all of `kinds` that have what they change."""
-    return [
-        (kind, text)
-        for kind in kinds
-        for name in methods
-        for text in TEXTS[name]
-        if (kind, name) not in LACKS
-    ]
+LACKS = {("t5", "bitfit"), ("t5-v1.1", "bitfit"), ("llama", "bitfit"), ("gpt2", "ia3")}
+"""Kinds of backbones without what a method changes: T5 and Llama have no biases, GPT-2 no keys apart from its queries."""

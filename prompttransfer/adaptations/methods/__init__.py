@@ -26,9 +26,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         *(PromptTuning, PTuning, PrefixTuning, PTuningV2),
         *(Lora, LoraPlus, LoraFA, DeltaLora, Dora, AdaLora, Vera),
-        *(IA3, BitFit),
-        *(Houlsby, Pfeiffer),
-        Probe,
+        *(IA3, BitFit, Houlsby, Pfeiffer, Probe),
     )
 }
 

@@ -19,11 +19,12 @@ from torch import Tensor
 from prompttransfer.adaptations.bank import Bank, LowRankBank
 from prompttransfer.adaptations.method import Member, Method
 from prompttransfer.adaptations.methods.low_rank import (
-    USUAL_TARGETS,
     check_low_rank,
     check_rank,
     low_rank_sizes,
     matching,
+    turned,
+    usual_targets,
 )
 from prompttransfer.adaptations.methods.maps import (
     MapMember,
@@ -152,7 +153,7 @@ class AdaLora(Method):
 
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
         only_random(self.name, start, "P and Q small, l zero")
-        sites = matching(backbone.linear_maps, self.targets or USUAL_TARGETS[backbone.family], backbone.name)
+        sites = matching(backbone.linear_maps, self.targets or usual_targets(backbone), backbone.name)
         check_rank(self.name, self.rank, sites)
         generator = torch.Generator().manual_seed(seed)
         into: dict[str, Tensor] = {}
@@ -185,6 +186,7 @@ class AdaLora(Method):
         )
 
     def peft_config(self, *, family: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        sites = list(sites_of(tensors, AdaptiveMember.names))
         return {
             "peft_type": "ADALORA",
             "init_r": self.rank,
@@ -196,6 +198,6 @@ class AdaLora(Method):
             "beta2": self.smoothing,
             "total_step": 1,  # peft wants one to load; nothing is trained on there
             "bias": "none",
-            "fan_in_fan_out": False,
-            "target_modules": list(sites_of(tensors, AdaptiveMember.names)),
+            "fan_in_fan_out": turned(sites),
+            "target_modules": sites,
         }

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_methods import AT_MAPS, CASES, TASK, batch_of, moved, owners
+from test_methods import CASES, TASK, batch_of, moved, owners
 
 from prompttransfer.adaptations.bank import BareBank
 from prompttransfer.adaptations.merging import merged
@@ -10,8 +10,10 @@ from prompttransfer.adaptations.methods import METHODS, parse_method
 from prompttransfer.backbones.interventions import BARE
 from tasks.errors import UserError
 
+FOLDS = ("lora", "lora-plus", "lora-fa", "delta-lora", "dora", "adalora", "vera", "ia3", "bitfit")
 
-@pytest.mark.parametrize(("kind", "text"), [(k, t) for k, t in CASES if t.partition(":")[0] in AT_MAPS])
+
+@pytest.mark.parametrize(("kind", "text"), [(k, t) for k, t in CASES if t.partition(":")[0] in FOLDS])
 def test_a_merged_adaptation_gives_the_same_scores_and_leaves_no_trace(tiny, kind, text):
     backbone, method = tiny(kind), parse_method(text)
     bank = method.bank(backbone, [moved(method, backbone)])
@@ -55,7 +57,7 @@ def test_weights_that_were_laid_out_in_bf16_follow_a_merge_and_back(backbone_fol
 
 def test_what_does_more_than_change_linear_maps_is_not_merged(tiny):
     backbone = tiny("roberta")
-    for name in METHODS.keys() - set(AT_MAPS):
+    for name in METHODS.keys() - set(FOLDS):
         method = parse_method(name)
         member = method.member(backbone, TASK, start="random", seed=0)
         bank = method.bank(backbone, [member])
