@@ -1,9 +1,9 @@
-"""Indicators of transferability: what may tell, before any transfer, which prompt will do well on which task.
+"""Indicators of transferability: what may tell, before any transfer, which adaptation will do well on which task.
 
-One dict: an indicator is a function from a group of prompts to a square table, rows sources, columns targets, more is
-better. They differ in what they cost: the vectors alone (analysis/similarity.py), the names of the types (the flag
-that every other has to beat), one pass of the model over each prompt (overlap of neurons), or labelled rows of every
-target (few-shot, the expensive one).
+One dict: an indicator is a function from a group of adaptations to a square table, rows sources, columns targets, more
+is better. They differ in what they cost: the vectors alone (analysis/similarity.py), the names of the types (the flag
+that every other has to beat), one pass of the model over each (overlap of neurons), or labelled rows of every target
+(few-shot, the expensive one). Those of vectors are for soft prompts; `missing` says so of any others.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from analysis.matrices import same_type
 from analysis.neurons import OVERLAPS, overlap
 from analysis.prediction import BASELINE
 from prompttransfer.adaptations.adaptation import Adaptation
-from prompttransfer.adaptations.running import bank_of, common_encoding, stacked
+from prompttransfer.adaptations.running import common_encoding, stacked
 from prompttransfer.backbones.base import Backbone
-from prompttransfer.evaluation.encoding import encode_task
-from prompttransfer.evaluation.evaluate import evaluate_bank
+from prompttransfer.evaluation.grouped import evaluate_all
 from prompttransfer.neurons.capture import capture
 from prompttransfer.transfers.zero_shot import Target
 from tasks.errors import UserError, unknown
@@ -61,12 +60,33 @@ def indicator_table(name: str, group: Group) -> pd.DataFrame:
     if name not in INDICATORS:
         raise unknown("indicator", name, INDICATORS)
     if len(group.prompts) < 2:
-        raise UserError(f"comparing needs at least two prompts; given {len(group.prompts)}")
+        raise UserError(f"comparing needs at least two adaptations; given {len(group.prompts)}")
+    if reason := missing(name, group.prompts):
+        raise UserError(reason)
     return INDICATORS[name](group)
 
 
+def missing(name: str, adaptations: Sequence[Adaptation]) -> str:
+    """Why an indicator has no value for these adaptations, and what there is instead; empty where it has."""
+    without = [each for each in adaptations if not each.has_vectors]
+    if name not in vectors.INDICATORS or not without:
+        return ""
+    there = ", ".join(each for each in INDICATORS if each not in vectors.INDICATORS)
+    return (
+        f"{name} compares vectors in front of the text, and {without[0].name!r} ({without[0].method}) has none: "
+        f"for any method there are {there}"
+    )
+
+
+def usual(adaptations: Sequence[Adaptation]) -> tuple[str, ...]:
+    """The indicators to take where none is named: the paper's four of soft prompts, overlap of neurons of any others."""
+    return tuple(vectors.PAPER_METRICS) if all(each.has_vectors for each in adaptations) else tuple(OVERLAPS)
+
+
 def of_vectors(prompts: Sequence[Adaptation]) -> list[str]:
-    """The indicators that these prompts' vectors alone give: no initial vectors, no minus-initial."""
+    """The indicators that these prompts' vectors alone give: no initial vectors, no minus-initial; none without vectors."""
+    if not all(prompt.has_vectors for prompt in prompts):
+        return []
     known = all(prompt.first_vectors is not None for prompt in prompts)
     names = [name for name in vectors.INDICATORS if known or not name.endswith("-minus-initial")]
     return [name for name in names if len(prompts) > 2 or not name.endswith("-minus-mean")]
@@ -97,11 +117,13 @@ def _few_shot(group: Group) -> pd.DataFrame:
         raise UserError(f"indicator {FEW_SHOT} needs labelled rows of every task, and none are given")
     backbone = group.model(FEW_SHOT)
     encoding = common_encoding(backbone, group.prompts)
-    bank = bank_of(backbone, group.prompts)
-    scores: dict[str, list[float]] = {}
-    for target in group.rows(list(dict.fromkeys(prompt.task for prompt in group.prompts))):
-        encoded = encode_task(backbone, target.task, target.splits.train, encoding, reserved=bank.reserved)
-        scores[target.task.name] = [score.value for score in evaluate_bank(backbone, bank, encoded)]
+    scores = {
+        target.task.name: [
+            score.value
+            for score in evaluate_all(backbone, group.prompts, target.task, target.splits.train, encoding)
+        ]
+        for target in group.rows(list(dict.fromkeys(prompt.task for prompt in group.prompts)))
+    }
     return pd.DataFrame({prompt.name: scores[prompt.task] for prompt in group.prompts}, index=group.names)
 
 
