@@ -62,6 +62,8 @@ class Method(ABC):
     """One line for lists and help."""
     called: ClassVar[str] = "adaptation"
     """What one of it is called in messages."""
+    in_front: ClassVar[bool] = False
+    """Whether what it leaves are vectors in front of the text, a soft prompt."""
 
     @property
     def reserved(self) -> int:

@@ -105,11 +105,12 @@ def names_of(group: Group, names: Sequence[str] = ()) -> list[str]:
 
     Raises UserError for one that there is none of, here or at all, before any is computed.
     """
+    from prompttransfer.adaptations.running import called
     from prompttransfer.transfers.indicators import INDICATORS, missing, of_vectors, usual
     from tasks.errors import UserError, unknown
 
     if len(group.prompts) < 2:
-        raise UserError(f"comparing needs at least two adaptations; given {len(group.prompts)}")
+        raise UserError(f"comparing needs at least two {called(group.prompts)}; given {len(group.prompts)}")
     chosen: list[str] = []
     for name in names or usual(group.prompts):
         if name != "all" and name not in INDICATORS:

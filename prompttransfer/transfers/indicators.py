@@ -19,7 +19,7 @@ from analysis.matrices import same_type
 from analysis.neurons import OVERLAPS, overlap
 from analysis.prediction import BASELINE
 from prompttransfer.adaptations.adaptation import Adaptation
-from prompttransfer.adaptations.running import common_encoding, stacked
+from prompttransfer.adaptations.running import called, common_encoding, stacked
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.evaluation.grouped import evaluate_all
 from prompttransfer.neurons.capture import capture
@@ -60,7 +60,7 @@ def indicator_table(name: str, group: Group) -> pd.DataFrame:
     if name not in INDICATORS:
         raise unknown("indicator", name, INDICATORS)
     if len(group.prompts) < 2:
-        raise UserError(f"comparing needs at least two adaptations; given {len(group.prompts)}")
+        raise UserError(f"comparing needs at least two {called(group.prompts)}; given {len(group.prompts)}")
     if reason := missing(name, group.prompts):
         raise UserError(reason)
     return INDICATORS[name](group)
