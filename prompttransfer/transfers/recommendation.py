@@ -345,9 +345,11 @@ def _with_probes(
             continue
         for item in _of_probe(backbone, found, own, probe):
             evidence[item.indicator].append(item)
-        left_out = [name for name in PROBE_METRICS if missing(name, own)]
-        if left_out:
-            notes.append(f"left out for {method}, which has no vectors to compare: {', '.join(left_out)}")
+    without = [str(method) for method in probes if missing(PROBE_METRICS[0], [probes[method].adaptation])]
+    if without:
+        notes.append(
+            f"without {', '.join(PROBE_METRICS)}, which compare vectors in front of the text: {', '.join(without)}"
+        )
     joined = [_joined(items) for items in evidence.values() if items]
     overlaps = next((item.values for item in joined if item.indicator == "ON"), {})
     candidates = [replace(c, overlap=overlaps.get(c.source)) for c in found.candidates]
@@ -385,8 +387,8 @@ def _of_probe(
 def _joined(items: Sequence[Evidence]) -> Evidence:
     """What an indicator says of the sources of all methods."""
     values = {source: value for item in items for source, value in item.values.items()}
-    costs = "; ".join(dict.fromkeys(item.cost for item in items))
-    return Evidence(items[0].indicator, values, costs, sum(item.seconds for item in items))
+    cost = items[0].cost if len(items) == 1 else f"the same for each of {len(items)} methods"
+    return Evidence(items[0].indicator, values, cost, sum(item.seconds for item in items))
 
 
 def _floats(row: pd.Series) -> dict[str, float]:
