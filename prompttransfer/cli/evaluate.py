@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from prompttransfer.adaptations.adaptation import Adaptation
-    from prompttransfer.adaptations.running import Group
     from prompttransfer.backbones.base import Backbone
     from prompttransfer.evaluation.calibration import Calibration
     from prompttransfer.evaluation.encoding import EncodedTask
@@ -93,6 +92,7 @@ def evaluate(
         evaluate_both,
     )
     from prompttransfer.evaluation.encoding import encode_task
+    from prompttransfer.evaluation.grouped import alike
     from prompttransfer.files import write_json
     from prompttransfer.outputs import Files, settings_of
     from tasks.errors import UserError
@@ -204,19 +204,6 @@ def _no_record(each: Adaptation, task: Task, reason: str) -> dict[str, Any]:
     """One adaptation on a task that it cannot answer, with the reason."""
     nothing = {key: None for _, key in COLUMNS[3:]}
     return {"prompt": each.name, "task": task.name, "metric": task.metric, **nothing, "impossible": reason}
-
-
-def alike(adaptations: Sequence[Adaptation], layout: str | None) -> list[tuple[Group, str]]:
-    """Those that can run in one bank on the same rows, with the layout that they are run under."""
-    from prompttransfer.adaptations.running import Group, groups_of
-
-    layouts = [layout or each.layout for each in adaptations]
-    found = []
-    for chosen in dict.fromkeys(layouts):
-        places = [place for place, own in enumerate(layouts) if own == chosen]
-        for group in groups_of([adaptations[place] for place in places]):
-            found.append((Group(tuple(places[i] for i in group.places), group.adaptations), chosen))
-    return found
 
 
 def _shown(value: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from prompttransfer.adaptations.adaptation import Adaptation
-from prompttransfer.adaptations.running import bank_of, groups_of
+from prompttransfer.adaptations.running import Group, bank_of, groups_of
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.evaluation.encoding import encode_task
@@ -29,3 +29,14 @@ def evaluate_all(
         for place, score in zip(group.places, found, strict=True):
             scores[place] = score
     return scores
+
+
+def alike(adaptations: Sequence[Adaptation], layout: str | None = None) -> list[tuple[Group, str]]:
+    """Those that can run in one bank on the same rows, with the layout that they run under: `layout`, or their own."""
+    layouts = [layout or each.layout for each in adaptations]
+    found = []
+    for chosen in dict.fromkeys(layouts):
+        places = [place for place, own in enumerate(layouts) if own == chosen]
+        for group in groups_of([adaptations[place] for place in places]):
+            found.append((Group(tuple(places[i] for i in group.places), group.adaptations), chosen))
+    return found

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.matrices import is_reference, shared_prefix
-from analysis.prediction import Prediction, predict
+from analysis.prediction import Prediction, predict_transfer
 from analysis.report import ReportData, View, render_report
 from projectors.artifacts import read_record as read_projector
 from prompttransfer.adaptations.adaptation import Adaptation
@@ -244,7 +244,9 @@ def answer(
         )
         return ()
     typed = all(column in types for column in transfer.columns)
-    return predict(transfer, usable, types if typed else None, metrics=metrics, seeds=seeds, common=True)
+    return predict_transfer(
+        transfer, usable, types if typed else None, metrics=metrics, seeds=seeds, common=True
+    )
 
 
 # The rest --------------------------------------------------------------------------------------------------------
