@@ -44,7 +44,7 @@ class PromptTuning(Method):
     name: ClassVar[str] = "prompt"
     summary: ClassVar[str] = "vectors in front of the text (Lester et al. 2021)"
     called: ClassVar[str] = "prompt"
-    in_front: ClassVar[bool] = True
+    is_prompt: ClassVar[bool] = True
 
     length: int = 100
 
