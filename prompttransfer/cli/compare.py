@@ -83,7 +83,7 @@ def compare(
     check_comparable(found, shape=any(name in VECTORS for name in names))
     if not metric and not set(names) & set(PAPER_METRICS):
         without = next(each for each in found if not each.has_vectors)
-        say(f"{without.method} has no vectors to compare: {', '.join(names)} instead", quiet=json_)
+        say(f"{without.method} has no vectors to compare; by {', '.join(names)} instead", quiet=json_)
     paths = [] if output is None else [output / f"similarity_{name}.csv" for name in names]
     written = Files(tuple(paths), settings_of("compare", given | {"metric": None}))
     written.check(overwrite=overwrite)

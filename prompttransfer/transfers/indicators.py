@@ -3,7 +3,8 @@
 One dict: an indicator is a function from a group of adaptations to a square table, rows sources, columns targets, more
 is better. They differ in what they cost: the vectors alone (analysis/similarity.py), the names of the types (the flag
 that every other has to beat), one pass of the model over each (overlap of neurons), or labelled rows of every target
-(few-shot, the expensive one). Those of vectors are for soft prompts; `missing` says so of any others.
+(few-shot, the expensive one). Those of vectors are for soft prompts, those of B A (analysis/low_rank.py) for LoRA and its
+kin; `missing` says so of any others.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
+from torch import Tensor
 
+from analysis import low_rank
 from analysis import similarity as vectors
+from analysis.low_rank import LowRank
 from analysis.matrices import same_type
 from analysis.neurons import OVERLAPS, overlap
 from analysis.prediction import BASELINE
@@ -68,19 +72,32 @@ def indicator_table(name: str, group: Group) -> pd.DataFrame:
 
 def missing(name: str, adaptations: Sequence[Adaptation]) -> str:
     """Why an indicator has no value for these adaptations, and what there is instead; empty where it has."""
-    without = [each for each in adaptations if not each.has_vectors]
-    if name not in vectors.INDICATORS or not without:
+    if name in vectors.INDICATORS:
+        without = [each for each in adaptations if not each.has_vectors]
+        what = "vectors in front of the text"
+    elif name in low_rank.SIMILARITIES:
+        without = [each for each in adaptations if not low_rank_of(each)]
+        what = "the products B A of LoRA and its kin"
+    else:
         return ""
-    there = ", ".join(each for each in INDICATORS if each not in vectors.INDICATORS)
+    if not without:
+        return ""
+    there = ", ".join(each for each in INDICATORS if not missing(each, adaptations))
     return (
-        f"{name} compares vectors in front of the text, and {without[0].name!r} ({without[0].method}) has none: "
-        f"for any method there are {there}"
+        f"{name} compares {what}, and {without[0].name!r} ({without[0].method}) has none; what these can be compared by: "
+        f"{there}"
     )
 
 
 def usual(adaptations: Sequence[Adaptation]) -> tuple[str, ...]:
-    """The indicators to take where none is named: the paper's four of soft prompts, overlap of neurons of any others."""
-    return tuple(vectors.PAPER_METRICS) if all(each.has_vectors for each in adaptations) else tuple(OVERLAPS)
+    """The indicators to take where none is named.
+
+    The paper's four of soft prompts, of LoRA and its kin those of their products, of any others overlap of neurons.
+    """
+    for names in (vectors.PAPER_METRICS, tuple(low_rank.SIMILARITIES)):
+        if not missing(names[0], adaptations):
+            return tuple(names)
+    return tuple(OVERLAPS)
 
 
 def of_vectors(prompts: Sequence[Adaptation]) -> list[str]:
@@ -97,6 +114,30 @@ def _similarity(name: str) -> Indicator:
         found = [prompt.first_vectors for prompt in group.prompts if prompt.first_vectors is not None]
         initial = torch.stack(found) if len(found) == len(group.prompts) else None
         return vectors.similarity(name, stacked(group.prompts), group.names, initial)
+
+    return table
+
+
+def low_rank_of(adaptation: Adaptation) -> LowRank:
+    """A and B at each linear map of what is an update of low rank (LoRA and its kin); empty for anything else.
+
+    The diagonal of AdaLoRA counts as a part of A.
+    """
+    tables: dict[str, dict[str, Tensor]] = {"lora_A": {}, "lora_B": {}, "lora_E": {}}
+    for name, tensor in adaptation.tensors.items():
+        site, _, kind = name.removesuffix(".weight").rpartition(".")
+        if kind in tables:
+            tables[kind][site] = tensor
+    into, out, between = tables.values()
+    if not into or into.keys() != out.keys():
+        return {}
+    return {site: (into[site] * between[site] if site in between else into[site], out[site]) for site in into}
+
+
+def _low_rank(name: str) -> Indicator:
+    def table(group: Group) -> pd.DataFrame:
+        found = low_rank.SIMILARITIES[name]([low_rank_of(each) for each in group.prompts])
+        return pd.DataFrame(found.numpy(), index=group.names, columns=group.names)
 
     return table
 
@@ -129,6 +170,7 @@ def _few_shot(group: Group) -> pd.DataFrame:
 
 INDICATORS: dict[str, Indicator] = {
     **{name: _similarity(name) for name in vectors.INDICATORS},
+    **{name: _low_rank(name) for name in low_rank.SIMILARITIES},
     **{name: _overlap(name) for name in OVERLAPS},
     BASELINE: _same_type,
     FEW_SHOT: _few_shot,

@@ -21,6 +21,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.choice import ChoiceSummary, choose_sources, summarise
+from analysis.low_rank import SIMILARITIES
 from analysis.matrices import align
 from analysis.prediction import BASELINE
 from analysis.similarity import PAPER_METRICS
@@ -46,6 +47,8 @@ KNOWN_WITHOUT_PROBE = (FEW_SHOT, FEW_SHOT_LOSS, BASELINE)
 PRIOR_ROWS = 2
 """Rows that being of the target's type is worth; 1.5 to 100 chose the same sources where it was measured."""
 PROBE_METRICS = (*PAPER_METRICS, "C_concat-minus-initial")
+"""Of vectors."""
+OF_PROBE = (*PROBE_METRICS, *SIMILARITIES, "ON")
 
 
 @dataclass(frozen=True)
@@ -332,7 +335,7 @@ def _with_probes(
 
     Each source is held against the probe of its own method.
     """
-    evidence: dict[str, list[Evidence]] = {name: [] for name in (*PROBE_METRICS, "ON")}
+    evidence: dict[str, list[Evidence]] = {name: [] for name in OF_PROBE}
     notes = []
     for method, probe in probes.items():
         own = [source for source in sources if source.method == method]
@@ -345,11 +348,13 @@ def _with_probes(
             continue
         for item in _of_probe(backbone, found, own, probe):
             evidence[item.indicator].append(item)
-    without = [str(method) for method in probes if missing(PROBE_METRICS[0], [probes[method].adaptation])]
-    if without:
-        notes.append(
-            f"without {', '.join(PROBE_METRICS)}, which compare vectors in front of the text: {', '.join(without)}"
-        )
+    for names, what in (
+        (PROBE_METRICS, "vectors in front of the text"),
+        (tuple(SIMILARITIES), "products B A"),
+    ):
+        without = [str(method) for method, probe in probes.items() if missing(names[0], [probe.adaptation])]
+        if without and (names is PROBE_METRICS or len(without) < len(probes)):
+            notes.append(f"without {', '.join(names)}, which compare {what}: {', '.join(without)}")
     joined = [_joined(items) for items in evidence.values() if items]
     overlaps = next((item.values for item in joined if item.indicator == "ON"), {})
     candidates = [replace(c, overlap=overlaps.get(c.source)) for c in found.candidates]
@@ -370,7 +375,7 @@ def _of_probe(
     known = all(each.initial is not None for each in group.prompts)
     steps, seconds = probe.adaptation.curve[-1].step, probe.seconds
     evidence, cost = [], f"a probe of {steps} steps on {found.rows} rows"
-    for indicator in (*PROBE_METRICS, "ON"):
+    for indicator in OF_PROBE:
         if missing(indicator, group.prompts) or (not known and indicator.endswith("-minus-initial")):
             continue
         started = time.monotonic()
