@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -42,6 +42,15 @@ WINDOW = 2048
 STREAM = "-"
 OWN = ("adaptation", "task")
 """Keys of a row that say who is to answer it, and what."""
+
+
+class Predicted(NamedTuple):
+    """What `predict` has done."""
+
+    rows: int
+    of_earlier_run: int
+    """How many of them were answered before."""
+    seconds: float
 
 
 @checked
@@ -74,7 +83,7 @@ def predict(
     precision: Precision = "auto",
     device: Device = "auto",
     as_json: AsJson = False,
-) -> int:
+) -> Predicted:
     """Answer rows of many tasks by many adaptations at once: label, probabilities and text for each.
 
     A row is `{"task": "sst2", "text": "..."}`, or names one of several with `"adaptation": "sst2@lora"`; with both, the
@@ -94,7 +103,7 @@ def predict(
         check_place(place, folder=False)
     adaptations = read_prompts(from_, method)
     with _Spooled(input_) as rows:
-        finder = Finder(adaptations, STREAM if str(input_) == STREAM else str(input_))
+        finder = Finder(adaptations, "standard input" if str(input_) == STREAM else str(input_))
         count = sum(1 for _ in finder.questions(rows))
         if not count:
             raise UserError(f"{finder.source} holds no rows: write one JSON object a line")
@@ -102,7 +111,7 @@ def predict(
         files.check(overwrite=overwrite)
         if place is not None and place.exists() and not overwrite:
             _say(f"made before with the same settings, nothing is left to do: {count:,} rows in {place}")
-            return count
+            return Predicted(count, count, 0.0)
         model = backbone_of(adaptations, backbone, precision, device, revision=revision)
         model.takes_any = other_backbone
         answers = Answers(model, adaptations, max_length=max_length)
@@ -111,7 +120,7 @@ def predict(
             if place is None:
                 _answer(answers, finder.questions(rows), _write_out, progress.advance)
             else:
-                with _Part(place, files.settings) as part:
+                with Part(place, files.settings) as part:
                     before = part.rows
                     progress.advance(before)
                     left = islice(finder.questions(rows), before, None)
@@ -131,7 +140,7 @@ def predict(
         )
         if place is not None:
             _say(f"written to {place}")
-    return count
+    return Predicted(count, before, seconds)
 
 
 # Rows ------------------------------------------------------------------------------------------------------------
@@ -201,8 +210,9 @@ class Finder:
         assert task is not None
         places = self.of_task.get(task)
         if places is None:
+            there = ", ".join(self.of_task)
             raise UserError(
-                f"{where}: no adaptation of that task is here: {unknown('task', task, self.of_task)}"
+                f"{where}: no adaptation of task {task!r} is here; those that are here are of {there}"
             )
         if len(places) > 1:
             names = ", ".join(self.adaptations[place].name for place in places[:6])
@@ -275,7 +285,7 @@ def _write_out(lines: list[str]) -> None:
     sys.stdout.flush()
 
 
-class _Part:
+class Part:
     """The answers so far, in a file beside the output that says in its name's companion what they come from."""
 
     def __init__(self, output: Path, settings: Any):
@@ -287,7 +297,7 @@ class _Part:
         self.settings = plain(settings)
         self.rows = 0
 
-    def __enter__(self) -> _Part:
+    def __enter__(self) -> Part:
         from prompttransfer.files import disk_errors, write_json
         from tasks.documents import read_json_object
 

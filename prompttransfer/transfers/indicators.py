@@ -72,21 +72,28 @@ def indicator_table(name: str, group: Group) -> pd.DataFrame:
 
 def missing(name: str, adaptations: Sequence[Adaptation]) -> str:
     """Why an indicator has no value for these adaptations, and what there is instead; empty where it has."""
-    if name in vectors.INDICATORS:
-        without = [each for each in adaptations if not each.has_vectors]
-        what = "vectors in front of the text"
-    elif name in low_rank.SIMILARITIES:
-        without = [each for each in adaptations if not low_rank_of(each)]
-        what = "the products B A of LoRA and its kin"
-    else:
+    without = _without(name, adaptations)
+    if without is None:
         return ""
-    if not without:
-        return ""
-    there = ", ".join(each for each in INDICATORS if not missing(each, adaptations))
+    what = (
+        "vectors in front of the text"
+        if name in vectors.INDICATORS
+        else "the products B A of LoRA and its kin"
+    )
+    there = ", ".join(each for each in INDICATORS if _without(each, adaptations) is None)
     return (
-        f"{name} compares {what}, and {without[0].name!r} ({without[0].method}) has none; what these can be compared by: "
+        f"{name} compares {what}, and {without.name!r} ({without.method}) has none; what these can be compared by: "
         f"{there}"
     )
+
+
+def _without(name: str, adaptations: Sequence[Adaptation]) -> Adaptation | None:
+    """The first that lacks what an indicator compares."""
+    if name in vectors.INDICATORS:
+        return next((each for each in adaptations if not each.has_vectors), None)
+    if name in low_rank.SIMILARITIES:
+        return next((each for each in adaptations if not low_rank_of(each)), None)
+    return None
 
 
 def usual(adaptations: Sequence[Adaptation]) -> tuple[str, ...]:
