@@ -155,3 +155,13 @@ SourceMethods = Annotated[
         help="Use only those of this method, as lora or lora:rank=8; several are allowed, all if not given.",
     ),
 ]
+Schedule = Annotated[
+    str | None,
+    typer.Option(
+        "--schedule", help="constant, or linear: the learning rate falls to 0 behind the last step."
+    ),
+    OneOf("schedule", ("constant", "linear")),
+]
+WarmUp = Annotated[
+    int | None, typer.Option("--warm-up", help="Steps in which the learning rate rises."), Whole(0)
+]
