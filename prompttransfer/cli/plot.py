@@ -362,25 +362,17 @@ def _projector_means(file: Path) -> dict[str, dict[str, float]]:
 
 
 def panels_of(tables: dict[Path, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """The tables that are drawn beside one another: a file each, and each method of a file that says them.
+    """The tables that are drawn beside one another: a file each, and each method of a file that says them."""
+    from prompttransfer.reports.pictures import by_method
 
-    A panel says its method, so that the names of its sources need not.
-    """
     panels = {}
     for file, table in tables.items():
-        methods = methods_beside(file)
-        kinds = list(
-            dict.fromkeys(methods.get(str(name), "") for name in table.index if str(name) in methods)
-        )
         place = f"{file.parent.name}/{file.stem}" if len(tables) > 1 else ""
-        if len(kinds) < 2:
+        parts = by_method(table, methods_beside(file))
+        if len(parts) < 2:
             panels[place or file.stem] = table
-            continue
-        for kind in kinds:
-            own = table.loc[[name for name in table.index if methods.get(str(name), kind) == kind]]
-            panels[f"{place} {kind}".strip()] = own.rename(
-                index={str(name): str(name).rpartition("@")[0] or str(name) for name in methods}
-            )
+        else:
+            panels |= {f"{place} {kind}".strip(): part for kind, part in parts.items()}
     return panels
 
 

@@ -81,7 +81,9 @@ def collect(run: Path, *, title: str = "", output: Path | None = None) -> Report
         spread=spread,
         impossible=record.raw.impossible,
         predictions=predictions,
-        pictures=draw_all(folder, shown, views[0], tables, predictions, types, prefix, notes),
+        pictures=draw_all(
+            folder, shown, views[0], tables, predictions, types, prefix, notes, methods_of(record.raw)
+        ),
         cross_model=cross,
         cross_model_controls=controls,
         facts=facts(folder, record, shown),
@@ -89,6 +91,11 @@ def collect(run: Path, *, title: str = "", output: Path | None = None) -> Report
         commands=again,
         notes=tuple(notes),
     )
+
+
+def methods_of(raw: MatrixRecord) -> dict[str, str]:
+    """Source -> method, of a record that says them."""
+    return dict(zip(raw.sources, raw.methods, strict=False))
 
 
 def without_prefix(record: TransferRecord, prefix: str) -> TransferRecord:
