@@ -6,7 +6,7 @@ The products B A have as many values as the weights, and are never formed: <B1 A
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -53,6 +53,29 @@ def principal_angles(first: LowRank, second: LowRank) -> dict[str, tuple[Tensor,
         for site, (a1, b1) in checked[0].items()
         for a2, b2 in [checked[1][site]]
     }
+
+
+def subspace_overlaps(updates: Sequence[LowRank], side: str) -> Tensor:
+    """How far two updates read (`side` "A") or write ("B") the same directions, [n, n] from 0 to 1, mean over the maps.
+
+    At each map the mean of cos^2 of the principal angles; 0 where one side is zero.
+    """
+    place = {"A": 0, "B": 1}[side]
+
+    def overlap(first: LowRank, second: LowRank) -> float:
+        found = [angles[place] for angles in principal_angles(first, second).values()]
+        return sum(float(each.cos().square().mean()) if len(each) else 0.0 for each in found) / len(found)
+
+    table = torch.tensor([[overlap(one, other) for other in updates] for one in updates], dtype=torch.float64)
+    return (table + table.T) / 2  # equal but for rounding
+
+
+SIMILARITIES: dict[str, Callable[[Sequence[LowRank]], Tensor]] = {
+    "BA-cosine": product_cosine,
+    "A-overlap": lambda updates: subspace_overlaps(updates, "A"),
+    "B-overlap": lambda updates: subspace_overlaps(updates, "B"),
+}
+"""Name -> how alike updates are, [n, n], more is more alike."""
 
 
 def _angles(left: Tensor, right: Tensor) -> Tensor:

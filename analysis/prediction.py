@@ -114,7 +114,7 @@ class Prediction:
         return self.mean > 0 and self.test_holm.p_value <= LEVEL
 
 
-def predict(
+def predict_transfer(
     transfer: pd.DataFrame,
     indicators: Mapping[str, pd.DataFrame],
     types: Mapping[str, str] | None = None,

@@ -37,7 +37,7 @@ _WHERE = {
     "load_states": "prompttransfer.neurons.states",
     "masking_curve": "prompttransfer.neurons.masking",
     "overlap": "analysis.neurons",
-    "predict": "analysis.prediction",
+    "predict_transfer": "analysis.prediction",
     "demo": "prompttransfer.cli.demo",
     "train": "prompttransfer.cli.train",
     "evaluate": "prompttransfer.cli.evaluate",
@@ -45,6 +45,7 @@ _WHERE = {
     "compare": "prompttransfer.cli.compare",
     "correlate": "prompttransfer.cli.correlate",
     "recommend": "prompttransfer.cli.recommend",
+    "predict": "prompttransfer.cli.predict",
     "report": "prompttransfer.cli.report",
 }
 

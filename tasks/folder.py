@@ -7,13 +7,12 @@ checked to its last line before anything is made of it; the first bad line is na
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tasks.documents import parse_json_lines, read_bytes
 from tasks.errors import MissingError, UserError
-from tasks.rows import example_of
+from tasks.rows import example_of, neutral
 from tasks.task import Example, Task
 
 FILES = {"train": "train.jsonl", "test": "validation.jsonl"}
@@ -41,7 +40,7 @@ def read_lines(task: Task, content: bytes, path: Path) -> list[Example]:
     examples = []
     for number, row in parse_json_lines(content, str(path)):
         where = f"{path}:{number}"
-        examples.append(example_of(task, _neutral(task, _object(row, where), where), where))
+        examples.append(example_of(task, neutral(task, _object(row, where), where), where))
     if not examples:
         raise UserError(
             f"{path} holds no rows: write one JSON object a line with {', '.join(task.fields)} for task {task.name!r}"
@@ -64,16 +63,3 @@ def _object(row: Any, where: str) -> dict[str, Any]:
             f"{where}: this is a {type(row).__name__}; each line must be one JSON object like {{...}}"
         )
     return row
-
-
-def _neutral(task: Task, row: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The row under neutral names, where the task says that its files have columns of their own."""
-    renamed = dict(row)
-    for name, column in task.columns.items():
-        if column not in row:
-            raise UserError(
-                f"{where}: no column {column!r}, which task {task.name!r} reads as {name!r}; "
-                f"this row has {', '.join(row) or 'nothing'}"
-            )
-        renamed[name] = row[column]
-    return renamed

@@ -6,11 +6,28 @@ Folders, the hub and a user's own files all pass through here, so a row is check
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tasks.errors import UserError, unknown
 from tasks.task import Example, Task
+
+GOLD = ("label", "answers", "summary")
+"""The neutral fields that hold the right answer."""
+
+
+def question_of(task: Task, row: Mapping[str, Any], where: str) -> Example:
+    """The example in a row of neutral fields whose right answer is not asked for, and not looked at where it is there."""
+    nothing = {"label": task.labels[0] if task.labels else None, "answers": ["-"], "summary": "-"}
+    whole = {key: value for key, value in row.items() if key not in GOLD}
+    needed = [name for name in task.fields if name not in GOLD]
+    if missing := [name for name in needed if name not in whole]:
+        raise UserError(
+            f"{where}: no {missing[0]!r}; task {task.name!r} needs {', '.join(needed)}, this row has "
+            f"{', '.join(map(str, row)) or 'nothing'}"
+        )
+    return replace(example_of(task, {**nothing, **whole}, where), label=None, references=())
 
 
 def example_of(task: Task, row: Mapping[str, Any], where: str) -> Example:
@@ -36,6 +53,26 @@ def example_of(task: Task, row: Mapping[str, Any], where: str) -> Example:
     question, answers = _text(row, "question", where), _references(row, "answers", where)
     context = _text(row, "context", where) if task.kind == "extractive-qa" else None
     return Example(question, context, references=answers)
+
+
+def neutral(
+    task: Task, row: Mapping[str, Any], where: str, *, left_out: Collection[str] = ()
+) -> dict[str, Any]:
+    """The row under neutral names, where the task says that its files have columns of their own.
+
+    `left_out`: neutral names whose columns need not be there, and are not renamed.
+    """
+    renamed = dict(row)
+    for name, column in task.columns.items():
+        if name in left_out:
+            continue
+        if column not in row:
+            raise UserError(
+                f"{where}: no column {column!r}, which task {task.name!r} reads as {name!r}; "
+                f"this row has {', '.join(row) or 'nothing'}"
+            )
+        renamed[name] = row[column]
+    return renamed
 
 
 def digest_rows(parts: Iterable[Sequence[Example]]) -> str:

@@ -2,6 +2,7 @@
 
 from analysis.figures.curves import layer_curves, learning_curves, masking_curves
 from analysis.figures.heatmap import heatmap
+from analysis.figures.heatmaps import heatmaps
 from analysis.figures.neuron_map import neuron_map, overlap_by_layer
 from analysis.figures.projector_table import projector_table
 from analysis.figures.prompt_map import coordinates, learned, prompt_map
@@ -14,6 +15,7 @@ __all__ = [
     "figure_bytes",
     "figure_style",
     "heatmap",
+    "heatmaps",
     "layer_curves",
     "learned",
     "learning_curves",

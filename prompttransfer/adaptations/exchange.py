@@ -23,19 +23,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from prompttransfer.adaptations.adaptation import Adaptation
+from prompttransfer.adaptations.adaptation import Adaptation, same_tensors
 from prompttransfer.adaptations.artifacts import PROMPT_KEY, peft_config
+from prompttransfer.adaptations.peft_folders import CONFIG, PICKLE, WEIGHTS, families, read_config
 from prompttransfer.files import atomic_folder, atomic_path, check_free, write_json
 from prompttransfer.outputs import taken
 from prompttransfer.tensor_files import check_regular, read_numpy, read_tensors, read_torch
-from tasks.documents import cannot_read, read_json_object, shortened
-from tasks.errors import MissingError, UserError, unknown
+from tasks.documents import cannot_read, shortened
+from tasks.errors import UserError, unknown
 
-PEFT_CONFIG, PEFT_WEIGHTS, PEFT_PICKLE = (
-    "adapter_config.json",
-    "adapter_model.safetensors",
-    "adapter_model.bin",
-)
 EXPORTED = "prompttransfer export"
 """Metadata key that marks a safetensors file as ours, which a later export may replace."""
 
@@ -148,16 +144,17 @@ def _read_safetensors(path: Path, key: str | None) -> tuple[Tensor, dict[str, An
 
 def _read_peft(folder: Path, key: str | None) -> tuple[Tensor, dict[str, Any]]:
     """A PEFT folder; only the encoder's rows are taken where PEFT kept rows for T5's decoder too (peft_model.py)."""
-    config = _peft_config(folder)
+    config = read_config(folder)
     kind = str(config.get("peft_type"))
     if kind != "PROMPT_TUNING":
         raise UserError(
-            f"{folder} is a PEFT adapter of type {shortened(kind)}, not a soft prompt (PROMPT_TUNING)"
+            f"{folder} is a PEFT adapter of type {shortened(kind)}, not a soft prompt (PROMPT_TUNING): "
+            f"`prompttransfer import` reads it where a method here is of that type"
         )
-    weights = next((folder / n for n in (PEFT_WEIGHTS, PEFT_PICKLE) if (folder / n).exists()), None)
+    weights = next((folder / n for n in (WEIGHTS, PICKLE) if (folder / n).exists()), None)
     if weights is None:
-        raise UserError(f"{folder} has no {PEFT_WEIGHTS} and no {PEFT_PICKLE}: the adapter is incomplete")
-    read = _read_torch if weights.name == PEFT_PICKLE else _read_safetensors
+        raise UserError(f"{folder} has no {WEIGHTS} and no {PICKLE}: the adapter is incomplete")
+    read = _read_torch if weights.name == PICKLE else _read_safetensors
     vectors, facts = read(weights, key or PROMPT_KEY)
     length = config.get("num_virtual_tokens")
     if (
@@ -169,24 +166,9 @@ def _read_peft(folder: Path, key: str | None) -> tuple[Tensor, dict[str, Any]]:
     ):
         raise UserError(
             f"{folder}: {weights.name} holds {list(vectors.shape)}, which does not fit num_virtual_tokens {shortened(str(length))} "
-            f"of {PEFT_CONFIG}"
+            f"of {CONFIG}"
         )
-    families = {"SEQ_2_SEQ_LM": "t5", "FEATURE_EXTRACTION": "masked-lm"}
-    said = {
-        "base_model": config.get("base_model_name_or_path"),
-        "family": families.get(str(config.get("task_type"))),
-    }
-    known = {name: value for name, value in said.items() if value and isinstance(value, str)}
-    return vectors[:length], {**facts, "format": "peft", "rows": len(vectors), **known}
-
-
-def _peft_config(folder: Path) -> dict[str, Any]:
-    try:
-        return read_json_object(folder / PEFT_CONFIG, "PEFT configuration", any_number=True)
-    except MissingError:
-        raise UserError(
-            f"folder {folder} has no {PEFT_CONFIG}: give a PEFT folder, or a single file"
-        ) from None
+    return vectors[:length], {**facts, "format": "peft", "rows": len(vectors), **families(config)}
 
 
 def _choose(tensors: Mapping[str, Tensor], key: str | None, path: Path) -> tuple[Tensor, str]:
@@ -251,11 +233,18 @@ def _write_safetensors(prompts: Sequence[Adaptation], output: Path, overwrite: b
     if output.exists() and EXPORTED not in _metadata(output):
         raise _taken(output)
     about = {p.name: {"task": p.task, "backbone": p.backbone, "layout": p.layout} for p in prompts}
-    tensors = {prompt.name: prompt.vectors.contiguous() for prompt in prompts}
+    tensors = {key: tensor.contiguous() for prompt in prompts for key, tensor in _keyed(prompt).items()}
     if output.exists() and not overwrite and not _holds(output, tensors, about):
         raise taken(output, "an export of other prompts")
     with atomic_path(output) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt", EXPORTED: json.dumps(about)})
+
+
+def _keyed(one: Adaptation) -> dict[str, Tensor]:
+    """Key of a file -> tensor: a prompt's vectors under its name, what else there is under `name/its own name`."""
+    if one.has_vectors:
+        return {one.name: one.vectors}
+    return {f"{one.name}/{name}": tensor for name, tensor in one.tensors.items()}
 
 
 def _holds(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bool:
@@ -285,25 +274,36 @@ def _write_numpy(prompts: Sequence[Adaptation], output: Path, overwrite: bool) -
         temporary.write_bytes(stream.getvalue())
 
 
-def _write_peft(prompts: Sequence[Adaptation], output: Path, overwrite: bool) -> None:
-    prompt = prompts[0]
-    if prompt.layout != "prompt-first" and prompt.family != "t5":
+def _write_peft(adaptations: Sequence[Adaptation], output: Path, overwrite: bool) -> None:
+    one = adaptations[0]
+    config = peft_config(one)
+    if config is None:
         raise UserError(
-            f"prompt {prompt.name!r} was trained under layout {prompt.layout!r}, but PEFT puts prompts first and would "
-            f"give other answers: export it to .safetensors or .npy"
+            f"PEFT has nothing that {one.method} of {one.name!r} ({one.family}) could be read as: export it to .safetensors"
         )
-    check_free(output, marker=PEFT_CONFIG)
+    if one.layout != "prompt-first" and one.family != "t5":
+        raise UserError(
+            f"{one.method.called} {one.name!r} was trained under layout {one.layout!r}, but PEFT puts prompts first and "
+            f"would give other answers: export it to .safetensors{' or .npy' if one.has_vectors else ''}"
+        )
+    check_free(output, marker=CONFIG)
     if output.is_dir() and any(output.iterdir()):
-        kind = _peft_config(output).get("peft_type")
-        if kind != "PROMPT_TUNING" or {p.name for p in output.iterdir()} - {PEFT_CONFIG, PEFT_WEIGHTS}:
+        kind = read_config(output).get("peft_type")
+        if kind != config["peft_type"] or {p.name for p in output.iterdir()} - {CONFIG, WEIGHTS}:
             raise _taken(output)
-        if not overwrite and not torch.equal(read_foreign(output)[0], prompt.vectors):
-            raise taken(output, "an export of another prompt")
-    with atomic_folder(output, marker=PEFT_CONFIG) as temporary:
-        save_file(
-            {PROMPT_KEY: prompt.vectors.contiguous()}, temporary / PEFT_WEIGHTS, metadata={"format": "pt"}
-        )
-        write_json(temporary / PEFT_CONFIG, peft_config(prompt))
+        there = read_tensors(output / WEIGHTS, "export").tensors
+        if not overwrite and not (
+            same_tensors(there, one.tensors) and read_config(output) == _as_read(config)
+        ):
+            raise taken(output, f"an export of another {one.method.called}")
+    with atomic_folder(output, marker=CONFIG) as temporary:
+        tensors = {name: tensor.contiguous() for name, tensor in one.tensors.items()}
+        save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
+        write_json(temporary / CONFIG, config)
+
+
+def _as_read(config: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps(config))
 
 
 def _taken(output: Path) -> UserError:

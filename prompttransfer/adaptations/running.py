@@ -15,6 +15,7 @@ from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.backbones.revisions import DECIDING, differing, is_commit
 from tasks.errors import UserError
+from tasks.task import Task
 
 
 def bank_of(backbone: Backbone, adaptations: Sequence[Adaptation]) -> Bank:
@@ -28,6 +29,21 @@ def bank_of(backbone: Backbone, adaptations: Sequence[Adaptation]) -> Bank:
             )
     method = first.method
     return method.bank(backbone, [method.restored(each.tensors) for each in adaptations])
+
+
+def impossible(adaptation: Adaptation, task: Task) -> str:
+    """Why an adaptation cannot answer a task at all (a probe of other classes); empty where it can."""
+    try:
+        adaptation.method.check_cell(adaptation.tensors, task)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def called(adaptations: Sequence[Adaptation]) -> str:
+    """What these are called together, in messages."""
+    names = {each.method.called for each in adaptations}
+    return f"{names.pop()}s" if len(names) == 1 else "adaptations"
 
 
 def _shape(adaptation: Adaptation) -> str:

@@ -239,7 +239,7 @@ class Backbone(ABC):
                 firsts[index], second, budget, keep_first=task.kind == "extractive-qa"
             )
             target = None
-            if task.generates:
+            if task.generates and example.references:  # a row to answer has none
                 target = self._target(example.references[0])
             rows.append(Row(first, second, example.label, answers, target, cut, frame))
         self._check_known(task, examples, rows)

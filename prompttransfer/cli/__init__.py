@@ -22,6 +22,7 @@ from prompttransfer.cli.exchange import export_prompt, import_prompt
 from prompttransfer.cli.lean_imports import make_imports_lean
 from prompttransfer.cli.neurons import neurons_app
 from prompttransfer.cli.plot import plot_app
+from prompttransfer.cli.predict import predict
 from prompttransfer.cli.project import project_app
 from prompttransfer.cli.recommend import recommend
 from prompttransfer.cli.report import report
@@ -50,6 +51,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "compare": compare,
     "correlate": correlate,
     "recommend": recommend,
+    "predict": predict,
     "report": report,
     "import": import_prompt,
     "export": export_prompt,

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prompttransfer.cli.options import AsJson, DataFolder, Device, Overwrite, Precision, Types
+from prompttransfer.cli.options import (
+    AsJson,
+    DataFolder,
+    Device,
+    Overwrite,
+    Precision,
+    SourceMethods,
+    Types,
+)
 from prompttransfer.cli.values import Output, Whole, checked
 
 if TYPE_CHECKING:
@@ -31,9 +39,10 @@ def compare(
         typer.Option(
             "--metric",
             help="Indicator, may be repeated; 'all' for every one of the vectors. Default: the paper's four. "
-            "ON and jaccard run the backbone, few-shot also needs labelled rows.",
+            "ON and jaccard run the backbone and are for any method, few-shot also needs labelled rows.",
         ),
     ] = None,
+    method: SourceMethods = None,
     rows: Annotated[
         int, typer.Option("--rows", help="Labelled training rows a task, for few-shot."), Whole()
     ] = 32,
@@ -53,15 +62,16 @@ def compare(
     given = dict(locals())
     from functools import cache
 
-    from prompttransfer.cli.common import load_targets, resolve_tasks
+    from analysis.similarity import INDICATORS as VECTORS
+    from analysis.similarity import PAPER_METRICS
+    from prompttransfer.cli.common import load_targets, resolve_tasks, say
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import check_comparable, read_prompts, say_written, task_types, write_table
     from prompttransfer.outputs import Files, settings_of
     from prompttransfer.reports.calls import note_call, precision_name, remember
     from prompttransfer.transfers.indicators import Group, indicator_table
 
-    found = read_prompts(prompts)
-    check_comparable(found)
+    found = read_prompts(prompts, method)
     backbone = cache(lambda: backbone_of(found, None, precision, device))
     group = Group(
         tuple(found),
@@ -70,6 +80,10 @@ def compare(
         rows=lambda names: load_targets(resolve_tasks(names, prompts=found), data=data, limit_train=rows),
     )
     names = names_of(group, metric or [])
+    check_comparable(found, shape=any(name in VECTORS for name in names))
+    if not metric and not set(names) & set(PAPER_METRICS):
+        without = next(each for each in found if not each.has_vectors)
+        say(f"{without.method} has no vectors to compare; by {', '.join(names)} instead", quiet=json_)
     paths = [] if output is None else [output / f"similarity_{name}.csv" for name in names]
     written = Files(tuple(paths), settings_of("compare", given | {"metric": None}))
     written.check(overwrite=overwrite)
@@ -87,21 +101,23 @@ def compare(
 
 
 def names_of(group: Group, names: Sequence[str] = ()) -> list[str]:
-    """The indicators that are meant: the paper's four if none is named, every one of the vectors for `all`.
+    """The indicators that are meant: the usual ones if none is named, every one of the vectors for `all`.
 
-    Raises UserError for one that there is none of, before any is computed.
+    Raises UserError for one that there is none of, here or at all, before any is computed.
     """
-    from analysis.similarity import PAPER_METRICS
-    from prompttransfer.transfers.indicators import INDICATORS, of_vectors
+    from prompttransfer.adaptations.running import called
+    from prompttransfer.transfers.indicators import INDICATORS, missing, of_vectors, usual
     from tasks.errors import UserError, unknown
 
     if len(group.prompts) < 2:
-        raise UserError(f"comparing needs at least two prompts; given {len(group.prompts)}")
+        raise UserError(f"comparing needs at least two {called(group.prompts)}; given {len(group.prompts)}")
     chosen: list[str] = []
-    for name in names or PAPER_METRICS:
+    for name in names or usual(group.prompts):
         if name != "all" and name not in INDICATORS:
             raise unknown("indicator", name, [*INDICATORS, "all"])
-        chosen += of_vectors(group.prompts) if name == "all" else [name]
+        if reason := missing(name, group.prompts):
+            raise UserError(reason)
+        chosen += (of_vectors(group.prompts) or usual(group.prompts)) if name == "all" else [name]
     return list(dict.fromkeys(chosen))
 
 

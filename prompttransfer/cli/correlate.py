@@ -56,7 +56,7 @@ def correlate(
     """Rank correlation of indicators with transfer per target, with interval, permutation test, and the choice made."""
     given = dict(locals())
     from analysis.matrices import merge_seeds
-    from analysis.prediction import per_target_table, predict, prediction_table, smallest_p_values
+    from analysis.prediction import per_target_table, predict_transfer, prediction_table, smallest_p_values
     from prompttransfer.cli.plot import without
     from prompttransfer.cli.tables import (
         read_matrix,
@@ -77,7 +77,7 @@ def correlate(
     indicators = {_name(path, indicator): merge_seeds(read_matrix(path), tasks)[0] for path in indicator}
     kinds = task_types(tasks, types or [], recorded=types_beside(transfer))
     untyped = [t for t in tasks if t not in kinds]
-    answers = predict(
+    answers = predict_transfer(
         table, indicators, None if untyped else kinds, metrics=task_metrics(tasks), seeds=seeds or counted,
         include_self=include_self, common=common, draws=draws, seed=seed,
     )  # fmt: skip

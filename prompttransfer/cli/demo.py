@@ -79,7 +79,7 @@ def demo(
     table = moved / "transfer_relative.csv"
     say(f"$ prompttransfer plot heatmap {table} --output {picture}\n")
     title = "Zero-shot transfer, relative to own prompt"
-    heatmap(table, output=picture, title=title, overwrite=overwrite)
+    heatmap([table], output=picture, title=title, overwrite=overwrite)
     projected = _carry(output, prompts, chosen, backbone, revision, seed, overwrite)
     _stage("6. put it all on one page")
     say(f"$ prompttransfer report {output}\n")

@@ -22,6 +22,7 @@ from prompttransfer.cli.options import (
     Overwrite,
     Precision,
     Revision,
+    SourceMethods,
 )
 from prompttransfer.cli.values import OneOf, Output, checked
 from prompttransfer.distributed.placement import SINGLE, Placement
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from prompttransfer.evaluation.calibration import Calibration
     from prompttransfer.evaluation.encoding import EncodedTask
     from prompttransfer.evaluation.evaluate import Score
+    from tasks.task import Task
 
     Prepared = tuple[EncodedTask, EncodedTask | None, tuple[Score, Score | None]]
 
@@ -45,6 +47,7 @@ def evaluate(
         list[str] | None,
         typer.Option("--task", "-t", help="Tasks to score on; each prompt's own if not given."),
     ] = None,
+    method: SourceMethods = None,
     backbone: Annotated[
         str | None, typer.Option("--backbone", "-b", help="Another backbone than the prompts' own.")
     ] = None,
@@ -76,9 +79,10 @@ def evaluate(
     given = dict(locals())
     from functools import cache
 
-    from prompttransfer.adaptations.running import bank_of, check_runs_on
+    from prompttransfer.adaptations.running import bank_of, check_runs_on, impossible
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say, table
+    from prompttransfer.cli.tables import read_prompts
     from prompttransfer.evaluation.calibration import (
         TRAIN_MEAN,
         Calibration,
@@ -88,46 +92,61 @@ def evaluate(
         evaluate_both,
     )
     from prompttransfer.evaluation.encoding import encode_task
+    from prompttransfer.evaluation.grouped import alike
     from prompttransfer.files import write_json
     from prompttransfer.outputs import Files, settings_of
+    from tasks.errors import UserError
 
     calibration = calibration_of(calibrate)
-    loaded = load_prompts(prompts)
+    loaded = read_prompts(prompts, method)
     tasks = resolve_tasks(task or list(dict.fromkeys(p.task for p in loaded)), label_words, loaded)
     written = Files(() if output is None else (output,), settings_of("evaluate", given))
     written.check(overwrite=overwrite)
     targets = load_targets(tasks, data=data, limit_test=limit_test)
     model = backbone_of(loaded, backbone, precision, device, revision=revision)
 
-    @cache
-    def prepared(place: int, length: int, layout: str) -> Prepared:
-        """Rows, inputs of the calibration and the backbone alone, once for all prompts of a length and layout."""
-        task, splits = targets[place].task, targets[place].splits
-        encoding = Encoding(layout, max_length, aggregation)
-        encoded = encode_task(model, task, splits.test, encoding, reserved=length)
-        chosen = calibration or Calibration(TRAIN_MEAN)
-        inputs = encode_inputs(model, chosen, encoded, splits)
-        return encoded, inputs, bare_calibrated(model, encoded, inputs)
-
-    records, scores = [], []
-    for prompt in loaded:
-        chosen = layout or prompt.layout
+    for each in loaded:
         check_runs_on(
-            prompt,
+            each,
             backbone=model.name,
             revision=model.revision,
             width=model.width,
             family=model.family,
-            layout=chosen,
+            layout=layout or each.layout,
             other_layout=other_layout,
             other_backbone=other_backbone,
         )
-        bank = bank_of(model, [prompt])
-        for place in range(len(targets)):
-            encoded, inputs, bare = prepared(place, bank.reserved, chosen)
+        each.method.check_fits(model, each.tensors, each.name)
+
+    @cache
+    def prepared(place: int, reserved: int, layout: str) -> Prepared:
+        """Rows, inputs of the calibration and the backbone alone, once for all that take as much of the text."""
+        task, splits = targets[place].task, targets[place].splits
+        encoding = Encoding(layout, max_length, aggregation)
+        encoded = encode_task(model, task, splits.test, encoding, reserved=reserved)
+        chosen = calibration or Calibration(TRAIN_MEAN)
+        inputs = encode_inputs(model, chosen, encoded, splits)
+        return encoded, inputs, bare_calibrated(model, encoded, inputs)
+
+    cells: dict[tuple[int, int], tuple[Score | None, dict[str, Any]]] = {}
+    for group, chosen in alike(loaded, layout):
+        bank = bank_of(model, group.adaptations)
+        for column, target in enumerate(targets):
+            if reason := impossible(group.adaptations[0], target.task):
+                cells |= {
+                    (place, column): (None, _no_record(each, target.task, reason))
+                    for place, each in zip(group.places, group.adaptations, strict=True)
+                }
+                continue
+            encoded, inputs, bare = prepared(column, group.reserved, chosen)
             raw, less = evaluate_both(model, bank, encoded, inputs if calibration else None)
-            scores.append(raw[0])
-            records.append(_record(prompt, raw[0], bare, less[0] if less else None, calibration))
+            for index, (place, each) in enumerate(zip(group.places, group.adaptations, strict=True)):
+                record = _record(each, raw[index], bare, less[index] if less else None, calibration)
+                cells[place, column] = raw[index], record
+    records = [record for _, (_, record) in sorted(cells.items())]
+    scores = [score for _, (score, _) in sorted(cells.items()) if score is not None]
+    if not scores:
+        raise UserError(records[0]["impossible"])
     if output is not None:
         written.claim()
         write_json(output, records)
@@ -141,6 +160,8 @@ def evaluate(
             [[_shown(record[key]) for _, key in columns] for record in records],
             left=3,
         )
+        for reason in dict.fromkeys(record["impossible"] for record in records if "impossible" in record):
+            say(f"-: {reason}")
         if calibration is not None:
             say(f"calibrated: {calibration}; - where the answer is written")
         if output is not None:
@@ -179,17 +200,16 @@ def _record(
     return record
 
 
+def _no_record(each: Adaptation, task: Task, reason: str) -> dict[str, Any]:
+    """One adaptation on a task that it cannot answer, with the reason."""
+    nothing = {key: None for _, key in COLUMNS[3:]}
+    return {"prompt": each.name, "task": task.name, "metric": task.metric, **nothing, "impossible": reason}
+
+
 def _shown(value: Any) -> str:
     from prompttransfer.cli.common import number
 
     return number(value) if value is None or isinstance(value, float) else str(value)
-
-
-def load_prompts(folders: list[Path]) -> list[Adaptation]:
-    """Every prompt in the given folders."""
-    from prompttransfer.adaptations.artifacts import find_adaptations, load_adaptation
-
-    return [load_adaptation(path) for folder in folders for path in find_adaptations(folder)]
 
 
 def backbone_of(

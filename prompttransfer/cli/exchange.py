@@ -12,7 +12,10 @@ from prompttransfer.cli.options import AsJson, Overwrite, Revision
 from prompttransfer.cli.values import OneOf, Output, checked
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from prompttransfer.adaptations.adaptation import Adaptation
+    from prompttransfer.adaptations.method import Method
 
 
 @checked
@@ -48,14 +51,14 @@ def import_prompt(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> Adaptation:
-    """Make an ordinary prompt folder of a prompt that another system saved.
+    """Make an ordinary folder of what another system saved.
 
-    Reads the pickles of Su et al. 2022, the .npy files of google-research/prompt-tuning, PEFT folders and safetensors
-    files. Nothing in a file is run. The backbone need not be at hand: its width is checked where it is.
+    Reads prompts from the pickles of Su et al. 2022, the .npy files of google-research/prompt-tuning and safetensors
+    files, and PEFT folders (soft prompts, LORA with DoRA, ADALORA, VERA, IA3, PREFIX_TUNING). Nothing in a file is run. The backbone need not be at hand: its width is checked where it is.
     """
+    from prompttransfer.adaptations.adaptation import PROMPT_KEY, Adaptation, Origin
     from prompttransfer.adaptations.artifacts import MARKERS, check_unlike, save_adaptation
-    from prompttransfer.adaptations.exchange import read_foreign
-    from prompttransfer.adaptations.prompts import soft_prompt
+    from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.cli.common import print_json, resolve_tasks, say
     from prompttransfer.files import check_free, safe_name
     from tasks.records import kept_of
@@ -64,19 +67,23 @@ def import_prompt(
     called = safe_name(name or target.name, "prompt name")
     place = output or Path("runs/prompts") / called
     check_free(place, marker=MARKERS)
-    vectors, facts = read_foreign(path, key)
-    chosen_family, why_family = choose_family(backbone, family, facts, width=vectors.shape[1])
+    method, tensors, facts = _read(path, key)
+    width = int(tensors[PROMPT_KEY].shape[1]) if method.is_prompt else None
+    chosen_family, why_family = choose_family(backbone, family, facts, width=width)
     chosen_layout, why_layout = choose_layout(layout, chosen_family, facts)
-    prompt = soft_prompt(
-        vectors=vectors,
-        task=target.name,
-        backbone=backbone,
-        revision=revision or "",
-        family=chosen_family,
-        layout=chosen_layout,
-        name=called,
-        recipe={"imported": facts},
-        data={"source": f"imported from {facts['file']} ({facts['format']})", **kept_of(target)},
+    prompt = Adaptation(
+        method,
+        tensors,
+        Origin(
+            target.name,
+            backbone,
+            revision or "",
+            family=chosen_family,
+            recipe={"imported": facts},
+            data={"source": f"imported from {facts['file']} ({facts['format']})", **kept_of(target)},
+        ),
+        Encoding(chosen_layout),
+        called,
     )
     if not overwrite:
         check_unlike(prompt, place)
@@ -92,12 +99,29 @@ def import_prompt(
     return prompt
 
 
+def _read(path: Path, key: str | None) -> tuple[Method, dict[str, Tensor], dict[str, Any]]:
+    """What a file or folder holds, as a method and its tensors, and what it says of itself."""
+    from prompttransfer.adaptations.adaptation import PROMPT_KEY
+    from prompttransfer.adaptations.exchange import read_foreign
+    from prompttransfer.adaptations.methods import make_method
+    from prompttransfer.adaptations.peft_folders import TYPES, peft_type, read_peft_folder
+    from tasks.errors import UserError
+
+    if path.is_dir() and peft_type(path) in TYPES:
+        if key is not None:
+            raise UserError(f"--key {key}: a PEFT adapter of type {peft_type(path)} is read whole; drop it")
+        return read_peft_folder(path)
+    vectors, facts = read_foreign(path, key)
+    return make_method("prompt", {"length": len(vectors)}), {PROMPT_KEY: vectors}, facts
+
+
 def describe(facts: dict[str, Any], prompt: Adaptation) -> list[str]:
     """What was read, a line a fact that a user should know."""
-    lines = [f"read {facts['file']}: {facts['format']}, {prompt.length} vectors of width {prompt.width}"]
+    size = f"{prompt.length} vectors of width {prompt.width}" if prompt.has_vectors else prompt.size
+    lines = [f"read {facts['file']}: {facts['format']}, {size}"]
     if facts["stored_as"] != "float32":
         lines.append(f"stored as {facts['stored_as']}, converted to float32")
-    if facts.get("rows", prompt.length) != prompt.length:
+    if prompt.has_vectors and facts.get("rows", prompt.length) != prompt.length:
         lines.append(
             f"{facts['rows']} rows in the file, the first {prompt.length} are the encoder's and were taken"
         )
@@ -105,7 +129,9 @@ def describe(facts: dict[str, Any], prompt: Adaptation) -> list[str]:
     return [*lines, ", ".join(counters)] if counters else lines
 
 
-def choose_family(backbone: str, given: str | None, facts: dict[str, Any], *, width: int) -> tuple[str, str]:
+def choose_family(
+    backbone: str, given: str | None, facts: dict[str, Any], *, width: int | None
+) -> tuple[str, str]:
     """The family of a backbone that may not be at hand, and how it is known.
 
     Order: the backbone's own configuration, what was given, what the file says, the name. Raises UserError where these
@@ -119,14 +145,14 @@ def choose_family(backbone: str, given: str | None, facts: dict[str, Any], *, wi
     local = local_config(backbone)
     if local is not None:
         family, own_width = local
-        if own_width != width:
+        if width is not None and own_width != width:
             raise UserError(
                 f"the prompt has width {width}, but {backbone} has width {own_width}: name the backbone that it was "
                 f"trained on"
             )
         if given not in (None, family):
             raise UserError(f"{backbone} is a {family} backbone, not {given}: drop --family")
-        return family, f"{backbone} is at hand and has width {width} too"
+        return family, f"{backbone} is at hand" + (f" and has width {width} too" if width else "")
     if given is not None:
         return given, "as given; the backbone is not at hand, so its width was not checked"
     if "family" in facts:
@@ -201,7 +227,10 @@ def export_prompt(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> Path:
-    """Write prompts for other programs: a safetensors file with a key a prompt, a .npy array, or a PEFT folder."""
+    """Write adaptations for other programs: a safetensors file with a key a prompt, a .npy array, or a PEFT folder.
+
+    What is no prompt has a key for each of its tensors; PEFT reads the methods that it has.
+    """
     from prompttransfer.adaptations.artifacts import find_adaptations, load_adaptation
     from prompttransfer.adaptations.exchange import WRITERS, export_prompts
     from prompttransfer.cli.common import print_json, say

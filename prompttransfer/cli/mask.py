@@ -106,7 +106,7 @@ def mask(
     reading = read_activations(model, group, encoded=on, rule=rule, share=share)
     states = reading.states().states
     encoded = encode_task(
-        model, target.task, target.splits.test, Encoding(own.layout, max_length), reserved=own.length
+        model, target.task, target.splits.test, Encoding(own.layout, max_length), reserved=reserved_by([own])
     )
     say(
         f"{own.name} on {target.task.name}: {len(chosen) * (1 + 2 * draws)} evaluations of {len(encoded.rows)} test "
@@ -153,7 +153,14 @@ def training_rows(
 
     target = load_targets(resolve_tasks([name], prompts=prompts), data=data, limit_train=rows)[0]
     encoding = Encoding(prompts[0].layout, max_length)
-    return encode_task(model, target.task, target.splits.train, encoding, reserved=prompts[0].length)
+    return encode_task(model, target.task, target.splits.train, encoding, reserved=reserved_by(prompts))
+
+
+def reserved_by(prompts: Sequence[Adaptation]) -> int:
+    """Positions that the text leaves free so that each of these has room in front of the same rows."""
+    from prompttransfer.adaptations.running import groups_of
+
+    return max(group.reserved for group in groups_of(prompts))
 
 
 def _others(own: Adaptation, folders: Sequence[Path]) -> list[Adaptation]:

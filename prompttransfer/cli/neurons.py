@@ -19,6 +19,7 @@ from prompttransfer.cli.options import (
     Overwrite,
     Precision,
     Revision,
+    SourceMethods,
 )
 from prompttransfer.cli.values import OneOf, Output, Share, Whole, checked
 
@@ -59,6 +60,7 @@ def capture(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="File for the states."), Output(folder=False)
     ] = Path("runs/neurons/states.safetensors"),
+    method: SourceMethods = None,
     rule: Annotated[
         str,
         typer.Option(help="Active is: positive (the paper's, above 0) or top (largest share of a layer)."),
@@ -98,7 +100,7 @@ def capture(
     from prompttransfer.outputs import Files, settings_of
     from prompttransfer.reports.calls import note_call, precision_name, remember
 
-    found = read_prompts(prompts)
+    found = read_prompts(prompts, method)
     resolve_tasks([] if task is None else [task], prompts=found)
     written = Files((output,), settings_of("neurons capture", given))
     written.check(overwrite=overwrite)

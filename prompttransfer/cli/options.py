@@ -148,6 +148,13 @@ MethodText = Annotated[
         help="prompt, p-tuning:encoder=mlp, lora:rank=8,targets=query+value ...; prompt, or that of the start, if not given.",
     ),
 ]
+SourceMethods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method",
+        help="Use only those of this method, as lora or lora:rank=8; several are allowed, all if not given.",
+    ),
+]
 Schedule = Annotated[
     str | None,
     typer.Option(

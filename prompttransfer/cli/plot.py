@@ -9,8 +9,10 @@ import typer
 
 from prompttransfer.cli.options import Overwrite, Types
 from prompttransfer.cli.values import OneOf, Output, Seed, Whole, checked
+from tasks.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 plot_app = typer.Typer(help="Draw figures from files.", no_args_is_help=True)
@@ -46,7 +48,12 @@ class Drawing:
 @plot_app.command("heatmap")
 @checked
 def heatmap(
-    file: Annotated[Path, typer.Argument(help="A matrix as CSV: rows source prompts, columns target tasks.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="A matrix as CSV: rows sources, columns target tasks; several stand side by side."
+        ),
+    ],
     output: Picture = None,
     overwrite: Overwrite = False,
     types: Types = None,
@@ -58,14 +65,25 @@ def heatmap(
     leave_out: Annotated[list[str] | None, typer.Option(help="Task to leave out, may be repeated.")] = None,
     json_: Json = False,
 ) -> None:
-    """Heatmap of transfer or of any indicator, tasks of one type together, reference rows apart."""
-    picture = Drawing("heatmap", output or file.with_suffix(".png"), dict(locals()))
+    """Heatmap of transfer or of any indicator, tasks of one type together, reference rows apart.
+
+    Several matrices, or one of sources of several methods, are drawn side by side with one scale of colours.
+    """
+
+    picture = Drawing("heatmap", output or files[0].with_suffix(".png"), dict(locals()))
     from analysis.figures import heatmap as draw
+    from analysis.figures import heatmaps
     from prompttransfer.cli.tables import read_matrix, say_written, task_types
 
-    table = without(read_matrix(file), leave_out or [])
-    kinds = task_types([*map(str, table.index), *map(str, table.columns)], types or [])
-    figure = draw(table, kinds, title=title, value_label=label or meaning_of(file), cluster=cluster)
+    panels = panels_of({file: without(read_matrix(file), leave_out or []) for file in files})
+    names = dict.fromkeys(str(name) for t in panels.values() for name in (*t.index, *t.columns))
+    kinds, said = task_types(names, types or []), label or meaning_of(files[0])
+    if len(panels) == 1:
+        figure = draw(next(iter(panels.values())), kinds, title=title, value_label=said, cluster=cluster)
+    elif cluster:
+        raise UserError("--cluster orders one matrix by itself: drop it, or draw one matrix at a time")
+    else:
+        figure = heatmaps(panels, kinds, title=title, value_label=said)
     say_written(picture.write(figure), json_)
 
 
@@ -341,6 +359,32 @@ def _projector_means(file: Path) -> dict[str, dict[str, float]]:
     return {
         group: {name: entry.mean for name, entry in rows.items()} for group, rows in summarise(cells).items()
     }
+
+
+def panels_of(tables: dict[Path, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The tables that are drawn beside one another: a file each, and each method of a file that says them."""
+    from prompttransfer.reports.pictures import by_method
+
+    panels = {}
+    for file, table in tables.items():
+        place = f"{file.parent.name}/{file.stem}" if len(tables) > 1 else ""
+        parts = by_method(table, methods_beside(file))
+        if len(parts) < 2:
+            panels[place or file.stem] = table
+        else:
+            panels |= {f"{place} {kind}".strip(): part for kind, part in parts.items()}
+    return panels
+
+
+def methods_beside(matrix: Path) -> dict[str, str]:
+    """Source -> method, from the `transfer.json` beside a matrix; nothing where there is none."""
+    from prompttransfer.reports.run_folder import MATRIX, read_transfer
+
+    record = matrix.with_name(MATRIX)
+    if not record.is_file() or record == matrix:
+        return {}
+    raw = read_transfer(record).raw
+    return dict(zip(raw.sources, raw.methods, strict=False))
 
 
 def meaning_of(file: Path) -> str:

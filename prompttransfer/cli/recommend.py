@@ -18,6 +18,7 @@ from prompttransfer.cli.options import (
     Overwrite,
     Precision,
     Revision,
+    SourceMethods,
     TaskNames,
     Types,
 )
@@ -34,6 +35,7 @@ def recommend(
     prompts: Annotated[
         list[Path] | None, typer.Option("--prompts", help="Folders of trained source prompts.")
     ] = None,
+    method: SourceMethods = None,
     rows: Annotated[
         int, typer.Option(help="Labelled rows of the task's train split that may be used."), Whole()
     ] = 32,
@@ -66,28 +68,28 @@ def recommend(
 ) -> list[Recommendation]:
     """Rank trained prompts as starts for a new task, say why and at what cost, and print the command to go on with.
 
-    Every source is tried on a few labelled training rows with nothing trained; a probe prompt, trained briefly on the
-    same rows, feeds the indicators of similarity. Test rows are never touched.
+    Sources may be of any methods. Every source is tried on a few labelled training rows with nothing trained; a probe of
+    its method, trained briefly on the same rows, feeds the indicators of similarity. Test rows are never touched.
     """
     given = dict(locals())
+    from prompttransfer.adaptations.running import called
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say
     from prompttransfer.cli.evaluate import backbone_of
-    from prompttransfer.cli.tables import check_comparable, task_types
+    from prompttransfer.cli.tables import task_types
     from prompttransfer.outputs import Files, settings_of
     from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
     from prompttransfer.transfers.recommendation import recommend as rank
 
-    found, places = _sources(prompts or [Path("runs/prompts")])
+    found, places = _sources(prompts or [Path("runs/prompts")], method)
     tasks = resolve_tasks(task, label_words, found)
-    check_comparable(found)
     folders = given | {"prompts": prompts or [Path("runs/prompts")]}
     written = Files(() if output is None else (output / "recommend.json",), settings_of("recommend", folders))
     written.check(overwrite=overwrite)
     targets = load_targets(tasks, data=data)  # `recommend` draws the rows, here as from Python
     model = backbone_of(found, backbone, precision, device, revision=revision)
     model.takes_any = other_backbone
-    say(f"{len(found)} source prompts on {model.name}, {rows} labelled rows a task", quiet=as_json)
+    say(f"{len(found)} source {called(found)} on {model.name}, {rows} labelled rows a task", quiet=as_json)
     answers = rank(
         model,
         found,
@@ -128,9 +130,10 @@ def recommend(
     return answers
 
 
-def _sources(folders: list[Path]) -> tuple[list[Adaptation], dict[str, Path]]:
+def _sources(folders: list[Path], methods: list[str] | None) -> tuple[list[Adaptation], dict[str, Path]]:
     """The prompts of the folders, and where each lies."""
     from prompttransfer.adaptations.artifacts import find_adaptations
+    from prompttransfer.cli.sources import of_methods
     from prompttransfer.cli.tables import read_prompts
     from tasks.errors import UserError
 
@@ -138,8 +141,11 @@ def _sources(folders: list[Path]) -> tuple[list[Adaptation], dict[str, Path]]:
     if missing is not None:
         raise UserError(f"no folder of prompts at {missing}: name one with --prompts, or train some first")
     paths = [path for folder in folders for path in find_adaptations(folder)]
-    found = read_prompts(paths)
-    return found, {prompt.name: path for prompt, path in zip(found, paths, strict=True)}
+    everything = read_prompts(paths)
+    chosen = of_methods(everything, methods)
+    kept = [path for path, each in zip(paths, everything, strict=True) if any(each is one for one in chosen)]
+    found = read_prompts(kept)
+    return found, {prompt.name: path for prompt, path in zip(found, kept, strict=True)}
 
 
 def start_command(source: Adaptation, place: Path, options: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from prompttransfer.adaptations.adaptation import Adaptation
+    from prompttransfer.cli.sources import Placed
 
 
 def read_matrix(path: Path) -> pd.DataFrame:
@@ -102,37 +103,31 @@ def parse_types(given: Sequence[str]) -> dict[str, str]:
     return types
 
 
-def read_prompts(paths: Sequence[Path]) -> list[Adaptation]:
-    """Prompts of folders (a prompt folder, or a folder of them) and of safetensors files with a key a prompt.
+def read_prompts(paths: Sequence[Path], methods: Sequence[str] | None = None) -> list[Adaptation]:
+    """Adaptations of folders (one's own, or a folder of them) and prompts of safetensors files with a key a prompt.
 
-    Every prompt gets a name of its own: two that were saved under one name are told apart by where they lie (`sst2@run-1`).
+    Only those of `methods` where some are named. Each gets a name of its own (`sources.named_apart`).
     """
-    from dataclasses import replace
+    from prompttransfer.cli.sources import named_apart, of_methods
 
-    found: list[tuple[str, Adaptation]] = []
-    for path in paths:
-        found += _prompts_in(path)
+    found = [placed for path in paths for placed in _prompts_in(path)]
     if not found:
         raise UserError("no prompt given: name prompt folders or one safetensors file")
-    names = [prompt.name for _, prompt in found]
-    prompts = [
-        prompt if names.count(prompt.name) == 1 else replace(prompt, name=f"{prompt.name}@{place}")
-        for place, prompt in found
-    ]
-    repeated = sorted({p.name for p in prompts if [q.name for q in prompts].count(p.name) > 1})
-    if repeated:
-        raise UserError(f"given twice: {', '.join(repeated)}; name every prompt once")
-    return prompts
+    chosen = of_methods([each for _, each in found], methods)
+    return named_apart([placed for placed in found if any(placed[1] is each for each in chosen)])
 
 
-def _prompts_in(path: Path) -> list[tuple[str, Adaptation]]:
+def _prompts_in(path: Path) -> list[Placed]:
     from prompttransfer.adaptations.artifacts import find_adaptations, load_adaptation
 
     if path.is_file():
-        return [(path.stem, prompt) for prompt in _prompts_of_file(path)]
+        return [((path.stem,), prompt) for prompt in _prompts_of_file(path)]
     if not path.exists():
         raise UserError(f"no such prompt: {path}")
-    return [(folder.resolve().parent.name, load_adaptation(folder)) for folder in find_adaptations(path)]
+    return [
+        ((folder.resolve().parent.name, folder.resolve().name), load_adaptation(folder))
+        for folder in find_adaptations(path)
+    ]
 
 
 def _prompts_of_file(path: Path) -> list[Adaptation]:
@@ -156,16 +151,20 @@ def _prompts_of_file(path: Path) -> list[Adaptation]:
     ]
 
 
-def check_comparable(prompts: Sequence[Adaptation]) -> None:
-    """Only prompts of one backbone and one shape can be compared; otherwise say which belong together."""
+def check_comparable(prompts: Sequence[Adaptation], *, shape: bool = True) -> None:
+    """Only adaptations of one backbone can be compared, and by their vectors (`shape`) only prompts of one length.
+
+    Otherwise say which belong together.
+    """
     groups: dict[str, list[str]] = {}
     for prompt in prompts:
-        kind = f"{prompt.backbone}, {prompt.length} x {prompt.width}"
-        groups.setdefault(kind, []).append(prompt.name)
+        size = f", {prompt.length} x {prompt.width}" if shape else ""
+        groups.setdefault(f"{prompt.backbone}{size}", []).append(prompt.name)
     if len(groups) > 1:
         said = "; ".join(f"{_few(names)} ({kind})" for kind, names in groups.items())
+        different = "backbone, length or width" if shape else "backbone"
         raise UserError(
-            f"prompts of different backbone, length or width cannot be compared: {said}; compare within one group"
+            f"prompts of different {different} cannot be compared: {said}; compare within one group"
         )
 
 

@@ -31,10 +31,12 @@ from prompttransfer.cli.options import (
     Precision,
     Revision,
     Seeds,
+    SourceMethods,
     Steps,
     Strategy,
 )
 from prompttransfer.cli.values import Output, checked
+from prompttransfer.transfers.files import FILES, MARKER, record_of, write_transfer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +50,6 @@ if TYPE_CHECKING:
     from prompttransfer.transfers.speedups import Range
     from prompttransfer.transfers.tuning import TunedPair, TunedTransfer
     from prompttransfer.transfers.zero_shot import Target
-from prompttransfer.transfers.files import FILES, MARKER, _record, write_transfer
 
 
 @checked
@@ -58,6 +59,7 @@ def transfer(
     tune: Annotated[
         bool, typer.Option("--tune", help="Train each target from each source, and from scratch beside it.")
     ] = False,
+    method: SourceMethods = None,
     backbone: Annotated[
         str | None, typer.Option("--backbone", "-b", help="Another backbone than the prompts' own.")
     ] = None,
@@ -94,13 +96,15 @@ def transfer(
 ) -> TransferMatrix:
     """Use source prompts on target tasks with the targets' own templates and label words.
 
-    Without --tune nothing is trained: the result is a matrix with the rows `no prompt` (also with its label words
+    Sources of several methods stand in one matrix, each named with its own; --method chooses among them, and
+    `plot heatmap` draws one beside the other. Without --tune nothing is trained: the result is a matrix with the rows `no prompt` (also with its label words
     calibrated), `random prompt` and `majority` beneath, with --calibrate a second one of calibrated scores. With --tune each source is also the start of a training run on each target (TPT_task), with
     the target's run from scratch beside it and both speed-ups of the paper. Prompts that `project apply` carried from
     another model are used in the same way (TPT_model). With --devices every device takes a share of the rows.
     From Python nothing is written without `output`.
     """
     given = dict(locals())
+    from prompttransfer.adaptations.running import common_method
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.backbones.locating import locate
     from prompttransfer.cli.common import (
@@ -112,7 +116,8 @@ def transfer(
         seeds_line,
         words_line,
     )
-    from prompttransfer.cli.evaluate import backbone_of, load_prompts
+    from prompttransfer.cli.evaluate import backbone_of
+    from prompttransfer.cli.tables import read_prompts
     from prompttransfer.distributed.launching import must_start, run_on
     from prompttransfer.distributed.placement import Placement
     from prompttransfer.evaluation.calibration import calibration_of
@@ -123,7 +128,9 @@ def transfer(
     placement = Placement(devices, strategy, nodes)
     calibration = calibration_of(calibrate)
     encoding = Encoding(max_length=max_length, aggregation=aggregation)
-    prompts = load_prompts(sources)
+    prompts = read_prompts(sources, method)
+    if tune:
+        common_method(prompts)
     tasks = resolve_tasks(to, label_words, prompts)
     check_names(prompts, [task.name for task in tasks], list(dict.fromkeys(seeds or [0])) if tune else [])
     at = locate(backbone or prompts[0].backbone, revision)[1]
@@ -186,7 +193,7 @@ def transfer(
         pairs, trained = list(result.pairs), list(result.trained)
     if not first:
         return matrix
-    record = _record(model, matrix, tasks, targets, pairs)
+    record = record_of(model, matrix, tasks, targets, pairs)
     if output is not None:
         with atomic_folder(output, marker=MARKER) as folder:
             write_transfer(folder, matrix, record, pairs, trained)
@@ -220,14 +227,11 @@ def transfer(
 
 
 def check_names(prompts: Sequence[Adaptation], targets: Sequence[str], seeds: Sequence[int]) -> None:
-    """Raise UserError where two prompts share a name, or a tuned prompt's name cannot be a folder of its own."""
+    """Raise UserError where two tuned ones would share a name, or a name cannot be a folder's."""
     from prompttransfer.files import safe_name
     from tasks.errors import UserError
 
     names = [prompt.name for prompt in prompts]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"two prompts are called {twice!r}: rename one folder's prompt, or give one of them")
     tuned = [safe_name(name, "name of a tuned prompt") for name in tuned_names(names, targets, seeds)]
     twice = next((name for name in tuned if tuned.count(name) > 1), None)
     if twice is not None:
@@ -236,11 +240,13 @@ def check_names(prompts: Sequence[Adaptation], targets: Sequence[str], seeds: Se
 
 def tuned_names(sources: Sequence[str], targets: Sequence[str], seeds: Sequence[int]) -> list[str]:
     """The names of the runs of --tune: for every target and seed the one from scratch, then one a source."""
+    from prompttransfer.transfers.tuning import run_name
+
     return [
         f"{start}-s{seed}"
         for target in targets
         for seed in seeds
-        for start in (f"{target}-scratch", *(f"{source}-to-{target}" for source in sources))
+        for start in (f"{target}-scratch", *(run_name(source, target) for source in sources))
     ]
 
 
@@ -294,6 +300,8 @@ def matrix_of(record: MatrixRecord) -> TransferMatrix:
         metrics=tuple(record.metrics),
         rows=tuple(record.rows),
         impossible=record.impossible,
+        impossible_cells=record.impossible_cells,
+        methods=tuple(record.methods),
         calibration=record.calibration,
     )
 
@@ -352,8 +360,8 @@ def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> N
         ["", *(name.removeprefix(shared) for name in matrix.targets)],
         rows,
     )
-    for target, reason in matrix.impossible.items():
-        say(f"{target}: {reason}")
+    for line in impossible_lines(matrix):
+        say(line)
     if matrix.random_draws:
         say(
             f"{next(n for n in matrix.sources if n in RANDOM_ROWS)}: mean and standard deviation of {matrix.random_draws} draws, each with random directions "
@@ -361,6 +369,18 @@ def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> N
         )
     if matrix.written:
         say(f"calibrated: none for {', '.join(matrix.written)}, whose answer is written")
+
+
+def impossible_lines(matrix: TransferMatrix) -> list[str]:
+    """Why there are dashes in a matrix, each reason once with the cells that it holds for."""
+    from prompttransfer.cli.common import few
+
+    cells: dict[str, list[str]] = {}
+    for source, targets in matrix.impossible_cells.items():
+        for target, reason in targets.items():
+            cells.setdefault(reason, []).append(f"{source} on {target}")
+    columns = [f"{target}: {reason}" for target, reason in matrix.impossible.items()]
+    return [*columns, *(f"{few(found, 4)}: {reason}" for reason, found in cells.items())]
 
 
 def _per_cent(value: float) -> str:

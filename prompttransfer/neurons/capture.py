@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from analysis.neurons import RULES, pack
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.bank import Bank, on_the_same
-from prompttransfer.adaptations.running import bank_of, common_encoding
+from prompttransfer.adaptations.running import Group, bank_of, common_encoding, groups_of
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import Layout
 from prompttransfer.backbones.revisions import DECIDING, differing
@@ -150,10 +150,12 @@ def prompt_alone(backbone: Backbone, layout: Layout) -> tuple[int, ...]:
     return first, int(tokenizer.mask_token_id), int(tokenizer.sep_token_id)
 
 
-def input_in_words(backbone: Backbone, layout: Layout) -> str:
-    """The input of the prompt alone as one reads it, `P1 .. PL <s> <mask> </s>`."""
+def input_in_words(backbone: Backbone, layout: Layout, in_front: bool = True) -> str:
+    """The input without a text as one reads it, `P1 .. PL <s> <mask> </s>`; what stands not in front shows nowhere."""
     tokens = backbone.tokenizer.convert_ids_to_tokens(list(prompt_alone(backbone, layout)))
     masked = layout.mask_is_first_row and backbone.family == "masked-lm"
+    if not in_front:
+        return " ".join(tokens)
     prompt = f"{backbone.tokenizer.mask_token} P2 .. PL" if masked else "P1 .. PL"
     return " ".join([*tokens[: layout.start], prompt, *tokens[layout.start :]])
 
@@ -289,21 +291,28 @@ def read_activations(
     """What every prompt stimulates, in all layers.
 
     `encoded` are rows of a task, in each of which the active neurons are counted by `rule`; without them the input is
-    the prompt alone. Raises UserError for prompts that do not belong to this backbone or to one another.
+    the prompt alone (for a method that puts nothing in front, the tokens beside it). Adaptations of several methods are
+    read bank by bank. Raises UserError for those that do not belong to this backbone or to one another.
     """
     check_rule(rule)
     _check_origin(backbone, prompts)
     layout = common_encoding(backbone, prompts, other_layout=other_layout).place(backbone.family)
-    bank = bank_of(backbone, prompts)
+    groups = [(group, bank_of(backbone, group.adaptations)) for group in groups_of(prompts)]
     often = None
     if encoded is None:
-        values, shown = activations(backbone, bank, layout), input_in_words(backbone, layout)
+        values = _placed([(group, activations(backbone, bank, layout)) for group, bank in groups])
+        words = [input_in_words(backbone, layout, bank.reserved > 0) for _, bank in groups]
+        shown = "; or ".join(dict.fromkeys(words))
     else:
 
         def active(rows: Tensor) -> Tensor:
             return torch.from_numpy(_states_alone(rows.numpy(), rule, share)[0])
 
-        values, counted = over_rows(backbone, bank, encoded, lambda rows: rows, active)
+        found = [over_rows(backbone, bank, encoded, lambda rows: rows, active) for _, bank in groups]
+        values, counted = (
+            _placed([(group, each[part]) for (group, _), each in zip(groups, found, strict=True)])
+            for part in (0, 1)
+        )
         often, shown = counted.numpy(), f"{len(encoded.rows)} rows of {encoded.task.name}"
     return Reading(
         backbone_label(backbone.name, backbone.revision),
@@ -318,6 +327,14 @@ def read_activations(
     )
 
 
+def _placed(found: Sequence[tuple[Group, Tensor]]) -> Tensor:
+    """The values [members, layers, neurons] of several banks in the order of the adaptations."""
+    values = {
+        place: own for group, of_bank in found for place, own in zip(group.places, of_bank, strict=True)
+    }
+    return torch.stack([values[place] for place in sorted(values)])
+
+
 def capture(
     backbone: Backbone,
     prompts: Sequence[Adaptation],
@@ -327,7 +344,7 @@ def capture(
     encoded: EncodedTask | None = None,
     other_layout: bool = False,
 ) -> Captured:
-    """Which neurons each prompt activates, in all layers: `read_activations` under a rule of RULES."""
+    """Which neurons each adaptation activates, in all layers: `read_activations` under a rule of RULES."""
     return read_activations(
         backbone, prompts, encoded=encoded, other_layout=other_layout, rule=rule, share=share
     ).states()
@@ -341,6 +358,6 @@ def _check_origin(backbone: Backbone, prompts: Sequence[Adaptation]) -> None:
     ]
     if foreign:
         raise UserError(
-            f"prompt {foreign[0].name!r} was trained on {backbone.name} at {foreign[0].revision}, here it is at "
+            f"{foreign[0].method.called} {foreign[0].name!r} was trained on {backbone.name} at {foreign[0].revision}, here it is at "
             f"{backbone.revision}: its neurons are of another model; train it again"
         )

@@ -88,6 +88,7 @@ def _prompt_calls(prompts: Mapping[Path, Adaptation], guessed: list[str]) -> lis
                 str(path.parent),
                 prompt.backbone,
                 prompt.revision,
+                str(prompt.method),
                 prompt.origin.start,
                 prompt.layout,
                 *map(str, _recipe(prompt).items()),

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.matrices import is_reference, shared_prefix
-from analysis.prediction import Prediction, predict
+from analysis.prediction import Prediction, predict_transfer
 from analysis.report import ReportData, View, render_report
 from projectors.artifacts import read_record as read_projector
 from prompttransfer.adaptations.adaptation import Adaptation
@@ -81,7 +81,9 @@ def collect(run: Path, *, title: str = "", output: Path | None = None) -> Report
         spread=spread,
         impossible=record.raw.impossible,
         predictions=predictions,
-        pictures=draw_all(folder, shown, views[0], tables, predictions, types, prefix, notes),
+        pictures=draw_all(
+            folder, shown, views[0], tables, predictions, types, prefix, notes, methods_of(record.raw)
+        ),
         cross_model=cross,
         cross_model_controls=controls,
         facts=facts(folder, record, shown),
@@ -89,6 +91,11 @@ def collect(run: Path, *, title: str = "", output: Path | None = None) -> Report
         commands=again,
         notes=tuple(notes),
     )
+
+
+def methods_of(raw: MatrixRecord) -> dict[str, str]:
+    """Source -> method, of a record that says them."""
+    return dict(zip(raw.sources, raw.methods, strict=False))
 
 
 def without_prefix(record: TransferRecord, prefix: str) -> TransferRecord:
@@ -244,7 +251,9 @@ def answer(
         )
         return ()
     typed = all(column in types for column in transfer.columns)
-    return predict(transfer, usable, types if typed else None, metrics=metrics, seeds=seeds, common=True)
+    return predict_transfer(
+        transfer, usable, types if typed else None, metrics=metrics, seeds=seeds, common=True
+    )
 
 
 # The rest --------------------------------------------------------------------------------------------------------

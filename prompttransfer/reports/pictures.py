@@ -16,6 +16,7 @@ from analysis.figures import (
     coordinates,
     figure_bytes,
     heatmap,
+    heatmaps,
     layer_curves,
     learned,
     learning_curves,
@@ -50,12 +51,15 @@ def draw_all(
     types: Mapping[str, str],
     prefix: str,
     notes: list[str],
+    methods: Mapping[str, str] | None = None,
 ) -> tuple[Picture, ...]:
     """Every figure that the run has the files for; one that cannot be drawn is named with its reason.
 
-    `prefix` is what the names in files have and those of `prompts`, `tables` and `types` have not.
+    `prefix` is what the names in files have and those of `prompts`, `tables` and `types` have not; `methods` is row of the
+    matrix -> method.
     """
     drawn: list[Picture] = []
+    methods = methods or {}
 
     def draw(title: str, caption: str, make: Callable[[], Figure | None]) -> None:
         try:
@@ -78,6 +82,13 @@ def draw_all(
             "Transfer matrix",
             f"All of it, {view.meaning or view.name}.",
             lambda: heatmap(view.table, types, value_label=view.name),
+        )
+    panels = by_method(view.table, methods)
+    if len(panels) > 1:
+        draw(
+            "One method beside another",
+            f"The matrix by the sources' methods, on one scale of colours: {view.meaning or view.name}.",
+            lambda: heatmaps(panels, types, value_label=view.name),
         )
     draw(
         "Map of prompts",
@@ -114,7 +125,23 @@ def draw_neurons(folder: RunFolder, types: Mapping[str, str], prefix: str, draw:
         )
 
 
+def by_method(table: pd.DataFrame, methods: Mapping[str, str]) -> dict[str, pd.DataFrame]:
+    """Method -> its rows of a matrix, with every reference row; `methods` is source -> method.
+
+    The tables say their method, so that the names of their sources need not.
+    """
+    kinds = list(dict.fromkeys(methods[str(name)] for name in table.index if str(name) in methods))
+    short = {name: name.rpartition("@")[0] or name for name in methods}
+    return {
+        kind: table.loc[[name for name in table.index if methods.get(str(name), kind) == kind]].rename(
+            index=short
+        )
+        for kind in kinds
+    }
+
+
 def _map(prompts: Sequence[Adaptation], types: Mapping[str, str]) -> Figure | None:
+    prompts = [prompt for prompt in prompts if prompt.has_vectors]
     if len(prompts) < 3 or len({(p.backbone, tuple(p.vectors.shape)) for p in prompts}) > 1:
         return None
     points, what = map_points(prompts, "pca", 0)

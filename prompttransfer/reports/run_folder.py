@@ -37,6 +37,8 @@ class MatrixRecord(BaseModel):
     metrics: list[str] = []
     rows: list[int] = []
     impossible: dict[str, str] = {}
+    impossible_cells: dict[str, dict[str, str]] = {}
+    methods: list[str] = []
     calibration: str = ""
 
 

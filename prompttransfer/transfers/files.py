@@ -33,13 +33,14 @@ FILES = (
 """What the folder of a transfer holds of ours; all else in it is the user's and stays."""
 
 
-def _record(
+def record_of(
     model: Backbone,
     matrix: TransferMatrix,
     tasks: Sequence[Task],
     targets: Sequence[Target],
     pairs: Sequence[TunedPair],
 ) -> dict[str, Any]:
+    """What `transfer.json` says."""
     from prompttransfer.adaptations.artifacts import versions
 
     return {

@@ -1,8 +1,9 @@
 """Transfer matrices: rows are source prompts, columns target tasks, each cell what the source's vectors score there.
 
 Beside the sources stand reference rows, without which a score means little: no prompt, as it is and with its label
-words calibrated (evaluation/calibration.py), a random prompt at matched norm (adaptations/random_prompts.py), the majority class. A cell that
-cannot be (a masked LM asked to summarise) is NaN and its reason is kept.
+words calibrated (evaluation/calibration.py), a random prompt at matched norm (adaptations/random_prompts.py), the
+majority class. A cell that cannot be (a masked LM asked to summarise, a probe of other classes) is NaN and its reason
+is kept.
 """
 
 from __future__ import annotations
@@ -56,6 +57,10 @@ class TransferMatrix:
     """Number of test rows of each target."""
     impossible: Mapping[str, str] = field(default_factory=dict)
     """target -> why no cell of its column could be computed."""
+    impossible_cells: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """source -> target -> why this cell could not be (a probe where classes differ)."""
+    methods: tuple[str, ...] = ()
+    """The method of each source; there are none for the reference rows behind them."""
     random_spread: tuple[float, ...] = ()
     """Of each target, the standard deviation over random draws of what the random row is the mean of."""
     random_draws: int = 0
@@ -158,6 +163,8 @@ class TransferMatrix:
             "metrics": list(self.metrics),
             "rows": list(self.rows),
             "impossible": dict(self.impossible),
+            "impossible_cells": {source: dict(cells) for source, cells in self.impossible_cells.items()},
+            "methods": list(self.methods),
             "calibration": self.calibration,
             "values": [[None if math.isnan(v) else v for v in row] for row in self.values.tolist()],
             "random_draws": self.random_draws,

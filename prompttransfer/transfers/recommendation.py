@@ -1,8 +1,8 @@
-"""Which trained prompt should a new task start from? A few labelled rows of the task, and what they are worth.
+"""Which trained adaptation should a new task start from? A few labelled rows of the task, and what they are worth.
 
 Two kinds of evidence. The direct one is expensive: every source is tried on the rows with nothing trained (few-shot).
-The indirect one trains a short probe prompt on the same rows and asks which source looks like it, by vectors and by
-activated neurons. The order is that of the rows answered right, where being of the target's type counts as PRIOR_ROWS
+The indirect one trains a short probe on the same rows, of each method that the sources are of, and asks which source
+looks like it, by vectors (where the method has such) and by activated neurons. The order is that of the rows answered right, where being of the target's type counts as PRIOR_ROWS
 more of them (few rows cannot tell good sources from lucky ones); sources that are still equal go by the overlap of
 their neurons with the probe's, or by their loss where there is no probe. Each part is worth something where it was
 measured (scripts/measure_recommend.py); the rest is shown beside it with its cost, so that its worth can be seen.
@@ -21,20 +21,23 @@ from typing import Any
 import pandas as pd
 
 from analysis.choice import ChoiceSummary, choose_sources, summarise
+from analysis.low_rank import SIMILARITIES
 from analysis.matrices import align
 from analysis.prediction import BASELINE
 from analysis.similarity import PAPER_METRICS
 from prompttransfer.adaptations.adaptation import Adaptation, same_tensors
 from prompttransfer.adaptations.bank import BareBank
-from prompttransfer.adaptations.running import bank_of, common_encoding
+from prompttransfer.adaptations.method import Method
+from prompttransfer.adaptations.running import called, common_encoding, groups_of, impossible
 from prompttransfer.adaptations.starts import RANDOM, From, Start
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import Score, evaluate_bank
+from prompttransfer.evaluation.grouped import evaluate_all
 from prompttransfer.training.recipes import recipe_for
 from prompttransfer.training.train import Job, TrainingOptions, train_adaptations
-from prompttransfer.transfers.indicators import FEW_SHOT, INDICATORS, Group
+from prompttransfer.transfers.indicators import FEW_SHOT, INDICATORS, Group, missing
 from prompttransfer.transfers.zero_shot import Target
 from tasks.errors import UserError
 from tasks.loading import Splits, sample
@@ -44,6 +47,8 @@ KNOWN_WITHOUT_PROBE = (FEW_SHOT, FEW_SHOT_LOSS, BASELINE)
 PRIOR_ROWS = 2
 """Rows that being of the target's type is worth; 1.5 to 100 chose the same sources where it was measured."""
 PROBE_METRICS = (*PAPER_METRICS, "C_concat-minus-initial")
+"""Of vectors."""
+OF_PROBE = (*PROBE_METRICS, *SIMILARITIES, "ON")
 
 
 @dataclass(frozen=True)
@@ -156,24 +161,47 @@ def recommend(
         raise UserError(f"--rows {rows}: at least one labelled row is needed")
     encoding = common_encoding(backbone, prompts, encoding)
     few = [_with_rows(target, rows, seed) for target in targets]
-    sources = {
-        t.task.name: [p for p in prompts if not (leave_own_out and p.task == t.task.name)] for t in few
-    }
-    for name, own in sources.items():
-        if not own:
-            raise UserError(
-                f"no source prompt is left for {name}: give prompts of other tasks with --prompts"
-            )
+    sources = {t.task.name: _sources(prompts, t, leave_own_out) for t in few}
     found = [_few_shot(backbone, sources[t.task.name], t, types, encoding) for t in few]
+    found = [
+        replace(item, notes=(*item.notes, *_left_out(prompts, t))) for item, t in zip(found, few, strict=True)
+    ]
     if probe_steps == 0:
         return found
-    started = time.monotonic()
-    probes = _train_probes(backbone, prompts, few, encoding, probe_steps, options)
-    seconds = (time.monotonic() - started) / len(few)
+    probes = {
+        method: _train_probes(backbone, method, sources, few, encoding, probe_steps, options)
+        for method in dict.fromkeys(prompt.method for prompt in prompts)
+    }
     return [
-        _with_probe(backbone, item, sources[item.task], probe, seconds)
-        for item, probe in zip(found, probes, strict=True)
+        _with_probes(
+            backbone,
+            item,
+            sources[item.task],
+            {method: trained[item.task] for method, trained in probes.items() if item.task in trained},
+        )
+        for item in found
     ]
+
+
+def _sources(prompts: Sequence[Adaptation], target: Target, leave_own_out: bool) -> list[Adaptation]:
+    """Those that can be tried on a target. Raises UserError where none is left."""
+    name = target.task.name
+    own = [p for p in prompts if not (leave_own_out and p.task == name)]
+    if not own:
+        raise UserError(f"no source prompt is left for {name}: give prompts of other tasks with --prompts")
+    reasons = [impossible(p, target.task) for p in own]
+    if all(reasons):
+        raise UserError(f"no source can be tried on {name}: {reasons[0]}")
+    return [p for p, reason in zip(own, reasons, strict=True) if not reason]
+
+
+def _left_out(prompts: Sequence[Adaptation], target: Target) -> list[str]:
+    """A note on each kind of sources that cannot be tried on a target."""
+    reasons: dict[str, list[str]] = {}
+    for prompt in prompts:
+        if reason := impossible(prompt, target.task):
+            reasons.setdefault(reason, []).append(prompt.name)
+    return [f"left out {', '.join(names)}: {reason}" for reason, names in reasons.items()]
 
 
 def _with_rows(target: Target, rows: int, seed: int) -> Target:
@@ -192,24 +220,19 @@ def _few_shot(
     types: Mapping[str, str],
     encoding: Encoding,
 ) -> Recommendation:
-    """The direct evidence: every source on the rows, all in one bank, and the flag that needs no run at all."""
+    """The direct evidence: every source on the rows, those in one bank that can be, and the flag that needs no run at all."""
     started = time.monotonic()
-    task, bank = target.task, bank_of(backbone, sources)
-    encoded = encode_task(
-        backbone,
-        task,
-        target.splits.train,
-        encoding,
-        reserved=bank.reserved,
-    )
-    scores = evaluate_bank(backbone, bank, encoded)
+    task = target.task
+    scores = evaluate_all(backbone, sources, task, target.splits.train, encoding)
+    first = groups_of(sources)[0]
+    encoded = encode_task(backbone, task, target.splits.train, encoding, reserved=first.reserved)
     bare = evaluate_bank(backbone, BareBank(), encoded)[0]
     seconds = time.monotonic() - started
     candidates = [
         Candidate(p.name, p.task, s.value, s.loss, types[p.task] == task.type if p.task in types else None)
         for p, s in zip(sources, scores, strict=True)
     ]
-    cost = f"{len(sources)} prompts x {bare.rows} rows forward"
+    cost = f"{len(sources)} {called(sources)} x {bare.rows} rows forward"
     return Recommendation(
         task=task.name,
         metric=task.metric,
@@ -257,65 +280,120 @@ def _warnings(candidates: Sequence[Candidate], bare: Score) -> tuple[str, ...]:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Probe:
+    """What a short training on the rows of a target left, and how long it took."""
+
+    adaptation: Adaptation
+    seconds: float
+
+
 def _train_probes(
     backbone: Backbone,
-    prompts: Sequence[Adaptation],
+    method: Method,
+    sources: Mapping[str, Sequence[Adaptation]],
     targets: Sequence[Target],
     encoding: Encoding,
     steps: int | None,
     options: TrainingOptions | None,
-) -> list[Adaptation]:
-    """A short-trained adaptation of every target, from the start that the sources share where they do."""
-    own = prompts[0]
-    steps = max(30, recipe_for(backbone, own.method).steps // 20) if steps is None else steps
-    recipe = recipe_for(backbone, own.method, steps=steps, evaluate_every=steps)
-    start = shared_start(prompts) or RANDOM
-    jobs = [Job(t.task, t.splits, own.seed or 0, start, name="probe") for t in targets]
-    trained = train_adaptations(backbone, jobs, recipe, encoding, method=own.method, options=options)
-    return [run.adaptation for run in trained]
+) -> dict[str, _Probe]:
+    """A short-trained adaptation of a method for every target that has sources of it, all in one bank; target -> probe.
+
+    They start where the sources do, if those share a start.
+    """
+    own = {name: [p for p in found if p.method == method] for name, found in sources.items()}
+    given = list({id(p): p for found in own.values() for p in found}.values())
+    trained_on = [target for target in targets if own[target.task.name]]
+    if not trained_on:
+        return {}
+    started = time.monotonic()
+    steps = max(30, recipe_for(backbone, method).steps // 20) if steps is None else steps
+    recipe = recipe_for(backbone, method, steps=steps, evaluate_every=steps)
+    start = shared_start(given) or RANDOM
+    jobs = [Job(t.task, t.splits, given[0].seed or 0, start, name="probe") for t in trained_on]
+    trained = train_adaptations(backbone, jobs, recipe, encoding, method=method, options=options)
+    seconds = (time.monotonic() - started) / len(jobs)
+    return {t.task.name: _Probe(run.adaptation, seconds) for t, run in zip(trained_on, trained, strict=True)}
 
 
 def shared_start(adaptations: Sequence[Adaptation]) -> Start | None:
-    """What all started from, to the bit; None where they did not, or it is not known."""
+    """What all started from, to the bit; None where they did not, it is not known, or was made by an encoder."""
     first = adaptations[0].initial
-    if first is None:
+    if first is None or any(each.encoder for each in adaptations):
         return None
     shared = all(each.initial is not None and same_tensors(each.initial, first) for each in adaptations)
     return From(first, adaptations[0].origin.start) if shared else None
 
 
-def _with_probe(
+def _with_probes(
     backbone: Backbone,
     found: Recommendation,
     sources: Sequence[Adaptation],
-    probe: Adaptation,
-    seconds: float,
+    probes: Mapping[Method, _Probe],
 ) -> Recommendation:
-    """Add what the probe says: the metrics of similarity, and overlap of activated neurons."""
-    steps = probe.curve[-1].step
-    if probe.scores["validation"]["step"] == 0:
-        note = f"the probe learned nothing in {steps} steps, so indicators that need it are left out: raise --probe-steps"
-        return replace(found, notes=(*found.notes, note))
-    name = "probe of " + found.task  # no prompt has a blank in its name
-    group = Group((replace(probe, name=name), *sources), backbone=lambda: backbone)
-    known = all(prompt.first_vectors is not None for prompt in group.prompts)
-    evidence, cost = [], f"a probe of {steps} steps on {found.rows} rows"
-    for indicator in (*PROBE_METRICS, "ON"):
-        if not known and indicator.endswith("-minus-initial"):
+    """Add what the probes say: the metrics of similarity, and overlap of activated neurons.
+
+    Each source is held against the probe of its own method.
+    """
+    evidence: dict[str, list[Evidence]] = {name: [] for name in OF_PROBE}
+    notes = []
+    for method, probe in probes.items():
+        own = [source for source in sources if source.method == method]
+        which = "the probe" if len(probes) == 1 else f"the probe of {method}"
+        steps = probe.adaptation.curve[-1].step
+        if probe.adaptation.scores["validation"]["step"] == 0:
+            notes.append(
+                f"{which} learned nothing in {steps} steps, so indicators that need it are left out: raise --probe-steps"
+            )
             continue
-        started = time.monotonic()
-        row = INDICATORS[indicator](group).loc[name].drop(name)
-        if indicator == "ON":
-            cost, seconds = f"the same probe, and {len(group.prompts)} prompts forward once", 0.0
-        evidence.append(Evidence(indicator, _floats(row), cost, seconds + time.monotonic() - started))
-        cost, seconds = "the same probe", 0.0
-    shared = evidence[-1].values
-    candidates = [replace(c, overlap=shared[c.source]) for c in found.candidates]
+        for item in _of_probe(backbone, found, own, probe):
+            evidence[item.indicator].append(item)
+    for names, what in (
+        (PROBE_METRICS, "vectors in front of the text"),
+        (tuple(SIMILARITIES), "products B A"),
+    ):
+        without = [str(method) for method, probe in probes.items() if missing(names[0], [probe.adaptation])]
+        if without and (names is PROBE_METRICS or len(without) < len(probes)):
+            notes.append(f"without {', '.join(names)}, which compare {what}: {', '.join(without)}")
+    joined = [_joined(items) for items in evidence.values() if items]
+    overlaps = next((item.values for item in joined if item.indicator == "ON"), {})
+    candidates = [replace(c, overlap=overlaps.get(c.source)) for c in found.candidates]
     return replace(
         found,
         candidates=in_order(candidates, found.rows),
-        evidence=(*found.evidence, *evidence),
+        evidence=(*found.evidence, *joined),
+        notes=(*found.notes, *notes),
     )
+
+
+def _of_probe(
+    backbone: Backbone, found: Recommendation, sources: Sequence[Adaptation], probe: _Probe
+) -> list[Evidence]:
+    """What each indicator says of sources of one method beside its probe; those that it does not have are left out."""
+    name = "probe of " + found.task  # no source has a blank in its name
+    group = Group((replace(probe.adaptation, name=name), *sources), backbone=lambda: backbone)
+    known = all(each.initial is not None for each in group.prompts)
+    steps, seconds = probe.adaptation.curve[-1].step, probe.seconds
+    evidence, cost = [], f"a probe of {steps} steps on {found.rows} rows"
+    for indicator in OF_PROBE:
+        if missing(indicator, group.prompts) or (not known and indicator.endswith("-minus-initial")):
+            continue
+        started = time.monotonic()
+        row = INDICATORS[indicator](group).loc[name].drop(name)
+        if indicator == "ON" and evidence:
+            cost = "the same probe"
+        if indicator == "ON":
+            cost = f"{cost}, and {len(group.prompts)} {called(sources)} forward once"
+        evidence.append(Evidence(indicator, _floats(row), cost, seconds + time.monotonic() - started))
+        cost, seconds = "the same probe", 0.0
+    return evidence
+
+
+def _joined(items: Sequence[Evidence]) -> Evidence:
+    """What an indicator says of the sources of all methods."""
+    values = {source: value for item in items for source, value in item.values.items()}
+    cost = items[0].cost if len(items) == 1 else f"the same for each of {len(items)} methods"
+    return Evidence(items[0].indicator, values, cost, sum(item.seconds for item in items))
 
 
 def _floats(row: pd.Series) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.bank import BareBank
-from prompttransfer.adaptations.running import bank_of, common_encoding, common_method
+from prompttransfer.adaptations.running import bank_of, common_encoding, common_method, groups_of
 from prompttransfer.adaptations.starts import RANDOM, Start, start_from
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding
@@ -198,11 +198,16 @@ def _tuning_jobs(prompts: Sequence[Adaptation], target: Target, seed: int, scrat
                 target.rows(seed),
                 seed,
                 start_from(source),
-                name=f"{source.name}-to-{task.name}-s{seed}",
+                name=f"{run_name(source.name, task.name)}-s{seed}",
             )
             for source in prompts
         ),
     ]
+
+
+def run_name(source: str, target: str) -> str:
+    """The name of a run from a source, which is a folder's: what tells two sources of one name apart has no @ there."""
+    return f"{source.replace('@', '+')}-to-{target}"
 
 
 def with_test_score(
@@ -215,13 +220,14 @@ def with_test_score(
 
     Beside each score stand the number of rows, chance, the share of texts cut, and the backbone without a prompt.
     """
-    bank = bank_of(backbone, [run.adaptation for run in trained])
+    group = groups_of([run.adaptation for run in trained])[0]
+    bank = bank_of(backbone, group.adaptations)
     encoded = encode_task(
         backbone,
         target.task,
         target.splits.test,
         encoding,
-        reserved=bank.reserved,
+        reserved=group.reserved,
     )
     scores = evaluate_bank(backbone, bank, encoded)
     bare = evaluate_bank(backbone, BareBank(), encoded)[0].value

@@ -17,7 +17,7 @@ import torch
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.bank import Bank
 from prompttransfer.adaptations.random_prompts import random_draws
-from prompttransfer.adaptations.running import Group, common_encoding, groups_of
+from prompttransfer.adaptations.running import Group, common_encoding, groups_of, impossible
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.evaluation.calibration import (
@@ -76,7 +76,8 @@ def zero_shot(
     columns: list[list[float]] = []
     spread: list[list[float]] = []
     second: list[list[float]] = []
-    metrics, counts, impossible, written = [], [], {}, {}
+    metrics, counts, unanswered, written = [], [], {}, {}
+    cells: dict[str, dict[str, str]] = {}
     chosen = calibration or Calibration(TRAIN_MEAN, seed=seed)
     for target in targets:
         if advance is not None:
@@ -86,7 +87,7 @@ def zero_shot(
         try:
             backbone.check_task(target.task)
         except UserError as error:
-            impossible[target.task.name] = str(error)
+            unanswered[target.task.name] = str(error)
             columns.append([float("nan")] * (len(sources) + len(references)))
             second.append(columns[-1])
             spread.append([float("nan")] * 2)
@@ -96,6 +97,11 @@ def zero_shot(
         bare: tuple[Score, Score | None] | None = None
         behind = len(sources)
         for group, bank, noise in groups:
+            if reason := impossible(group.adaptations[0], target.task):
+                for each in group.adaptations:
+                    cells.setdefault(each.name, {})[target.task.name] = reason
+                behind += noise
+                continue
             encoded = encode_task(backbone, target.task, target.splits.test, used, reserved=group.reserved)
             inputs = encode_inputs(backbone, chosen, encoded, target.splits)
             bare = bare or bare_calibrated(backbone, encoded, inputs)
@@ -105,11 +111,10 @@ def zero_shot(
             for index, place in enumerate(places):
                 scores[place] = raw[index]
                 calibrated[place] = less[index] if less else None
-        assert bare is not None
-        without = None if calibrated[0] is None else calibrated
+        bare = bare or _bare(backbone, target, used, chosen)
         columns.append(_column(scores, bare, len(sources)))
-        spread.append([_spread(found, len(sources)) for found in (scores, without)])
-        second.append(_column(without, bare, len(sources)))
+        spread.append([_spread(found, len(sources)) for found in (scores, calibrated)])
+        second.append(_column(calibrated, bare, len(sources)))
         if target.task.generates:
             written[target.task.name] = NO_WORDS
     matrix = TransferMatrix(
@@ -119,7 +124,9 @@ def zero_shot(
         values=torch.tensor(columns, dtype=torch.float64).T.contiguous(),
         metrics=tuple(metrics),
         rows=tuple(counts),
-        impossible=impossible,
+        impossible=unanswered,
+        impossible_cells=cells,
+        methods=tuple(str(source.method) for source in sources),
         random_spread=tuple(each for each, _ in spread),
         random_draws=drawn,
         calibration=str(chosen),
@@ -133,7 +140,7 @@ def zero_shot(
             values=torch.tensor(second, dtype=torch.float64).T.contiguous(),
             meaning="calibrated",
             random_spread=tuple(each for _, each in spread),
-            impossible={**impossible, **written},
+            impossible={**unanswered, **written},
         ),
     )
 
@@ -153,20 +160,29 @@ def _with_noise(
     return found
 
 
-def _column(scores: Sequence[Score] | None, bare: tuple[Score, Score | None], prompts: int) -> list[float]:
+def _bare(
+    backbone: Backbone, target: Target, encoding: Encoding, calibration: Calibration
+) -> tuple[Score, Score | None]:
+    """The backbone alone on a target that none of the sources can answer."""
+    encoded = encode_task(backbone, target.task, target.splits.test, encoding, reserved=0)
+    return bare_calibrated(backbone, encoded, encode_inputs(backbone, calibration, encoded, target.splits))
+
+
+def _column(scores: Sequence[Score | None], bare: tuple[Score, Score | None], sources: int) -> list[float]:
     """The cells of one target in the order of the matrix's rows; NaN where nothing was scored."""
     raw, calibrated = bare
     missing = float("nan")
-    noise = [score.value for score in scores[prompts:]] if scores else [missing]
+    noise = [score.value for score in scores[sources:] if score is not None]
     return [
-        *([score.value for score in scores[:prompts]] if scores else [missing] * prompts),
+        *(missing if score is None else score.value for score in scores[:sources]),
         raw.value,
         calibrated.value if calibrated else missing,
-        sum(noise) / len(noise),
+        sum(noise) / len(noise) if noise else missing,
         raw.chance,
     ]
 
 
-def _spread(scores: Sequence[Score] | None, prompts: int) -> float:
-    """The standard deviation of the random prompts behind the others; NaN where nothing was scored."""
-    return stdev(score.value for score in scores[prompts:]) if scores else float("nan")
+def _spread(scores: Sequence[Score | None], sources: int) -> float:
+    """The standard deviation of the random ones behind the sources; NaN where fewer than two were scored."""
+    noise = [score.value for score in scores[sources:] if score is not None]
+    return stdev(noise) if len(noise) > 1 else float("nan")

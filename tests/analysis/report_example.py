@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from analysis.prediction import predict
+from analysis.prediction import predict_transfer
 from analysis.report import Picture, ReportData, View
 
 HOSTILE = "</script><script>document.title='broken'</script>"
@@ -24,7 +24,7 @@ def example() -> ReportData:
         seeds=table * 0 + 3,
         spread=table * 0 + 0.02,
         impossible={"snli": f"cannot be {HOSTILE}"},
-        predictions=predict(table, {HOSTILE: indicator}, TYPES, draws=50),
+        predictions=predict_transfer(table, {HOSTILE: indicator}, TYPES, draws=50),
         pictures=(Picture("map", f"where {HOSTILE}", b"<svg xmlns='http://www.w3.org/2000/svg'/>"),),
         facts={"backbone": HOSTILE},
         environment={"torch": "2"},

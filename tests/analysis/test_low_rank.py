@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from analysis.low_rank import inner_products, principal_angles, product_cosine, product_cosines
+from analysis.low_rank import (
+    inner_products,
+    principal_angles,
+    product_cosine,
+    product_cosines,
+    subspace_overlaps,
+)
 from tasks.errors import UserError
 
 
@@ -102,3 +108,21 @@ def test_directions_that_were_given_up_do_not_count():
 def test_what_cannot_be_compared_is_one_line(updates, message):
     with pytest.raises(UserError, match=message):
         product_cosine(updates)
+
+
+def test_overlap_of_spaces_is_one_for_the_same_zero_for_crossing_and_half_at_45_degrees():
+    across = torch.eye(3)
+
+    def update(*rows):
+        return {"map": (torch.stack([across[0]]), torch.stack(rows, dim=1))}
+
+    same, crossing, between = update(across[0]), update(across[1]), update(across[0] + across[1])
+    table = subspace_overlaps([same, crossing, between], "B")
+    torch.testing.assert_close(
+        table, torch.tensor([[1, 0, 0.5], [0, 1, 0.5], [0.5, 0.5, 1]], dtype=torch.float64)
+    )
+    torch.testing.assert_close(
+        subspace_overlaps([same, crossing], "A"), torch.ones(2, 2, dtype=torch.float64)
+    )
+    none = {"map": (torch.zeros(1, 3), torch.zeros(3, 1))}
+    assert subspace_overlaps([same, none], "B")[0, 1] == 0

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from report_example import HOSTILE, TASKS, example
 
-from analysis.prediction import predict
+from analysis.prediction import predict_transfer
 from analysis.report import Picture, ReportData, View, render_report
 from analysis.report.matrix import cell_text, colour_range
 from tasks.errors import UserError
@@ -143,7 +143,7 @@ def predicted(transfer, indicator, **settings):
     tasks = TASKS[:5]
     view = View("raw", pd.DataFrame(transfer, index=tasks, columns=tasks))
     tables = {"E_concat": pd.DataFrame(indicator, index=tasks, columns=tasks)}
-    return ReportData("t", (view,), predictions=predict(view.table, tables, **settings))
+    return ReportData("t", (view,), predictions=predict_transfer(view.table, tables, **settings))
 
 
 def test_an_indicator_with_a_negative_mean_is_not_praised():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from analysis.matrices import PUBLISHED_TYPES, parse_matrix
-from analysis.prediction import predict
+from analysis.prediction import predict_transfer
 from analysis.similarity import PAPER_METRICS, similarity
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "su2022"
@@ -53,7 +53,7 @@ def test_mean_spearman_matches_to_0_001(backbone, include_self):
     ]
     assert len(rows) >= 4, sorted(summary["setting"].unique())
     indicators = {m: matrix(f"similarity_{backbone}_{m}") for m in PAPER_METRICS}
-    answers = predict(
+    answers = predict_transfer(
         matrix(f"transfer_relative_{backbone}"), indicators, include_self=include_self, draws=20
     )
     for answer in answers:
@@ -66,7 +66,7 @@ def test_mean_spearman_matches_to_0_001(backbone, include_self):
 )
 def test_the_chosen_source_and_the_same_type_flag_match(backbone, chosen, best, same_type):
     indicator = {"C_average": matrix(f"similarity_{backbone}_C_average")}
-    answers = predict(matrix(f"transfer_relative_{backbone}"), indicator, PUBLISHED_TYPES, draws=20)
+    answers = predict_transfer(matrix(f"transfer_relative_{backbone}"), indicator, PUBLISHED_TYPES, draws=20)
     found = {a.indicator: a for a in answers}
     assert found["C_average"].choice.chosen_score == pytest.approx(chosen, abs=0.05)
     assert found["C_average"].choice.best_score == pytest.approx(best, abs=0.05)
@@ -88,5 +88,5 @@ def test_controls_match_to_0_001(variant, metric):
         & (summary["variant"] == variant)
         & (summary["metric"] == name)
     ]
-    (answer,) = predict(transfer, {metric: table}, draws=20)
+    (answer,) = predict_transfer(transfer, {metric: table}, draws=20)
     assert answer.mean == pytest.approx(rows["spearman_excl_self"].item(), abs=1e-3)

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from prompttransfer.adaptations.adaptation import PROMPT_KEY, Adaptation
+from prompttransfer.adaptations.adaptation import PROMPT_KEY, Adaptation, Origin
+from prompttransfer.adaptations.methods import parse_method
 from prompttransfer.adaptations.prompts import soft_prompt
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.training.recipes import Recipe
@@ -111,3 +112,19 @@ def changed(adaptation: Adaptation, **fields: object) -> Adaptation:
         known = {name for name in getattr(adaptation, part).__dataclass_fields__ if name in fields}
         own[part] = replace(getattr(adaptation, part), **{name: fields.pop(name) for name in known})
     return replace(adaptation, **own, **fields)  # type: ignore[arg-type]
+
+
+def adapted(
+    backbone: Backbone, text: str, *, task: Task | None = None, seed: int = 0, name: str = ""
+) -> Adaptation:
+    """An adaptation of any method (`lora:rank=2`) for a backbone, away from its start."""
+    method, task = parse_method(text), task or label_task()
+    member = method.member(backbone, task, start="random", seed=seed)
+    with torch.no_grad():
+        for number, parameter in enumerate(member.parameters()):
+            parameter += 0.2 * noise(*parameter.shape, seed=100 * seed + number)
+    words = {label: options[0] for label, options in task.words.get(backbone.family, {}).items()}
+    origin = Origin(
+        task.name, backbone.name, backbone.revision, family=backbone.family, seed=seed, words=words
+    )
+    return Adaptation(method, member.tensors(), origin, name=name or f"{task.name}-{method.name}-s{seed}")

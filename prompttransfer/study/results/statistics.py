@@ -358,7 +358,7 @@ def predictions(table: pd.DataFrame, types: dict[str, str]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from analysis.prediction import predict, prediction_table, smallest_p_values
+    from analysis.prediction import predict_transfer, prediction_table, smallest_p_values
 
     found = []
     indicators, metrics = table[table["kind"] == "indicator"], metrics_of(table)
@@ -376,7 +376,7 @@ def predictions(table: pd.DataFrame, types: dict[str, str]) -> pd.DataFrame:
             [transfer.loc[t, t] if transfer.loc[t, t] > 0 else float("nan") for t in transfer.columns]
         )
         seeds = int(shots["seed"].nunique())
-        answers = predict(transfer, tables, types, metrics=metrics, seeds=seeds, common=True)
+        answers = predict_transfer(transfer, tables, types, metrics=metrics, seeds=seeds, common=True)
         notes = [refused_claim(seeds), *smallest_p_values(answers)]
         rows = prediction_table(answers)
         rows.insert(0, "backbone", str(backbone))

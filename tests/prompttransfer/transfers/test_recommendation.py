@@ -1,6 +1,7 @@
 """Recommending a source: the order, what it may look at, its reasons, and how the advice is measured."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -126,7 +127,10 @@ def test_a_probe_of_no_use_is_said_and_left_out(tiny, monkeypatch):
     from prompttransfer.adaptations.adaptation import CurvePoint
 
     probe = replace(probe, curve=(CurvePoint(0, None, 0.5), CurvePoint(4, 1.0, 0.4)))
-    monkeypatch.setattr("prompttransfer.transfers.recommendation._train_probes", lambda *given: [probe])
+    trained = [SimpleNamespace(adaptation=probe)]
+    monkeypatch.setattr(
+        "prompttransfer.transfers.recommendation.train_adaptations", lambda *given, **more: trained
+    )
     found = recommend(backbone, sources(backbone), [target()], TYPES, rows=8)[0]
     assert "learned nothing in 4 steps" in found.notes[-1]
     assert {e.indicator for e in found.evidence} == {"few-shot", "few-shot-loss", "same-type"}
