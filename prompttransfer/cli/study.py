@@ -218,11 +218,12 @@ def title_of(text: str | None) -> str:
 def print_comparisons(found: Any) -> None:
     """The comparisons over tasks, or over seeds where these have an interval."""
     from prompttransfer.cli.common import number, table
+    from prompttransfer.study.methods import called
 
     rows = [
         [
             str(row.family),
-            str(row.backbone),
+            called(str(row.backbone), str(row.method)),
             str(row.comparison),
             str(row.over),
             number(row.value),

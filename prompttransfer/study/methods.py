@@ -7,6 +7,7 @@ prompts keep their names, and a new setting of a method leaves those of its cell
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
@@ -68,3 +69,8 @@ def text_of(method: Method) -> str:
 def called(backbone: str, method: str) -> str:
     """A backbone under a method, for titles: soft prompts go without saying."""
     return backbone if method == PROMPT else f"{backbone}, {method}"
+
+
+def slug(name: str) -> str:
+    """The name of a backbone, method or projector as the name of a file or folder."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-.")
