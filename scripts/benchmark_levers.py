@@ -10,6 +10,7 @@ from benchmark_models import make_backbone
 from torch import Tensor
 from torch.nn import functional as F
 
+from prompttransfer.backbones.interventions import Interventions, interventions
 from prompttransfer.backbones.layouts import Layout
 from prompttransfer.backbones.masked_lm import MaskedLM
 from prompttransfer.backbones.rows import Batch, Row
@@ -35,39 +36,25 @@ ON_GPU = ("no recorded calls",)
 """Levers that only a GPU has."""
 
 
-class _Disturbed:
-    """Makes a backbone run Hugging Face's own modules."""
-
-    undisturbed = False
-
-
-class _ModulesMaskedLM(_Disturbed, MaskedLM):
-    pass
-
-
-class _ModulesT5(_Disturbed, T5):
-    pass
-
-
-class _AllLogitsMaskedLM(_Disturbed, MaskedLM):
-    def label_scores(self, prompts: Tensor, batch: Batch) -> Tensor:
+class _AllLogitsMaskedLM(MaskedLM):
+    def label_scores(self, own: Interventions | Tensor, batch: Batch) -> Tensor:
         """Every logit of every position, of which two are used."""
         from transformers.masking_utils import create_bidirectional_mask
 
         assert batch.candidates is not None
-        states, present = self._inputs(prompts, batch)
+        own = interventions(own)
+        states, present = self._inputs(own, batch)
         mask = create_bidirectional_mask(self.model.config, states, present)
         logits = self.model.lm_head(
             self.model.base_model.encoder(states, attention_mask=mask).last_hidden_state
         )
-        slot = logits[:, self.answer_slot(prompts.shape[1], batch.layout)].float()
+        slot = logits[:, self.answer_slot(own.reserved, batch.layout)].float()
         return F.log_softmax(slot.gather(1, batch.candidates[:, :, 0]), dim=-1)
 
 
-class _AllLogitsT5(_Disturbed, T5):
-    def _first_step(self, states: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
-        logits = self.model.lm_head(self._one_step(states, mask)).float()
-        return logits.gather(1, candidates[:, :, 0])[..., None]
+class _AllLogitsT5(T5):
+    def _first_step(self, output: Tensor, candidates: Tensor) -> Tensor:
+        return self._logits(output).gather(1, candidates[:, :, 0])[..., None]
 
 
 class _FixedPadding:
@@ -93,10 +80,10 @@ class _FixedT5(_FixedPadding, T5):
 KINDS: dict[str, tuple[Any, Any]] = {
     "all logits": (_AllLogitsMaskedLM, _AllLogitsT5),
     "fixed padding": (_FixedMaskedLM, _FixedT5),
-    "modules, eager attention": (_ModulesMaskedLM, _ModulesT5),
-    "modules, sdpa attention": (_ModulesMaskedLM, _ModulesT5),
 }
 """Lever -> backbone classes for a masked LM and for T5."""
+PLAIN = ("all logits", "modules, eager attention", "modules, sdpa attention", "weights not frozen")
+"""Levers with which the modules of transformers run."""
 
 
 def backbone_for(setup: Setup) -> Any:
@@ -112,6 +99,8 @@ def backbone_for(setup: Setup) -> Any:
         t5 if setup.shape.family == "t5" else masked,
         attention,
     )
+    if setup.lever in PLAIN:
+        backbone.use("plain")
     if setup.lever == "weights not frozen":
         backbone.model.requires_grad_(True)
         _drop_gradients(backbone)
@@ -141,10 +130,9 @@ def _drop_gradients(backbone: Any) -> None:
 
 def _compile(backbone: Any) -> None:
     """Put every layer of the encoder through torch.compile, with lengths left open."""
-    layers = backbone._layers if hasattr(backbone, "_layers") else backbone._blocks
-    for layer in layers:
-        method = "everywhere" if hasattr(layer, "everywhere") else "__call__"
-        if method == "everywhere":
-            object.__setattr__(layer, method, torch.compile(layer.everywhere, dynamic=True))
-    if not hasattr(backbone, "_layers"):
-        backbone.__dict__["_blocks"] = [torch.compile(layer.__call__, dynamic=True) for layer in layers]
+    if hasattr(backbone.frozen_layers[0], "everywhere"):
+        for layer in backbone.frozen_layers:
+            object.__setattr__(layer, "everywhere", torch.compile(layer.everywhere, dynamic=True))
+    else:
+        calls = [torch.compile(layer.__call__, dynamic=True) for layer in backbone.frozen_layers]
+        backbone.frozen_layers = calls

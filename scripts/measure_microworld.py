@@ -63,7 +63,7 @@ class Measured:
 
 def fine_tune(name: str, task: Task, splits: Splits, seed: int) -> float:
     """Test score after all weights of a float32 copy of the backbone were trained on the task, without a prompt."""
-    backbone = load_backbone(name, precision="fp32")
+    backbone = load_backbone(name, precision="fp32", engine="plain")
     encoded = encode_task(backbone, task, splits.train, reserved=0)
     backbone.model.requires_grad_(True)
     optimiser = torch.optim.AdamW(backbone.model.parameters(), lr=FULL_LR, weight_decay=0.01)

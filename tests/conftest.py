@@ -174,11 +174,12 @@ def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
 
 @pytest.fixture(scope="session")
 def tiny(backbone_folder):  # type: ignore[no-untyped-def]
-    """`tiny(kind, precision="fp32", width=16)`: a loaded tiny backbone, loaded once."""
+    """`tiny(kind, precision="fp32", width=16, engine="auto")`: a loaded tiny backbone, loaded once."""
     from prompttransfer.backbones.loading import load_backbone
 
     @cache
-    def load(kind: str, precision: str = "fp32", width: int = WIDTH):  # type: ignore[no-untyped-def]
-        return load_backbone(str(backbone_folder(kind, width)), precision=precision, device="cpu")
+    def load(kind: str, precision: str = "fp32", width: int = WIDTH, engine: str = "auto"):  # type: ignore[no-untyped-def]
+        folder = str(backbone_folder(kind, width))
+        return load_backbone(folder, precision=precision, device="cpu", engine=engine)
 
     return load

@@ -65,7 +65,7 @@ class Method(ABC):
 
     @property
     def reserved(self) -> int:
-        """Positions that it takes in front of the text."""
+        """Positions that it takes from the text, by standing in front of it."""
         return 0
 
     @abstractmethod
@@ -104,6 +104,10 @@ class Method(ABC):
     @abstractmethod
     def bank(self, backbone: Backbone, members: Sequence[Member]) -> Bank:
         """`members` as a bank, differentiable in their parameters."""
+
+    def check_cell(self, tensors: Mapping[str, Tensor], task: Task) -> None:
+        """Raise UserError if what a member has learned (its `tensors()`) cannot be used on `task` at all."""
+        return None  # most methods take any task
 
     @abstractmethod
     def peft_config(self, *, family: str, tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -27,7 +28,7 @@ from prompttransfer.backbones.rows import Batch, Row, _candidates, cut_texts, pa
 from prompttransfer.backbones.tokens import first_ids, unknown_share
 from prompttransfer.distributed.fsdp import held, whole
 from prompttransfer.distributed.processes import ALONE
-from tasks.errors import UserError
+from tasks.errors import UserError, unknown
 from tasks.task import Example, Task
 
 ROWS_LOOKED_AT = 1000
@@ -44,7 +45,19 @@ class Backbone(ABC):
     generates: bool
     """Whether it can write text (question answering, summarisation)."""
 
-    def __init__(self, model: Any, tokenizer: Any, *, name: str, revision: str, device: torch.device):
+    engines: tuple[str, ...] = ("frozen", "plain")
+    """What can run it, the usual first: `frozen`, layers written for frozen weights; `plain`, transformers' modules."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        revision: str,
+        device: torch.device,
+        engine: str | None = None,
+    ):
         self.name = name
         self.revision = revision
         self.tokenizer = tokenizer
@@ -65,14 +78,41 @@ class Backbone(ABC):
         self.remarks: tuple[str, ...] = ()
         """What was strange when it was loaded, a line each."""
         self.width = int(self.word_embeddings.embedding_dim)
-        self.modules = KnownModules(self.model, name)
+        self._known: dict[str, KnownModules] = {}
+        self.use(engine or self.engines[0])
         self.batch_for(device)
 
-    def move(self, device: torch.device) -> None:
-        """Bring the weights to another device."""
-        self.model.to(device)
-        self.device = device
+    def use(self, engine: str) -> None:
+        """Run on `engine` from here on; its weights are laid out if that is the frozen one."""
+        if engine not in self.engines:
+            raise unknown(f"engine of a {self.family} backbone", engine, self.engines)
+        self.engine = engine
+        """Which of `engines` runs it."""
+        if engine not in self._known:
+            if engine == "frozen":
+                self.lay_out()
+            watched = dict(self.model.named_modules())
+            if engine == "plain":
+                watched = {name: watched[name] for name in self.passed_by if name in watched}
+            self._known[engine] = KnownModules(self.model, self.name, watched, weights=engine == "frozen")
+
+    @contextmanager
+    def on(self, engine: str) -> Iterator[None]:
+        """Inside the block passes run on `engine`, as where modules are watched or changed on purpose."""
+        before = self.engine
+        self.use(engine)
+        try:
+            yield
+        finally:
+            self.engine = before
+
+    def move(self, device: torch.device, dtype: torch.dtype | None = None) -> None:
+        """Bring the weights to another device, or into another type."""
+        self.model.to(device=device, dtype=dtype)
+        self.device, self.dtype = device, dtype or self.dtype
         self._graphs = None
+        self._known.clear()
+        self.use(self.engine)
         self.batch_for(device)
 
     def batch_for(self, device: torch.device) -> None:
@@ -91,36 +131,20 @@ class Backbone(ABC):
         table: nn.Embedding = self.model.get_input_embeddings()
         return table
 
-    @property
-    def undisturbed(self) -> bool:
-        """Whether nobody watches the model's modules or trains its weights, so that they need not run themselves.
-
-        Those of a sharded backbone must run: each brings the rest of its weights together when it does.
-        Raises UserError if they are others than those that were loaded.
-        """
-        self.modules.check()
-        hooks, weights = self._watched
-        trained = (w.requires_grad for table in weights for w in table.values() if w is not None)
-        return not (self.sharded or any(hooks) or any(trained))
+    def check(self) -> None:
+        """Raise UserError if the model was changed where its engine does not run the modules themselves."""
+        self._known[self.engine].check()
 
     @property
     def recording(self) -> bool:
         """Whether calls for training are recorded (backbones/kernels/cuda_graphs.py)."""
-        return self.records and self.device.type == "cuda" and self.undisturbed
+        return self.records and self.device.type == "cuda" and self.engine == "frozen"
 
     @property
     def held_bytes(self) -> int:
         """Bytes of weights that this process holds."""
         kept = {id(parameter): parameter for parameter in self.model.parameters()}
         return sum(held(parameter).nbytes for parameter in kept.values())
-
-    @cached_property
-    def _watched(self) -> tuple[list[dict[int, Any]], list[dict[str, Any]]]:
-        """The tables of hooks and of weights of all modules, which these keep up to date themselves."""
-        modules: list[nn.Module] = list(self.model.modules())
-        hooks: list[dict[int, Any]] = [m._forward_hooks for m in modules]
-        hooks += [m._forward_pre_hooks for m in modules]
-        return hooks, [m._parameters for m in modules if m._parameters]
 
     def embedding_table(self) -> Tensor:
         """The token embeddings as a float32 copy on the CPU, [vocabulary, width]."""
@@ -227,16 +251,24 @@ class Backbone(ABC):
     def text_budget(self, task: Task, encoding: Encoding = USUAL, *, reserved: int) -> int:
         """Text tokens that fit, given what is reserved, the special tokens and the model's positions."""
         wanted = encoding.max_length or (384 if task.generates else 128)
+        free = self.free_positions(reserved)
+        return wanted if free is None else min(wanted, free)
+
+    def free_positions(self, reserved: int) -> int | None:
+        """Positions left for text behind `reserved` ones; None where any number is.
+
+        Raises UserError where too few are left.
+        """
         limit = self.max_positions
         if limit is None:
-            return wanted
+            return None
         free = limit - reserved - self.special_tokens
         if free < 8:
             raise UserError(
-                f"a prompt of {reserved} vectors leaves {max(free, 0)} of the {limit} positions of {self.name} for text: "
-                f"use a prompt of at most {limit - self.special_tokens - 8}"
+                f"a prompt or prefix of {reserved} vectors leaves {max(free, 0)} of the {limit} positions of {self.name} for "
+                f"text: use one of at most {limit - self.special_tokens - 8}"
             )
-        return min(wanted, free)
+        return free
 
     def _tokens(self, texts: Sequence[str], keep: int) -> list[tuple[int, ...]]:
         return first_ids(self.tokenizer, [" " + text.strip() for text in texts], keep)
@@ -307,6 +339,30 @@ class Backbone(ABC):
             if isinstance(module, nn.Linear) and name.startswith(self.layer_names)
         }
 
+    @abstractmethod
+    def lay_out(self) -> None:
+        """Make the frozen engine's layers of the model's weights; its linear modules may then hold views of those."""
+
+    @property
+    @abstractmethod
+    def passed_by(self) -> tuple[str, ...]:
+        """Full names of the modules that the plain engine does not run either, though a pass of transformers would."""
+
+    @property
+    def head_width(self) -> int:
+        """Width of a key or value of one attention head."""
+        return self.width // self.heads
+
+    @property
+    def attentions(self) -> dict[str, tuple[str, ...]]:
+        """Kind (encoder, decoder, cross) -> full names of its attention modules, which take keys and values in front."""
+        return {}
+
+    @property
+    def outputs(self) -> dict[str, tuple[str, ...]]:
+        """attention, feed-forward -> full names of the linear maps that those end with, which adapters stand behind."""
+        return {}
+
     @property
     @abstractmethod
     def layer_names(self) -> tuple[str, ...]:
@@ -359,6 +415,7 @@ class Backbone(ABC):
         prompts = own.prompts
         if not prompts.requires_grad:
             return self.row_losses(own, batch)
+        self.check()
         self._graphs = self._graphs or Graphs(self.device)
         pad_id = self.tokenizer.pad_token_id
         same = padded(batch, length=prompts.shape[1], most=self.max_positions, pad_id=pad_id)
@@ -370,10 +427,10 @@ class Backbone(ABC):
 
     def check_recomputes(self, own: Interventions) -> None:
         """Raise UserError where layers would be computed again in the backward pass without what `own` does to them."""
-        if self.checkpoints and self.sharded and own.sites:
+        if self.checkpoints and self.sharded and (own.sites or own.attentions or own.outputs):
             raise UserError(
                 "--checkpoint-activations with --strategy fsdp is for prompts alone: leave it out for a method that changes "
-                "linear maps"
+                "what layers do"
             )
 
     def recordable(self, rows: Sequence[Row]) -> bool:

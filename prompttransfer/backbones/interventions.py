@@ -1,30 +1,42 @@
 """What an adaptation does to one pass of a frozen model, at a few fixed sites.
 
-    word embeddings -> VECTORS in front of them -> layers: [ LINEAR maps, named as the model's own modules ] -> answer
+    word embeddings -> VECTORS in front of them
+    -> layers: [ LINEAR maps | KEYS AND VALUES in front of an attention's own | AFTER what a linear map gives ]
+    -> HEAD in place of the label words
 
 A pass is given one `Interventions`, bound to the rows that run in it: row i of everything below belongs to row i of
 the batch, so that rows of different members of a bank run together. The base class does nothing at any site: it is
-the bare model. The frozen engine calls the sites between its products; where the modules of transformers run
-themselves, `at_modules` hangs the same calls behind them.
+the bare model. Sites are named as the model's own modules. The frozen engine calls them between its products; where the
+modules of transformers run themselves, `plain.py` hangs the same calls behind them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values, [batch, heads, extra, head width] each."""
 
 
 class Interventions:
     """Nothing at any site: the bare model."""
 
     reserved: int = 0
-    """Positions in front of the text."""
+    """Rows in front of the text, which go through the layers with it."""
+    extra: int = 0
+    """Keys and values in front of those of each of `attentions`; the text stands `extra` positions further back."""
     sites: Collection[str] = ()
     """Full names of the linear modules whose outputs change, as in `model.named_modules()`."""
+    attentions: Collection[str] = ()
+    """Full names of the attention modules that are given more keys and values."""
+    outputs: Collection[str] = ()
+    """Full names of the linear modules behind which something stands, before the residual."""
+
+    has_head: bool = False
+    """Whether `head` gives logits."""
 
     def vectors(self) -> Tensor | None:
         """What stands in front of each row's text, [batch, reserved, width]; None for nothing."""
@@ -35,23 +47,44 @@ class Interventions:
         `states` [batch, (time,) in]. Called for `sites` only."""
         return output
 
+    def keys_values(self, attention: str) -> KeysValues:
+        """What stands in front of the keys and values of an attention. Called for `attentions` only."""
+        raise NotImplementedError
+
+    def after(self, site: str, states: Tensor) -> Tensor:
+        """What counts in place of `states` [batch, (time,) out], which the linear map `site` gave. Called for `outputs`
+        only."""
+        return states
+
+    def head(self, state: Tensor) -> Tensor:
+        """Logits over a task's labels, in their order, [batch, classes], of the state that the answer is read from,
+        [batch, width]. Called where `has_head`; elsewhere label words are scored."""
+        raise NotImplementedError
+
     def repeat(self, times: int) -> Interventions:
         """The same for a batch in which each row stands `times` times, its copies next to each other."""
         return self
 
     def changes(self, *sites: str) -> bool:
-        """Whether one of the linear maps `sites` is changed."""
-        return any(site in self.sites for site in sites)
+        """Whether the output of one of the linear maps `sites` is changed."""
+        return any(site in self.sites or site in self.outputs for site in sites)
+
+    def given(self, attention: str) -> KeysValues | None:
+        """`keys_values` where there are some."""
+        return self.keys_values(attention) if attention in self.attentions else None
+
+    def changed(self, site: str, states: Tensor, output: Tensor) -> Tensor:
+        """`linear` and `after`, as far as `site` has them."""
+        if site in self.sites:
+            output = self.linear(site, states, output)
+        return self.after(site, output) if site in self.outputs else output
 
     def joined(self, sites: Sequence[str], states: Tensor, output: Tensor) -> Tensor:
-        """`linear` for several maps of the same states, whose outputs of equal size stand side by side in `output`."""
+        """`changed` for several maps of the same states, whose outputs of equal size stand side by side in `output`."""
         if not self.changes(*sites):
             return output
         parts = output.chunk(len(sites), dim=-1)
-        changed = [
-            self.linear(site, states, part) if site in self.sites else part
-            for site, part in zip(sites, parts, strict=True)
-        ]
+        changed = [self.changed(site, states, part) for site, part in zip(sites, parts, strict=True)]
         return torch.cat(changed, dim=-1)
 
 
@@ -66,7 +99,7 @@ def changed(
     """A frozen product at `site` as `own` has it, plus the residual `add`, which the product takes in where it may."""
     if not own.changes(site):
         return product(states, add=add)
-    output = own.linear(site, states, product(states))
+    output = own.changed(site, states, product(states))
     return output if add is None else output + add
 
 
@@ -91,22 +124,3 @@ class Vectors(Interventions):
 def interventions(own: Interventions | Tensor) -> Interventions:
     """`own` itself; soft prompts [batch, length, width] as what they do."""
     return Vectors(own) if isinstance(own, Tensor) else own
-
-
-@contextmanager
-def at_modules(model: nn.Module, own: Interventions, part: str = "") -> Iterator[None]:
-    """Let those linear modules of `model` whose names begin with `part` do what `own` says, in this block."""
-    handles = []
-    try:
-        for site in own.sites:
-            if not site.startswith(part):
-                continue
-
-            def changed(module: Any, inputs: tuple[Any, ...], output: Tensor, site: str = site) -> Tensor:
-                return own.linear(site, inputs[0], output)
-
-            handles.append(model.get_submodule(site).register_forward_hook(changed))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

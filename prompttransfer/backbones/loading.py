@@ -16,7 +16,6 @@ from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.kernels.host_memory import drop_compiled, keep_heap
 from prompttransfer.backbones.locating import locate
 from prompttransfer.backbones.masked_lm import MaskedLM
-from prompttransfer.backbones.modules import KnownModules
 from prompttransfer.backbones.reading import check_config, read_config, read_part
 from prompttransfer.backbones.seq2seq import T5
 from prompttransfer.backbones.tokens import check_tokenizer, load_tokenizer, otherwise_read
@@ -34,6 +33,7 @@ FAMILIES: dict[str, type[Backbone]] = {"roberta": MaskedLM, "bert": MaskedLM, "t
 """`model_type` of a Hugging Face configuration -> the class that runs it."""
 
 
+ENGINES = ("auto", "frozen", "plain")
 PRECISIONS = ("auto", "bf16", "fp32")
 
 
@@ -44,6 +44,7 @@ def load_backbone(
     precision: str = "auto",
     device: str = "auto",
     placement: Placement = SINGLE,
+    engine: str = "auto",
 ) -> Backbone:
     """Load a backbone by embedded name, local folder or hub name.
 
@@ -52,10 +53,18 @@ def load_backbone(
     and, sharded, weights; a process reads the whole checkpoint into its host memory before it keeps its share.
     precision: `auto` takes bf16 where the hardware computes in it (CPU: AMX or avx512_bf16), else float32. float16 is
     not offered: it overflows in T5 (transformers#5651).
+    engine: `frozen` runs layers written for frozen weights, `plain` the modules of transformers, so that what was done to
+    those counts; `auto` takes the first where the family has it and its weights are not sharded.
     On a CPU the process keeps memory that it has used (backbones/kernels/host_memory.py).
     Raises UserError for a name that is nothing, a model that is not one of FAMILIES and a folder that is damaged or
     whose tokenizer is not its model's, MachineError when the hub cannot be reached.
     """
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    if placement.shards:
+        if engine == "frozen":
+            raise UserError("--strategy fsdp runs on engine 'plain' alone: leave the engine out, or use ddp")
+        engine = "plain"
     check_devices(placement, device)
     place = choose_device(device)
     processes = join(placement, place.type)
@@ -66,7 +75,7 @@ def load_backbone(
     config, tokenizer = _load_outline(name, Path(folder))
     model = _load_model(name, folder, config, dtype, place)
     first = torch.device("cpu") if placement.shards else place
-    backbone = _made(name, Path(folder), found, model, tokenizer, first)
+    backbone = _made(name, Path(folder), found, model, tokenizer, first, engine)
     backbone.processes = processes
     if place.type == "cpu":
         keep_heap()  # from here on: what loading needs for a moment goes back
@@ -76,8 +85,7 @@ def load_backbone(
         with quiet_lightning():
             processes.fabric.setup_module(model, move_to_device=False)
         backbone.sharded = True
-        backbone.modules = KnownModules(model, name)  # sharding puts its own in place of some
-        backbone.move(place)
+        backbone.move(place)  # and knows the modules anew: sharding puts its own in place of some
     return backbone
 
 
@@ -95,11 +103,24 @@ def outline_backbone(name: str, revision: str | None = None) -> Backbone:
 
 
 def _made(
-    name: str, folder: Path, revision: str, model: Any, tokenizer: Any, device: torch.device
+    name: str,
+    folder: Path,
+    revision: str,
+    model: Any,
+    tokenizer: Any,
+    device: torch.device,
+    engine: str = "auto",
 ) -> Backbone:
     """A backbone whose tokenizer was checked against its model."""
     config = model.config
-    backbone = FAMILIES[config.model_type](model, tokenizer, name=name, revision=revision, device=device)
+    backbone = FAMILIES[config.model_type](
+        model,
+        tokenizer,
+        name=name,
+        revision=revision,
+        device=device,
+        engine=None if engine == "auto" else engine,
+    )
     rows = backbone.word_embeddings.num_embeddings
     backbone.remarks = check_tokenizer(
         name, folder, tokenizer, model_type=config.model_type, rows=rows, config=config

@@ -7,7 +7,7 @@ words' rows of the decoder. Position ids are explicit, so neither padding nor th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,10 +16,18 @@ from torch.nn import functional as F
 from transformers.masking_utils import create_bidirectional_mask
 
 from prompttransfer.backbones.base import Backbone
-from prompttransfer.backbones.interventions import Interventions, at_modules, changed, interventions
-from prompttransfer.backbones.kernels.attention import attend_once, attend_to, mask_bias, run, self_attention
+from prompttransfer.backbones.interventions import Interventions, changed, interventions
+from prompttransfer.backbones.kernels.attention import (
+    attend_once,
+    attend_to,
+    mask_bias,
+    reach,
+    run,
+    self_attention,
+)
 from prompttransfer.backbones.kernels.linear import FrozenLinear
 from prompttransfer.backbones.layouts import Layout
+from prompttransfer.backbones.plain import at_modules
 from prompttransfer.backbones.rows import Batch, Row
 from prompttransfer.distributed.fsdp import recomputing, whole
 
@@ -30,7 +38,7 @@ class _Layer:
 
     module: Any
     sites: dict[str, str]
-    """query, key, value, merge, widen, narrow -> the full name of that linear module."""
+    """attention, query, key, value, merge, widen, narrow -> the full name of that module."""
     projections: FrozenLinear
     merge: FrozenLinear
     widen: FrozenLinear
@@ -56,23 +64,31 @@ class _Layer:
         """[batch, time, width] to the same."""
         sites = self.sites["query"], self.sites["key"], self.sites["value"]
         projected = own.joined(sites, states, self.projections(states))
-        attended = self_attention(projected, bias, heads=self.heads, scale=self.scale)
+        front = own.given(self.sites["attention"])
+        bias = reach(bias, front, own.extra)
+        attended = self_attention(projected, bias, heads=self.heads, scale=self.scale, front=front)
         return self._rest(attended, states, own)
 
     def at(self, slot: int, states: Tensor, bias: Tensor | None, own: Interventions) -> Tensor:
         """The output at one position, [batch, width]."""
         attention, sites, asking = self.module.attention.self, self.sites, states[:, slot]
-        query = attention.query(asking)
-        if own.changes(sites["query"]):
-            query = own.linear(sites["query"], asking, query)
+        query = own.changed(sites["query"], asking, attention.query(asking))
+        front = own.given(sites["attention"])
+        bias = reach(bias, front, own.extra)
         if own.changes(sites["key"], sites["value"]):
-            key, value = attention.key(states), attention.value(states)
-            key = own.joined([sites["key"]], states, key)
-            value = own.joined([sites["value"]], states, value)
-            attended = attend_to(query, key, value, bias, heads=self.heads, scale=self.scale)
+            key = own.changed(sites["key"], states, attention.key(states))
+            value = own.changed(sites["value"], states, attention.value(states))
+            attended = attend_to(query, key, value, bias, heads=self.heads, scale=self.scale, front=front)
         else:
             attended = attend_once(
-                query, states, attention.key, attention.value, bias, heads=self.heads, scale=self.scale
+                query,
+                states,
+                attention.key,
+                attention.value,
+                bias,
+                heads=self.heads,
+                scale=self.scale,
+                front=front,
             )
         return self._rest(attended, asking, own)
 
@@ -87,6 +103,7 @@ class _Layer:
 
 
 _INSIDE = {
+    "attention": "attention.self",
     "query": "attention.self.query",
     "key": "attention.self.key",
     "value": "attention.self.value",
@@ -161,9 +178,8 @@ class MaskedLM(Backbone):
         start, length = batch.layout.start, vectors.shape[1]
         inputs = torch.cat([words[:, :start], vectors, words[:, start:]], dim=1)
         present = F.pad(batch.mask, (length, 0), value=1)
-        positions = table.position_embeddings.weight[
-            self._first_position : self._first_position + inputs.shape[1]
-        ]
+        first = self._first_position + own.extra
+        positions = table.position_embeddings.weight[first : first + inputs.shape[1]]
         if batch.layout.zero_positions:
             positions = torch.cat([torch.zeros_like(positions[:length]), positions[length:]])
         return table.LayerNorm(inputs + table.token_type_embeddings.weight[0] + positions), present
@@ -173,7 +189,8 @@ class MaskedLM(Backbone):
         own = interventions(own)
         slot = self.answer_slot(own.reserved, batch.layout)
         states, present = self._inputs(own, batch)
-        if not self.undisturbed:
+        self.check()
+        if self.engine == "plain":
             attention = create_bidirectional_mask(self.model.config, states, present)
             encoder = self.model.base_model.encoder
             self.check_recomputes(own)
@@ -183,8 +200,8 @@ class MaskedLM(Backbone):
             ):
                 hidden: Tensor = encoder(states, attention_mask=attention).last_hidden_state
             return hidden[:, slot]
-        *lower, last = self._layers
-        bias = mask_bias(present, states.dtype)
+        *lower, last = self.frozen_layers
+        bias = mask_bias(F.pad(present, (own.extra, 0), value=1), states.dtype)
         spread = None if bias is None else bias.repeat_interleave(last.heads, dim=0)
         states = run(
             [partial(layer.everywhere, bias=spread, own=own) for layer in lower],
@@ -193,15 +210,42 @@ class MaskedLM(Backbone):
         )
         return last.at(slot, states, bias, own)
 
-    @cached_property
-    def _layers(self) -> list[_Layer]:
+    def lay_out(self) -> None:
         (prefix,) = self.layer_names
         layers = self.model.base_model.encoder.layer
-        return [_Layer.of(module, f"{prefix}{index}") for index, module in enumerate(layers)]
+        self.frozen_layers = [_Layer.of(module, f"{prefix}{index}") for index, module in enumerate(layers)]
+
+    @property
+    def passed_by(self) -> tuple[str, ...]:
+        embeddings = f"{self.model.base_model_prefix}.embeddings"
+        parts = (
+            f"{embeddings}.{part}" for part in ("position_embeddings", "token_type_embeddings", "dropout")
+        )
+        head = (
+            ("lm_head", "lm_head.decoder")
+            if self._is_roberta
+            else ("cls", "cls.predictions", "cls.predictions.decoder")
+        )
+        return "", self.model.base_model_prefix, embeddings, *parts, *head
+
+    @property
+    def attentions(self) -> dict[str, tuple[str, ...]]:
+        return {"encoder": self._inside("attention")}
+
+    @property
+    def outputs(self) -> dict[str, tuple[str, ...]]:
+        return {"attention": self._inside("merge"), "feed-forward": self._inside("narrow")}
+
+    def _inside(self, part: str) -> tuple[str, ...]:
+        (prefix,) = self.layer_names
+        return tuple(f"{prefix}{index}.{_INSIDE[part]}" for index in range(self.layers))
 
     def label_scores(self, own: Interventions | Tensor, batch: Batch) -> Tensor:
         assert batch.candidates is not None and batch.averaged is not None
+        own = interventions(own)
         slot = self.answer_state(own, batch)
+        if own.has_head:
+            return class_scores(own, slot, batch)
         features, bias = self._head(slot)
         ids = batch.candidates.clamp(min=0)
         words = self.output_rows(ids).float()
@@ -223,6 +267,12 @@ class MaskedLM(Backbone):
     def row_losses(self, own: Interventions, batch: Batch) -> Tensor:
         assert batch.labels is not None
         return F.nll_loss(self.label_scores(own, batch), batch.labels, reduction="none")
+
+
+def class_scores(own: Interventions, state: Tensor, batch: Batch) -> Tensor:
+    """Log-probabilities of a head of `own` over the labels of the rows, [batch, classes]."""
+    assert batch.candidates is not None
+    return F.log_softmax(own.head(state).float(), dim=-1)[:, : batch.candidates.shape[1]]
 
 
 def combine_pieces(scores: Tensor, candidates: Tensor, averaged: Tensor) -> Tensor:

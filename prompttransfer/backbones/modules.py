@@ -1,55 +1,89 @@
-"""The modules that a backbone was loaded with: its weights are partly used past them, so no other may take their place.
+"""The modules that a backbone was loaded with, as far as its engine passes them by.
 
-What an adapter of peft adds to a layer would be left out where that layer's weight is used directly, and counted where
-the module runs. So a model that was changed is refused, until it is itself again.
+What a user does to a module (an adapter of peft, a hook, a weight of its own) would be left out where the module does
+not run itself, and count where it does. So a model that was changed in such a place is refused until it is itself again.
+The frozen engine passes all modules by, the plain one a few.
 """
 
 from __future__ import annotations
 
-from itertools import zip_longest
+from collections.abc import Mapping
+from operator import is_
 from typing import Any
 
 from torch import nn
 
 from tasks.errors import UserError
 
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+"""Where a module keeps its hooks."""
+
 
 class KnownModules:
-    """A model's tree of modules as it was."""
+    """Modules of `model` as they were: `watched`, full name -> module, and with `weights` their parameters too."""
 
-    def __init__(self, model: Any, name: str):
+    def __init__(self, model: Any, name: str, watched: Mapping[str, nn.Module], *, weights: bool):
         self.name = name
-        modules: list[tuple[str, nn.Module]] = list(model.named_modules())
-        self._children = [
-            (path, module._modules, tuple(module._modules.values())) for path, module in modules
-        ]
-        adapter = next(
-            (path for path, module in modules if type(module).__module__.startswith("peft.")), None
+        self._way_out = (
+            "which the frozen engine leaves out: undo it, or load the backbone with engine='plain', which runs the "
+            "modules as they are"
+            if weights
+            else "which is not run as a module: undo it, or merge it, save the model and load that folder as a backbone"
         )
-        if adapter is not None:
-            raise self._refused(f"{adapter} is of peft")
+        self._paths = list(watched)
+        self._places = [
+            (model.get_submodule(path.rpartition(".")[0])._modules, path.rpartition(".")[2], module)
+            for path, module in watched.items()
+            if path
+        ]
+        self._tables = [vars(module) for module in watched.values()]
+        self._hooks = [table[kind] for table in self._tables for kind in HOOKS]
+        self._hooked = list(map(len, self._hooks))
+        owners = watched.values() if weights else ()
+        self._parameters = [module._parameters for module in owners if module._parameters]
+        self._weights = [
+            weight for table in self._parameters for weight in table.values() if weight is not None
+        ]
+        self._addresses = self._where()
+        self._refuse_strange(watched, weights)
+
+    def _where(self) -> list[int]:
+        return [weight.data_ptr() for weight in self._weights]
+
+    def _refuse_strange(self, watched: Mapping[str, nn.Module], frozen: bool) -> None:
+        """Raise UserError for a model that was changed before a backbone was made of it."""
+        for path, module in watched.items():
+            if type(module).__module__.startswith("peft."):
+                raise self._refused(f"{path} is of peft")
+            if frozen and any(vars(module)[kind] for kind in HOOKS):
+                raise self._refused(f"{path or 'the model'} has a hook")
 
     def check(self) -> None:
-        """Raise UserError if a module was put in, taken out or replaced since."""
-        if all(tuple(now.values()) == known for _, now, known in self._children):
-            return
-        raise self._refused(
-            next(
-                f"in {path or 'the model'}, {_kind(old)} is now {_kind(new)}"
-                for path, now, known in self._children
-                for old, new in zip_longest(known, now.values())
-                if old is not new
-            )
-        )
+        """Raise UserError if a module or a weight was replaced since, a hook hung in, or a weight is trained."""
+        # Lists rather than generators, which take twice as long: this runs before every pass.
+        if not all([table.get(key) is child for table, key, child in self._places]):
+            key, old, new = next((k, c, t.get(k)) for t, k, c in self._places if t.get(k) is not c)
+            raise self._refused(f"{key}, a {_kind(old)}, is now a {_kind(new)}")
+        hooked = list(map(len, self._hooks))
+        if hooked != self._hooked:
+            first = next(i for i, count in enumerate(hooked) if count != self._hooked[i])
+            raise self._refused(f"a hook was hung on {self._paths[first // len(HOOKS)] or 'it'}")
+        if any(["forward" in table for table in self._tables]):
+            first = next(i for i, table in enumerate(self._tables) if "forward" in table)
+            raise self._refused(f"{self._paths[first] or 'it'} was given another forward")
+        now = [weight for table in self._parameters for weight in table.values() if weight is not None]
+        if len(now) != len(self._weights) or not all(map(is_, now, self._weights)):
+            raise self._refused("a weight was replaced")
+        if self._where() != self._addresses:
+            raise self._refused("a weight was moved, or replaced by way of its data")
+        if any([weight.requires_grad for weight in now]):
+            raise self._refused("its weights require gradients")
 
     def _refused(self, change: str) -> UserError:
-        return UserError(
-            f"the model of backbone {self.name} was changed ({change}), as an adapter of peft does: unload it; or merge it "
-            f"(merge_and_unload), save the model and load that folder as a backbone"
-        )
+        return UserError(f"the model of backbone {self.name} was changed ({change}), {self._way_out}")
 
 
-def _kind(module: nn.Module | None) -> str:
+def _kind(module: Any) -> str:
     """Whose class a module is of, as in `peft Linear`."""
     kind = type(module)
     return "nothing" if module is None else f"{kind.__module__.split('.')[0]} {kind.__name__}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,18 +19,20 @@ from transformers import GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
 from prompttransfer.backbones.base import Backbone
-from prompttransfer.backbones.interventions import Interventions, at_modules, changed, interventions
+from prompttransfer.backbones.interventions import Interventions, changed, interventions
 from prompttransfer.backbones.kernels.attention import (
     attend_once,
     attend_to,
     mask_bias,
+    reach,
     root_mean_square,
     run,
     self_attention,
 )
 from prompttransfer.backbones.kernels.linear import FrozenLinear, rectified
 from prompttransfer.backbones.layouts import Layout
-from prompttransfer.backbones.masked_lm import combine_pieces
+from prompttransfer.backbones.masked_lm import class_scores, combine_pieces
+from prompttransfer.backbones.plain import at_modules
 from prompttransfer.backbones.rows import Batch, Row
 from prompttransfer.distributed.fsdp import recomputing
 
@@ -67,7 +69,10 @@ class _EncoderBlock:
         inside = f"{self.name}.layer.0.SelfAttention"
         normed = root_mean_square(states, attention.layer_norm)
         projected = own.joined([f"{inside}.{part}" for part in "qkv"], normed, self.projections(normed))
-        attended = self_attention(projected, bias, heads=attention.SelfAttention.n_heads, scale=1.0)
+        front, heads = own.given(inside), attention.SelfAttention.n_heads
+        attended = self_attention(
+            projected, reach(bias, front, own.extra), heads=heads, scale=1.0, front=front
+        )
         states = changed(self.merge, f"{inside}.o", attended, own, add=states)
         return self._forward(root_mean_square(states, forward.layer_norm), states, own)
 
@@ -126,37 +131,76 @@ class T5(Backbone):
             inputs = torch.cat([vectors.to(device=self.device, dtype=self.dtype), inputs], dim=1)
         mask = F.pad(batch.mask, (own.reserved, 0), value=1)
         encoder = self.model.encoder
-        if not self.undisturbed:
+        self.check()
+        if self.engine == "plain":
             self.check_recomputes(own)
             with (
                 recomputing(encoder.block, self.checkpoints and self.sharded),
                 at_modules(self.model, own, "encoder."),
             ):
                 return encoder(inputs_embeds=inputs, attention_mask=mask).last_hidden_state, mask
-        bias = self._encoder_bias(mask)
-        blocks = [partial(block, bias=bias, own=own) for block in self._blocks]
+        bias = self._encoder_bias(mask, own.extra)
+        blocks = [partial(block, bias=bias, own=own) for block in self.frozen_layers]
         states = run(blocks, inputs, keep=not self.checkpoints)
         return root_mean_square(states, encoder.final_layer_norm), mask
 
-    @cached_property
-    def _blocks(self) -> list[_EncoderBlock]:
+    def lay_out(self) -> None:
         blocks = self.model.encoder.block
-        return [_EncoderBlock.of(module, f"encoder.block.{index}") for index, module in enumerate(blocks)]
+        self.frozen_layers = [
+            _EncoderBlock.of(module, f"encoder.block.{index}") for index, module in enumerate(blocks)
+        ]
 
-    def _encoder_bias(self, mask: Tensor) -> Tensor:
-        """Relative positions and padding in one, [batch x heads, time, time]."""
-        first = self.model.encoder.block[0].layer[0].SelfAttention
-        positions = first.compute_bias(mask.shape[1], mask.shape[1], device=mask.device)
-        padding = mask_bias(mask, positions.dtype)
+    @property
+    def passed_by(self) -> tuple[str, ...]:
+        return "", "shared", "encoder.embed_tokens", "lm_head"
+
+    def _encoder_bias(self, mask: Tensor, extra: int) -> Tensor:
+        """Relative positions and padding in one, [batch x heads, time, extra + time]."""
+        first, time = self.model.encoder.block[0].layer[0].SelfAttention, mask.shape[1]
+        positions = first.compute_bias(time, extra + time, device=mask.device, past_seen_tokens=extra)
+        padding = mask_bias(F.pad(mask, (extra, 0), value=1), positions.dtype)
         rows = positions.expand(len(mask), -1, -1, -1) if padding is None else positions + padding[:, None]
         return rows.flatten(0, 1)
 
+    @property
+    def attentions(self) -> dict[str, tuple[str, ...]]:
+        config = self.model.config
+        encoder, decoder = range(config.num_layers), range(config.num_decoder_layers)
+        return {
+            "encoder": tuple(f"encoder.block.{index}.layer.0.SelfAttention" for index in encoder),
+            "decoder": tuple(f"decoder.block.{index}.layer.0.SelfAttention" for index in decoder),
+            "cross": tuple(f"decoder.block.{index}.layer.1.EncDecAttention" for index in decoder),
+        }
+
+    @property
+    def head_width(self) -> int:
+        return int(self.model.config.d_kv)
+
+    @property
+    def outputs(self) -> dict[str, tuple[str, ...]]:
+        itself = self.attentions["encoder"] + self.attentions["decoder"]
+        last = [name.replace("0.SelfAttention", "1") for name in self.attentions["encoder"]]
+        last += [name.replace("0.SelfAttention", "2") for name in self.attentions["decoder"]]
+        return {
+            "attention": tuple(f"{name}.o" for name in itself),
+            "feed-forward": tuple(f"{name}.DenseReluDense.wo" for name in last),
+        }
+
     def _decoder(self, own: Interventions, states: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
-        """Decoder outputs [batch, time, width], ready for the output embedding."""
+        """Decoder outputs, [batch, time, width]."""
         with at_modules(self.model, own, "decoder."):
             output: Tensor = self.model.decoder(
                 input_ids=ids, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
             ).last_hidden_state
+        return output
+
+    def _logits(self, output: Tensor) -> Tensor:
+        """Scores of the whole vocabulary for outputs of the decoder, [..., vocabulary] float32."""
+        logits: Tensor = self.model.lm_head(self._scaled(output)).float()
+        return logits
+
+    def _scaled(self, output: Tensor) -> Tensor:
+        """What is compared with the output embedding."""
         return output * self.width**-0.5 if self._scales_output else output
 
     @property
@@ -169,17 +213,18 @@ class T5(Backbone):
         assert batch.candidates is not None and batch.averaged is not None
         own = interventions(own)
         states, mask = self._encoder(own, batch)
+        if own.has_head:
+            return class_scores(own, self._one_step(own, states, mask), batch)
         if batch.candidates.shape[2] == 1:
-            scores = self._first_step(own, states, mask, batch.candidates)
+            scores = self._first_step(self._one_step(own, states, mask), batch.candidates)
         else:
             scores = self._sequences(own, states, mask, batch.candidates)
         return F.log_softmax(combine_pieces(scores, batch.candidates, batch.averaged), dim=-1)
 
-    def _first_step(self, own: Interventions, states: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
-        """Logits of one-token labels after one decoder step, [batch, classes, 1]."""
-        output = self._one_step(own, states, mask)
+    def _first_step(self, output: Tensor, candidates: Tensor) -> Tensor:
+        """Logits of one-token labels for the decoder's first output [batch, width], [batch, classes, 1]."""
         words = self.output_rows(candidates.clamp(min=0)).float()
-        return torch.einsum("bd,bcmd->bcm", output.float(), words)
+        return torch.einsum("bd,bcmd->bcm", self._scaled(output).float(), words)
 
     def _one_step(self, own: Interventions, states: Tensor, mask: Tensor) -> Tensor:
         """What `_decoder` gives for the start token alone, [batch, width].
@@ -187,25 +232,48 @@ class T5(Backbone):
         No key or value is made of `states` where `own` does not change how they are made.
         """
         starts = self._starts(len(states))
-        if not self.undisturbed:
+        if self.engine == "plain":
             return self._decoder(own, states, mask, starts)[:, 0]
-        bias = mask_bias(mask, states.dtype)
+        bias = mask_bias(F.pad(mask, (own.extra, 0), value=1), states.dtype)
         output = self.model.decoder.embed_tokens(starts[:, 0])
         with at_modules(self.model, own, "decoder."):
             for index, block in enumerate(self.model.decoder.block):
                 itself, cross, forward = block.layer
-                attention = itself.SelfAttention  # over one token, attention is the value itself
-                output = output + attention.o(attention.v(itself.layer_norm(output)))
+                name = f"decoder.block.{index}.layer.0.SelfAttention"
+                output = output + self._over_itself(
+                    own, itself.SelfAttention, name, itself.layer_norm(output)
+                )
                 other, name = cross.EncDecAttention, f"decoder.block.{index}.layer.1.EncDecAttention"
-                query = other.q(cross.layer_norm(output))
+                query, front = other.q(cross.layer_norm(output)), own.given(name)
+                options: Any = {"heads": other.n_heads, "scale": 1.0, "front": front}
+                seen = reach(bias, front, own.extra)
                 if own.changes(f"{name}.k", f"{name}.v"):
-                    key, value = other.k(states), other.v(states)
-                    read = attend_to(query, key, value, bias, heads=other.n_heads, scale=1.0)
+                    read = attend_to(query, other.k(states), other.v(states), seen, **options)
                 else:
-                    read = attend_once(query, states, other.k, other.v, bias, heads=other.n_heads, scale=1.0)
+                    read = attend_once(query, states, other.k, other.v, seen, **options)
                 output = forward(output + other.o(read))
-        output = self.model.decoder.final_layer_norm(output)
-        return output * self.width**-0.5 if self._scales_output else output
+        final: Tensor = self.model.decoder.final_layer_norm(output)
+        return final
+
+    def _over_itself(self, own: Interventions, attention: Any, name: str, states: Tensor) -> Tensor:
+        """The decoder's self-attention over one token, which is that token's value, and what stands in front."""
+        front = own.given(name)
+        value = attention.v(states)
+        if front is not None:
+            extra, first = own.extra, self.model.decoder.block[0].layer[0].SelfAttention
+            bias = first.compute_bias(1, extra + 1, device=states.device, past_seen_tokens=extra)[:, :, 0]
+            key = attention.k(states)[:, None]
+            value = attend_to(
+                attention.q(states),
+                key,
+                value[:, None],
+                bias,
+                heads=attention.n_heads,
+                scale=1.0,
+                front=front,
+            )
+        attended: Tensor = attention.o(value)
+        return attended
 
     def _sequences(self, own: Interventions, states: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
         """Log-probability of each piece of each label given the pieces before it, [batch, classes, pieces]."""
@@ -214,7 +282,7 @@ class T5(Backbone):
         inputs = torch.cat([self._starts(len(tokens)), tokens[:, :-1]], dim=1)
         again = states[:, None].expand(-1, classes, -1, -1).flatten(0, 1)
         output = self._decoder(own.repeat(classes), again, mask.repeat_interleave(classes, dim=0), inputs)
-        logits = self.model.lm_head(output).float()
+        logits = self._logits(output)
         scores = F.log_softmax(logits, dim=-1).gather(-1, tokens[..., None]).squeeze(-1)
         return scores.reshape(batch, classes, pieces)
 
@@ -227,7 +295,7 @@ class T5(Backbone):
         assert batch.targets is not None
         states, mask = self._encoder(own, batch)
         inputs = torch.cat([self._starts(batch.rows), batch.targets[:, :-1].clamp(min=0)], dim=1)
-        logits = self.model.lm_head(self._decoder(own, states, mask, inputs)).float()
+        logits = self._logits(self._decoder(own, states, mask, inputs))
         losses = F.cross_entropy(logits.transpose(1, 2), batch.targets, ignore_index=-100, reduction="none")
         return losses.sum(dim=1) / (batch.targets >= 0).sum(dim=1)
 

@@ -316,7 +316,7 @@ def _is_projector_report(file: Path) -> bool:
 def _projector_means(file: Path) -> dict[str, dict[str, float]]:
     """Group of tasks -> condition -> mean, of a projector's folder or of the cells in its report.csv."""
     from projectors.artifacts import read_record
-    from projectors.report import Cell, summarise
+    from projectors.report import ConditionScore, summarise
     from prompttransfer.cli.tables import read_long_table
     from tasks.errors import UserError
 
@@ -333,7 +333,7 @@ def _projector_means(file: Path) -> dict[str, dict[str, float]]:
     table = table.assign(draw=table["draw"] if "draw" in table.columns else 0)
     try:
         cells = [
-            Cell(str(t), str(g), str(c), int(s), float(v), int(d))
+            ConditionScore(str(t), str(g), str(c), int(s), float(v), int(d))
             for t, g, c, s, v, d in table[[*REPORT_COLUMNS, "draw"]].to_numpy()
         ]
     except (TypeError, ValueError) as error:

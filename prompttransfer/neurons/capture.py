@@ -1,10 +1,10 @@
 """Neurons of a backbone's feed-forward layers: reading which ones a prompt activates, and switching some of them off.
 
 One idea: both are forward hooks on one module a layer, behind a context manager that takes them away again whatever
-happens, so that the frozen backbone is never changed. What is read is the value at the slot where the answer is
-given, for the input of the prompt alone (Su et al. 2022, arXiv 2111.06719, section 6) or over real rows. Over rows a
-neuron's 0/1 states are averaged, not its activations: those of RoBERTa are read after GELU and those of T5 before ReLU,
-so the sign of a mean would be another event on each.
+happens, so that the frozen backbone is never changed; inside it the plain engine runs, whose modules call their hooks.
+What is read is the value at the slot where the answer is given, for the input of the prompt alone (Su et al. 2022,
+arXiv 2111.06719, section 6) or over real rows. Over rows a neuron's 0/1 states are averaged, not its activations: those
+of RoBERTa are read after GELU and those of T5 before ReLU, so the sign of a mean would be another event on each.
 
     RoBERTa, BERT     output of `intermediate`, after its activation; read at the mask
     T5 v1.0           output of the decoder's `wi`, before ReLU (the sign is the same); first decoding step
@@ -79,8 +79,9 @@ def find_site(backbone: Backbone) -> Site:
 
 
 @contextmanager
-def reading(site: Site, slot: int) -> Iterator[list[Tensor]]:
+def reading(backbone: Backbone, slot: int) -> Iterator[list[Tensor]]:
     """Inside the block every pass fills the list with its activations at `slot`, [batch, neurons] a layer."""
+    site = find_site(backbone)
     found: list[Tensor] = [torch.empty(0)] * len(site.modules)
 
     def keep(layer: int, module: nn.Module, inputs: object, output: Tensor) -> None:
@@ -90,7 +91,8 @@ def reading(site: Site, slot: int) -> Iterator[list[Tensor]]:
         module.register_forward_hook(partial(keep, layer)) for layer, module in enumerate(site.modules)
     ]
     try:
-        yield found
+        with backbone.on("plain"):
+            yield found
     finally:
         for handle in handles:
             handle.remove()
@@ -117,7 +119,8 @@ def switched_off(backbone: Backbone, neurons: Bits) -> Iterator[None]:
         module.register_forward_hook(partial(silence, layer)) for layer, module in enumerate(site.modules)
     ]
     try:
-        yield
+        with backbone.on("plain"):
+            yield
     finally:
         for handle in handles:
             handle.remove()
@@ -175,7 +178,7 @@ def activations(backbone: Backbone, bank: Bank, layout: Layout) -> Tensor:
     tokens = prompt_alone(backbone, layout)
     at_once = max(1, backbone.tokens_at_once // (bank.reserved + len(tokens)))
     parts = []
-    with reading(find_site(backbone), _slot(backbone, bank.reserved, layout)) as found:
+    with reading(backbone, _slot(backbone, bank.reserved, layout)) as found:
         for owners in torch.arange(bank.members, device=backbone.device).split(at_once):
             ids = torch.tensor([tokens] * len(owners), device=backbone.device)
             batch = Batch(ids, torch.ones_like(ids), layout, None, None, None, None)
@@ -200,7 +203,7 @@ def over_rows(
     count = bank.members
     shape = (count, len(find_site(backbone).modules), -1)
     totals: list[Tensor | float] = [0.0] * len(measures)
-    with reading(find_site(backbone), _slot(backbone, encoded.reserved, encoded.layout)) as found:
+    with reading(backbone, _slot(backbone, bank.reserved, encoded.layout)) as found:
         for _, batch in batches(backbone, encoded, prompts=count):
             own, wide = on_the_same(bank, batch)
             backbone.label_scores(own, _any_answer(wide))

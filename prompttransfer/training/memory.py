@@ -100,8 +100,8 @@ def expected_memory(
     `backbone` is an outline without weights (`outline_backbone`); `evaluated` says of each task how many members
     of `method` are evaluated on its rows at one time.
     """
-    backbone.model.to(dtype)
-    backbone.dtype, backbone.checkpoints = dtype, checkpoints
+    backbone.move(backbone.device, dtype)
+    backbone.checkpoints = checkpoints
     backbone.batch_for(device)
     backbone.processes = Processes(placement)
     rows, shapes = _heaviest(data)

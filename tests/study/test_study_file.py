@@ -129,7 +129,7 @@ def test_label_words_and_lengths_of_every_task_and_backbone_are_checked(tmp_path
         gather_facts(read_study(path))
     text = str(caught.value)
     assert f"{path}:4: label 'bad' of task 'films' has no word of one token on" in text
-    assert "a prompt of 70 vectors leaves 0 of the 64 positions" in text
+    assert "a prompt or prefix of 70 vectors leaves 0 of the 64 positions" in text
     assert all(f"on {name} (" in text and f"positions of {name} " in text for name in ("near", "far"))
 
 

@@ -6,12 +6,27 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from prompttransfer.adaptations.method import Method
+from prompttransfer.adaptations.methods.bottleneck import Houlsby, Pfeiffer
 from prompttransfer.adaptations.methods.encoded import PTuning
 from prompttransfer.adaptations.methods.low_rank import Lora
+from prompttransfer.adaptations.methods.prefixes import PrefixTuning, PTuningV2
+from prompttransfer.adaptations.methods.probe import Probe
 from prompttransfer.adaptations.methods.prompt import PromptTuning
 from tasks.errors import UserError, unknown
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (PromptTuning, Lora, PTuning)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (
+        PromptTuning,
+        Lora,
+        PTuning,
+        PrefixTuning,
+        PTuningV2,
+        Houlsby,
+        Pfeiffer,
+        Probe,
+    )
+}
 
 
 def parse_method(text: str, **defaults: Any) -> Method:
@@ -27,9 +42,7 @@ def parse_method(text: str, **defaults: Any) -> Method:
     for part in filter(None, rest.split(",")):
         key, sign, value = part.partition("=")
         if not sign:
-            raise UserError(
-                f"method {text!r}: {part!r} is no setting: write setting=value, as in {name}:{_example(name)}"
-            )
+            raise UserError(f"method {text!r}: {part!r} is no setting: write {_example(name)}")
         given[key.strip()] = value.strip()
     return make_method(name, given, **defaults)
 
@@ -44,6 +57,8 @@ def make_method(name: str, given: dict[str, Any], **defaults: Any) -> Method:
     }
     for key, value in given.items():
         spelled = key.replace("_", "-")
+        if not known:
+            raise UserError(f"method {name} has no settings, {key!r} was given: write {name} alone")
         if spelled not in known:
             raise unknown(f"setting of method {name}", key, known)
         values[known[spelled].name] = _value(f"{name}: {key}", value, known[spelled].default)
@@ -51,8 +66,10 @@ def make_method(name: str, given: dict[str, Any], **defaults: Any) -> Method:
 
 
 def _example(name: str) -> str:
-    field = fields(METHODS[name])[0]
-    return f"{field.name}={field.default}"
+    given = fields(METHODS[name])
+    if not given:
+        return f"{name} alone, which has no settings"
+    return f"setting=value, as in {name}:{given[0].name}={given[0].default}"
 
 
 def _value(what: str, given: Any, like: Any) -> Any:

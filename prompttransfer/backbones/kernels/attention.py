@@ -26,13 +26,30 @@ Layer = Callable[[Tensor], Tensor]
 """[batch, time, width] to the same."""
 
 
+Pair = tuple[Tensor, Tensor]
+"""Keys and values, [batch, heads, extra, head width] each."""
+
+
 class _Attention(torch.autograd.Function):
     """Multi-head self-attention on projected states, with the fewest copies between its products."""
 
     @staticmethod
-    def forward(ctx: Any, projected: Tensor, bias: Tensor | None, heads: int, scale: float) -> Tensor:
-        """projected [batch, time, 3 x heads x size]; bias [batch x heads, 1 or time, time]; returns [batch, time, heads x size]."""
+    def forward(
+        ctx: Any,
+        projected: Tensor,
+        keys: Tensor | None,
+        values: Tensor | None,
+        bias: Tensor | None,
+        heads: int,
+        scale: float,
+    ) -> Tensor:
+        """projected [batch, time, 3 x heads x size]; bias [batch x heads, 1 or time, time]; returns [batch, time, heads x size].
+
+        keys and values [batch, heads, extra, size] stand in front of the states' own, and the bias has them too.
+        """
         query, key, value = by_head(projected, heads)
+        if keys is not None and values is not None:
+            key, value = _behind(keys, key), _behind(values, value)
         if bias is None:
             weights = torch.bmm(query, key.mT)
             weights = weights if scale == 1 else weights.mul_(scale)
@@ -40,24 +57,31 @@ class _Attention(torch.autograd.Function):
             weights = torch.baddbmm(bias, query, key.mT, alpha=scale)
         weights = torch.softmax(weights, dim=-1)
         ctx.save_for_backward(query, key, value, weights)
-        ctx.scale = scale
+        ctx.scale, ctx.heads = scale, heads
         return _merge(torch.bmm(weights, value), heads)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None, None, None]:
         query, key, value, weights = ctx.saved_tensors
         rows, time, size = query.shape
-        heads = gradient.shape[-1] // size
+        heads, extra = ctx.heads, key.shape[1] - time
         gradient = by_head(gradient, heads, parts=1)[0]
-        result = torch.empty(3, rows, time, size, dtype=query.dtype, device=query.device)
+        result = torch.empty(3, rows, extra + time, size, dtype=query.dtype, device=query.device)
         torch.bmm(weights.mT, gradient, out=result[2])
         scores = torch._softmax_backward_data(torch.bmm(gradient, value.mT), weights, -1, weights.dtype)
-        torch.bmm(scores, key, out=result[0])
+        torch.bmm(scores, key, out=result[0, :, extra:])
         torch.bmm(scores.mT, query, out=result[1])
         if ctx.scale != 1:
             result[:2].mul_(ctx.scale)
-        result = result.view(3, rows // heads, heads, time, size).permute(1, 3, 0, 2, 4)
-        return result.reshape(rows // heads, time, -1), None, None, None
+        result = result.view(3, rows // heads, heads, extra + time, size)
+        own = result[..., extra:, :].permute(1, 3, 0, 2, 4).reshape(rows // heads, time, -1)
+        front = (result[1, :, :, :extra], result[2, :, :, :extra]) if extra else (None, None)
+        return own, *front, None, None, None
+
+
+def _behind(front: Tensor, states: Tensor) -> Tensor:
+    """`states` [batch x heads, time, size] behind `front` [batch, heads, extra, size]."""
+    return torch.cat([front.flatten(0, 1).to(states.dtype), states], dim=1)
 
 
 def by_head(projected: Tensor, heads: int, parts: int = 3) -> Tensor:
@@ -73,14 +97,19 @@ def _merge(attended: Tensor, heads: int) -> Tensor:
     return attended.view(rows // heads, heads, time, size).transpose(1, 2).reshape(rows // heads, time, -1)
 
 
-def self_attention(projected: Tensor, bias: Tensor | None, *, heads: int, scale: float) -> Tensor:
-    """Attention of every position to every other; see `_Attention` for the shapes."""
+def self_attention(
+    projected: Tensor, bias: Tensor | None, *, heads: int, scale: float, front: Pair | None = None
+) -> Tensor:
+    """Attention of every position to every other, and to `front`; see `_Attention` for the shapes."""
+    keys, values = front or (None, None)
     if projected.is_cuda:  # there the fused kernel is the fastest, backward included
         query, key, value = projected.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+        if keys is not None and values is not None:
+            key, value = torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
         mask = None if bias is None else bias.unflatten(0, (len(projected), heads))
         fast = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
         return fast.transpose(1, 2).flatten(2)
-    attended: Tensor = _Attention.apply(projected, bias, heads, scale)
+    attended: Tensor = _Attention.apply(projected, keys, values, bias, heads, scale)
     return attended
 
 
@@ -120,35 +149,72 @@ def attend_once(
     *,
     heads: int,
     scale: float,
+    front: Pair | None = None,
 ) -> Tensor:
-    """Attention of one query a row over `states`, with neither keys nor values made.
+    """Attention of one query a row over `states`, with neither keys nor values made, and over `front`.
 
-    query [batch, heads x size], states [batch, time, width], bias [batch, 1, time]; returns [batch, heads x size].
+    query [batch, heads x size], states [batch, time, width], bias [batch, 1, extra + time]; returns
+    [batch, heads x size].
     """
     width = states.shape[-1]
     by_heads = query.view(len(query), heads, -1).transpose(0, 1)
     asked = torch.bmm(by_heads, key.weight.view(heads, -1, width)).transpose(0, 1)
     scores = torch.bmm(asked * scale, states.mT)
+    if front is not None:
+        scores = torch.cat([_to_front(query, front[0], key.bias) * scale, scores], dim=-1)
     if bias is not None:
         scores = scores + bias
-    mixed = torch.bmm(torch.softmax(scores, dim=-1), states).transpose(0, 1)
-    attended = torch.bmm(mixed, value.weight.view(heads, -1, width).mT).transpose(0, 1).flatten(1)
-    return attended if value.bias is None else attended + value.bias
+    weights = torch.softmax(scores, dim=-1)
+    own = weights if front is None else weights[..., front[0].shape[2] :]
+    mixed = torch.bmm(own, states).transpose(0, 1)
+    attended = torch.bmm(mixed, value.weight.view(heads, -1, width).mT).transpose(0, 1)
+    if front is None:
+        attended = attended.flatten(1)
+        return attended if value.bias is None else attended + value.bias
+    if value.bias is not None:
+        attended = attended + own.sum(dim=-1, keepdim=True) * value.bias.view(heads, -1)
+    ahead = weights[..., None, : front[1].shape[2]] @ front[1].to(weights.dtype)
+    return (attended + ahead[:, :, 0]).flatten(1)
+
+
+def _to_front(query: Tensor, keys: Tensor, bias: Tensor | None) -> Tensor:
+    """Scores of one query a row with keys in front, [batch, heads, extra].
+
+    Those of the states lack what the keys' bias adds, the same for all of them, so it is taken away here.
+    """
+    asking = query.unflatten(1, (keys.shape[1], 1, -1))
+    scores = (asking @ keys.to(query.dtype).mT)[:, :, 0]
+    return (
+        scores
+        if bias is None
+        else scores - (asking[:, :, 0] * bias.view(keys.shape[1], -1)).sum(-1, keepdim=True)
+    )
 
 
 def attend_to(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *, heads: int, scale: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    *,
+    heads: int,
+    scale: float,
+    front: Pair | None = None,
 ) -> Tensor:
-    """Attention of one query a row over keys and values that are there.
+    """Attention of one query a row over keys and values that are there, and over `front`.
 
-    query [batch, heads x size], key and value [batch, time, heads x size], bias [batch, 1, time]; returns
-    [batch, heads x size].
+    query [batch, heads x size], key and value [batch, time, heads x size], bias [batch, 1 or heads, extra + time];
+    returns [batch, heads x size].
     """
     asking = query.unflatten(1, (heads, 1, -1))
     keys, values = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (key, value))
+    if front is not None:
+        keys, values = (
+            torch.cat([a.to(b.dtype), b], dim=2) for a, b in zip(front, (keys, values), strict=True)
+        )
     scores = (asking * scale) @ keys.mT
     if bias is not None:
-        scores = scores + bias[:, None]
+        scores = scores + bias[:, :, None]
     return (torch.softmax(scores, dim=-1) @ values).flatten(1)
 
 
@@ -159,6 +225,11 @@ def mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
     hidden = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
     hidden.masked_fill_(mask == 0, torch.finfo(dtype).min)
     return hidden[:, None]
+
+
+def reach(bias: Tensor | None, front: Pair | None, extra: int) -> Tensor | None:
+    """The part of a bias [..., extra + time] that an attention needs which has nothing in front."""
+    return bias[..., extra:] if front is None and extra and bias is not None else bias
 
 
 def run(layers: Sequence[Layer], states: Tensor, *, keep: bool = True) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LOOKED_AT = 16
+LOOKED_AT = 512
 """Values of each weight that are looked at for changes that torch does not count, such as a merged adapter of peft."""
 USUAL_ROWS = 2048
 """Rows of a product that a weight is laid out for; others take the same layout."""
@@ -28,49 +28,45 @@ def has_bf16_products() -> bool:
 
 
 class FrozenLinear:
-    """Frozen linear layers on the same input as one product; the modules of several then hold views of its weight."""
+    """Frozen linear layers on the same input as one product; the modules of several then hold views of its weight.
+
+    Values of their weights may change in place. Who gives them other weights makes this anew (`Backbone.check`).
+    """
 
     def __init__(self, *linears: nn.Linear):
-        self.linears = linears
-        self._join()
-
-    def _join(self) -> None:
-        weights = [linear.weight.detach() for linear in self.linears]
-        biases = [linear.bias.detach() for linear in self.linears if linear.bias is not None]
+        weights = [linear.weight.detach() for linear in linears]
+        biases = [linear.bias.detach() for linear in linears if linear.bias is not None]
         self.weight, self.bias = weights[0], biases[0] if biases else None
         if len(weights) > 1:
             self.weight, self.bias = torch.cat(weights), torch.cat(biases) if biases else None
             start = 0
-            for linear in self.linears:
+            for linear in linears:
                 stop = start + linear.out_features
                 linear.weight = nn.Parameter(self.weight[start:stop], requires_grad=False)
                 if self.bias is not None:
                     linear.bias = nn.Parameter(self.bias[start:stop], requires_grad=False)
                 start = stop
-        self._version = self.weight._version
-        sizes = [len(weight) for weight in weights]
-        self._looked_at = torch.tensor(
-            [sum(sizes[:part]) for part in range(len(sizes))], device=self.weight.device
-        )
-        self._places = [linear.weight.data_ptr() for linear in self.linears]
-        on_cpu = self.weight.device.type == "cpu"
-        in_bf16 = on_cpu and self.weight.dtype is torch.bfloat16 and has_bf16_products()
-        # Both at once and before anything else is computed, so that no gaps are left in the heap.
-        self._laid_out = (_lay_out(self.weight), _lay_out(self.weight.T)) if in_bf16 else None
-        self._seen = self._look() if in_bf16 else []
+        self._laid_out: tuple[Tensor, Tensor] | None = None
+        if self.weight.device.type == "cpu" and self.weight.dtype is torch.bfloat16 and has_bf16_products():
+            self._lay_out()
 
-    def _look(self) -> list[list[float]]:
-        """The first values of each layer's weight, by which one shows that was changed through `.data`."""
-        first: list[list[float]] = self.weight[self._looked_at, :LOOKED_AT].tolist()
-        return first
+    def _lay_out(self) -> None:
+        """Copy the weight for the forward and for the backward pass, and note what it was.
+
+        A change through `.data` shows in no version, so some of its values, spread over it, are looked at.
+        """
+        # Both at once and before anything else is computed, so that no gaps are left in the heap.
+        self._laid_out = _lay_out(self.weight), _lay_out(self.weight.T)
+        self._version = self.weight._version
+        # As they lie in memory, and an odd step, so that they are of all columns.
+        flat = (self.weight if self.weight.is_contiguous() else self.weight.T).view(-1)
+        self._some = flat[:: (len(flat) // LOOKED_AT) | 1]
+        self._seen = self._some.clone()
 
     def _follow(self) -> None:
-        """Look whether the model was moved or given other weights."""
-        own, known = [linear.weight for linear in self.linears], self.weight
-        moved = [weight.data_ptr() for weight in own] != self._places or own[0].dtype is not known.dtype
-        changed = self._laid_out is not None and self._look() != self._seen
-        if moved or changed or known._version != self._version:
-            self._join()
+        """Copy the weight again where its values changed."""
+        if self._version != self.weight._version or not torch.equal(self._some, self._seen):
+            self._lay_out()
 
     def __call__(self, states: Tensor, *, add: Tensor | None = None) -> Tensor:
         """states [..., in] to [..., out], plus `add` [..., out]."""
@@ -82,11 +78,11 @@ class FrozenLinear:
 
     def inside(self, states: Tensor) -> bool:
         """Whether oneDNN multiplies, and what follows the product is done inside it."""
-        if torch.compiler.is_compiling():
+        # Under autocast the states alone may be in bf16.
+        if torch.compiler.is_compiling() or self._laid_out is None or states.dtype is not torch.bfloat16:
             return False
         self._follow()
-        # Under autocast the states alone may be in bf16.
-        return self._laid_out is not None and states.dtype is torch.bfloat16
+        return True
 
     def multiply(self, states: Tensor, *, add: Tensor | None = None, activation: str = "none") -> Tensor:
         """oneDNN's product, with no backward pass of its own."""

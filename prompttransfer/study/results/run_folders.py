@@ -184,7 +184,7 @@ def _write_projectors(results: Results, side: Use, folder: Path) -> None:
 
 def merged_scores(results: Results, cells: Sequence[Cell]) -> Mapping[str, Any]:
     """The report's table over the projectors of several seeds; every row counts for the seed of its projector."""
-    from projectors.report import Cell as Score
+    from projectors.report import ConditionScore as Score
     from projectors.report import summarise
 
     scores = []

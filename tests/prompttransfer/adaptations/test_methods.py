@@ -2,10 +2,12 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 from conftest import KINDS
+from method_texts import TEXTS
 from safetensors.torch import save_file
 from toys import label_task, noise, question_task
 from transformers import AutoModelForMaskedLM, AutoModelForSeq2SeqLM
@@ -24,12 +26,14 @@ ROWS = (
     Example("the room was very bright", label=1),
     Example("fresh", label=1),
 )
-SETTINGS = {
-    "prompt": ("prompt:length=3",),
-    "p-tuning": ("p-tuning:length=3,hidden=8", "p-tuning:length=3,encoder=mlp,hidden=8"),
-    "lora": ("lora:rank=2", "lora:rank=3,alpha=5,stabilised=true"),
+SEEDLESS = ("probe",)
+"""Methods that start the same whatever the seed."""
+IN_PEFT = {
+    *((name, family) for name in ("prompt", "p-tuning", "lora") for family in ("masked-lm", "t5")),
+    *((name, "masked-lm") for name in ("prefix", "p-tuning-v2")),
 }
-CASES = [(kind, text) for kind in KINDS for name in METHODS for text in SETTINGS[name]]
+"""Methods and families that peft has; it gives a T5 prefixes in its decoder's self-attention alone."""
+CASES = [(kind, text) for kind in KINDS for name in METHODS for text in TEXTS[name]]
 
 
 def batch_of(backbone, method, rows=ROWS, task=TASK):
@@ -85,7 +89,7 @@ def test_the_modules_of_transformers_agree_with_the_frozen_layers(tiny, kind, te
     backbone, method = tiny(kind), parse_method(text)
     members = [moved(method, backbone, seed=seed) for seed in (0, 1)]
 
-    def run():
+    def run(backbone):
         own = method.bank(backbone, members).rows(owners(1, 0, 1))
         loss = backbone.loss(own, batch_of(backbone, method))
         gradients = torch.autograd.grad(
@@ -93,15 +97,40 @@ def test_the_modules_of_transformers_agree_with_the_frozen_layers(tiny, kind, te
         )
         return loss.detach(), [torch.zeros(1) if g is None else g for g in gradients]
 
-    loss, gradients = run()
-    watching = backbone.model.register_forward_hook(lambda *_: None)
-    try:
-        theirs, others = run()
-    finally:
-        watching.remove()
+    loss, gradients = run(backbone)
+    theirs, others = run(tiny(kind, engine="plain"))
     torch.testing.assert_close(loss, theirs, atol=1e-5, rtol=1e-5)
     for ours, other in zip(gradients, others, strict=True):
         assert (ours - other).norm() <= 1e-4 * other.norm() + 1e-5
+
+
+def loss_and_gradients(backbone, method):
+    members = [moved(method, backbone, seed=seed) for seed in (0, 1)]
+    loss = backbone.loss(method.bank(backbone, members).rows(owners(1, 0, 1)), batch_of(backbone, method))
+    loss.sum().backward()
+    return loss.detach(), [p.grad for member in members for p in member.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize(("kind", "text"), CASES)
+def test_computing_inner_values_again_changes_no_gradient(tiny, kind, text):
+    backbone, method = tiny(kind), parse_method(text)
+    loss, kept = loss_and_gradients(backbone, method)
+    backbone.checkpoints = True
+    try:
+        same, again = loss_and_gradients(backbone, method)
+    finally:
+        backbone.checkpoints = False
+    assert torch.equal(loss, same) and all(map(torch.equal, kept, again))
+
+
+@pytest.mark.parametrize(("kind", "text"), CASES)
+@pytest.mark.parametrize("engine", ["frozen", "plain"])
+def test_a_member_of_float32_trains_on_a_backbone_in_bf16(tiny, kind, text, engine):
+    method = parse_method(text)
+    loss, gradients = loss_and_gradients(tiny(kind, "bf16", engine=engine), method)
+    exact, _ = loss_and_gradients(tiny(kind), method)
+    torch.testing.assert_close(loss, exact, atol=0.1, rtol=0.1)
+    assert all(gradient.dtype is torch.float32 and gradient.isfinite().all() for gradient in gradients)
 
 
 @pytest.mark.parametrize(("kind", "text"), CASES)
@@ -127,7 +156,7 @@ def test_the_same_seed_gives_the_same_start(tiny, kind, text):
         method.member(tiny(kind), TASK, start="random", seed=seed).tensors() for seed in (3, 3, 4)
     )
     assert all(torch.equal(again[name], value) for name, value in first.items())
-    assert not all(torch.equal(other[name], value) for name, value in first.items())
+    assert all(torch.equal(other[name], value) for name, value in first.items()) == (method.name in SEEDLESS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -143,21 +172,48 @@ def test_a_lora_starts_as_the_bare_model(tiny, kind):
 
 
 @pytest.mark.parametrize("kind", ["t5", "t5-v1.1"])
-def test_a_lora_writes_what_its_loss_was_trained_on(tiny, kind):
-    """Greedy writing meets the decoder's LoRA too: the most likely text has the smallest loss of all first words."""
-    backbone, method = tiny(kind), parse_method("lora:rank=2")
-    own = method.bank(backbone, [moved(method, backbone)]).rows(owners(0))
-    question = question_task()
+@pytest.mark.parametrize("engine", ["frozen", "plain"])
+@pytest.mark.parametrize(
+    "text", ["lora:rank=2", "prefix:length=3,hidden=8", "houlsby:bottleneck=4", "prompt:length=3"]
+)
+def test_what_is_written_is_what_the_loss_was_trained_on(tiny, kind, engine, text):
+    """Greedy writing from a cache meets a member everywhere: each next word is the one of the smallest loss."""
+    backbone, method = tiny(kind, engine=engine), parse_method(text)
+    bank, question = method.bank(backbone, [moved(method, backbone)]), question_task()
     rows = [Example("film", "the film was dull", references=("dull",))]
+    one, words = batch_of(backbone, method, rows, question), len(backbone.tokenizer)
+    everyone = batch_of(backbone, method, rows * words, question)
+    chosen = torch.zeros(0, dtype=torch.long)
     with torch.no_grad():
-        written = backbone.generate(own, batch_of(backbone, method, rows, question), max_new_tokens=1)[0]
-        losses = {}
-        for word in ("dull", "great", "film", "cold", written or "</s>"):
-            answer = [Example("film", "the film was dull", references=(word,))]
-            batch = batch_of(backbone, method, answer, question)
-            targets = batch.targets[:, :1] if word != "</s>" else batch.targets
-            losses[word] = backbone.loss(own, type(batch)(**{**vars(batch), "targets": targets})).item()
-    assert min(losses, key=losses.get) == (written or "</s>")
+        for _ in range(4):
+            targets = torch.cat([chosen.expand(words, -1), torch.arange(words)[:, None]], dim=1)
+            losses = backbone.loss(
+                bank.rows(torch.zeros(words, dtype=torch.long)), replace(everyone, targets=targets)
+            )
+            chosen = torch.cat([chosen, losses.argmin()[None]])
+            if chosen[-1] == backbone.tokenizer.eos_token_id:
+                break
+        written = backbone.generate(bank.rows(owners(0)), one, max_new_tokens=4)[0]
+    assert written == backbone.tokenizer.decode(chosen, skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize(("kind", "text"), [case for case in CASES if case[0].startswith("t5")])
+def test_labels_of_several_words_meet_each_row_s_member(tiny, kind, text):
+    method, task = parse_method(text), label_task(negative="so-so", positive="great")
+
+    def scores(engine, chosen, rows):
+        backbone = tiny(kind, engine=engine)
+        bank = method.bank(backbone, [moved(method, backbone, seed=seed) for seed in chosen])
+        batch = batch_of(backbone, method, rows, task)
+        assert batch.candidates.shape[2] == 3
+        with torch.no_grad():
+            return backbone.label_scores(bank.rows(torch.arange(len(chosen))), batch)
+
+    together = scores("frozen", [1, 0], ROWS[:2])
+    torch.testing.assert_close(scores("plain", [1, 0], ROWS[:2]), together, atol=1e-5, rtol=1e-5)
+    for row, seed in enumerate([1, 0]):
+        alone = scores("frozen", [seed], ROWS[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-5)
 
 
 def peft_model(folder, kind, backbone_folder, *, trains=False):
@@ -193,41 +249,51 @@ def write(method, member, folder, kind):
 def test_peft_gives_the_same_scores(tiny, backbone_folder, tmp_path, kind, text):
     backbone, method = tiny(kind), parse_method(text)
     member = moved(method, backbone)
+    family = "t5" if kind.startswith("t5") else "masked-lm"
+    if method.peft_config(family=family, tensors=member.tensors()) is None:
+        assert (method.name, family) not in IN_PEFT
+        return
     model = peft_model(write(method, member, tmp_path / "a", kind), kind, backbone_folder)
     for row in ROWS:  # one at a time: peft numbers no positions of its own behind padding
         batch = batch_of(backbone, method, [row])
+        own = method.bank(backbone, [member])
         with torch.no_grad():
-            ours = backbone.label_scores(method.bank(backbone, [member]).rows(owners(0)), batch)
-            theirs = label_logits(model, kind, batch, method.reserved).log_softmax(-1)
+            ours = backbone.label_scores(own.rows(owners(0)), batch)
+            theirs = label_logits(model, kind, batch, own.reserved).log_softmax(-1)
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
+def steps(parameters, loss):
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0)
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss().mean().backward()
+        optimizer.step()
+
+
+def check_twenty_steps(backbone, kind, method, member, model):
+    """Ours and peft's `model`, from the same start on the same rows."""
+    batch = batch_of(backbone, method)
+
+    def ours():
+        return backbone.label_scores(method.bank(backbone, [member]).rows(owners(0, 0, 0)), batch)
+
+    def theirs():
+        return label_logits(model, kind, batch, 0).log_softmax(-1)
+
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    steps(list(member.parameters()), lambda: torch.nn.functional.nll_loss(ours(), batch.labels))
+    steps(trained, lambda: torch.nn.functional.nll_loss(theirs(), batch.labels))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(), theirs(), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_twenty_steps_are_those_of_peft(tiny, backbone_folder, tmp_path, kind):
+def test_twenty_steps_of_a_lora_are_those_of_peft(tiny, backbone_folder, tmp_path, kind):
     backbone, method = tiny(kind), parse_method("lora:rank=2")
     member = method.member(backbone, TASK, start="random", seed=1)
     model = peft_model(write(method, member, tmp_path / "a", kind), kind, backbone_folder, trains=True)
-    batch = batch_of(backbone, method)
-    theirs = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameters, loss in (
-        (
-            list(member.parameters()),
-            lambda: backbone.loss(method.bank(backbone, [member]).rows(owners(0, 0, 0)), batch),
-        ),
-        (
-            theirs,
-            lambda: torch.nn.functional.cross_entropy(label_logits(model, kind, batch, 0), batch.labels),
-        ),
-    ):
-        optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0)
-        for _ in range(20):
-            optimizer.zero_grad()
-            loss().mean().backward()
-            optimizer.step()
-    with torch.no_grad():
-        ours = backbone.label_scores(method.bank(backbone, [member]).rows(owners(0, 0, 0)), batch)
-        after = label_logits(model, kind, batch, 0).log_softmax(-1)
-    torch.testing.assert_close(ours, after, atol=1e-4, rtol=1e-4)
+    check_twenty_steps(backbone, kind, method, member, model)
     learned = {
         name.replace(".default", ""): value for name, value in model.state_dict().items() if "lora_" in name
     }
@@ -235,6 +301,26 @@ def test_twenty_steps_are_those_of_peft(tiny, backbone_folder, tmp_path, kind):
         if "decoder.block" in name and "layer.0.SelfAttention.q" in name:
             continue  # over the one token of the first step its gradient is zero but for rounding
         torch.testing.assert_close(value, learned[name], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["roberta", "bert"])
+@pytest.mark.parametrize("text", ["p-tuning-v2:length=3", "prefix:length=3,hidden=8"])
+def test_twenty_steps_of_a_prefix_are_those_of_peft(tiny, backbone_folder, kind, text):
+    peft = pytest.importorskip("peft")
+    backbone, method = tiny(kind), parse_method(text)
+    member = method.member(backbone, TASK, start="random", seed=1)
+    config = peft.PrefixTuningConfig(
+        task_type="FEATURE_EXTRACTION",
+        num_virtual_tokens=3,
+        prefix_projection=method.name == "prefix",
+        encoder_hidden_size=8,
+    )
+    model = peft.get_peft_model(AutoModelForMaskedLM.from_pretrained(backbone_folder(kind)), config).eval()
+    encoder = model.prompt_encoder["default"]
+    with torch.no_grad():  # peft's own parts, in peft's order
+        for into, value in zip(encoder.parameters(), member.parameters(), strict=True):
+            into.copy_(value)
+    check_twenty_steps(backbone, kind, method, member, model)
 
 
 def test_p_tuning_starts_to_train_on_from_its_encoder(tiny):

@@ -202,7 +202,9 @@ def test_rows_that_fit_are_not_cut(tiny):
 
 
 def test_a_prompt_that_leaves_no_room_for_text_is_refused(tiny):
-    with pytest.raises(UserError, match=r"a prompt of 60 vectors leaves 0 of the 64 positions .* at most 51"):
+    with pytest.raises(
+        UserError, match=r"a prompt or prefix of 60 vectors leaves 0 of the 64 positions .* at most 51"
+    ):
         tiny("roberta").encode(label_task(), ROWS, reserved=60)
 
 

@@ -7,12 +7,10 @@ from pathlib import Path
 import huggingface_hub
 import peft
 import pytest
-import torch
-from toys import changed, label_task, noise, prompt_on, splits
+from toys import changed, label_task, prompt_on, splits
 
 from prompttransfer.adaptations.artifacts import load_adaptation, peft_config, save_adaptation
 from prompttransfer.adaptations.running import check_runs_on
-from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.layouts import LAYOUTS
 from prompttransfer.backbones.loading import load_backbone
 from prompttransfer.backbones.locating import locate
@@ -20,7 +18,6 @@ from prompttransfer.backbones.revisions import differing, weights_alone
 from prompttransfer.cli.evaluate import backbone_of
 from prompttransfer.transfers.zero_shot import Target, zero_shot
 from tasks.errors import MachineError, UserError
-from tasks.task import Example
 
 COMMIT, OTHER = "a" * 40, "b" * 40
 FIRST = LAYOUTS["prompt-first"]
@@ -194,73 +191,3 @@ def test_peft_is_told_the_commit_and_nothing_else(tiny, tmp_path):
         folder = save_adaptation(prompt, tmp_path / "prompt")
         assert peft.PeftConfig.from_pretrained(folder).revision == told
         assert load_adaptation(folder).revision == revision
-
-
-# Modules ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["roberta", "bert", "t5"])
-@pytest.mark.parametrize("evaluated", [False, True])
-def test_an_adapter_in_the_model_is_refused_until_it_is_out_again(backbone_folder, kind, evaluated):
-    backbone = load_backbone(str(backbone_folder(kind)), precision="fp32", device="cpu")
-    rows = backbone.encode(label_task("toy"), [Example("the film was dull", label=0)], reserved=3)
-    batch, prompt = backbone.batch(rows, layout=FIRST), noise(1, 3, backbone.width)
-    if evaluated:
-        backbone.label_scores(Vectors(prompt), batch)
-    at = ["q", "v"] if kind == "t5" else ["query", "value"]
-    for _ in range(2):
-        adapted = peft.get_peft_model(
-            backbone.model, peft.LoraConfig(target_modules=at, init_lora_weights=False)
-        )
-        for use in (backbone.label_scores, backbone.loss):
-            with pytest.raises(UserError, match="torch Linear is now peft Linear"):
-                use(prompt, batch)
-        adapted.unload()
-    fresh = load_backbone(str(backbone_folder(kind)), precision="fp32", device="cpu")
-    assert torch.equal(backbone.label_scores(Vectors(prompt), batch), fresh.label_scores(prompt, batch))
-
-
-def test_a_merged_adapter_counts_in_every_layer(backbone_folder):
-    backbone = load_backbone(str(backbone_folder("roberta")), precision="fp32", device="cpu")
-    rows = backbone.encode(label_task("toy"), [Example("the film was dull", label=0)], reserved=0)
-    batch, none = backbone.batch(rows, layout=FIRST), torch.zeros(1, 0, backbone.width)
-    before = backbone.label_scores(Vectors(none), batch)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        for at in (["value"], ["query", "value"]):
-            config = peft.LoraConfig(target_modules=at, init_lora_weights=False, lora_alpha=64)
-            peft.get_peft_model(backbone.model, config).merge_and_unload()
-    words = [piece[0] for piece in rows[0].answers.pieces]
-    with torch.no_grad():
-        logits = backbone.model(input_ids=batch.ids, attention_mask=batch.mask).logits
-    theirs = logits[:, backbone.answer_slot(0, FIRST), words].log_softmax(-1)
-    ours = backbone.label_scores(Vectors(none), batch)
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
-    assert (ours - before).abs().max() > 0.01
-
-
-@pytest.mark.parametrize("kind", ["roberta", "t5"])
-def test_an_adapter_merged_after_an_evaluation_in_bf16_counts(backbone_folder, kind):
-    """In bf16 a CPU works on copies of the weights, and a merge changes those without torch counting it."""
-    task, at = label_task("toy"), ["q", "v"] if kind == "t5" else ["query", "value"]
-
-    def scores(backbone):
-        rows = backbone.encode(task, [Example("the film was dull", label=0)], reserved=3)
-        with torch.no_grad():
-            return backbone.label_scores(
-                Vectors(noise(1, 3, backbone.width)), backbone.batch(rows, layout=FIRST)
-            )
-
-    def merged(backbone):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            config = peft.LoraConfig(target_modules=at, init_lora_weights=False, lora_alpha=64)
-            peft.get_peft_model(backbone.model, config).merge_and_unload()
-        return backbone
-
-    first, second = (
-        load_backbone(str(backbone_folder(kind)), precision="bf16", device="cpu") for _ in range(2)
-    )
-    before = scores(first)
-    assert not torch.equal(scores(merged(first)), before)
-    assert torch.equal(scores(first), scores(merged(second)))

@@ -178,7 +178,7 @@ def test_hooks_are_gone_after_an_exception_and_the_model_is_unchanged(tiny, kind
     backbone = tiny(kind)
     before, count = backbone.digest(), hooks(backbone)
     off = np.ones((2, 32), dtype=bool)
-    for context in (reading(find_site(backbone), 0), switched_off(backbone, off)):
+    for context in (reading(backbone, 0), switched_off(backbone, off)):
         with pytest.raises(RuntimeError, match="in the middle"), context:
             assert hooks(backbone) == count + 2
             raise RuntimeError("in the middle")
@@ -205,7 +205,7 @@ def test_no_neuron_off_changes_no_score_and_all_off_changes_it(tiny):
     plain = evaluate_bank(backbone, VectorBank(prompt.vectors[None]), rows)[0]
     with switched_off(backbone, np.zeros((2, 32), dtype=bool)):
         untouched = evaluate_bank(backbone, VectorBank(prompt.vectors[None]), rows)[0]
-    # With nobody watching, the last layer runs at the answer slot only: the same values but for float rounding.
+    # On the frozen engine the last layer runs at the answer slot only: the same values but for float rounding.
     assert untouched.values == plain.values and untouched.loss == pytest.approx(plain.loss, rel=1e-5)
     with switched_off(backbone, np.ones((2, 32), dtype=bool)):
         assert evaluate_bank(backbone, VectorBank(prompt.vectors[None]), rows)[0].loss != pytest.approx(

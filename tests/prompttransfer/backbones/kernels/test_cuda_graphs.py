@@ -77,9 +77,9 @@ def test_nothing_is_recorded_on_a_cpu_or_where_modules_must_run_themselves():
     assert backbone._graphs is None
     backbone.device = torch.device("cuda")  # only to be asked
     assert backbone.recording
-    handle = backbone.model.register_forward_hook(lambda *_: None)
-    assert not backbone.recording
-    handle.remove()
+    with backbone.on("plain"):
+        assert not backbone.recording
+    assert backbone.recording
     backbone.records = False
     assert not backbone.recording
 

@@ -1,0 +1,112 @@
+"""The sites of interventions in the modules of transformers, as they run themselves.
+
+Linear maps are watched by hooks. Keys and values come in where transformers chooses what computes an attention: a function
+of ours is registered there, which puts them in front of the module's own and calls what was chosen before.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prompttransfer.backbones.interventions import Interventions
+
+NAME = "prompttransfer-prefixed"
+"""Under which `_prefixed` is registered with transformers."""
+
+
+@contextmanager
+def at_modules(model: nn.Module, own: Interventions, part: str = "") -> Iterator[None]:
+    """Let those modules of `model` whose names begin with `part` do what `own` says, in this block."""
+    undo: list[Callable[[], Any]] = []
+    try:
+        for site in dict.fromkeys([*own.sites, *own.outputs]):
+            if site.startswith(part):
+
+                def changed(module: Any, inputs: tuple[Any, ...], output: Tensor, site: str = site) -> Tensor:
+                    return own.changed(site, inputs[0], output)
+
+                undo.append(model.get_submodule(site).register_forward_hook(changed).remove)
+        distances: dict[str, Tensor] = {}
+        for name in own.attentions:
+            if name.startswith(part):
+                undo.append(_give(model, name, own, distances))
+        yield
+    finally:
+        for step in undo:
+            step()
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What stands in front of an attention's keys and values, and how it ran without."""
+
+    own: Interventions
+    name: str
+    config: Any
+    distances: dict[str, Tensor]
+    """Stack -> what T5 adds to scores for how far the keys in front are; its first attention says it for all of its stack,
+    as that of transformers does, since a sharded one has its weights only while it runs."""
+
+
+def _give(
+    model: nn.Module, name: str, own: Interventions, distances: dict[str, Tensor]
+) -> Callable[[], None]:
+    """Let an attention run by `_prefixed`; returns what takes that back."""
+    from transformers.modeling_utils import AttentionInterface
+
+    AttentionInterface.register(NAME, _prefixed)
+    attention: Any = model.get_submodule(name)
+    given = _Given(own, name, attention.config, distances)
+    attention.given, attention.config = given, copy.copy(given.config)
+    attention.config._attn_implementation = NAME
+
+    def take_back() -> None:
+        attention.config = given.config
+        del attention.given
+
+    return take_back
+
+
+def _prefixed(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    position_bias: Tensor | None = None,
+    **settings: Any,
+) -> Any:
+    """What transformers computes, with keys and values in front; all [batch, heads, time, head width]."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    given = module.given
+    keys, values = given.own.keys_values(given.name)
+    extra, length, before = keys.shape[2], query.shape[2], key.shape[2] - query.shape[2]
+    key, value = (torch.cat([front.to(part), part], dim=2) for front, part in ((keys, key), (values, value)))
+    if attention_mask is not None:
+        attention_mask = F.pad(attention_mask, (extra, 0), value=attention_mask.dtype is torch.bool)
+    elif getattr(module, "is_causal", False) and length > 1:
+        ones = torch.ones(length, key.shape[2], dtype=torch.bool, device=query.device)
+        attention_mask = ones.tril(extra + before)[None, None]
+    if position_bias is not None:
+        stack = given.name.partition(".")[0]
+        if module.has_relative_attention_bias:
+            given.distances[stack] = module.compute_bias(
+                length, extra, device=query.device, past_seen_tokens=extra + before
+            )
+        cross = given.name.endswith("EncDecAttention")
+        front = position_bias.new_zeros(1, 1, 1, 1) if cross else given.distances[stack].to(position_bias)
+        front = front.expand(*position_bias.shape[:3], extra)
+        settings["position_bias"] = torch.cat([front, position_bias], dim=-1)
+    eager = vars(sys.modules[type(module).__module__])["eager_attention_forward"]
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(given.config._attn_implementation, eager)
+    return attend(module, query, key, value, attention_mask, **settings)
