@@ -41,7 +41,7 @@ def draw(cell: Cell, context: Context, folder: Path) -> None:
     several = len(tables) > 1
     limits = common_limits([table for table, _ in tables.values()]) if several else None
     for method, (table, relative) in tables.items():
-        title = title_of(setting(cell.settings, "backbone"), method, relative)
+        title = title_of(cell, method, relative)
         figure = heatmap(table, setting(cell.settings, "types"), title=title, limits=limits)
         name = picture_name(method, several)
         for kind in ("png", "svg"):
@@ -66,9 +66,10 @@ def table_of(cell: Cell, roles: list[str], context: Context) -> tuple[pd.DataFra
     return mean_table(matrix.relative() if matrix.has_own else matrix), matrix.has_own
 
 
-def title_of(backbone: str, method: str, relative: bool) -> str:
-    """What a heatmap shows."""
-    if method == PROMPT:
+def title_of(cell: Cell, method: str, relative: bool) -> str:
+    """What a heatmap shows; soft prompts alone go without saying."""
+    backbone = setting(cell.settings, "backbone")
+    if "methods" not in cell.settings:
         return f"Zero-shot transfer on {backbone}" + ", relative to own prompt" * relative
     return f"Zero-shot transfer of {method} on {backbone}" + ", relative to own score" * relative
 

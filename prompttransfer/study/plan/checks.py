@@ -410,7 +410,7 @@ def method_on(
     """A method of the study on a backbone of that family and width, with its recipe there, or that of one task."""
     from prompttransfer.training.recipes import method_and_recipe
 
-    return method_and_recipe(family, width, method.text, **spec.recipe_of(entry, method, task))
+    return method_and_recipe(family, width, method.text, **spec.recipe_of(entry, task, method))
 
 
 def why_not(method: Method, backbone: Backbone, task: Task) -> str:

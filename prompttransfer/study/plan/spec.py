@@ -116,7 +116,7 @@ class MethodEntry(Part):
         return make_method(self.name, self.given, length=length)
 
 
-PROMPT_ALONE = [MethodEntry(name="prompt")]
+PROMPT_ALONE = MethodEntry(name="prompt")
 
 
 class BackboneEntry(Part):
@@ -213,7 +213,7 @@ class Spec(Part):
     about: str = ""
     backbones: list[BackboneEntry] = Field(min_length=1)
     tasks: list[str] = Field(min_length=1)
-    methods: list[MethodEntry] = Field(default_factory=lambda: list(PROMPT_ALONE), min_length=1)
+    methods: list[MethodEntry] = Field(default_factory=lambda: [PROMPT_ALONE], min_length=1)
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)
     recipe: RecipeOptions = RecipeOptions()
     initialiser: str = "random"
@@ -243,7 +243,7 @@ class Spec(Part):
         return backbone.tasks if backbone.tasks is not None else self.tasks
 
     def recipe_of(
-        self, backbone: BackboneEntry, method: MethodEntry, task: str | None = None
+        self, backbone: BackboneEntry, task: str | None = None, method: MethodEntry = PROMPT_ALONE
     ) -> dict[str, Any]:
         """The study's recipe options; before them go the backbone's, the task's on it, and first the method's own."""
         own = backbone.recipe.per_task.get(task, TaskRecipe()) if task is not None else TaskRecipe()

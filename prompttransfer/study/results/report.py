@@ -14,7 +14,7 @@ report/report.html                the study: what was found, with links to the p
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
@@ -28,6 +28,7 @@ from prompttransfer.study.engine.store import Store, read_failures
 from prompttransfer.study.methods import PROMPT, called, slug
 from prompttransfer.study.results.long_table import (
     COLUMNS,
+    OWN,
     Results,
     long_table,
     open_results,
@@ -171,7 +172,24 @@ def _notes(results: Results, tables: Mapping[str, pd.DataFrame]) -> tuple[str, .
             "A seed decides the start and the row order of a prompt; all seeds have the same validation and test rows, so "
             "their spread is not that over splits."
         )
-    return tuple(notes)
+    return (*notes, *not_learned(tables["results"]))
+
+
+def not_learned(results: pd.DataFrame) -> list[str]:
+    """A line on each backbone and method with tasks whose own score is no better than the majority answer."""
+    scores = raw_scores(with_methods(results))
+    means = (
+        scores.groupby(["backbone", "method", "target", "condition"], sort=False)["value"].mean().unstack()
+    )
+    if not {OWN, "majority"} <= set(means.columns):
+        return []
+    flat = means[means[OWN] <= means["majority"]].reset_index()
+    name = titles(results)
+    return [
+        f"{name(backbone, method)}: the own score of {', '.join(part['target'])} is no better than the majority answer, so "
+        f"nothing was learned there (more steps or another rate may help), and numbers relative to it mean nothing."
+        for (backbone, method), part in flat.groupby(["backbone", "method"], sort=False)
+    ]
 
 
 # The page over all backbones -------------------------------------------------------------------------------------
@@ -259,8 +277,15 @@ def headlines(results: pd.DataFrame, indicators: pd.DataFrame) -> list[str]:
     return [*_transfer_headlines(results), *_indicator_headlines(indicators)]
 
 
+def titles(table: pd.DataFrame) -> Callable[[str, str], str]:
+    """What backbone and method are called: by both where a table has several methods."""
+    several = "method" in table and table["method"].nunique() > 1
+    return lambda backbone, method: f"{backbone}, {method}" if several else called(backbone, method)
+
+
 def _transfer_headlines(results: pd.DataFrame) -> list[str]:
     lines = []
+    name = titles(results)
     for backbone, method, metric, gains in gains_over_no_prompt(results):
         worse = [relation for relation, gain in gains.items() if gain < 0]
         told = ", ".join(f"{relation} {gain:+.3f}" for relation, gain in gains.items())
@@ -274,7 +299,7 @@ def _transfer_headlines(results: pd.DataFrame) -> list[str]:
         else:
             verdict = f"{what} of other tasks score above no prompt"
         lines.append(
-            f"{called(backbone, method)}, {metric}: {verdict} (zero-shot minus no prompt, mean over targets: {told})."
+            f"{name(backbone, method)}, {metric}: {verdict} (zero-shot minus no prompt, mean over targets: {told})."
         )
     return lines
 
@@ -284,6 +309,7 @@ def _indicator_headlines(indicators: pd.DataFrame) -> list[str]:
     from analysis.prediction import BASELINE, LEVEL
 
     lines = []
+    name = titles(indicators)
     for (backbone, method), part in with_methods(indicators).groupby(["backbone", "method"], sort=False):
         ranked = part[(part["indicator"] != BASELINE) & part["mean_spearman"].notna()]
         if ranked.empty:
@@ -301,13 +327,13 @@ def _indicator_headlines(indicators: pd.DataFrame) -> list[str]:
             said = f"no indicator is shown to predict transfer: {highest} (p {p_value:.3f}, corrected)"
         else:
             said = f"{best['indicator']} predicts transfer better than chance does: {highest} (p {p_value:.3f}, corrected)"
-        lines.append(f"{called(backbone, method)}: {said}.")
+        lines.append(f"{name(backbone, method)}: {said}.")
     return lines
 
 
 def overview(table: pd.DataFrame) -> pd.DataFrame:
     """Test scores by backbone, method, metric and condition: mean over sources, targets and seeds, and the number of values."""
-    scores = raw_scores(table).rename(columns={"measure": "metric"})
+    scores = raw_scores(without_the_only_method(table)).rename(columns={"measure": "metric"})
     scores["condition"] = scores["condition"] + scores["relation"].map(
         lambda relation: f", {relation}" if relation in ("same type", "different type") else ""
     )

@@ -219,11 +219,14 @@ def wide(table: pd.DataFrame) -> pd.DataFrame:
     return table.pivot_table(index="target", columns="seed", values="value", aggfunc="mean").astype(float)
 
 
+REFERENCES = ("random prompt", "random adaptation", "no prompt")
 PAIRS_OF_CONDITIONS = (
     (r.SAME, r.DIFFERENT),
     (r.SAME, "random prompt"),
+    (r.SAME, "random adaptation"),
     (r.SAME, "no prompt"),
     (r.DIFFERENT, "random prompt"),
+    (r.DIFFERENT, "random adaptation"),
     (r.SAME, r.OWN),
 )
 """What zero-shot transfer is compared with."""
@@ -239,8 +242,7 @@ def _transfer(table: pd.DataFrame) -> Iterator[Comparison]:
                 relation: wide(shots[shots["relation"] == relation]) for relation in (r.SAME, r.DIFFERENT)
             }
             tables |= {
-                condition: wide(own[own["condition"] == condition])
-                for condition in (r.OWN, "random prompt", "no prompt")
+                condition: wide(own[own["condition"] == condition]) for condition in (r.OWN, *REFERENCES)
             }
             for first, second in PAIRS_OF_CONDITIONS:
                 name = f"{first} minus {second}{metric}"
