@@ -68,7 +68,12 @@ def test_four_seeds_cannot_come_out_significant_and_say_so():
 
 def test_a_correction_that_no_p_value_survives_is_said():
     first = wide(np.full((6, 2), 0.7) + 0.01 * np.arange(6)[:, None])
-    pair = [one for name in "ab" for one in compare("f", ("m", "prompt"), name, first, first * 0) if one.over == "tasks"]
+    pair = [
+        one
+        for name in "ab"
+        for one in compare("f", ("m", "prompt"), name, first, first * 0)
+        if one.over == "tasks"
+    ]
     rows = [one.as_row() for one in corrected(pair)]
     for row in rows:
         assert row["p"] == 1 / 32 and row["smallest_p_holm"] == 2 / 32
