@@ -1,7 +1,7 @@
 """How fast prompts are trained and evaluated, beside what a researcher would use instead, and beside the machine's limit.
 
     python scripts/benchmark.py                      everything (a quiet machine, 20 to 40 minutes on two cores)
-    python scripts/benchmark.py --only table         one section: table, levers, bank, matrix, start, memory
+    python scripts/benchmark.py --only table         one section: table, levers, lora, bank, matrix, start, memory
     python scripts/benchmark.py --quick              one round of few steps, small models' sections shortened
     python scripts/benchmark.py --task imdb --data DIR    lengths measured in DIR/imdb/train.jsonl
 
@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmark_lora import banked, evaluated
 from benchmark_print import markdown, say
 from benchmark_small import bank, matrix, memory, start
 
@@ -253,9 +254,46 @@ def levers(options: argparse.Namespace) -> None:
     markdown(["ours with", "what that is", "ours is faster by", "examples/s", "peak memory GB"], rows)
 
 
+def lora(options: argparse.Namespace) -> None:
+    """LoRA of rank 8: a step beside PEFT's and beside a prompt's over as many positions, a bank, and evaluation."""
+    model = options.models[0]
+    say(f"\n## lora: {model}, rank 8, lengths of {options.task}, batch {options.batch}")
+    common = {"model": model, "length": options.length, "batch": options.batch, "device": options.device}
+    common |= {"precision": options.precision, "method": "lora"}
+    shown = NAMES if options.precision == "bf16" else IN_FLOAT32
+    names = ["ours", *(name for name in shown if name in options.against and name != "plain")]
+    workers, _ = turns([{"contestant": name, **common} for name in names], options)
+    rows = [
+        [shown[w.contestant], times_faster(workers[0], w), f"{w.rate:.2f}"] for w in workers if not w.killed
+    ]
+    markdown(["", "ours is faster by (each round)", "examples/s"], rows)
+    prompt = {"contestant": "ours", **common, "method": "prompt"}
+    longer = [{"contestant": "ours", **common, "more": options.length, "method": name} for name in KINDRED]
+    workers, _ = turns([prompt, *longer], options)
+    names = ["prompt", *KINDRED]
+    rows = [
+        [name, times_faster(workers[0], w), f"{w.rate:.2f}"] for name, w in zip(names, workers, strict=True)
+    ]
+    say(f"\nsteps over as many positions: a prompt of {options.length}, and texts longer by as much")
+    markdown(["", "takes so many times a prompt's step (each round)", "examples/s"], rows)
+    banked(options)
+    evaluated(options)
+
+
+KINDRED = ("lora", "lora-fa", "dora", "adalora", "vera", "ia3")
+"""Methods at linear maps whose steps are measured beside a prompt's."""
+
+
+def times_faster(fast: Worker, slow: Worker) -> str:
+    """The median of what each round's ratio is, and all of them."""
+    ratios = [theirs / ours for ours, theirs in zip(fast.seconds, slow.seconds, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({', '.join(f'{ratio:.2f}' for ratio in ratios)})"
+
+
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "table": table,
     "levers": levers,
+    "lora": lora,
     "bank": bank,
     "matrix": matrix,
     "start": start,

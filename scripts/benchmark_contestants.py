@@ -1,6 +1,6 @@
 """The ways of training a prompt that the benchmark compares; each runs in a process of its own (benchmark_worker.py).
 
-ours            what `prompttransfer train` runs: PromptBank and BankData under Lightning
+ours            what `prompttransfer train` runs: BankTraining and BankData under Lightning
 peft            PEFT prompt tuning with transformers.Trainer as the prompt-tuning guides of PEFT's documentation show
                 it: float32, rows padded to one fixed length (128), the model's own loss over all logits
 peft-fair       the same with bf16 autocast and rows padded to the longest of their batch
@@ -34,6 +34,10 @@ class Setup:
     length: int = 100
     batch: int = 16
     device: str = "cpu"
+    method: str = "prompt"
+    """Or `lora`, which takes no positions."""
+    more: int = 0
+    """Tokens that every text is longer by."""
     lever: str = ""
     """What is taken away from ours (see `LEVERS` in benchmark.py)."""
 
@@ -44,6 +48,11 @@ class Setup:
     @property
     def place(self) -> torch.device:
         return torch.device(self.device)
+
+    @property
+    def reserved(self) -> int:
+        """Positions in front of the text."""
+        return self.length if self.method == "prompt" else 0
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,8 @@ Contestant = Callable[[int], Round]
 
 def make(setup: Setup, samples: Sequence[Sample]) -> tuple[Contestant, Any]:
     """A contestant ready to run, and its model."""
+    if setup.more:
+        samples = [Sample((s.ids * (1 + setup.more))[: len(s.ids) + setup.more], s.label) for s in samples]
     return CONTESTANTS[setup.contestant](setup, samples)
 
 
@@ -77,12 +88,13 @@ def ours(setup: Setup, samples: Sequence[Sample]) -> tuple[Contestant, Any]:
     from benchmark_levers import backbone_for
 
     import prompttransfer.training.batches
+    from prompttransfer.adaptations.methods import parse_method
     from prompttransfer.backbones.label_words import Answers
-    from prompttransfer.backbones.layouts import find_layout
+    from prompttransfer.backbones.layouts import USUAL, find_layout
     from prompttransfer.backbones.rows import Row
     from prompttransfer.evaluation.encoding import EncodedTask
     from prompttransfer.training.batches import BankData
-    from prompttransfer.training.loop import PromptBank
+    from prompttransfer.training.loop import BankTraining
     from prompttransfer.training.recipes import Recipe
     from prompttransfer.training.train import TrainingOptions, _fit
     from tasks.task import Example, Task
@@ -101,7 +113,8 @@ def ours(setup: Setup, samples: Sequence[Sample]) -> tuple[Contestant, Any]:
     answers = Answers(("no", "yes"), ("no", "yes"), WORDS, "mean")
     rows = [Row(sample.ids, None, sample.label, answers, None, False) for sample in samples]
     place = find_layout("prompt-first")
-    check = EncodedTask(task, (Example("", label=0),), (rows[0],), setup.length, place)
+    check = EncodedTask(task, (Example("", label=0),), (rows[0],), setup.reserved, USUAL, place)
+    method = parse_method(setup.method, length=setup.length)
     seeds = iter(range(1000))
 
     def run(steps: int) -> Round:
@@ -110,19 +123,24 @@ def ours(setup: Setup, samples: Sequence[Sample]) -> tuple[Contestant, Any]:
             "adamw", LR, "benchmark", steps=steps + 1, batch=setup.batch, length=setup.length,
             evaluate_every=steps + 1,
         )  # fmt: skip
-        start = 0.5 * torch.randn(setup.length, backbone.width, generator=torch.Generator().manual_seed(seed))
+        if setup.method == "prompt":  # vectors of the size of trained ones; these words are no tokenizer's
+            generator = torch.Generator().manual_seed(seed)
+            vectors = 0.5 * torch.randn(setup.length, backbone.width, generator=generator)
+            member = method.restored({"prompt_embeddings": vectors})
+        else:
+            member = method.member(backbone, task, start="random", seed=seed)
         span = Span(setup, recipe.steps, backbone.dtype)
         watch = _Watch(span)
-        module = PromptBank(backbone, [start], [check], recipe, None, watch)
+        module = BankTraining(backbone, method, [member], [check], recipe, None, watch)
         data = BankData(
-            backbone, [rows], [seed], batch=setup.batch, length=setup.length, layout=place,
+            backbone, [rows], [seed], batch=setup.batch, reserved=setup.reserved, layout=place,
             steps=recipe.steps, evaluate_every=recipe.evaluate_every,
         )  # fmt: skip
         data.bank = module
         watch.watch(data)
-        _fit(module, data, TrainingOptions())
+        _fit(module, data, TrainingOptions(), "")
         picked = [data.orders[0].step(step) for step in range(1, steps + 1)]
-        tokens = sum(rows[i].size + 2 + setup.length for indices in picked for i in indices)
+        tokens = sum(rows[i].size + 2 + setup.reserved for indices in picked for i in indices)
         return Round(span.seconds, sum(map(len, picked)), tokens, span.possible, sum(watch.waits[1:]))
 
     return run, backbone.model
@@ -199,11 +217,11 @@ def collate(
         labels = torch.tensor([[*WORDS[row.label], special.eos_token_id] for row in rows])
     else:
         ids = [[special.cls_token_id, special.mask_token_id, *row.ids, special.sep_token_id] for row in rows]
-    room = LONGEST + 3 if fixed else max(map(len, ids))
+    room = LONGEST + setup.more + 3 if fixed else max(map(len, ids))
     padded = torch.tensor([row + [special.pad_token_id] * (room - len(row)) for row in ids])
     mask = torch.tensor([[1] * len(row) + [0] * (room - len(row)) for row in ids])
     if setup.shape.family != "t5":
-        ahead = setup.length if prompt_in_labels else 0
+        ahead = setup.reserved if prompt_in_labels else 0
         labels = torch.full((len(rows), ahead + room), -100)
         labels[:, ahead + 1] = torch.tensor([WORDS[row.label][0] for row in rows])
     return {"input_ids": padded, "attention_mask": mask, "labels": labels}
@@ -212,7 +230,7 @@ def collate(
 def count_tokens(setup: Setup, rows: Sequence[Sample]) -> int:
     """Tokens without padding, the prompt included."""
     special = 1 if setup.shape.family == "t5" else 3
-    return sum(len(row.ids) + special + setup.length for row in rows)
+    return sum(len(row.ids) + special + setup.reserved for row in rows)
 
 
 def peft(
@@ -223,13 +241,17 @@ def peft(
     autocast: bool = False,
     weights: bool = False,
 ) -> tuple[Contestant, Any]:
-    """PEFT prompt tuning under transformers.Trainer."""
-    from peft import PromptTuningConfig, get_peft_model
+    """PEFT prompt tuning, or LoRA of rank 8 at queries and values, under transformers.Trainer."""
+    from peft import LoraConfig, PromptTuningConfig, get_peft_model
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     base = make_model(setup.shape, torch.bfloat16 if weights else torch.float32, setup.place)
     kind = "SEQ_2_SEQ_LM" if setup.shape.family == "t5" else "FEATURE_EXTRACTION"
-    model = get_peft_model(base, PromptTuningConfig(task_type=kind, num_virtual_tokens=setup.length))
+    config = PromptTuningConfig(task_type=kind, num_virtual_tokens=setup.length)
+    if setup.method == "lora":
+        targets = ["q", "v"] if setup.shape.family == "t5" else ["query", "value"]
+        config = LoraConfig(task_type=kind, r=8, lora_alpha=16, target_modules=targets)
+    model = get_peft_model(base, config)
     seen: list[Sequence[Sample]] = []
 
     def collator(rows: Sequence[Sample]) -> dict[str, torch.Tensor]:

@@ -128,7 +128,7 @@ class Adaptation:
     @property
     def has_vectors(self) -> bool:
         """Whether it is a soft prompt, however it was learned."""
-        return self.tensors.keys() == {PROMPT_KEY}
+        return self.method.is_prompt and self.tensors.keys() == {PROMPT_KEY}
 
     @property
     def vectors(self) -> Tensor:

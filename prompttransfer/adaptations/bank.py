@@ -26,7 +26,7 @@ class Bank(Protocol):
 
     @property
     def reserved(self) -> int:
-        """Positions that each takes in front of the text."""
+        """Positions that each takes from the text, by standing in front of it."""
 
     def rows(self, owners: Tensor) -> Interventions:
         """The members bound to the rows of a batch, `owners` [batch] of member numbers. Differentiable."""

@@ -62,6 +62,8 @@ class Method(ABC):
     """One line for lists and help."""
     called: ClassVar[str] = "adaptation"
     """What one of it is called in messages."""
+    is_prompt: ClassVar[bool] = False
+    """Whether what is kept is a soft prompt, vectors in front of the text."""
 
     @property
     def reserved(self) -> int:

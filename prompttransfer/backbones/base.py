@@ -23,7 +23,7 @@ from prompttransfer.backbones.kernels.cuda_graphs import PRODUCTS, Graphs, padde
 from prompttransfer.backbones.kernels.token_batching import call_tokens, tokens_at_once
 from prompttransfer.backbones.label_words import Answers, Pieces, choose_answers
 from prompttransfer.backbones.layouts import USUAL, Encoding, Layout
-from prompttransfer.backbones.modules import KnownModules
+from prompttransfer.backbones.modules import KnownModules, check_untouched
 from prompttransfer.backbones.rows import Batch, Row, _candidates, cut_texts, pad
 from prompttransfer.backbones.tokens import first_ids, unknown_share
 from prompttransfer.distributed.fsdp import held, whole
@@ -78,23 +78,27 @@ class Backbone(ABC):
         self.remarks: tuple[str, ...] = ()
         """What was strange when it was loaded, a line each."""
         self.width = int(self.word_embeddings.embedding_dim)
-        self._known: dict[str, KnownModules] = {}
-        self.use(engine or self.engines[0])
+        self.engine = engine or self.engines[0]
+        """Which of `engines` runs it."""
+        self._know()
         self.batch_for(device)
 
     def use(self, engine: str) -> None:
         """Run on `engine` from here on; its weights are laid out if that is the frozen one."""
         if engine not in self.engines:
             raise unknown(f"engine of a {self.family} backbone", engine, self.engines)
+        if engine == "frozen" and engine not in self._known:
+            check_untouched(self.model, self.name)
+            self.lay_out()
+            every = dict(self.model.named_modules())
+            self._known[engine] = KnownModules(self.model, self.name, every, weights=True)
         self.engine = engine
-        """Which of `engines` runs it."""
-        if engine not in self._known:
-            if engine == "frozen":
-                self.lay_out()
-            watched = dict(self.model.named_modules())
-            if engine == "plain":
-                watched = {name: watched[name] for name in self.passed_by if name in watched}
-            self._known[engine] = KnownModules(self.model, self.name, watched, weights=engine == "frozen")
+
+    def _know(self) -> None:
+        """Take the model as it is for the one that was loaded."""
+        watched = {name: part for name, part in self.model.named_modules() if name in self.passed_by}
+        self._known = {"plain": KnownModules(self.model, self.name, watched, weights=False)}
+        self.use(self.engine)
 
     @contextmanager
     def on(self, engine: str) -> Iterator[None]:
@@ -111,8 +115,7 @@ class Backbone(ABC):
         self.model.to(device=device, dtype=dtype)
         self.device, self.dtype = device, dtype or self.dtype
         self._graphs = None
-        self._known.clear()
-        self.use(self.engine)
+        self._know()
         self.batch_for(device)
 
     def batch_for(self, device: torch.device) -> None:

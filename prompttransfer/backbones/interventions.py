@@ -30,6 +30,8 @@ class Interventions:
     """Keys and values in front of those of each of `attentions`; the text stands `extra` positions further back."""
     sites: Collection[str] = ()
     """Full names of the linear modules whose outputs change, as in `model.named_modules()`."""
+    inputs: Collection[str] = ()
+    """Those of `sites` whose inputs change too; not those of queries, keys and values."""
     attentions: Collection[str] = ()
     """Full names of the attention modules that are given more keys and values."""
     outputs: Collection[str] = ()
@@ -41,6 +43,10 @@ class Interventions:
     def vectors(self) -> Tensor | None:
         """What stands in front of each row's text, [batch, reserved, width]; None for nothing."""
         return None
+
+    def before(self, site: str, states: Tensor) -> Tensor:
+        """What the linear map `site` reads in place of `states` [batch, (time,) in]. Called for `inputs` only."""
+        return states
 
     def linear(self, site: str, states: Tensor, output: Tensor) -> Tensor:
         """The output of the linear map `site` that counts: `output` [batch, (time,) out] is what its weights made of
@@ -99,6 +105,8 @@ def changed(
     """A frozen product at `site` as `own` has it, plus the residual `add`, which the product takes in where it may."""
     if not own.changes(site):
         return product(states, add=add)
+    if site in own.inputs:
+        states = own.before(site, states)
     output = own.changed(site, states, product(states))
     return output if add is None else output + add
 

@@ -30,6 +30,7 @@ from prompttransfer.backbones.layouts import Layout
 from prompttransfer.backbones.plain import at_modules
 from prompttransfer.backbones.rows import Batch, Row
 from prompttransfer.distributed.fsdp import recomputing, whole
+from tasks.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,9 +271,15 @@ class MaskedLM(Backbone):
 
 
 def class_scores(own: Interventions, state: Tensor, batch: Batch) -> Tensor:
-    """Log-probabilities of a head of `own` over the labels of the rows, [batch, classes]."""
+    """Log-probabilities of a head of `own` over the labels of the rows, [batch, classes].
+
+    Other members of a bank may have more of them, which count for nothing here. Raises UserError where there are less.
+    """
     assert batch.candidates is not None
-    return F.log_softmax(own.head(state).float(), dim=-1)[:, : batch.candidates.shape[1]]
+    logits, classes = own.head(state).float(), batch.candidates.shape[1]
+    if logits.shape[1] < classes:
+        raise UserError(f"a probe of {logits.shape[1]} classes cannot answer a task with {classes} labels")
+    return F.log_softmax(logits, dim=-1)[:, :classes]
 
 
 def combine_pieces(scores: Tensor, candidates: Tensor, averaged: Tensor) -> Tensor:

@@ -18,18 +18,21 @@ from tasks.errors import UserError
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 """Where a module keeps its hooks."""
 
+LEFT_OUT = (
+    "which the frozen engine leaves out: undo it, or load the backbone with engine='plain', which runs the modules as they "
+    "are"
+)
+PASSED_BY = (
+    "which is not run as a module: undo it, or merge it, save the model and load that folder as a backbone"
+)
+
 
 class KnownModules:
     """Modules of `model` as they were: `watched`, full name -> module, and with `weights` their parameters too."""
 
     def __init__(self, model: Any, name: str, watched: Mapping[str, nn.Module], *, weights: bool):
         self.name = name
-        self._way_out = (
-            "which the frozen engine leaves out: undo it, or load the backbone with engine='plain', which runs the "
-            "modules as they are"
-            if weights
-            else "which is not run as a module: undo it, or merge it, save the model and load that folder as a backbone"
-        )
+        self._way_out = LEFT_OUT if weights else PASSED_BY
         self._paths = list(watched)
         self._places = [
             (model.get_submodule(path.rpartition(".")[0])._modules, path.rpartition(".")[2], module)
@@ -45,18 +48,9 @@ class KnownModules:
             weight for table in self._parameters for weight in table.values() if weight is not None
         ]
         self._addresses = self._where()
-        self._refuse_strange(watched, weights)
 
     def _where(self) -> list[int]:
         return [weight.data_ptr() for weight in self._weights]
-
-    def _refuse_strange(self, watched: Mapping[str, nn.Module], frozen: bool) -> None:
-        """Raise UserError for a model that was changed before a backbone was made of it."""
-        for path, module in watched.items():
-            if type(module).__module__.startswith("peft."):
-                raise self._refused(f"{path} is of peft")
-            if frozen and any(vars(module)[kind] for kind in HOOKS):
-                raise self._refused(f"{path or 'the model'} has a hook")
 
     def check(self) -> None:
         """Raise UserError if a module or a weight was replaced since, a hook hung in, or a weight is trained."""
@@ -80,7 +74,20 @@ class KnownModules:
             raise self._refused("its weights require gradients")
 
     def _refused(self, change: str) -> UserError:
-        return UserError(f"the model of backbone {self.name} was changed ({change}), {self._way_out}")
+        return _changed(self.name, change, self._way_out)
+
+
+def check_untouched(model: Any, name: str) -> None:
+    """Raise UserError for a model that was changed before its weights are laid out for the frozen engine."""
+    for path, module in model.named_modules():
+        if type(module).__module__.startswith("peft."):
+            raise _changed(name, f"{path} is of peft", LEFT_OUT)
+        if any(vars(module)[kind] for kind in HOOKS):
+            raise _changed(name, f"{path or 'it'} has a hook", LEFT_OUT)
+
+
+def _changed(name: str, change: str, way_out: str) -> UserError:
+    return UserError(f"the model of backbone {name} was changed ({change}), {way_out}")
 
 
 def _kind(module: Any) -> str:

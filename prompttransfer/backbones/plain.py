@@ -35,6 +35,13 @@ def at_modules(model: nn.Module, own: Interventions, part: str = "") -> Iterator
                     return own.changed(site, inputs[0], output)
 
                 undo.append(model.get_submodule(site).register_forward_hook(changed).remove)
+        for site in own.inputs:
+            if site.startswith(part):
+
+                def before(module: Any, inputs: tuple[Any, ...], site: str = site) -> tuple[Tensor]:
+                    return (own.before(site, inputs[0]),)
+
+                undo.append(model.get_submodule(site).register_forward_pre_hook(before).remove)
         distances: dict[str, Tensor] = {}
         for name in own.attentions:
             if name.startswith(part):

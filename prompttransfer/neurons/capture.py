@@ -168,8 +168,9 @@ def _any_answer(batch: Batch) -> Batch:
     )
 
 
-def _slot(backbone: Backbone, length: int, layout: Layout) -> int:
-    return backbone.answer_slot(length, layout) or 0  # T5 answers at its first decoding step
+def _slot(backbone: Backbone, bank: Bank, layout: Layout) -> int:
+    ahead = bank.rows(torch.zeros(1, dtype=torch.long, device=backbone.device)).reserved
+    return backbone.answer_slot(ahead, layout) or 0  # T5 answers at its first decoding step
 
 
 @torch.no_grad()
@@ -178,7 +179,7 @@ def activations(backbone: Backbone, bank: Bank, layout: Layout) -> Tensor:
     tokens = prompt_alone(backbone, layout)
     at_once = max(1, backbone.tokens_at_once // (bank.reserved + len(tokens)))
     parts = []
-    with reading(backbone, _slot(backbone, bank.reserved, layout)) as found:
+    with reading(backbone, _slot(backbone, bank, layout)) as found:
         for owners in torch.arange(bank.members, device=backbone.device).split(at_once):
             ids = torch.tensor([tokens] * len(owners), device=backbone.device)
             batch = Batch(ids, torch.ones_like(ids), layout, None, None, None, None)
@@ -203,7 +204,7 @@ def over_rows(
     count = bank.members
     shape = (count, len(find_site(backbone).modules), -1)
     totals: list[Tensor | float] = [0.0] * len(measures)
-    with reading(backbone, _slot(backbone, bank.reserved, encoded.layout)) as found:
+    with reading(backbone, _slot(backbone, bank, encoded.layout)) as found:
         for _, batch in batches(backbone, encoded, prompts=count):
             own, wide = on_the_same(bank, batch)
             backbone.label_scores(own, _any_answer(wide))

@@ -4,9 +4,19 @@ TEXTS = {
     "prompt": ("prompt:length=3",),
     "p-tuning": ("p-tuning:length=3,hidden=8", "p-tuning:length=3,encoder=mlp,hidden=8"),
     "lora": ("lora:rank=2", "lora:rank=3,alpha=5,stabilised=true"),
+    "lora-plus": ("lora-plus:rank=2",),
+    "lora-fa": ("lora-fa:rank=2",),
+    "delta-lora": ("delta-lora:rank=2,begin=0", "delta-lora:rank=2,stabilised=true"),
+    "dora": ("dora:rank=2",),
+    "adalora": ("adalora:rank=3,target=2",),
+    "vera": ("vera:rank=24",),
+    "ia3": ("ia3",),
+    "bitfit": ("bitfit",),
     "prefix": ("prefix:length=3,hidden=8",),
     "p-tuning-v2": ("p-tuning-v2:length=3",),
     "houlsby": ("houlsby:bottleneck=4", "houlsby:bottleneck=4,activation=tanh"),
     "pfeiffer": ("pfeiffer:reduction=4",),
     "probe": ("probe",),
 }
+LACKS = {("t5", "bitfit"), ("t5-v1.1", "bitfit")}
+"""Kinds of backbones without what a method changes: T5 has no biases."""

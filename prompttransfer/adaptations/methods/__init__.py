@@ -6,25 +6,27 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from prompttransfer.adaptations.method import Method
+from prompttransfer.adaptations.methods.adalora import AdaLora
+from prompttransfer.adaptations.methods.biases import BitFit
 from prompttransfer.adaptations.methods.bottleneck import Houlsby, Pfeiffer
+from prompttransfer.adaptations.methods.delta import DeltaLora
+from prompttransfer.adaptations.methods.dora import Dora
 from prompttransfer.adaptations.methods.encoded import PTuning
-from prompttransfer.adaptations.methods.low_rank import Lora
+from prompttransfer.adaptations.methods.frozen_a import LoraFA
+from prompttransfer.adaptations.methods.low_rank import Lora, LoraPlus
 from prompttransfer.adaptations.methods.prefixes import PrefixTuning, PTuningV2
 from prompttransfer.adaptations.methods.probe import Probe
 from prompttransfer.adaptations.methods.prompt import PromptTuning
+from prompttransfer.adaptations.methods.scaling import IA3
+from prompttransfer.adaptations.methods.vera import Vera
 from tasks.errors import UserError, unknown
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
-        PromptTuning,
-        Lora,
-        PTuning,
-        PrefixTuning,
-        PTuningV2,
-        Houlsby,
-        Pfeiffer,
-        Probe,
+        *(PromptTuning, PTuning, PrefixTuning, PTuningV2),
+        *(Lora, LoraPlus, LoraFA, DeltaLora, Dora, AdaLora, Vera),
+        *(IA3, BitFit, Houlsby, Pfeiffer, Probe),
     )
 }
 

@@ -121,6 +121,7 @@ class Adapters(Method):
     """What both kinds share; `kinds` are those of `Backbone.outputs` that they stand behind."""
 
     kinds: ClassVar[tuple[str, ...]]
+    called: ClassVar[str] = "adapter"
 
     def inner(self, width: int) -> int:
         """Width of the bottleneck."""

@@ -2,6 +2,7 @@
 
 A [rank, in] starts uniform as in the authors' code (Kaiming, a = sqrt 5), B [out, rank] at zero, so a member starts as
 the bare model; s = alpha / rank, or alpha / sqrt(rank) where rank-stabilised (Kalajdzievski 2023, arXiv 2312.03732).
+LoRA+ (Hayou et al. 2024, arXiv 2402.12354) is the same with a larger learning rate for B.
 """
 
 from __future__ import annotations
@@ -11,10 +12,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from prompttransfer.adaptations.bank import LowRankBank
+from prompttransfer.adaptations.bank import Bank, LowRankBank
 from prompttransfer.adaptations.method import Member, Method
+from prompttransfer.adaptations.methods.maps import (
+    MapMember,
+    Table,
+    at_maps,
+    check_maps,
+    of_kind,
+    only_random,
+    parsed,
+    sites_of,
+)
 from tasks.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -24,35 +35,14 @@ if TYPE_CHECKING:
 USUAL_TARGETS = {"masked-lm": ("query", "value"), "t5": ("q", "v")}
 """Queries and values, Hu et al.'s choice and peft's, under the names of a family's modules."""
 
-_PREFIX = "base_model.model."
 
+class LowRankMember(MapMember):
+    """A and B at each linear map."""
 
-class LowRankMember(Member):
-    """A and B at each linear map; maps of one shape lie in one tensor, [maps, rank, in] and [maps, out, rank]."""
+    names: ClassVar[Mapping[str, str]] = {"into": "lora_A.weight", "out": "lora_B.weight"}
 
-    def __init__(self, into: Mapping[str, Tensor], out: Mapping[str, Tensor]):
-        super().__init__()
-        self.groups = _by_shape({site: (into[site].shape[1], out[site].shape[0]) for site in into})
-        self.into = nn.ParameterList(
-            [
-                nn.Parameter(torch.stack([into[site].detach().float() for site in group]))
-                for group in self.groups
-            ]
-        )
-        self.out = nn.ParameterList(
-            [
-                nn.Parameter(torch.stack([out[site].detach().float() for site in group]))
-                for group in self.groups
-            ]
-        )
-
-    def tensors(self) -> dict[str, Tensor]:
-        found = {}
-        for group, into, out in zip(self.groups, self.into, self.out, strict=True):
-            for site, a, b in zip(group, into, out, strict=True):
-                found[f"{_PREFIX}{site}.lora_A.weight"] = a.detach().cpu().clone()
-                found[f"{_PREFIX}{site}.lora_B.weight"] = b.detach().cpu().clone()
-        return found
+    def __init__(self, into: Table, out: Table):
+        super().__init__({"into": into, "out": out})
 
 
 @dataclass(frozen=True)
@@ -69,9 +59,9 @@ class Lora(Method):
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise UserError(f"lora: rank {self.rank}: it must be at least 1")
+            raise UserError(f"{self.name}: rank {self.rank}: it must be at least 1")
         if not 0 < self.alpha < 1e6:
-            raise UserError(f"lora: alpha {self.alpha}: it must be a number above 0, such as 16")
+            raise UserError(f"{self.name}: alpha {self.alpha}: it must be a number above 0, such as 16")
 
     @property
     def scale(self) -> float:
@@ -79,69 +69,49 @@ class Lora(Method):
         return float(self.alpha / (self.rank**0.5 if self.stabilised else self.rank))
 
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
-        if start != "random":
-            raise UserError(f"lora starts at 'random' (A as Kaiming, B zero), not {start!r}")
+        only_random(self.name, start, "A as Kaiming, B zero")
+        return self.made(*self.initial(backbone, seed))
+
+    def made(self, into: Table, out: Table) -> MapMember:
+        """The member with these A and B."""
+        return LowRankMember(into, out)
+
+    def initial(self, backbone: Backbone, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """A and B of every map as they start."""
         generator = torch.Generator().manual_seed(seed)
         into: dict[str, Tensor] = {}
         out: dict[str, Tensor] = {}
         for site, (wide, high) in self.sites(backbone).items():
-            if self.rank > min(wide, high):
-                raise UserError(
-                    f"lora: rank {self.rank} is above the size of {site} ([{high}, {wide}]): "
-                    f"use a rank of at most {min(wide, high)}"
-                )
             into[site] = (torch.rand(self.rank, wide, generator=generator) * 2 - 1) / wide**0.5
             out[site] = torch.zeros(high, self.rank)
-        return LowRankMember(into, out)
+        return into, out
 
     def sites(self, backbone: Backbone) -> dict[str, tuple[int, int]]:
         """Full name -> (in, out) of the linear maps that this changes in a backbone."""
-        return matching(backbone.linear_maps, self.targets or USUAL_TARGETS[backbone.family], backbone.name)
+        found = matching(backbone.linear_maps, self.targets or USUAL_TARGETS[backbone.family], backbone.name)
+        check_rank(self.name, self.rank, found)
+        return found
 
     def check_fits(self, backbone: Backbone, tensors: Mapping[str, Tensor], name: str) -> None:
-        for key, tensor in tensors.items():
-            site, side = _site(key), int("lora_A" in key)
-            shape = backbone.linear_maps.get(site)
-            if shape is None or tensor.shape[side] != shape[1 - side]:
-                there = "has none of that name" if shape is None else f"has one of [{shape[1]}, {shape[0]}]"
-                raise UserError(
-                    f"{name!r} changes the linear map {site}; {backbone.name} {there}: a LoRA runs on the model that it was "
-                    f"trained on"
-                )
+        own = {
+            key: tensor
+            for key, tensor in tensors.items()
+            if key.endswith(tuple(LowRankMember.names.values()))
+        }
+        tables = parsed(own, LowRankMember.names, self.name)
+        check_maps(backbone, low_rank_sizes(tables), name, self.name)
 
     def restored(self, tensors: Mapping[str, Tensor]) -> Member:
-        into: dict[str, Tensor] = {}
-        out: dict[str, Tensor] = {}
-        for name, tensor in tensors.items():
-            site, _, kind = name.removeprefix(_PREFIX).partition(".lora_")
-            side = {"A.weight": into, "B.weight": out}.get(kind)
-            if side is None or tensor.ndim != 2:
-                raise UserError(f"a tensor {name!r} of shape {list(tensor.shape)} is no part of a LoRA")
-            side[site] = tensor
-        if not into or into.keys() != out.keys():
-            raise UserError("a LoRA holds lora_A and lora_B for every linear map; one of a pair is missing")
-        wrong = [s for s in into if into[s].shape[0] != self.rank or out[s].shape[1] != self.rank]
-        if wrong:
-            raise UserError(
-                f"{wrong[0]} has a rank of {into[wrong[0]].shape[0]}, the settings say {self.rank}"
-            )
-        return LowRankMember(into, out)
+        tables = parsed(tensors, LowRankMember.names, self.name)
+        check_low_rank(self.name, tables, self.rank)
+        return self.made(**tables)
 
-    def bank(self, backbone: Backbone, members: Sequence[Member]) -> LowRankBank:
-        parts = [member for member in members if isinstance(member, LowRankMember)]
-        if len(parts) != len(members) or any(part.groups != parts[0].groups for part in parts):
-            raise UserError(
-                "LoRAs at different linear maps cannot run together: evaluate them one after another"
-            )
-        into: dict[str, Tensor] = {}
-        out: dict[str, Tensor] = {}
-        for index, group in enumerate(parts[0].groups):
-            a = torch.stack([part.into[index].to(backbone.device) for part in parts], dim=1)
-            b = torch.stack([part.out[index].to(backbone.device) for part in parts], dim=1) * self.scale
-            # Cast here, once for all rows and maps, so that each map's product starts at once.
-            into |= dict(zip(group, a.to(backbone.dtype).unbind(0), strict=True))
-            out |= dict(zip(group, b.to(backbone.dtype).unbind(0), strict=True))
-        return LowRankBank(into, out)
+    def bank(self, backbone: Backbone, members: Sequence[Member]) -> Bank:
+        parts = of_kind(members, LowRankMember, self.name)
+        return LowRankBank(
+            at_maps(parts, "into", backbone),
+            at_maps(parts, "out", backbone, then=lambda out: out * self.scale),
+        )
 
     def peft_config(self, *, family: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         return {
@@ -152,20 +122,64 @@ class Lora(Method):
             "use_rslora": self.stabilised,
             "bias": "none",
             "fan_in_fan_out": False,
-            "target_modules": sorted({_site(name) for name in tensors}),
+            "target_modules": list(sites_of(tensors, LowRankMember.names)),
         }
 
 
-def _site(name: str) -> str:
-    return name.removeprefix(_PREFIX).partition(".lora_")[0]
+class LoraPlusMember(LowRankMember):
+    """A LoRA whose B learns faster."""
+
+    def __init__(self, into: Table, out: Table, ratio: float):
+        super().__init__(into, out)
+        self.ratio = ratio
+
+    def rates(self) -> dict[str, float]:
+        return {name: self.ratio for name, _ in self.named_parameters() if name.startswith("out.")}
 
 
-def _by_shape(shapes: Mapping[str, tuple[int, int]]) -> list[list[str]]:
-    """The names of each shape, in the order in which the shapes come first."""
-    groups: dict[tuple[int, int], list[str]] = {}
-    for name, shape in shapes.items():
-        groups.setdefault(shape, []).append(name)
-    return list(groups.values())
+@dataclass(frozen=True)
+class LoraPlus(Lora):
+    """LoRA with `ratio` times the learning rate for B."""
+
+    name: ClassVar[str] = "lora-plus"
+    summary: ClassVar[str] = "LoRA whose B learns at a higher rate than its A (Hayou et al. 2024)"
+
+    ratio: float = 16.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.ratio < 1e6:
+            raise UserError(f"{self.name}: ratio {self.ratio}: it must be a number above 0, such as 16")
+
+    def made(self, into: Table, out: Table) -> MapMember:
+        return LoraPlusMember(into, out, self.ratio)
+
+
+def check_rank(method: str, rank: int, sites: Mapping[str, tuple[int, int]]) -> None:
+    """Raise UserError for a rank above the size of one of the maps."""
+    for site, (wide, high) in sites.items():
+        if rank > min(wide, high):
+            raise UserError(
+                f"{method}: rank {rank} is above the size of {site} ([{high}, {wide}]): use a rank of at most "
+                f"{min(wide, high)}"
+            )
+
+
+def low_rank_sizes(tables: Mapping[str, Table]) -> dict[str, tuple[int | None, int | None]]:
+    """(in, out) of every map of A and B."""
+    return {site: (a.shape[1], len(tables["out"][site])) for site, a in tables["into"].items()}
+
+
+def check_low_rank(method: str, tables: Mapping[str, Table], rank: int) -> None:
+    """Raise UserError unless A is [rank, in] and B [out, rank] at every map."""
+    for site, a in tables["into"].items():
+        b = tables["out"][site]
+        if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
+            raise UserError(
+                f"{method}: A {list(a.shape)} and B {list(b.shape)} of {site} are not [rank, in] and [out, rank]"
+            )
+        if a.shape[0] != rank:
+            raise UserError(f"{method}: {site} has a rank of {a.shape[0]}, the settings say {rank}")
 
 
 def matching(

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from prompttransfer.adaptations.adaptation import PROMPT_KEY
 from prompttransfer.adaptations.method import Member, Method
-from prompttransfer.adaptations.methods.prompt import PROMPT_KEY
 from prompttransfer.backbones.interventions import Interventions, KeysValues
 from prompttransfer.backbones.rows import of_rows
 from tasks.errors import UserError
 
 if TYPE_CHECKING:
+    from prompttransfer.adaptations.starts import From
     from prompttransfer.backbones.base import Backbone
     from tasks.task import Task
 
@@ -76,11 +77,9 @@ class EncodedPrefixMember(PrefixMember):
 class PrefixBank:
     """Prefixes of equal length: attention -> keys and values [members, heads, length, head width]."""
 
-    reserved = 0
-
     def __init__(self, fronts: Mapping[str, KeysValues]):
         self.fronts = fronts
-        self.members, _, self.length, _ = next(iter(fronts.values()))[0].shape
+        self.members, _, self.reserved, _ = next(iter(fronts.values()))[0].shape
 
     def rows(self, owners: Tensor) -> Interventions:
         def of(part: Tensor) -> Tensor:
@@ -88,7 +87,7 @@ class PrefixBank:
                 return part.expand(len(owners), -1, -1, -1)
             return of_rows(part, owners)
 
-        return _PrefixRows({name: (of(k), of(v)) for name, (k, v) in self.fronts.items()}, self.length)
+        return _PrefixRows({name: (of(k), of(v)) for name, (k, v) in self.fronts.items()}, self.reserved)
 
 
 class _PrefixRows(Interventions):
@@ -114,6 +113,7 @@ class PTuningV2(Method):
     """`length` free keys and values in front of those of every attention."""
 
     name: ClassVar[str] = "p-tuning-v2"
+    called: ClassVar[str] = "prefix"
     summary: ClassVar[str] = "free keys and values in front of every attention's (Liu et al. 2021)"
 
     length: int = 20
@@ -131,26 +131,26 @@ class PTuningV2(Method):
         return PrefixMember(
             {
                 kind: FREE_SPREAD * torch.randn(self.length, size, generator=generator)
-                for kind, size in self._sizes(backbone, start).items()
+                for kind, size in self._started(backbone, start).items()
             }
         )
 
-    def _sizes(self, backbone: Backbone, start: str) -> dict[str, int]:
-        """Kind of attention -> numbers that stand in front of all attentions of that kind, a position."""
+    def _started(self, backbone: Backbone, start: str) -> dict[str, int]:
+        """`_sizes` for a member at its start."""
         if start != "random":
             raise UserError(f"{self.name} starts at 'random', not {start!r}")
+        backbone.free_positions(self.length)  # or say so before anything is made
+        return self._sizes(backbone)
+
+    def _sizes(self, backbone: Backbone) -> dict[str, int]:
+        """Kind of attention -> numbers that stand in front of all attentions of that kind, a position."""
         if not backbone.attentions:
             raise UserError(f"{self.name} is not for a {backbone.family} backbone such as {backbone.name}")
-        backbone.free_positions(self.length)  # or say so before anything is made
         one = 2 * backbone.heads * backbone.head_width
         return {kind: len(names) * one for kind, names in backbone.attentions.items()}
 
     def restored(self, tensors: Mapping[str, Tensor]) -> Member:
-        found = {
-            name.removesuffix(PROMPT_KEY).removesuffix(".") or "encoder": value
-            for name, value in tensors.items()
-            if name.endswith(PROMPT_KEY)
-        }
+        found = {_kind(name): value for name, value in tensors.items() if name.endswith(PROMPT_KEY)}
         if not found or len(found) != len(tensors):
             raise UserError(f"a prefix holds {PROMPT_KEY!r}, not {', '.join(sorted(tensors)) or 'nothing'}")
         wrong = [v for v in found.values() if v.ndim != 2 or v.shape[0] != self.length]
@@ -160,18 +160,21 @@ class PTuningV2(Method):
             )
         return PrefixMember(found)
 
+    def check_fits(self, backbone: Backbone, tensors: Mapping[str, Tensor], name: str) -> None:
+        sizes = self._sizes(backbone)
+        found = {_kind(key): list(tensor.shape) for key, tensor in tensors.items()}
+        if found != {kind: [self.length, size] for kind, size in sizes.items()}:
+            raise UserError(
+                f"{name!r} has keys and values of shape {found} for the attentions of {backbone.name}, which need "
+                f"{sizes} numbers at {self.length} positions: it is of another model"
+            )
+
     def bank(self, backbone: Backbone, members: Sequence[Member]) -> PrefixBank:
         made = [member.made() for member in members if isinstance(member, PrefixMember)]
+        for one in made:
+            self.check_fits(backbone, one, f"a {self.name}")
         fronts: dict[str, KeysValues] = {}
         for kind, names in backbone.attentions.items():
-            wanted = (self.length, len(names) * 2 * backbone.heads * backbone.head_width)
-            for one in made:
-                given = tuple(one[kind].shape) if kind in one else None
-                if given != wanted:
-                    raise UserError(
-                        f"a prefix has keys and values of shape {given} for the attentions of {backbone.name} ({kind}), "
-                        f"which need {wanted}: it is of another model"
-                    )
             # [members, length, attentions, keys or values, heads, head width]
             stacked = torch.stack([one[kind].to(backbone.device) for one in made]).to(backbone.dtype)
             split = stacked.unflatten(2, (len(names), 2, backbone.heads, backbone.head_width))
@@ -188,6 +191,11 @@ class PTuningV2(Method):
             "num_transformer_submodules": 1,
             "prefix_projection": False,
         }
+
+
+def _kind(name: str) -> str:
+    """The kind of attention that a tensor is for, or that a kind is."""
+    return name.removesuffix(PROMPT_KEY).removesuffix(".") or "encoder"
 
 
 @dataclass(frozen=True)
@@ -210,7 +218,20 @@ class PrefixTuning(PTuningV2):
             )
 
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
-        sizes = self._sizes(backbone, start)
+        sizes = self._started(backbone, start)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # nn.Linear takes no generator
             return EncodedPrefixMember(sizes, self.length, backbone.width, self.hidden or backbone.width)
+
+    def continued(self, start: From, backbone: Backbone) -> Member:
+        """The member whose MLP was kept; keys and values alone say nothing of what made them."""
+        sizes = self._started(backbone, "random")
+        member = EncodedPrefixMember(sizes, self.length, backbone.width, self.hidden or backbone.width)
+        try:
+            member.load_state_dict(dict(start.encoder))
+        except RuntimeError:
+            raise UserError(
+                f"prefix goes on from an adaptation of prefix with the same settings and its MLP, which {start} is not: train "
+                f"on with --method p-tuning-v2, whose keys and values it is"
+            ) from None
+        return member

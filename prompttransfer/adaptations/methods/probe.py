@@ -80,6 +80,7 @@ class Probe(Method):
 
     name: ClassVar[str] = "probe"
     summary: ClassVar[str] = "a linear classifier on the frozen state of the answer"
+    called: ClassVar[str] = "probe"
 
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
         if start != "random":
@@ -101,13 +102,17 @@ class Probe(Method):
             raise UserError(f"a probe of shapes {list(weight.shape)} and {list(bias.shape)} is none")
         return ProbeMember(weight, bias)
 
+    def check_fits(self, backbone: Backbone, tensors: Mapping[str, Tensor], name: str) -> None:
+        width = tensors[WEIGHT].shape[1]
+        if width != backbone.width:
+            raise UserError(
+                f"{name!r} reads states of width {width}, {backbone.name} has {backbone.width}: it is of another model"
+            )
+
     def bank(self, backbone: Backbone, members: Sequence[Member]) -> ProbeBank:
         parts = [member for member in members if isinstance(member, ProbeMember)]
-        wrong = next((part for part in parts if part.weight.shape[1] != backbone.width), None)
-        if wrong is not None:
-            raise UserError(
-                f"a probe of width {wrong.weight.shape[1]} is of another model than {backbone.name} ({backbone.width})"
-            )
+        for part in parts:
+            self.check_fits(backbone, {WEIGHT: part.weight}, "a probe")
         classes = max(len(part.bias) for part in parts)
         rooms = [classes - len(part.bias) for part in parts]
         pairs = list(zip(parts, rooms, strict=True))

@@ -44,6 +44,7 @@ class PromptTuning(Method):
     name: ClassVar[str] = "prompt"
     summary: ClassVar[str] = "vectors in front of the text (Lester et al. 2021)"
     called: ClassVar[str] = "prompt"
+    is_prompt: ClassVar[bool] = True
 
     length: int = 100
 

@@ -13,6 +13,7 @@ from prompttransfer.adaptations.methods import parse_method
 from prompttransfer.adaptations.methods.probe import ProbeMember
 from prompttransfer.backbones.interventions import BARE
 from prompttransfer.backbones.layouts import LAYOUTS
+from prompttransfer.neurons.capture import activations
 from tasks.errors import UserError
 from tasks.task import Example
 
@@ -250,6 +251,31 @@ def test_a_probe_s_cell_is_impossible_where_classes_differ(tiny):
             UserError, match=f"a probe of 2 classes cannot answer task '{task.name}', which has {there}"
         ):
             method.check_cell(tensors, task)
+
+
+def test_a_probe_with_too_few_classes_is_one_line_in_a_pass_too(tiny):
+    backbone, method = tiny("t5"), parse_method("probe")
+    member = method.member(backbone, TASK, start="random", seed=0)
+    rows = backbone.encode(pair_task(), [Example("the film was dull", "it was great", label=1)], reserved=0)
+    with pytest.raises(UserError, match="a probe of 2 classes cannot answer a task with 3 labels"):
+        scores(backbone, method, member, backbone.batch(rows, layout=FIRST))
+
+
+# Neurons ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["p-tuning-v2:length=3", "prompt:length=3", "houlsby:bottleneck=4", "probe"])
+def test_neurons_are_read_at_the_mask_wherever_a_method_stands(tiny, text):
+    backbone, method = tiny("roberta"), parse_method(text)
+    bank, seen = method.bank(backbone, [moved(method, backbone)]), []
+    tokens = backbone.tokenizer.convert_tokens_to_ids(["<s>", "<mask>", "</s>"])
+    ids = torch.tensor([tokens])
+    batch = replace(batch_of(backbone, method, ROWS[:1]), ids=ids, mask=torch.ones_like(ids))
+    watch = {"roberta.encoder.layer.1.intermediate": lambda module, inputs, output: seen.append(output[0])}
+    with torch.no_grad(), backbone.on("plain"), hooks(backbone, watch):
+        backbone.label_scores(bank.rows(torch.tensor([0])), batch)
+    mask_at = 1 + (3 if method.name == "prompt" else 0)
+    torch.testing.assert_close(activations(backbone, bank, FIRST)[0, 1], seen[0][mask_at])
 
 
 # Bad input -------------------------------------------------------------------------------------------------------

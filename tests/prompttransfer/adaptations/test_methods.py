@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import KINDS
-from method_texts import TEXTS
+from method_texts import LACKS, TEXTS
 from safetensors.torch import save_file
 from toys import label_task, noise, question_task
 from transformers import AutoModelForMaskedLM, AutoModelForSeq2SeqLM
@@ -26,14 +26,22 @@ ROWS = (
     Example("the room was very bright", label=1),
     Example("fresh", label=1),
 )
-SEEDLESS = ("probe",)
+CHANGES_AT_ONCE = ("prompt", "p-tuning", "prefix", "p-tuning-v2", "houlsby", "pfeiffer", "probe")
+"""Methods that are not the bare model at their start."""
+SEEDLESS = ("probe", "vera", "ia3", "bitfit")
 """Methods that start the same whatever the seed."""
 IN_PEFT = {
-    *((name, family) for name in ("prompt", "p-tuning", "lora") for family in ("masked-lm", "t5")),
+    *(
+        (name, family)
+        for name in ("prompt", "p-tuning", "lora", "lora-plus", "lora-fa", "dora", "adalora", "vera", "ia3")
+        for family in ("masked-lm", "t5")
+    ),
     *((name, "masked-lm") for name in ("prefix", "p-tuning-v2")),
 }
 """Methods and families that peft has; it gives a T5 prefixes in its decoder's self-attention alone."""
-CASES = [(kind, text) for kind in KINDS for name in METHODS for text in TEXTS[name]]
+CASES = [
+    (kind, text) for kind in KINDS for name in METHODS for text in TEXTS[name] if (kind, name) not in LACKS
+]
 
 
 def batch_of(backbone, method, rows=ROWS, task=TASK):
@@ -41,12 +49,14 @@ def batch_of(backbone, method, rows=ROWS, task=TASK):
     return backbone.batch(encoded, layout=FIRST)
 
 
-def moved(method, backbone, *, seed=0):
-    """A member that is no longer at its start, where a LoRA does nothing."""
+def moved(method, backbone, *, seed=0, by=0.2):
+    """A member that is no longer at its start, where a LoRA does nothing; Delta-LoRA has begun in between."""
     member = method.member(backbone, TASK, start="random", seed=seed)
-    with torch.no_grad():
-        for index, parameter in enumerate(member.parameters()):
-            parameter += 0.3 * noise(*parameter.shape, seed=100 * seed + index)
+    for round_number in (1, 2):
+        with torch.no_grad():
+            for index, parameter in enumerate(member.parameters()):
+                parameter += by * noise(*parameter.shape, seed=100 * seed + 10 * round_number + index)
+        member.before_step(round_number, 2)
     return member
 
 
@@ -104,8 +114,8 @@ def test_the_modules_of_transformers_agree_with_the_frozen_layers(tiny, kind, te
         assert (ours - other).norm() <= 1e-4 * other.norm() + 1e-5
 
 
-def loss_and_gradients(backbone, method):
-    members = [moved(method, backbone, seed=seed) for seed in (0, 1)]
+def loss_and_gradients(backbone, method, by=0.2):
+    members = [moved(method, backbone, seed=seed, by=by) for seed in (0, 1)]
     loss = backbone.loss(method.bank(backbone, members).rows(owners(1, 0, 1)), batch_of(backbone, method))
     loss.sum().backward()
     return loss.detach(), [p.grad for member in members for p in member.parameters() if p.grad is not None]
@@ -127,8 +137,8 @@ def test_computing_inner_values_again_changes_no_gradient(tiny, kind, text):
 @pytest.mark.parametrize("engine", ["frozen", "plain"])
 def test_a_member_of_float32_trains_on_a_backbone_in_bf16(tiny, kind, text, engine):
     method = parse_method(text)
-    loss, gradients = loss_and_gradients(tiny(kind, "bf16", engine=engine), method)
-    exact, _ = loss_and_gradients(tiny(kind), method)
+    loss, gradients = loss_and_gradients(tiny(kind, "bf16", engine=engine), method, by=0.05)
+    exact, _ = loss_and_gradients(tiny(kind), method, by=0.05)
     torch.testing.assert_close(loss, exact, atol=0.1, rtol=0.1)
     assert all(gradient.dtype is torch.float32 and gradient.isfinite().all() for gradient in gradients)
 
@@ -159,9 +169,11 @@ def test_the_same_seed_gives_the_same_start(tiny, kind, text):
     assert all(torch.equal(other[name], value) for name, value in first.items()) == (method.name in SEEDLESS)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_lora_starts_as_the_bare_model(tiny, kind):
-    backbone, method = tiny(kind), parse_method("lora")
+@pytest.mark.parametrize(
+    ("kind", "text"), [(k, t) for k, t in CASES if t.partition(":")[0] not in CHANGES_AT_ONCE]
+)
+def test_what_changes_linear_maps_starts_as_the_bare_model(tiny, kind, text):
+    backbone, method = tiny(kind), parse_method(text)
     member = method.member(backbone, TASK, start="random", seed=0)
     batch = batch_of(backbone, method)
     with torch.no_grad():
@@ -249,9 +261,8 @@ def write(method, member, folder, kind):
 def test_peft_gives_the_same_scores(tiny, backbone_folder, tmp_path, kind, text):
     backbone, method = tiny(kind), parse_method(text)
     member = moved(method, backbone)
-    family = "t5" if kind.startswith("t5") else "masked-lm"
-    if method.peft_config(family=family, tensors=member.tensors()) is None:
-        assert (method.name, family) not in IN_PEFT
+    if method.peft_config(family=backbone.family, tensors=member.tensors()) is None:
+        assert (method.name, backbone.family) not in IN_PEFT
         return
     model = peft_model(write(method, member, tmp_path / "a", kind), kind, backbone_folder)
     for row in ROWS:  # one at a time: peft numbers no positions of its own behind padding
@@ -259,7 +270,7 @@ def test_peft_gives_the_same_scores(tiny, backbone_folder, tmp_path, kind, text)
         own = method.bank(backbone, [member])
         with torch.no_grad():
             ours = backbone.label_scores(own.rows(owners(0)), batch)
-            theirs = label_logits(model, kind, batch, own.reserved).log_softmax(-1)
+            theirs = label_logits(model, kind, batch, own.rows(owners(0)).reserved).log_softmax(-1)
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
@@ -289,16 +300,19 @@ def check_twenty_steps(backbone, kind, method, member, model):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_twenty_steps_of_a_lora_are_those_of_peft(tiny, backbone_folder, tmp_path, kind):
-    backbone, method = tiny(kind), parse_method("lora:rank=2")
+@pytest.mark.parametrize("text", ["lora:rank=2", "dora:rank=2", "vera:rank=8", "ia3"])
+def test_twenty_steps_are_those_of_peft(tiny, backbone_folder, tmp_path, kind, text):
+    backbone, method = tiny(kind), parse_method(text)
     member = method.member(backbone, TASK, start="random", seed=1)
     model = peft_model(write(method, member, tmp_path / "a", kind), kind, backbone_folder, trains=True)
     check_twenty_steps(backbone, kind, method, member, model)
     learned = {
-        name.replace(".default", ""): value for name, value in model.state_dict().items() if "lora_" in name
+        name.replace(".default", "").replace("magnitude_vector.weight", "magnitude_vector"): value
+        for name, value in model.state_dict().items()
+        if re.search("lora_|vera_|ia3_", name)
     }
     for name, value in member.tensors().items():
-        if "decoder.block" in name and "layer.0.SelfAttention.q" in name:
+        if re.search(r"decoder\.block.*layer\.0\.SelfAttention\.[qk]", name) or ".self.key." in name:
             continue  # over the one token of the first step its gradient is zero but for rounding
         torch.testing.assert_close(value, learned[name], atol=1e-4, rtol=1e-3)
 

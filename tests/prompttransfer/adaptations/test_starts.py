@@ -82,7 +82,7 @@ def test_a_lora_goes_on_from_a_lora_and_not_from_vectors(tiny):
     start = From(member.tensors(), "from:here")
     again = method.started(backbone, label_task(), start, seed=0).tensors()
     assert all(torch.equal(again[name], tensor) for name, tensor in member.tensors().items())
-    with pytest.raises(UserError, match="no part of a LoRA"):
+    with pytest.raises(UserError, match="is no part of lora"):
         method.started(backbone, label_task(), From({KEY: noise(3, 16)}, "from:here"), seed=0)
 
 

@@ -213,3 +213,23 @@ def test_a_pass_on_another_engine_ends_with_its_block(load):
         assert backbone.engine == "plain"
         raise RuntimeError("in the middle")
     assert backbone.engine == "frozen"
+
+
+def test_a_model_that_was_changed_before_is_refused_by_the_frozen_engine_and_runs_on_the_plain_one(load):
+    backbone = load("roberta")
+    lora(backbone, attention("roberta"))
+    again = {"name": "again", "revision": "", "device": backbone.device}
+    with pytest.raises(UserError, match=r"again was changed \(.* is of peft\).*engine='plain'"):
+        type(backbone)(backbone.model, backbone.tokenizer, **again)
+    plain = type(backbone)(backbone.model, backbone.tokenizer, **again, engine="plain")
+    torch.testing.assert_close(ours(plain), theirs(plain), atol=1e-5, rtol=0)
+    with pytest.raises(UserError, match="is of peft"), plain.on("frozen"):
+        ours(plain)
+    assert plain.engine == "plain"
+
+
+def test_a_hook_that_the_plain_engine_passes_by_is_seen_where_it_runs_for_a_while(load):
+    backbone = load("roberta")
+    backbone.model.lm_head.decoder.register_forward_hook(lambda module, inputs, output: 2 * output)
+    with pytest.raises(UserError, match=r"lm_head\.decoder"), backbone.on("plain"):
+        ours(backbone)

@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 from conftest import KINDS
-from method_texts import TEXTS
+from method_texts import LACKS, TEXTS
 from toys import label_task, recipe, splits
 
 from prompttransfer.adaptations.adaptation import same_tensors
@@ -19,8 +19,13 @@ from prompttransfer.evaluation.evaluate import evaluate_bank
 from prompttransfer.training.train import Job, TrainingOptions, train_adaptations
 
 TASK = label_task()
-CASES = [(kind, text) for kind in KINDS for name in METHODS for text in TEXTS[name]]
-ONCE = [(kind, TEXTS[name][0]) for kind, name in zip(KINDS * len(METHODS), METHODS, strict=False)]
+CASES = [
+    (kind, text) for kind in KINDS for name in METHODS for text in TEXTS[name] if (kind, name) not in LACKS
+]
+ONCE = [
+    (next(kind for kind in (*KINDS[i % 4 :], *KINDS) if (kind, name) not in LACKS), TEXTS[name][0])
+    for i, name in enumerate(METHODS)
+]
 """Each method on one family."""
 
 
