@@ -101,8 +101,8 @@ def test_a_mistake_in_a_method_is_told_by_its_line(more, said):
 
 
 def test_a_method_that_no_backbone_has_is_a_mistake(planned):
-    with pytest.raises(UserError, match=r"study.yaml:13: .*wuery"):
-        planned("methods: [{name: lora, targets: [wuery]}]\n")
+    with pytest.raises(UserError, match=r"study.yaml:12: .*wuery"):
+        planned("methods: [prompt, {name: lora, targets: [wuery]}]\n")
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -188,6 +188,19 @@ def test_tokens_count_what_a_method_reserves(planned):
     assert both.tokens > (2 - 2 * saved) * prompts.tokens
 
 
+def test_a_probe_is_for_tasks_with_as_many_labels(tmp_path, backbone_folder):
+    path = write_study(tmp_path, backbone_folder, PROMPTS + "methods: [prompt, probe]\n")
+    lines = "name: pairs\ntype: nli\nkind: pair\nwords: {'no': 'no', 'yes': 'yes', 'maybe': 'maybe'}\n"
+    (tmp_path / "pairs.yaml").write_text(lines)
+    graph = make_plan(read_study(path)).graph
+    said = {
+        one.label: one.reason for one in graph.impossible if one.method == "probe" and "score" in one.label
+    }
+    assert len(said) == 4
+    assert "a probe of 2 classes cannot answer" in said["score on pairs of probe films on near"]
+    assert not any(cell.label in said for cell in graph.cells.values())
+
+
 # The results -----------------------------------------------------------------------------------------------------
 
 
@@ -255,7 +268,8 @@ def test_what_cannot_be_is_kept_and_said(three):
     assert [one.method for one in read_status(store).impossible] == [LORA]
     with pytest.raises(UserError, match="there cannot be: it compares vectors"):
         explain_cell(store, "C_average on near, lora:rank=2")
-    assert explain_cell(store, f"{LORA} films seed 0 on near").settings["method"] == LORA
+    cell = next(one for one in plan.graph.cells.values() if one.label == f"{LORA} films seed 0 on near")
+    assert explain_cell(store, cell.id).settings["method"] == LORA
 
 
 # A folder of before ----------------------------------------------------------------------------------------------
@@ -297,3 +311,15 @@ def test_a_folder_of_format_1_is_found_finished_and_reported(planned, tmp_path):
     more = planned("methods: [prompt, lora]\n")
     _, summary = run(more, tmp_path / "again")
     assert summary.there == len(plan.graph.cells) - 1  # all but the figure, which has the heatmaps of both
+
+
+def test_every_method_goes_through_a_study(tmp_path, backbone_folder):
+    """Two steps of each, on two tasks: trained, scored, tuned from the other, compared by neurons, drawn."""
+    text = PROMPTS.replace(", pairs.yaml", "").replace("steps: 4", "steps: 2").replace("[C_average]", "[]")
+    text += f"methods: [{', '.join(METHODS)}]\n"
+    plan = make_plan(read_study(write_study(tmp_path, backbone_folder, text)))
+    assert not plan.graph.impossible
+    store, summary = run(plan, tmp_path / "run")
+    assert summary.complete
+    table = write_study_report(plan.graph, store, tmp_path / "run").tables["results"]
+    assert {label.partition(":")[0] for label in table["method"]} == set(METHODS)

@@ -375,11 +375,14 @@ def backbone_mistakes(
         where: Path_ = ("backbones", index, "tasks") if entry.tasks is not None else ("tasks",)
         for method, reasons in zip(spec.methods, refused, strict=True):
             chosen, _ = method_on(backbone.family, backbone.width, spec, entry, method)
-            task = next((task_for(entry, name, folder) for name in spec.tasks_of(entry)), None)
-            if task is not None and (reason := why_not(chosen, backbone, task)):
-                reasons.append(reason)
+            tasks = {name: task_for(entry, name, folder) for name in spec.tasks_of(entry)}
+            without = {name: why_not(chosen, backbone, task) for name, task in tasks.items()}
+            if tasks and all(without.values()):
+                reasons.append(next(iter(without.values())))
                 continue
-            for position, name in enumerate(spec.tasks_of(entry)):
+            for position, name in enumerate(tasks):
+                if without[name]:
+                    continue
                 line = document.line((*where, position))
                 found += [
                     Mistake(line, text)
@@ -414,12 +417,29 @@ def method_on(
 
 
 def why_not(method: Method, backbone: Backbone, task: Task) -> str:
-    """Why a backbone cannot have a method; empty where it can."""
+    """Why a backbone cannot have a method for a task; empty where it can."""
     try:
         method.outline(backbone, task)
     except UserError as error:
         return str(error)
     return ""
+
+
+def barred(method: Method, backbone: Backbone, tasks: Mapping[str, Task]) -> dict[tuple[str, str], str]:
+    """(source, target) -> why what was learned on the one cannot be used on the other (`Method.check_cell`)."""
+    from prompttransfer.adaptations.method import Method as Base
+
+    found: dict[tuple[str, str], str] = {}
+    if type(method).check_cell is Base.check_cell:
+        return found
+    for source, task in tasks.items():
+        tensors = method.outline(backbone, task).tensors()
+        for target, other in tasks.items():
+            try:
+                method.check_cell(tensors, other)
+            except UserError as error:
+                found[source, target] = str(error)
+    return found
 
 
 def _window_mistakes(spec: Spec, document: Document, backbone: Backbone) -> list[Mistake]:

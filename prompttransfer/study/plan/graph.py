@@ -74,11 +74,19 @@ class _Wiring:
         return self.facts.backbones[name].under(chosen)
 
     def refused(self, at: At) -> bool:
-        """Whether the backbone cannot have the method, which is then said."""
+        """Whether the backbone cannot have the method, which is then said, as is a task that it is not for."""
         side = self.side(at)
-        if side.method.refused:
-            self.say_impossible(f"{side.method.label} on {side.label}", side, side.method.refused)
-        return bool(side.method.refused)
+        method = side.method
+        if method.refused:
+            self.say_impossible(f"{method.label} on {side.label}", side, method.refused)
+            return True
+        for task, reason in method.refused_tasks.items():
+            self.say_impossible(f"{method.label} {task} on {side.label}", side, reason)
+        for pair, reason in method.barred.items():
+            source, target = (side.tasks[name].task.name for name in pair)
+            label = f"score on {target} of {method.label} {source} on {side.label}"
+            self.say_impossible(label, side, reason)
+        return False
 
     def say_impossible(self, label: str, side: BackboneFacts, reason: str) -> None:
         """Keep what cannot be, with its reason."""
@@ -114,6 +122,7 @@ class _Wiring:
         for seed in self.spec.seeds:
             for target, facts in side.tasks.items():
                 sources = list(side.tasks) if self.spec.transfers.zero_shot else [target]
+                sources = [source for source in sources if (source, target) not in side.method.barred]
                 prompts = {source: self.trained[at, source, seed] for source in sources}
                 calibrate = self.spec.transfers.calibrate
                 cells = {
@@ -136,7 +145,8 @@ class _Wiring:
         for seed in self.spec.seeds:
             for target in side.tasks:
                 sources = sources_of(given, target, list(side.tasks), types)
-                starts = [self.trained[at, source, seed] for source in sources]
+                able = [source for source in sources if (source, target) not in side.method.barred]
+                starts = [self.trained[at, source, seed] for source in able]
                 self.tuned(at, target, seed, starts, given, given.scratch)
 
     def tuned(

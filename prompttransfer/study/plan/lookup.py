@@ -18,6 +18,7 @@ from prompttransfer.study.methods import PROMPT, Use, called, labels_of, text_of
 from prompttransfer.study.plan.checks import (
     backbone_mistakes,
     backbone_place,
+    barred,
     has_vectors,
     label_of,
     layers_of,
@@ -95,6 +96,10 @@ class MethodFacts:
     """Name in the study file -> facts; what the method reserves is taken from the length of texts."""
     refused: str = ""
     """Why the backbone cannot have it."""
+    refused_tasks: Mapping[str, str] = field(default_factory=dict)
+    """Name in the study file of a task that it is not for -> why; such a task is not among `tasks`."""
+    barred: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(source, target) -> why what was learned on the one cannot be used on the other."""
 
 
 @dataclass(frozen=True)
@@ -297,10 +302,19 @@ def _backbone_facts(
     tasks = {name: task_for(entry, name, folder) for name in spec.tasks_of(entry)}
     found = []
     for method in spec.methods:
-        facts = _method_facts(spec, entry, bare, outline, method, next(iter(tasks.values())))
+        facts = _method_facts(spec, entry, bare, outline, method, tasks)
         known: dict[str, TaskFacts] = {}
         for name, task in tasks.items():
-            like = next((other.tasks[name] for other in found if other.reserved == facts.reserved), None)
+            if name in facts.refused_tasks:
+                continue
+            like = next(
+                (
+                    other.tasks[name]
+                    for other in found
+                    if other.reserved == facts.reserved and name in other.tasks
+                ),
+                None,
+            )
             known[name] = like or _task_facts(
                 spec, entry, bare, outline, task, rows[name], texts[name], facts.reserved
             )
@@ -314,13 +328,17 @@ def _method_facts(
     side: BackboneFacts,
     outline: Backbone | None,
     given: MethodEntry,
-    task: Task,
+    tasks: Mapping[str, Task],
 ) -> MethodFacts:
     method, recipe = method_on(side.family, side.width, spec, entry, given)
-    refused = why_not(method, outline, task) if outline is not None else ""
-    values = method.reserved * side.width
-    if outline is not None and not refused:
-        values = sum(p.numel() for p in method.outline(outline, task).parameters())
+    without: dict[str, str] = {}
+    values, pairs = method.reserved * side.width, {}
+    if outline is not None:
+        without = {name: said for name, task in tasks.items() if (said := why_not(method, outline, task))}
+        able = {name: task for name, task in tasks.items() if name not in without}
+        pairs = barred(method, outline, able)
+        for task in [*able.values()][:1]:
+            values = sum(p.numel() for p in method.outline(outline, task).parameters())
     return MethodFacts(
         label=PROMPT,
         text=text_of(method),
@@ -335,7 +353,9 @@ def _method_facts(
             name: method_on(side.family, side.width, spec, entry, given, name)[1]
             for name in entry.recipe.per_task
         },
-        refused=refused,
+        refused=next(iter(without.values())) if tasks and len(without) == len(tasks) else "",
+        refused_tasks=without,
+        barred=pairs,
     )
 
 
