@@ -218,12 +218,13 @@ def title_of(text: str | None) -> str:
 def print_comparisons(found: Any) -> None:
     """The comparisons over tasks, or over seeds where these have an interval."""
     from prompttransfer.cli.common import number, table
-    from prompttransfer.study.methods import called
+    from prompttransfer.study.results.report import titles
 
+    name = titles(found)
     rows = [
         [
             str(row.family),
-            called(str(row.backbone), str(row.method)),
+            name(str(row.backbone), str(row.method)),
             str(row.comparison),
             str(row.over),
             number(row.value),

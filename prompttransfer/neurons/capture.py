@@ -150,9 +150,11 @@ def prompt_alone(backbone: Backbone, layout: Layout) -> tuple[int, ...]:
     return first, int(tokenizer.mask_token_id), int(tokenizer.sep_token_id)
 
 
-def input_in_words(backbone: Backbone, layout: Layout) -> str:
-    """The input of the prompt alone as one reads it, `P1 .. PL <s> <mask> </s>`."""
+def input_in_words(backbone: Backbone, layout: Layout, reserved: int = 1) -> str:
+    """The input of the prompt alone as one reads it, `P1 .. PL <s> <mask> </s>`; without vectors, of the tokens alone."""
     tokens = backbone.tokenizer.convert_ids_to_tokens(list(prompt_alone(backbone, layout)))
+    if not reserved:
+        return " ".join(tokens)
     masked = layout.mask_is_first_row and backbone.family == "masked-lm"
     prompt = f"{backbone.tokenizer.mask_token} P2 .. PL" if masked else "P1 .. PL"
     return " ".join([*tokens[: layout.start], prompt, *tokens[layout.start :]])
@@ -297,7 +299,7 @@ def read_activations(
     bank = bank_of(backbone, prompts)
     often = None
     if encoded is None:
-        values, shown = activations(backbone, bank, layout), input_in_words(backbone, layout)
+        values, shown = activations(backbone, bank, layout), input_in_words(backbone, layout, bank.reserved)
     else:
 
         def active(rows: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""Kind `figure`: heatmaps of zero-shot transfer, mean over seeds, relative to each target's own score.
+"""Kind `figure`: heatmaps of zero-shot transfer, mean over seeds, relative to each target's own prompt.
 
-Its files: `heatmap.png`, `heatmap.svg`, and the numbers that are drawn, `heatmap.csv`; of several methods one of each a
-method, `heatmap-<method>.png`, all on one scale of colours.
+Its files: `heatmap.png`, `heatmap.svg`, and the numbers that are drawn, `heatmap.csv`. Of several methods one of each a
+method, `heatmap-<method>.png`, all on one scale of colours; they are of the scores as they are, for two methods with
+different own scores cannot be compared in shares of these.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ def draw(cell: Cell, context: Context, folder: Path) -> None:
     """Every heatmap of a cell, with the numbers in it."""
     from analysis.figures import common_limits, figure_bytes, heatmap
 
-    tables = {method: table_of(cell, roles, context) for method, roles in roles_of(cell)}
-    several = len(tables) > 1
+    given = dict(roles_of(cell))
+    several = len(given) > 1
+    tables = {method: table_of(cell, roles, context, relative=not several) for method, roles in given.items()}
     limits = common_limits([table for table, _ in tables.values()]) if several else None
     for method, (table, relative) in tables.items():
         title = title_of(cell, method, relative)
@@ -58,12 +60,13 @@ def roles_of(cell: Cell) -> Iterator[tuple[str, list[str]]]:
         yield method, [role for role in cell.inputs if role.startswith(f"{method}: ")]
 
 
-def table_of(cell: Cell, roles: list[str], context: Context) -> tuple[pd.DataFrame, bool]:
-    """What is drawn, and whether it is relative to own scores."""
+def table_of(cell: Cell, roles: list[str], context: Context, *, relative: bool) -> tuple[pd.DataFrame, bool]:
+    """What is drawn, and whether it is relative to own scores, where there are such."""
     from prompttransfer.study.results.matrices import mean_table, transfer_matrix
 
     matrix = transfer_matrix([read_score(context.input(cell, role)) for role in roles])
-    return mean_table(matrix.relative() if matrix.has_own else matrix), matrix.has_own
+    relative = relative and matrix.has_own
+    return mean_table(matrix.relative() if relative else matrix), relative
 
 
 def title_of(cell: Cell, method: str, relative: bool) -> str:
@@ -71,7 +74,7 @@ def title_of(cell: Cell, method: str, relative: bool) -> str:
     backbone = setting(cell.settings, "backbone")
     if "methods" not in cell.settings:
         return f"Zero-shot transfer on {backbone}" + ", relative to own prompt" * relative
-    return f"Zero-shot transfer of {method} on {backbone}" + ", relative to own score" * relative
+    return f"Zero-shot transfer of {method}\non {backbone}" + ", relative to own score" * relative
 
 
 def picture_name(method: str, several: bool) -> str:

@@ -300,7 +300,7 @@ def _backbone_facts(
             layout=entry.layout or spec.layout,
         )
     tasks = {name: task_for(entry, name, folder) for name in spec.tasks_of(entry)}
-    found = []
+    found: list[MethodFacts] = []
     for method in spec.methods:
         facts = _method_facts(spec, entry, bare, outline, method, tasks)
         known: dict[str, TaskFacts] = {}

@@ -25,6 +25,7 @@ from prompttransfer.reports.calls import Call
 from prompttransfer.reports.page import write_report
 from prompttransfer.study.cell import Graph, Impossible
 from prompttransfer.study.engine.store import Store, read_failures
+from prompttransfer.study.kinds.figure import picture_name, roles_of
 from prompttransfer.study.methods import PROMPT, called, slug
 from prompttransfer.study.results.long_table import (
     COLUMNS,
@@ -144,14 +145,16 @@ def _write_impossible(graph: Graph, folder: Path) -> list[Path]:
 def copy_heatmaps(results: Results, folder: Path) -> dict[str, list[Path]]:
     """Backbone -> the heatmaps that its figure cell drew, one a method, as files of `folder` with names of their own."""
     found: dict[str, list[Path]] = {}
+    shutil.rmtree(folder, ignore_errors=True)  # a study that had more methods left more
     for cell in results.of_kind("figure"):
         backbone = str(cell.settings["backbone"])
-        for drawn in sorted(results.folder(cell).glob("heatmap*.*")):
+        methods = [method for method, _ in roles_of(cell)]
+        for name in (picture_name(method, len(methods) > 1) for method in methods):
             folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"{slug(backbone)}{drawn.name.removeprefix('heatmap')}"
-            shutil.copyfile(drawn, path)
-            if path.suffix == ".svg":
-                found.setdefault(backbone, []).append(path)
+            for end in ("png", "svg", "csv"):
+                path = folder / f"{slug(backbone)}{name.removeprefix('heatmap')}.{end}"
+                shutil.copyfile(results.folder(cell) / f"{name}.{end}", path)
+            found.setdefault(backbone, []).append(path.with_suffix(".svg"))
     return found
 
 
@@ -186,7 +189,7 @@ def not_learned(results: pd.DataFrame) -> list[str]:
     flat = means[means[OWN] <= means["majority"]].reset_index()
     name = titles(results)
     return [
-        f"{name(backbone, method)}: the own score of {', '.join(part['target'])} is no better than the majority answer, so "
+        f"{name(str(backbone), str(method))}: the own score of {', '.join(part['target'])} is no better than the majority answer, so "
         f"nothing was learned there (more steps or another rate may help), and numbers relative to it mean nothing."
         for (backbone, method), part in flat.groupby(["backbone", "method"], sort=False)
     ]
@@ -267,7 +270,7 @@ def _heatmaps(found: Mapping[str, Sequence[Path]]) -> str:
 
     if all(len(paths) < 2 for paths in found.values()):
         return ""  # the page of the model has it
-    words = "<p>Rows are sources, columns targets; the heatmaps of a model have one scale of colours.</p>"
+    words = "<p>Scores as they are, mean over seeds: rows are sources, columns targets. The heatmaps of a model have one scale of colours.</p>"
     rows = ("".join(map(picture, paths)) for paths in found.values())
     return words + "".join(f'<div class="scroll" tabindex="0">{row}</div>' for row in rows)
 

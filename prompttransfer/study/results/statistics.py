@@ -235,7 +235,8 @@ PAIRS_OF_CONDITIONS = (
 def _transfer(table: pd.DataFrame) -> Iterator[Comparison]:
     """Zero-shot transfer by relation of source and target, against one another and the references."""
     scores, metrics = r.raw_scores(table), metrics_of(table)
-    for of, rows in scores.groupby(["backbone", "method"], sort=False):
+    for (backbone, method), rows in scores.groupby(["backbone", "method"], sort=False):
+        of = (str(backbone), str(method))
         for metric, own in by_metric(rows, metrics):
             shots = own[own["condition"] == r.ZERO_SHOT]
             tables = {
