@@ -23,7 +23,12 @@ POLARITY = {
     "neutral": ("moderate", "okay", "neutral"),
     "positive": ("positive", "great", "good"),
 }
-TWO_POLARITIES = {label: POLARITY[label] for label in ("negative", "positive")}
+SPOKEN_POLARITY = {
+    "negative": ("terrible", "negative", "bad"),
+    "neutral": ("okay", "neutral", "mixed"),
+    "positive": ("great", "positive", "good"),
+}
+"""For decoders, whose rows end in `Sentiment:`."""
 NLI: dict[str, Words] = {
     "masked-lm": {
         "contradiction": ("no", "no", "wrong"),
@@ -35,32 +40,37 @@ NLI: dict[str, Words] = {
         "neutral": ("neutral", "maybe"),
         "entailment": ("entailment", "yes"),
     },
+    "causal-lm": {"contradiction": ("no",), "neutral": ("maybe",), "entailment": ("yes",)},
 }
 ANSWERABLE: dict[str, Words] = {
     "masked-lm": {"not_entailment": ("no",), "entailment": ("yes",)},
     "t5": {"not_entailment": ("contradiction", "no"), "entailment": ("entailment", "yes")},
+    "causal-lm": {"not_entailment": ("no",), "entailment": ("yes",)},
 }
 JUDGEMENT = {"unreasonable": ("unacceptable", "wrong", "bad"), "reasonable": ("acceptable", "fine", "good")}
+SPOKEN_JUDGEMENT = {"unreasonable": ("no", "wrong"), "reasonable": ("yes", "fine")}
 SAMENESS = {"not_paraphrase": ("false", "different", "no"), "paraphrase": ("true", "same", "yes")}
+SPOKEN_SAMENESS = {"not_paraphrase": ("no", "different"), "paraphrase": ("yes", "same")}
 
 CONVERTED = "refs/convert/parquet"
 
 
-def _same(words: Words) -> dict[str, Words]:
-    """The same words for both backbone families, as in the paper for all tasks but inference."""
-    return {"masked-lm": words, "t5": words}
+def _same(words: Words, spoken: Words) -> dict[str, Words]:
+    """The same words for masked LMs and T5, as in the paper for all tasks but inference; `spoken` for decoders."""
+    return {"masked-lm": words, "t5": words, "causal-lm": spoken}
 
 
 def _sentiment(
     name: str, hub: HubSource, *, neutral: bool = False, aspect: bool = False, note: str = ""
 ) -> Task:
-    words = POLARITY if neutral else TWO_POLARITIES
+    labels = ("negative", "neutral", "positive") if neutral else ("negative", "positive")
+    words, spoken = ({label: every[label] for label in labels} for every in (POLARITY, SPOKEN_POLARITY))
     return Task(
         name,
         "sentiment",
         "sentence",
-        labels=tuple(words),
-        words=_same(words),
+        labels=labels,
+        words=_same(words, spoken),
         hub=hub,
         aspect=aspect,
         note=note,
@@ -71,13 +81,30 @@ def _nli(name: str, hub: HubSource, note: str = "") -> Task:
     return Task(name, "nli", "pair", labels=tuple(NLI["t5"]), words=NLI, hub=hub, note=note)
 
 
-def _ethics(name: str, kind: str, hub: HubSource) -> Task:
-    note = "official test file is the test split, as in Su et al."
-    return Task(name, "ethics", kind, labels=tuple(JUDGEMENT), words=_same(JUDGEMENT), hub=hub, note=note)
+def _ethics(name: str, kind: str, hub: HubSource, template: str) -> Task:
+    return Task(
+        name,
+        "ethics",
+        kind,
+        labels=tuple(JUDGEMENT),
+        words=_same(JUDGEMENT, SPOKEN_JUDGEMENT),
+        hub=hub,
+        note="official test file is the test split, as in Su et al.",
+        template=template,
+    )
 
 
-def _paraphrase(name: str, hub: HubSource, note: str = "") -> Task:
-    return Task(name, "paraphrase", "pair", labels=tuple(SAMENESS), words=_same(SAMENESS), hub=hub, note=note)
+def _paraphrase(name: str, hub: HubSource, note: str = "", template: str = "") -> Task:
+    return Task(
+        name,
+        "paraphrase",
+        "pair",
+        labels=tuple(SAMENESS),
+        words=_same(SAMENESS, SPOKEN_SAMENESS),
+        hub=hub,
+        note=note,
+        template=template,
+    )
 
 
 def _qa(name: str, kind: str, hub: HubSource) -> Task:
@@ -157,6 +184,7 @@ _ALL = (
             columns={"text_a": "question", "text_b": "sentence"},
             labels={0: "entailment", 1: "not_entailment"},
         ),
+        template="{text_b}\nQuestion: {text_a}\nIs the question answered? Answer:",
     ),
     _nli(
         "snli",
@@ -178,6 +206,7 @@ _ALL = (
             labels=REASONABLE,
             data_files={"train": "deontology/train/*.parquet", "test": "deontology/test/*.parquet"},
         ),
+        "{text_a}\nExcuse: {text_b}\nQuestion: Is that reasonable?\nAnswer:",
     ),
     _ethics(
         "ethics_justice",
@@ -190,6 +219,7 @@ _ALL = (
             labels=REASONABLE,
             data_files={"train": "justice/train/*.parquet", "test": "justice/test/*.parquet"},
         ),
+        "{text}\nQuestion: Is that reasonable?\nAnswer:",
     ),
     _paraphrase(
         "qqp",
@@ -199,6 +229,7 @@ _ALL = (
             columns={"text_a": "question1", "text_b": "question2"},
             labels=PARAPHRASE,
         ),
+        template="{text_a}\n{text_b}\nQuestion: Do both ask the same?\nAnswer:",
     ),
     _paraphrase(
         "mrpc",

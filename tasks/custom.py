@@ -9,7 +9,8 @@
     folder: my_reviews        # holds train.jsonl and validation.jsonl; or --data DIR, or hub: {repo: ...}
 
 The labels are the keys of `words`, in that order. Words may be given once, or per backbone family
-(`words: {masked-lm: {...}, t5: {...}}`).
+(`words: {masked-lm: {...}, t5: {...}}`; causal-lm takes those of masked-lm where it has none of its own). `template` is how
+a decoder reads a row, as in `template: "Review: {text} Sentiment:"`; without one it is that of the type and kind.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tasks.catalog import TASKS
 from tasks.documents import PlainLoader, read_yaml, shortened
 from tasks.errors import UserError, unknown
-from tasks.task import FAMILIES, KINDS, HubSource, Task
+from tasks.task import FAMILIES, KINDS, NEEDED, HubSource, Task
 
 WordList = str | list[str]
 
@@ -55,6 +56,7 @@ class _TaskFile(BaseModel):
     folder: str | None = None
     hub: _HubFile | None = None
     note: str = ""
+    template: str = ""
 
 
 def read_task_file(path: Path) -> Task:
@@ -89,11 +91,12 @@ def _task(file: _TaskFile, path: Path) -> Task:
         columns=file.columns,
         aspect=file.aspect,
         note=file.note,
+        template=file.template,
     )
 
 
 def _words_by_family(file: _TaskFile) -> dict[str, dict[str, tuple[str, ...]]]:
-    """`words` of the file, one mapping for both families or one each, as family -> label -> words."""
+    """`words` of the file, one mapping for all families or one each, as family -> label -> words."""
     if not file.words:
         if "label" in KINDS.get(file.kind, ()):
             raise UserError(
@@ -102,8 +105,8 @@ def _words_by_family(file: _TaskFile) -> dict[str, dict[str, tuple[str, ...]]]:
             )
         return {}
     per_family = set(file.words) <= set(FAMILIES)
-    given = file.words if per_family else dict.fromkeys(FAMILIES, file.words)
-    if missing := [family for family in FAMILIES if family not in given]:
+    given = file.words if per_family else dict.fromkeys(NEEDED, file.words)
+    if missing := [family for family in NEEDED if family not in given]:
         raise UserError(
             f"words are given for {', '.join(given)} but not for {missing[0]}; give both, or one for all"
         )
@@ -114,8 +117,9 @@ def _words_by_family(file: _TaskFile) -> dict[str, dict[str, tuple[str, ...]]]:
                 "words must be one word or a list of words a label, or first `masked-lm` and `t5` and then the labels"
             )
         families[family] = {label: (w,) if isinstance(w, str) else tuple(w) for label, w in words.items()}
-    if set(families["masked-lm"]) != set(families["t5"]):
-        raise UserError("words for masked-lm and t5 name different labels; name the same labels in both")
+    first = next(iter(families))
+    if other := next((family for family in families if set(families[family]) != set(families[first])), None):
+        raise UserError(f"words for {first} and {other} name different labels; name the same labels in both")
     return families
 
 

@@ -49,6 +49,8 @@ class _TaskRecord(BaseModel):
     columns: dict[str, str]
     aspect: bool
     note: str
+    template: str = ""
+    """Records of before there were decoders have none: it is then that of the type and kind."""
 
 
 def task_record(task: Task) -> dict[str, Any]:
@@ -93,9 +95,11 @@ def _hub(record: _HubRecord, where: str) -> HubSource:
 
 
 def is_of_catalogue(task: Task) -> bool:
-    """Whether the catalogue has this very task; label words that a run chose do not make it another."""
+    """Whether the catalogue has this very task; label words or a template that a run chose do not make it another."""
     known = all_tasks().get(task.name)
-    return known is not None and task.labels == known.labels and replace(task, words=known.words) == known
+    if known is None or task.labels != known.labels:
+        return False
+    return replace(task, words=known.words, template=known.template) == known
 
 
 def kept_of(task: Task) -> dict[str, Any]:

@@ -15,12 +15,16 @@ from typing import Any
 
 from tasks.documents import shortened
 from tasks.errors import UserError, unknown
+from tasks.templates import Frame, read_template, usual_template
 
 TYPES = ("sentiment", "nli", "ethics", "paraphrase", "qa", "summarisation")
 """The six types of Su et al. A task of a user's own may name another."""
 
-FAMILIES = ("masked-lm", "t5")
+FAMILIES = ("masked-lm", "t5", "causal-lm")
 """Backbone families that label words are given for."""
+LIKE = {"causal-lm": "masked-lm"}
+"""A family that a task may have no words for -> the one whose words it then takes."""
+NEEDED = tuple(family for family in FAMILIES if family not in LIKE)
 
 KINDS: dict[str, tuple[str, ...]] = {
     "sentence": ("text", "label"),
@@ -85,7 +89,8 @@ class HubSource:
 class Task:
     """The record of one task; it cannot be built wrong.
 
-    `words`: family -> label -> words; empty for tasks that generate. `world` is the name of the task in the embedded
+    `words`: family -> label -> words; empty for tasks that generate; `words_of` has them for every family. `template` is
+    how a decoder reads a row (templates.py); none given takes that of the type and kind. `world` is the name of the task in the embedded
     world, `folder` a folder of the task's own with train.jsonl and validation.jsonl, `columns` the neutral field ->
     column of such files. `note` is what a reader of results should know.
     """
@@ -102,6 +107,7 @@ class Task:
     columns: Mapping[str, str] = field(default_factory=dict, hash=False)
     aspect: bool = False
     note: str = ""
+    template: str = ""
 
     def __post_init__(self) -> None:
         check_name("task", self.name)
@@ -117,6 +123,9 @@ class Task:
             )
         if unknown_fields := set(self.columns) - set(self.fields):
             raise unknown(f"field in the columns of task {self.name!r}:", min(unknown_fields), self.fields)
+        if not self.template:
+            object.__setattr__(self, "template", usual_template(self.type, self.kind))
+        read_template(self.template, self.kind, self.name)
         if self.generates:
             _check_no_labels(self)
         else:
@@ -127,6 +136,15 @@ class Task:
     def generates(self) -> bool:
         """Whether the answer is free text (question answering, summarisation) and not one of the labels."""
         return "label" not in KINDS[self.kind]
+
+    @property
+    def frame(self) -> Frame:
+        """The parts of the template."""
+        return read_template(self.template, self.kind, self.name)
+
+    def words_of(self, family: str) -> Words:
+        """Label -> words on a family of backbones; empty where the answer is written."""
+        return self.words.get(family) or self.words.get(LIKE.get(family, ""), {})
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -154,7 +172,7 @@ def with_words(task: Task, words: Mapping[str, str]) -> Task:
         if not word.strip():
             raise UserError(f"label word for {label!r} is empty; give one word, as in {label}=great")
     chosen = {label: (word.strip(),) for label, word in words.items()}
-    families = {family: {**task.words.get(family, {}), **chosen} for family in FAMILIES}
+    families = {family: {**task.words_of(family), **chosen} for family in FAMILIES}
     return replace(task, words=families)
 
 
@@ -224,7 +242,7 @@ def _check_words(task: Task) -> None:
         for label in words:
             if label not in task.labels:
                 raise unknown(f"label in the words of task {task.name!r}:", label, task.labels)
-    for family in FAMILIES:
+    for family in dict.fromkeys((*NEEDED, *task.words)):
         for label in task.labels:
             given = task.words.get(family, {}).get(label, ())
             if (

@@ -38,17 +38,34 @@ WORDS = (
     *("dull", "fresh", "warm", "cold", "rude", "kind", "slow", "quick", "bright", "grim", "sweet", "sour"),
 )
 KINDS = ("roberta", "bert", "t5", "t5-v1.1")
+DECODERS = ("llama", "mistral", "qwen2", "gpt2", "qwen3", "gemma3_text", "phi", "opt", "gpt_neox")
+OTHER_DECODERS = ("olmo2", "granite")
+"""Decoders that the house does not name."""
+CUES = ("\n", "Review", "Sentiment", ":", "Question", "Answer", "True", "?")
+"""What templates are made of, for the tokenizers of decoders."""
 WIDTH = 16
 
 
 def make_tokenizer(kind: str):  # type: ignore[no-untyped-def]
     """A tokenizer of whole words; `so-so` is three tokens, an unknown word is the unknown token."""
-    from tokenizers import Tokenizer
+    from tokenizers import Regex, Tokenizer
     from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
+    from tokenizers.pre_tokenizers import Split, Whitespace
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
+    if kind in (*DECODERS, *OTHER_DECODERS):
+        begins = kind not in ("gpt2", "qwen2")
+        named = {"eos_token": "</s>", "unk_token": "<unk>", **({"bos_token": "<s>"} if begins else {})}
+        entries = [*dict.fromkeys([*named.values(), *WORDS, *CUES])]
+        model = WordLevel({word: index for index, word in enumerate(entries)}, unk_token="<unk>")
+        tokenizer = Tokenizer(model)
+        tokenizer.pre_tokenizer = Split(Regex(r"\n|\w+|[^\w\s]+"), "removed", invert=True)
+        if begins:
+            tokenizer.post_processor = TemplateProcessing(
+                single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", entries.index("<s>"))]
+            )
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named)
     specials = {
         "roberta": {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"},
         "bert": {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"},
@@ -99,6 +116,8 @@ def make_model(kind: str, vocabulary: int, width: int):  # type: ignore[no-untyp
         if kind == "t5-v1.1":
             model.lm_head.weight = nn.Parameter(0.5 * torch.randn(vocabulary, width))
         return model
+    if kind in (*DECODERS, *OTHER_DECODERS):
+        return make_decoder(kind, vocabulary, width)
     common = dict(
         vocab_size=vocabulary,
         hidden_size=width,
@@ -122,6 +141,47 @@ def make_model(kind: str, vocabulary: int, width: int):  # type: ignore[no-untyp
     return transformers.RobertaForMaskedLM(config)
 
 
+def make_decoder(kind: str, vocabulary: int, width: int):  # type: ignore[no-untyped-def]
+    """Three layers of a decoder; queries in groups, a sliding window, biases and tied tables where the kind has them."""
+    import transformers
+    from torch import nn
+
+    sizes = dict(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+        initializer_range=0.2,
+        attention_dropout=0.1,
+    )
+    grouped = dict(num_key_value_heads=2, intermediate_size=2 * width, head_dim=width // 4)
+    more = {
+        "llama": grouped | dict(tie_word_embeddings=True),
+        "mistral": grouped | dict(sliding_window=5),
+        "qwen2": grouped,
+        "qwen3": grouped,
+        "gemma3_text": grouped
+        | dict(sliding_window=4, layer_types=["sliding_attention"] * 2 + ["full_attention"]),
+        "gpt2": dict(attn_pdrop=0.1, embd_pdrop=0.1, resid_pdrop=0.1),
+        "phi": dict(intermediate_size=2 * width, num_key_value_heads=2),
+        "opt": dict(ffn_dim=2 * width, word_embed_proj_dim=width, dropout=0.1),
+        "gpt_neox": dict(intermediate_size=2 * width),
+        "olmo2": grouped,
+        "granite": grouped | dict(logits_scaling=4.0),
+    }[kind]
+    model = transformers.AutoModelForCausalLM.from_config(
+        transformers.AutoConfig.for_model(kind, **sizes, **more)
+    )
+    for name, parameter in model.named_parameters():  # biases and norms that show whether they are used
+        if parameter.ndim == 1:
+            nn.init.normal_(parameter, mean=float("norm" in name or "ln_" in name), std=0.2)
+    return model
+
+
 def save_backbone(folder: Path, kind: str, *, width: int = WIDTH, seed: int = 4) -> Path:
     """A folder such as `save_pretrained` makes, with the two output matrices of a T5 v1.1 kept apart."""
     import json
@@ -142,7 +202,8 @@ def save_backbone(folder: Path, kind: str, *, width: int = WIDTH, seed: int = 4)
         config.pop("scale_decoder_outputs", None)
         (folder / "config.json").write_text(json.dumps(config))
     aliases = ("encoder.embed_tokens", "decoder.embed_tokens", "lm_head.decoder", "cls.predictions.decoder")
-    tied = () if kind == "t5-v1.1" else ("lm_head.weight",) if kind == "t5" else ()
+    ties = kind in (*DECODERS, *OTHER_DECODERS) and model.config.tie_word_embeddings
+    tied = ("lm_head.weight",) if kind == "t5" or ties else ()
     state = {
         name: tensor.clone().contiguous()
         for name, tensor in model.state_dict().items()

@@ -56,7 +56,7 @@ class VectorBank:
         self.members, self.reserved = int(prompts.shape[0]), int(prompts.shape[1])
 
     def rows(self, owners: Tensor) -> Interventions:
-        return Vectors(of_rows(self.prompts.to(owners.device), owners))
+        return Vectors(self.prompts.to(owners.device), owners)
 
 
 class LowRankBank:

@@ -25,6 +25,7 @@ from prompttransfer.backbones.label_words import Answers, Pieces, choose_answers
 from prompttransfer.backbones.layouts import USUAL, Encoding, Layout
 from prompttransfer.backbones.modules import KnownModules, check_untouched
 from prompttransfer.backbones.rows import Batch, Row, _candidates, cut_texts, pad
+from prompttransfer.backbones.templates import TokenFrame
 from prompttransfer.backbones.tokens import first_ids, unknown_share
 from prompttransfer.distributed.fsdp import held, whole
 from prompttransfer.distributed.processes import ALONE
@@ -230,6 +231,7 @@ class Backbone(ABC):
         firsts = self._tokens([example.first for example in examples], keep)
         pair = [example.second or "" for example in examples] if any(e.second for e in examples) else None
         seconds = self._tokens(pair, keep) if pair is not None else None
+        frame = self.frame(task, encoding)
         rows = []
         for index, example in enumerate(examples):
             second = seconds[index] if seconds is not None else None
@@ -239,7 +241,7 @@ class Backbone(ABC):
             target = None
             if task.generates:
                 target = self._target(example.references[0])
-            rows.append(Row(first, second, example.label, answers, target, cut))
+            rows.append(Row(first, second, example.label, answers, target, cut, frame))
         self._check_known(task, examples, rows)
         return rows
 
@@ -254,24 +256,40 @@ class Backbone(ABC):
     def text_budget(self, task: Task, encoding: Encoding = USUAL, *, reserved: int) -> int:
         """Text tokens that fit, given what is reserved, the special tokens and the model's positions."""
         wanted = encoding.max_length or (384 if task.generates else 128)
-        free = self.free_positions(reserved)
+        free = self.free_positions(reserved, self.fixed_tokens(task, encoding))
         return wanted if free is None else min(wanted, free)
 
-    def free_positions(self, reserved: int) -> int | None:
-        """Positions left for text behind `reserved` ones; None where any number is.
+    def free_positions(self, reserved: int, fixed: int | None = None) -> int | None:
+        """Positions left for text behind `reserved` ones and beside `fixed` ones; None where any number is.
+
+        Without `fixed` these are the special tokens.
 
         Raises UserError where too few are left.
         """
         limit = self.max_positions
         if limit is None:
             return None
-        free = limit - reserved - self.special_tokens
+        fixed = self.special_tokens if fixed is None else fixed
+        free = limit - reserved - fixed
         if free < 8:
             raise UserError(
                 f"a prompt or prefix of {reserved} vectors leaves {max(free, 0)} of the {limit} positions of {self.name} for "
-                f"text: use one of at most {limit - self.special_tokens - 8}"
+                f"text: use one of at most {limit - fixed - 8}"
             )
         return free
+
+    def frame(self, task: Task, encoding: Encoding = USUAL) -> TokenFrame | None:
+        """What a decoder reads around the texts of a row; None for the families that read texts alone."""
+        return None
+
+    def fixed_tokens(self, task: Task, encoding: Encoding = USUAL) -> int:
+        """Positions of a row that neither its texts nor what is reserved can have."""
+        return self.special_tokens
+
+    @property
+    def pad_id(self) -> int:
+        """The token that rows are padded with."""
+        return int(self.tokenizer.pad_token_id)
 
     def _tokens(self, texts: Sequence[str], keep: int) -> list[tuple[int, ...]]:
         return first_ids(self.tokenizer, [" " + text.strip() for text in texts], keep)
@@ -298,7 +316,7 @@ class Backbone(ABC):
     def batch(self, rows: Sequence[Row], *, layout: Layout) -> Batch:
         """Pad rows on the right and put their label words beside them."""
         sequences = [self._assemble(row, layout) for row in rows]
-        ids = pad(sequences, self.tokenizer.pad_token_id)
+        ids = pad(sequences, self.pad_id)
         mask = pad([[1] * len(sequence) for sequence in sequences], 0)
         candidates = averaged = labels = targets = None
         if rows[0].answers is not None:
@@ -350,6 +368,11 @@ class Backbone(ABC):
     @abstractmethod
     def passed_by(self) -> tuple[str, ...]:
         """Full names of the modules that the plain engine does not run either, though a pass of transformers would."""
+
+    @property
+    def shared_heads(self) -> int:
+        """Heads of keys and values a layer; fewer than `heads` where several queries share them."""
+        return self.heads
 
     @property
     def head_width(self) -> int:
@@ -420,8 +443,7 @@ class Backbone(ABC):
             return self.row_losses(own, batch)
         self.check()
         self._graphs = self._graphs or Graphs(self.device)
-        pad_id = self.tokenizer.pad_token_id
-        same = padded(batch, length=prompts.shape[1], most=self.max_positions, pad_id=pad_id)
+        same = padded(batch, length=prompts.shape[1], most=self.max_positions, pad_id=self.pad_id)
 
         def row_losses(vectors: Tensor, same: Batch) -> Tensor:
             return self.row_losses(Vectors(vectors), same)

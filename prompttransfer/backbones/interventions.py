@@ -13,9 +13,12 @@ modules of transformers run themselves, `plain.py` hangs the same calls behind t
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from prompttransfer.backbones.rows import of_rows
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values, [batch, heads, extra, head width] each."""
@@ -47,6 +50,14 @@ class Interventions:
     def before(self, site: str, states: Tensor) -> Tensor:
         """What the linear map `site` reads in place of `states` [batch, (time,) in]. Called for `inputs` only."""
         return states
+
+    def distinct(self) -> tuple[Interventions, Tensor] | None:
+        """The same bound to one row for each different prompt, and which of these each row has, [batch].
+
+        What stands first in a decoder does not see the text, so it runs once for all rows that share it. None where
+        nothing stands there, or every row brings its own.
+        """
+        return None
 
     def linear(self, site: str, states: Tensor, output: Tensor) -> Tensor:
         """The output of the linear map `site` that counts: `output` [batch, (time,) out] is what its weights made of
@@ -116,17 +127,30 @@ BARE = Interventions()
 
 
 class Vectors(Interventions):
-    """Soft prompts in front of the text, [batch, length, width]: each row brings its own."""
+    """Soft prompts in front of the text, [batch, length, width]: each row brings its own.
 
-    def __init__(self, prompts: Tensor):
-        self.prompts = prompts
+    With `owners` [batch], `prompts` are those of a bank, [members, length, width], and each row names its own.
+    """
+
+    def __init__(self, prompts: Tensor, owners: Tensor | None = None):
+        self._prompts, self._owners = prompts, owners
         self.reserved = int(prompts.shape[1])
+
+    @cached_property
+    def prompts(self) -> Tensor:
+        """Each row's own, [batch, length, width]."""
+        return self._prompts if self._owners is None else of_rows(self._prompts, self._owners)
 
     def vectors(self) -> Tensor:
         return self.prompts
 
+    def distinct(self) -> tuple[Interventions, Tensor] | None:
+        return None if self._owners is None else (Vectors(self._prompts), self._owners)
+
     def repeat(self, times: int) -> Vectors:
-        return Vectors(self.prompts.repeat_interleave(times, dim=0))
+        if self._owners is None:
+            return Vectors(self._prompts.repeat_interleave(times, dim=0))
+        return Vectors(self._prompts, self._owners.repeat_interleave(times))
 
 
 def interventions(own: Interventions | Tensor) -> Interventions:

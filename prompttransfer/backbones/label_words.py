@@ -2,7 +2,7 @@
 
 A task lists alternatives per label; the first that the backbone's vocabulary holds whole is taken. A masked LM
 answers with one token, so a word of several tokens is an error there unless an aggregation over its pieces is
-asked for. T5 writes its answer, so its words may have several pieces and the whole sequence is scored.
+asked for. T5 and decoders write their answer, so its words may have several pieces and the whole sequence is scored.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from tasks.errors import UserError, unknown
 from tasks.task import Task
 
 AGGREGATIONS = ("mean", "sum", "first")
+WRITING = ("t5", "causal-lm")
+"""Families that write their answer token by token."""
 
 Pieces = tuple[tuple[int, ...], tuple[str, ...]]
 """Token ids of a word and how the tokenizer spells them."""
@@ -54,7 +56,7 @@ def choose_answers(
     `pieces_of` gives a word's tokens on this backbone, None where the vocabulary does not know it. The words that a
     task lists at one place (the i-th of every label) belong together and are taken together where they are all one
     token; else the first one-token word of each label. Raises a UserError when a label has none and no aggregation
-    was asked for, when two labels end up with the same tokens, or (T5) when one label's tokens begin another's.
+    was asked for, when two labels end up with the same tokens, or (T5, decoders) when one label's tokens begin another's.
     """
     if aggregation is not None and aggregation not in AGGREGATIONS:
         raise unknown("aggregation", aggregation, AGGREGATIONS)
@@ -65,14 +67,15 @@ def choose_answers(
         (group for group in zip(*words.values(), strict=False) if whole.issuperset(group)),
         None,
     )
-    several = family == "t5" or aggregation is not None
+    writes = family in WRITING
+    several = writes or aggregation is not None
     chosen = together or tuple(
         _first_word(task, backbone, label, words[label], pieces, several=several) for label in task.labels
     )
     ids = tuple(piece[0] for word in chosen if (piece := pieces[word]) is not None)
-    combined = aggregation or ("sum" if family == "t5" else "first")
+    combined = aggregation or ("sum" if writes else "first")
     scored = tuple(pieces[:1] for pieces in ids) if combined == "first" else ids
-    _check_distinct(task, backbone, chosen, scored, prefixes=family == "t5")
+    _check_distinct(task, backbone, chosen, scored, prefixes=writes)
     return Answers(task.labels, chosen, ids, combined)
 
 
@@ -103,7 +106,7 @@ def _first_word(
 def candidates_of(task: Task, family: str, label: str) -> tuple[str, ...]:
     """The words that a task lists for a label on a family of backbones, in order of preference."""
     try:
-        return tuple(task.words[family][label])
+        return tuple(task.words_of(family)[label])
     except KeyError:
         raise UserError(
             f"task {task.name!r} has no word for label {label!r} on a {family} backbone: "

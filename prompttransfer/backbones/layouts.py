@@ -8,7 +8,8 @@ another one is an error unless asked for.
     su2022         <mask> P2 .. PL  <s> text </s>      row 1 is overwritten by the embedding of <mask>, the prompt
                                                        gets zero position embeddings, the answer is read at slot 0
 
-T5 has no answer slot: `P1 .. PL text </s>` enters the encoder in `prompt-first` and `su2022` alike.
+T5 has no answer slot: `P1 .. PL text </s>` enters the encoder in `prompt-first` and `su2022` alike. A decoder reads
+`P1 .. PL <s> template with text, cue` (<s> where its tokenizer has one) and answers at each row's last position.
 Source of su2022: thunlp/Prompt-Transferability 1.0, `modelling_roberta.py` (Su et al., NAACL 2022).
 """
 
@@ -36,7 +37,7 @@ class Layout:
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
-        Layout("prompt-first"),
+        Layout("prompt-first", families=("masked-lm", "t5", "causal-lm")),
         Layout("after-bos", start=1, families=("masked-lm",)),
         Layout("su2022", mask_is_first_row=True, zero_positions=True),
     )
@@ -53,6 +54,9 @@ class Encoding:
     """Most text tokens kept; None takes the usual number of the task's kind."""
     aggregation: str | None = None
     """What is made of label words of several tokens (backbones/label_words.py); None refuses them where one must do."""
+
+    template: str | None = None
+    """What decoders read instead of each task's own template (tasks/templates.py)."""
 
     def __post_init__(self) -> None:
         find_layout(self.layout)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from prompttransfer.backbones.base import Backbone
+from prompttransfer.backbones.causal_lm import CausalLM, PlainCausalLM
+from prompttransfer.backbones.decoder_layers import LAYERS
 from prompttransfer.backbones.kernels.host_memory import drop_compiled, keep_heap
 from prompttransfer.backbones.locating import locate
 from prompttransfer.backbones.masked_lm import MaskedLM
@@ -29,8 +31,26 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
-FAMILIES: dict[str, type[Backbone]] = {"roberta": MaskedLM, "bert": MaskedLM, "t5": T5}
+DECODERS = ("llama", "mistral", "qwen2", "gpt2", "qwen3", "gemma3_text", "phi", "opt", "gpt_neox")
+"""Decoders that are tested; any other that transformers loads as a causal LM runs if its logits are what we take them for."""
+FAMILIES: dict[str, type[Backbone]] = {
+    "roberta": MaskedLM,
+    "bert": MaskedLM,
+    "t5": T5,
+    **{kind: CausalLM if kind in LAYERS else PlainCausalLM for kind in DECODERS},
+}
 """`model_type` of a Hugging Face configuration -> the class that runs it."""
+
+
+def family_class(model_type: str) -> type[Backbone] | None:
+    """The class that runs models of a type; None where there is none."""
+    if model_type in FAMILIES:
+        return FAMILIES[model_type]
+    from transformers.models.auto import modeling_auto as known
+
+    others = known.MODEL_FOR_MASKED_LM_MAPPING_NAMES, known.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    decodes = model_type in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return PlainCausalLM if decodes and not any(model_type in names for names in others) else None
 
 
 ENGINES = ("auto", "frozen", "plain")
@@ -77,6 +97,8 @@ def load_backbone(
     first = torch.device("cpu") if placement.shards else place
     backbone = _made(name, Path(folder), found, model, tokenizer, first, engine)
     backbone.processes = processes
+    if isinstance(backbone, CausalLM) and model.config.model_type not in FAMILIES:
+        backbone.check_head()
     if place.type == "cpu":
         keep_heap()  # from here on: what loading needs for a moment goes back
         drop_compiled(backbone.layer_products)
@@ -113,7 +135,9 @@ def _made(
 ) -> Backbone:
     """A backbone whose tokenizer was checked against its model."""
     config = model.config
-    backbone = FAMILIES[config.model_type](
+    family = family_class(config.model_type)
+    assert family is not None  # `_load_outline` refused what nothing runs
+    backbone = family(
         model,
         tokenizer,
         name=name,
@@ -136,7 +160,7 @@ def read_otherwise(backbone: Backbone, texts: Sequence[str]) -> int:
 
 def _load_outline(name: str, folder: Path) -> tuple[PretrainedConfig, Any]:
     """The configuration of a folder, checked, and its tokenizer."""
-    values = read_config(name, folder, tuple(FAMILIES))
+    values = read_config(name, folder, tuple(FAMILIES), runs=lambda kind: family_class(kind) is not None)
     transformers = _quiet_transformers()
     config = read_part(
         name,
@@ -148,9 +172,8 @@ def _load_outline(name: str, folder: Path) -> tuple[PretrainedConfig, Any]:
     config.chunk_size_feed_forward = 0
     if values.get("decoder_start_token_id") is None:
         config.decoder_start_token_id = _start_of_generation(folder)
-    read_part(
-        name, "config.json", lambda: check_config(name, folder, config, FAMILIES[config.model_type].family)
-    )
+    family = _family(config)
+    read_part(name, "config.json", lambda: check_config(name, folder, config, family))
     return config, load_tokenizer(name, folder, config.model_type)
 
 
@@ -184,9 +207,17 @@ def _quiet_transformers() -> Any:
 
 def _auto_class(config: PretrainedConfig) -> Any:
     transformers = _quiet_transformers()
-    return (
-        transformers.AutoModelForSeq2SeqLM if config.model_type == "t5" else transformers.AutoModelForMaskedLM
-    )
+    return {
+        "masked-lm": transformers.AutoModelForMaskedLM,
+        "t5": transformers.AutoModelForSeq2SeqLM,
+        "causal-lm": transformers.AutoModelForCausalLM,
+    }[_family(config)]
+
+
+def _family(config: PretrainedConfig) -> str:
+    made = family_class(config.model_type)
+    assert made is not None
+    return made.family
 
 
 def _load_model(
@@ -195,7 +226,7 @@ def _load_model(
     # Measured on CPU: in bf16 the backward of scaled-dot-product attention costs 1.4 to 2.5 times a whole step of
     # the plain one (scripts/benchmark.py shows both).
     attention = "eager" if device.type == "cpu" and dtype is torch.bfloat16 else "sdpa"
-    if config.model_type == "t5":
+    if config.model_type == "t5" or config.model_type not in FAMILIES:
         attention = "eager"
     from transformers import GenerationConfig
 
@@ -224,7 +255,9 @@ def _load_model(
             f"backbone {name!r} lacks weights that are needed, such as {missing[0]}: a language-model head is required, so "
             f"choose the pre-trained checkpoint, with the config.json that belongs to it"
         )
-    unused = sorted(key for key in info["unexpected_keys"] if _INSIDE.search(key))
+    unused = sorted(
+        key for key in info["unexpected_keys"] if _INSIDE.search(key) and not key.endswith(_CONSTANTS)
+    )
     if unused:
         raise UserError(
             f"backbone {name!r} has weights that its config.json has no place for, such as {unused[0]}: "
@@ -233,5 +266,13 @@ def _load_model(
     return model
 
 
-_INSIDE = re.compile(r"(?:layer|block)\.\d+\.")
+_INSIDE = re.compile(r"(?:layers?|block|h)\.\d+\.")
 """Names of weights inside a layer: none of them may be left out. Poolers and other heads are not needed."""
+_CONSTANTS = (
+    "rotary_emb.inv_freq",
+    "attn.bias",
+    "attn.masked_bias",
+    "attention.bias",
+    "attention.masked_bias",
+)
+"""What old checkpoints of decoders hold in every layer and is no weight."""

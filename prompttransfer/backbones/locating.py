@@ -1,4 +1,4 @@
-"""Where the files of a backbone are: embedded in the package, in a local folder, or on the hub.
+"""Where the files of a backbone are: embedded in the package, in a local folder, in another package, or on the hub.
 
 Nothing heavy is imported here, so that a name that is nothing, or a hub that is out of reach, is said at once.
 """
@@ -9,6 +9,7 @@ import difflib
 import logging
 from pathlib import Path
 
+from prompttransfer.backbones.packaged import PACKAGED, is_packaged, packaged_folder
 from prompttransfer.backbones.revisions import differing, folder_revision
 from tasks.errors import MachineError, UserError, unknown
 
@@ -19,6 +20,7 @@ HUB_NAMES = (
     *("roberta-base", "roberta-large", "distilroberta-base"),
     *("bert-base-cased", "bert-base-uncased", "bert-large-cased", "bert-large-uncased"),
     *("t5-small", "t5-base", "t5-large", "t5-3b", "t5-11b"),
+    *("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2"),
 )
 """Names without an owner that the hub knows; used only to guess what a mistyped name was meant to be."""
 
@@ -48,6 +50,8 @@ def local_folder(name: str) -> Path | None:
     """
     if name in EMBEDDED:
         return EMBEDDED_FOLDER / name
+    if is_packaged(name):
+        return packaged_folder(name)
     path = Path(name)
     if path.is_dir():
         if (path / "adapter_config.json").exists():
@@ -62,9 +66,9 @@ def local_folder(name: str) -> Path | None:
         return path
     if path.is_absolute() or name.startswith((".", "~")):
         raise UserError(f"backbone folder {name} does not exist: give a folder saved by save_pretrained")
-    close = difflib.get_close_matches(name, [*EMBEDDED, *HUB_NAMES], n=1, cutoff=0.8)
+    close = difflib.get_close_matches(name, [*EMBEDDED, *PACKAGED, *HUB_NAMES], n=1, cutoff=0.8)
     if close and close[0] != name and "/" not in name:
-        raise unknown("backbone", name, [*EMBEDDED, *HUB_NAMES])
+        raise unknown("backbone", name, [*EMBEDDED, *PACKAGED, *HUB_NAMES])
     return None
 
 
@@ -88,7 +92,7 @@ def _hub_snapshot(name: str, revision: str | None) -> tuple[str, str]:
     except LocalEntryNotFoundError:
         pass
     except Exception as error:
-        raise unknown("backbone", name, [*EMBEDDED, *HUB_NAMES]) from error
+        raise unknown("backbone", name, [*EMBEDDED, *PACKAGED, *HUB_NAMES]) from error
     try:
         huggingface_hub.HfApi().model_info(name, revision=revision, timeout=4)
         folder = huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted)
@@ -97,7 +101,7 @@ def _hub_snapshot(name: str, revision: str | None) -> tuple[str, str]:
             f"backbone {name!r} has no revision {revision!r}: give a commit, branch or tag of it"
         ) from error
     except RepositoryNotFoundError as error:
-        raise unknown("backbone", name, [*EMBEDDED, *HUB_NAMES]) from error
+        raise unknown("backbone", name, [*EMBEDDED, *PACKAGED, *HUB_NAMES]) from error
     except Exception as error:
         at = f" at revision {revision!r}" if revision else ""
         raise MachineError(

@@ -29,6 +29,7 @@ SIZES = {
         *("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads"),
         *("relative_attention_num_buckets", "relative_attention_max_distance"),
     ),
+    "causal-lm": ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"),
 }
 """Family -> the settings that are whole numbers above 0."""
 
@@ -58,13 +59,15 @@ def one_line(error: BaseException) -> str:
     return words if len(words) <= 300 else f"{words[:300]} ..."
 
 
-def read_config(name: str, folder: Path, families: tuple[str, ...]) -> dict[str, Any]:
-    """`config.json`, of a model that can be run at all; UserError otherwise."""
+def read_config(
+    name: str, folder: Path, families: tuple[str, ...], runs: Callable[[str], bool]
+) -> dict[str, Any]:
+    """`config.json`, of a model that `runs`; UserError otherwise, with the `families` that are known by name."""
     values = read_json_object(folder / "config.json", "model configuration", any_number=True)
     kind = values.get("model_type")
     if not isinstance(kind, str):
         raise UserError(f"backbone {name!r}: config.json names no model_type, such as {', '.join(families)}")
-    if kind not in families:
+    if not runs(kind):
         said = kind if kind.isprintable() and len(kind) < 40 else repr(kind[:40])
         raise UserError(f"backbone {name!r} is a {said} model: prompttransfer runs {', '.join(families)}")
     for key in ("quantization_config", "compression_config"):
@@ -88,15 +91,15 @@ def check_config(name: str, folder: Path, config: Any, family: str) -> None:
         value = getattr(config, key, None)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MOST.get(key, 10**10):
             raise refuse(key, f"a whole number from 1 to {MOST.get(key, 10**10)}")
-    epsilon = "layer_norm_eps" if family == "masked-lm" else "layer_norm_epsilon"
-    if not 0 <= getattr(config, epsilon) < 1:
-        raise refuse(epsilon, "at least 0 and below 1")
+    for epsilon in ("layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps"):
+        if not 0 <= getattr(config, epsilon, 0) < 1:
+            raise refuse(epsilon, "at least 0 and below 1")
     pad = config.pad_token_id
     if (pad is None and config.model_type == "roberta") or (
-        pad is not None and not 0 <= pad < config.vocab_size
+        pad is not None and not (-1 if family == "causal-lm" else 0) <= pad < config.vocab_size
     ):
         raise refuse("pad_token_id", f"a token's id, below vocab_size {config.vocab_size}")
-    (_check_masked_lm if family == "masked-lm" else _check_t5)(config, refuse)
+    {"masked-lm": _check_masked_lm, "t5": _check_t5, "causal-lm": _check_causal_lm}[family](config, refuse)
     least = _least_weights(config, family)
     held = sum(file.stat().st_size for file in weight_files(folder))
     if least > held:
@@ -133,11 +136,24 @@ def _check_t5(config: Any, refuse: Refuse) -> None:
         )
 
 
+def _check_causal_lm(config: Any, refuse: Refuse) -> None:
+    shared = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    if config.num_attention_heads % shared:
+        raise refuse("num_key_value_heads", f"a divisor of num_attention_heads {config.num_attention_heads}")
+    if getattr(config, "head_dim", None) is None and config.hidden_size % config.num_attention_heads:
+        raise refuse("num_attention_heads", f"a divisor of hidden_size {config.hidden_size}")
+    if getattr(config, "add_cross_attention", False):
+        raise refuse("add_cross_attention", "false: a decoder alone reads no other states")
+
+
 def _least_weights(config: Any, family: str) -> int:
     """Weights that a model of these sizes has at the least; each takes a byte or more."""
     if family == "t5":
         layers, inner = config.num_layers + config.num_decoder_layers, config.num_heads * config.d_kv
         return int(config.d_model * (config.vocab_size + layers * (4 * inner + 2 * config.d_ff)))
+    if family == "causal-lm":
+        narrow = min(config.hidden_size, getattr(config, "word_embed_proj_dim", None) or config.hidden_size)
+        return int(narrow * config.vocab_size + config.num_hidden_layers * config.hidden_size**2)
     rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
     layer = 4 * config.hidden_size + 2 * config.intermediate_size
     return int(config.hidden_size * (rows + config.num_hidden_layers * layer))

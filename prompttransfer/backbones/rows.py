@@ -10,6 +10,7 @@ from torch import Tensor
 
 from prompttransfer.backbones.label_words import Answers
 from prompttransfer.backbones.layouts import Layout
+from prompttransfer.backbones.templates import TokenFrame
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Row:
     """Tokens that T5 has to write, for tasks without labels."""
     cut: bool
     """Whether the text was longer than its budget."""
+    frame: TokenFrame | None = None
+    """What a decoder reads around the texts."""
 
     @property
     def size(self) -> int:

@@ -29,6 +29,7 @@ USUAL: dict[str, dict[str, str]] = {
         "mask_token": "[MASK]",
     },
     "t5": {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
+    "gpt2": {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"},
 }
 """`model_type` -> what tokenizers of its family call their tokens; folders from before 2023 rely on it."""
 

@@ -22,7 +22,7 @@ NEEDED = {
     "bert": ("cls_token", "sep_token", "pad_token", "mask_token"),
     "t5": ("eos_token", "pad_token"),
 }
-"""`model_type` -> the special tokens that a row is made with."""
+"""`model_type` -> the special tokens that a row is made with; decoders need none."""
 
 PROBES = (
     " The film was GREAT.",
@@ -93,7 +93,7 @@ def check_tokenizer(
     Returns what is strange and no error, a line each.
     """
     named = special_tokens(folder, model_type).named
-    for key in NEEDED[model_type]:
+    for key in NEEDED.get(model_type, ()):
         if getattr(tokenizer, f"{key}_id") is None:
             said = named.get(key)
             why = f"{said!r} is not in its vocabulary" if said else "tokenizer_config.json names none"

@@ -148,3 +148,13 @@ MethodText = Annotated[
         help="prompt, p-tuning:encoder=mlp, lora:rank=8,targets=query+value ...; prompt, or that of the start, if not given.",
     ),
 ]
+Schedule = Annotated[
+    str | None,
+    typer.Option(
+        "--schedule", help="constant, or linear: the learning rate falls to 0 behind the last step."
+    ),
+    OneOf("schedule", ("constant", "linear")),
+]
+WarmUp = Annotated[
+    int | None, typer.Option("--warm-up", help="Steps in which the learning rate rises."), Whole(0)
+]

@@ -107,7 +107,9 @@ def remember(
     return Call(verb=verb, options=options).model_dump()
 
 
-RECIPE = ("optimizer", "lr", "weight_decay", "steps", "batch", "length", "evaluate_every", "patience")
+RECIPE = (
+    "optimizer", "lr", "weight_decay", "schedule", "warm_up", "steps", "batch", "length", "evaluate_every", "patience",
+)  # fmt: skip
 
 
 def recipe_options(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,12 +88,16 @@ class BankTraining(LightningModule):
 
     def _optimizer(self) -> Optimizer:
         """One optimizer with a group of its own for each parameter of each member."""
-        found = [
+        found = self._rated()
+        return make_optimizer(self.recipe, [each for each, _ in found], [rate for _, rate in found])
+
+    def _rated(self) -> list[tuple[Tensor, float]]:
+        """Every parameter of every member, and its rate before the schedule."""
+        return [
             (parameter, rate * self._member(index).rates().get(name, 1.0))
             for index, rate in enumerate(self.rates)
             for name, parameter in self._member(index).named_parameters()
         ]
-        return make_optimizer(self.recipe, [each for each, _ in found], [rate for _, rate in found])
 
     def configure_optimizers(self) -> Optimizer:
         """The optimizer, where a killed run was."""
@@ -136,6 +140,7 @@ class BankTraining(LightningModule):
         self._unsettled = Reading(self._found(processes.sum(losses)))
         for index in self.active:
             self._member(index).before_step(self.steps_done, self.recipe.steps)
+        self._set_rates(optimizer)
         optimizer.step()
         for index in self.active:
             self._member(index).after_step(self.steps_done, self.recipe.steps)
@@ -143,6 +148,12 @@ class BankTraining(LightningModule):
             self._settle()
         if self.progress is not None:
             self.progress.step(self)
+
+    def _set_rates(self, optimizer: Any) -> None:
+        """Give every parameter the rate that the schedule has for this step."""
+        share = self.recipe.share_of_rate(self.steps_done)
+        for group, (_, rate) in zip(optimizer.param_groups, self._rated(), strict=True):
+            group["lr"] = share * rate
 
     def _with_penalties(self, total: Tensor) -> Tensor:
         """The loss of a step and what methods add to it; over processes the mean of gradients gives it once."""

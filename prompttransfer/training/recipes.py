@@ -7,6 +7,8 @@
     masked-lm, large    AdamW 1e-4 constant, batch 16      Su et al. 2022, RoBERTa-large
     t5                  Adafactor 0.3 constant, weight decay 1e-5, no parameter scaling   Lester et al. 2021
     t5 with adamw       AdamW 5e-3 constant, batch 16      Su et al. 2022, T5
+    causal-lm           AdamW 0.02, 20 warm-up steps, then linearly to 0, 20 vectors   tried on SmolLM2-135M
+    other methods       AdamW at a rate of their own (OWN_RATES)   searched by scripts/search_rates.py
 
 Adafactor's three flags (scale_parameter, relative_step, warmup_init) are all off, as in the original
 configuration; 0.3 is never handed to AdamW silently.
@@ -29,6 +31,7 @@ from tasks.errors import UserError, unknown
 LARGEST = 10**9
 """No count of a recipe is larger."""
 OPTIMIZERS = ("adamw", "adafactor")
+SCHEDULES = ("constant", "linear")
 SMALL_WIDTH = 384
 """Backbones narrower than this learn prompts best at a high rate; real checkpoints are wider."""
 
@@ -49,10 +52,16 @@ class Recipe:
     """Steps between two evaluations on the validation split."""
     patience: int = 0
     """Evaluations without a better score after which a run ends; 0 never ends it."""
+    schedule: str = "constant"
+    """What the rate does behind the warm-up: `constant`, or `linear` down to 0 behind the last step."""
+    warm_up: int = 0
+    """Steps in which the rate rises linearly to what it is."""
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
             raise unknown("optimizer", self.optimizer, OPTIMIZERS)
+        if self.schedule not in SCHEDULES:
+            raise unknown("schedule", self.schedule, SCHEDULES)
         if not 0 < self.lr < 1e30:  # beyond it a step does not fit float32
             raise UserError(f"learning rate {self.lr}: it must be a number above 0, such as 0.03")
         if not 0 <= self.weight_decay < 1e30:
@@ -63,6 +72,7 @@ class Recipe:
             ("length", 1),
             ("evaluate_every", 1),
             ("patience", 0),
+            ("warm_up", 0),
         ):
             if not least <= getattr(self, field) <= LARGEST:
                 name = field.replace("_", "-")
@@ -71,21 +81,31 @@ class Recipe:
                 )
 
     def as_dict(self) -> dict[str, Any]:
-        """The values, for JSON."""
-        return asdict(self)
+        """The values, for JSON; a schedule only where there is one."""
+        usual = {"schedule": "constant", "warm_up": 0}
+        return {key: value for key, value in asdict(self).items() if usual.get(key) != value}
+
+    def share_of_rate(self, step: int) -> float:
+        """What the rate is multiplied by in step `step` (from 1)."""
+        if step <= self.warm_up:
+            return step / self.warm_up
+        if self.schedule == "constant":
+            return 1.0
+        return (self.steps - step + 1) / max(1, self.steps - self.warm_up)
 
     def told(self, method: Method) -> str:
         """The recipe in words, for a method that may have no length."""
-        return str(self) if "length" in method.settings() else self._told("")
+        return str(self) if method.is_prompt else self._told("")
 
     def __str__(self) -> str:
         return self._told(f", prompt of {self.length}")
 
     def _told(self, prompt: str) -> str:
         patience = f", patience {self.patience} evaluations" if self.patience else ""
+        rise = f" behind {self.warm_up} warm-up steps" if self.warm_up else ""
         decay = f", weight decay {self.weight_decay:g}" if self.weight_decay else ""
         return (
-            f"{self.optimizer} lr {self.lr:g} constant{decay}, {self.steps} steps of {self.batch} rows{prompt}, "
+            f"{self.optimizer} lr {self.lr:g} {self.schedule}{rise}{decay}, {self.steps} steps of {self.batch} rows{prompt}, "
             f"evaluated every {self.evaluate_every}{patience} ({self.source})"
         )
 
@@ -101,8 +121,8 @@ def recipe_for(backbone: Backbone, method: Method | None = None, **overrides: An
 def recipe_for_size(family: str, width: int, method: Method | None = None, **overrides: Any) -> Recipe:
     """The same for a backbone of which only family and width are known."""
     given = {key: value for key, value in overrides.items() if value is not None}
-    if method is not None:
-        given["length"] = method.settings().get("length", 1)
+    if method is not None and "length" in method.settings():
+        given["length"] = method.settings()["length"]
     name = "prompt" if method is None else method.name
     return replace(_base(name, family, width, given.get("optimizer")), **given)
 
@@ -118,8 +138,10 @@ def method_and_recipe(family: str, width: int, text: str, **overrides: Any) -> t
 
 def _base(method: str, family: str, width: int, optimizer: str | None) -> Recipe:
     small = width < SMALL_WIDTH
-    if method in WEIGHT_RATES:
-        recipe = _weights(method, width, optimizer)
+    if method in OWN_RATES:
+        recipe = _own(method, width, optimizer)
+    elif family == "causal-lm":
+        recipe = _causal_lm(optimizer)
     else:
         recipe = _t5(optimizer) if family == "t5" else _masked_lm(width, optimizer)
     if small:
@@ -127,16 +149,33 @@ def _base(method: str, family: str, width: int, optimizer: str | None) -> Recipe
     return recipe
 
 
-WEIGHT_RATES: dict[str, tuple[float, float, str]] = {
-    "lora": (1e-2, 1e-3, "LoRA: our choice"),
+OWN_RATES: dict[str, tuple[float, float]] = {
+    "lora": (3e-3, 1e-3),
+    "lora-plus": (1e-3, 2e-4),
+    "lora-fa": (3e-3, 1e-3),
+    "delta-lora": (3e-3, 1e-3),
+    "dora": (3e-3, 1e-3),
+    "adalora": (3e-3, 2e-3),
+    "vera": (3e-2, 1e-2),
+    "ia3": (3e-2, 3e-3),
+    "bitfit": (1e-2, 1e-3),
+    "houlsby": (3e-3, 1e-3),
+    "pfeiffer": (3e-3, 1e-3),
+    "prefix": (3e-3, 1e-3),
+    "p-tuning-v2": (3e-2, 5e-3),
+    "probe": (3e-2, 1e-2),
 }
-"""Methods that change weights -> rate of AdamW on small backbones and on others, and where it is from."""
+"""Methods that are not prompts -> rate of AdamW on small backbones (scripts/search_rates.py) and on others, where it was
+not searched for."""
 
 
-def _weights(method: str, width: int, optimizer: str | None) -> Recipe:
-    small, usual, source = WEIGHT_RATES[method]
-    lr = small if width < SMALL_WIDTH else usual
-    return Recipe(optimizer or "adamw", lr, source)
+def _own(method: str, width: int, optimizer: str | None) -> Recipe:
+    small, usual = OWN_RATES[method]
+    if width < SMALL_WIDTH:
+        return Recipe(
+            optimizer or "adamw", small, f"{method} on small backbones, searched on the embedded ones"
+        )
+    return Recipe(optimizer or "adamw", usual, f"{method}: our choice, not searched for at this size")
 
 
 def _masked_lm(width: int, optimizer: str | None) -> Recipe:
@@ -147,6 +186,15 @@ def _masked_lm(width: int, optimizer: str | None) -> Recipe:
     if width < 1024:
         return Recipe("adamw", 1e-3, "Su et al. 2022, RoBERTa-base")
     return Recipe("adamw", 1e-4, "Su et al. 2022, RoBERTa-large")
+
+
+def _causal_lm(optimizer: str | None) -> Recipe:
+    if optimizer == "adafactor":
+        return Recipe("adafactor", 0.3, "Lester et al. 2021", weight_decay=1e-5)
+    source = "for decoders, tried on SmolLM2-135M"
+    return Recipe(
+        "adamw", 0.02, source, steps=600, length=20, evaluate_every=50, schedule="linear", warm_up=20
+    )
 
 
 def _t5(optimizer: str | None) -> Recipe:

@@ -18,5 +18,5 @@ TEXTS = {
     "pfeiffer": ("pfeiffer:reduction=4",),
     "probe": ("probe",),
 }
-LACKS = {("t5", "bitfit"), ("t5-v1.1", "bitfit")}
-"""Kinds of backbones without what a method changes: T5 has no biases."""
+LACKS = {("t5", "bitfit"), ("t5-v1.1", "bitfit"), ("llama", "bitfit"), ("gpt2", "ia3")}
+"""Kinds of backbones without what a method changes: T5 and Llama have no biases, GPT-2 no keys apart from its queries."""

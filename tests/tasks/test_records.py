@@ -24,6 +24,7 @@ OWN = Task(
     columns={"text": "body"},
     aspect=True,
     note="mine",
+    template="{text}\nIs it good?",
 )
 
 
@@ -32,6 +33,11 @@ OWN = Task(
 )
 def test_every_field_of_a_task_comes_back_through_json(task):
     assert task_of_record(json.loads(json.dumps(task_record(task))), "here") == task
+
+
+def test_a_record_of_before_there_were_templates_takes_the_usual_one():
+    old = {key: value for key, value in task_record(OWN).items() if key != "template"}
+    assert task_of_record(old, "here").template == "Review: {text}\nSentiment:"
 
 
 def test_a_task_of_the_catalogue_stays_one_with_other_label_words():

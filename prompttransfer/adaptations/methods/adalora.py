@@ -19,11 +19,11 @@ from torch import Tensor
 from prompttransfer.adaptations.bank import Bank, LowRankBank
 from prompttransfer.adaptations.method import Member, Method
 from prompttransfer.adaptations.methods.low_rank import (
-    USUAL_TARGETS,
     check_low_rank,
     check_rank,
     low_rank_sizes,
     matching,
+    usual_targets,
 )
 from prompttransfer.adaptations.methods.maps import (
     MapMember,
@@ -152,7 +152,7 @@ class AdaLora(Method):
 
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
         only_random(self.name, start, "P and Q small, l zero")
-        sites = matching(backbone.linear_maps, self.targets or USUAL_TARGETS[backbone.family], backbone.name)
+        sites = matching(backbone.linear_maps, self.targets or usual_targets(backbone), backbone.name)
         check_rank(self.name, self.rank, sites)
         generator = torch.Generator().manual_seed(seed)
         into: dict[str, Tensor] = {}

@@ -32,8 +32,13 @@ if TYPE_CHECKING:
     from prompttransfer.backbones.base import Backbone
     from tasks.task import Task
 
-USUAL_TARGETS = {"masked-lm": ("query", "value"), "t5": ("q", "v")}
-"""Queries and values, Hu et al.'s choice and peft's, under the names of a family's modules."""
+USUAL_TARGETS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "masked-lm": (("query", "value"),),
+    "t5": (("q", "v"),),
+    "causal-lm": (("q_proj", "v_proj"), ("c_attn",), ("query_key_value",), ("qkv_proj",), ("Wqkv",)),
+}
+"""Queries and values, Hu et al.'s choice and peft's, under the names that modules of a family have: the first ones that a
+backbone has. Where one map makes queries, keys and values, it is that one."""
 
 
 class LowRankMember(MapMember):
@@ -88,7 +93,7 @@ class Lora(Method):
 
     def sites(self, backbone: Backbone) -> dict[str, tuple[int, int]]:
         """Full name -> (in, out) of the linear maps that this changes in a backbone."""
-        found = matching(backbone.linear_maps, self.targets or USUAL_TARGETS[backbone.family], backbone.name)
+        found = matching(backbone.linear_maps, self.targets or usual_targets(backbone), backbone.name)
         check_rank(self.name, self.rank, found)
         return found
 
@@ -114,6 +119,7 @@ class Lora(Method):
         )
 
     def peft_config(self, *, family: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        sites = sorted(sites_of(tensors, LowRankMember.names))
         return {
             "peft_type": "LORA",
             "r": self.rank,
@@ -121,9 +127,21 @@ class Lora(Method):
             "lora_dropout": 0.0,
             "use_rslora": self.stabilised,
             "bias": "none",
-            "fan_in_fan_out": False,
-            "target_modules": list(sites_of(tensors, LowRankMember.names)),
+            "fan_in_fan_out": turned(sites),
+            "target_modules": sites,
         }
+
+
+def turned(sites: Sequence[str]) -> bool:
+    """Whether maps of these names keep their weight the other way round, as GPT-2's do."""
+    return all(site.rpartition(".")[2].startswith("c_") for site in sites)
+
+
+def usual_targets(backbone: Backbone) -> tuple[str, ...]:
+    """The names in USUAL_TARGETS that this backbone has."""
+    have = {name.rpartition(".")[2] for name in backbone.linear_maps}
+    ways = USUAL_TARGETS[backbone.family]
+    return next((names for names in ways if have.issuperset(names)), ways[0])
 
 
 class LoraPlusMember(LowRankMember):

@@ -146,7 +146,7 @@ class PTuningV2(Method):
         """Kind of attention -> numbers that stand in front of all attentions of that kind, a position."""
         if not backbone.attentions:
             raise UserError(f"{self.name} is not for a {backbone.family} backbone such as {backbone.name}")
-        one = 2 * backbone.heads * backbone.head_width
+        one = 2 * backbone.shared_heads * backbone.head_width
         return {kind: len(names) * one for kind, names in backbone.attentions.items()}
 
     def restored(self, tensors: Mapping[str, Tensor]) -> Member:
@@ -177,7 +177,7 @@ class PTuningV2(Method):
         for kind, names in backbone.attentions.items():
             # [members, length, attentions, keys or values, heads, head width]
             stacked = torch.stack([one[kind].to(backbone.device) for one in made]).to(backbone.dtype)
-            split = stacked.unflatten(2, (len(names), 2, backbone.heads, backbone.head_width))
+            split = stacked.unflatten(2, (len(names), 2, backbone.shared_heads, backbone.head_width))
             for name, front in zip(names, split.permute(2, 3, 0, 4, 1, 5).contiguous(), strict=True):
                 fronts[name] = (front[0], front[1])
         return PrefixBank(fronts)

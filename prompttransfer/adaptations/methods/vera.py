@@ -16,7 +16,7 @@ from torch import Tensor
 
 from prompttransfer.adaptations.bank import Bank
 from prompttransfer.adaptations.method import Member, Method
-from prompttransfer.adaptations.methods.low_rank import USUAL_TARGETS, matching
+from prompttransfer.adaptations.methods.low_rank import matching, usual_targets
 from prompttransfer.adaptations.methods.maps import (
     AtMaps,
     MapBank,
@@ -96,7 +96,7 @@ class Vera(Method):
 
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
         only_random(self.name, start, f"l_d {self.initial}, l_b zero")
-        sites = matching(backbone.linear_maps, self.targets or USUAL_TARGETS[backbone.family], backbone.name)
+        sites = matching(backbone.linear_maps, self.targets or usual_targets(backbone), backbone.name)
         return VeraMember(
             {site: torch.full((self.rank,), self.initial) for site in sites},
             {site: torch.zeros(high) for site, (_, high) in sites.items()},

@@ -12,6 +12,7 @@ from prompttransfer.adaptations.adaptation import Adaptation, CurvePoint, same_t
 from prompttransfer.adaptations.artifacts import card, find_adaptations, load_adaptation, save_adaptation
 from prompttransfer.adaptations.prompts import soft_prompt
 from prompttransfer.adaptations.running import bank_of, check_runs_on
+from prompttransfer.adaptations.starts import source_of
 from prompttransfer.backbones.layouts import Encoding
 from tasks.errors import UserError
 
@@ -227,3 +228,40 @@ def test_a_prompt_that_is_being_written_is_not_found(prompt, tmp_path):
     save_adaptation(prompt, tmp_path / "p")
     save_adaptation(prompt, tmp_path / ".p.~half")
     assert find_adaptations(tmp_path) == [tmp_path / "p"]
+
+
+def of_format_1(folder, prompt):
+    """The folder that version 0.1 wrote for a soft prompt, its record by hand."""
+    save_adaptation(prompt, folder)
+    (folder / "adaptation.json").unlink()
+    record = {
+        "format": 1, "name": "toy-s0", "task": "toy", "backbone": prompt.backbone, "revision": prompt.revision,
+        "family": "masked-lm", "layout": "after-bos", "length": 3, "width": 16, "seed": 0,
+        "initialiser": "prompt:runs/a", "words": {"negative": "terrible", "positive": "great"},
+        "settings": {"lr": 0.5, "length": 3, "max_length": 64, "aggregation": "mean", "precision": "float32"},
+        "data": {"source": "toy rows", "train": 12}, "scores": {"validation": {"accuracy": 0.5, "step": 4}},
+        "curve": [{"step": 0, "loss": None, "score": 0.5, "validation_loss": 0.7}],
+        "digest": prompt.digest, "versions": {"torch": "2"},
+    }  # fmt: skip
+    (folder / "prompt.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_a_prompt_of_format_1_is_read_as_what_it_is(prompt, tmp_path):
+    found = load_adaptation(of_format_1(tmp_path / "p", prompt))
+    assert find_adaptations(tmp_path) == [tmp_path / "p"]
+    assert torch.equal(found.vectors, prompt.vectors) and torch.equal(
+        found.first_vectors, prompt.first_vectors
+    )
+    assert str(found.method) == "prompt:length=3" and found.encoding == Encoding("after-bos", 64, "mean")
+    assert found.origin.recipe == {"lr": 0.5, "precision": "float32"}
+    assert source_of(found.origin.start) == "runs/a" and found.curve[0].validation_loss == 0.7
+    assert found.settings["length"] == 3 and found.settings["max_length"] == 64
+
+
+def test_a_prompt_of_format_1_is_replaced_by_one_of_today(prompt, tmp_path):
+    folder = of_format_1(tmp_path / "p", prompt)
+    (folder / "notes.txt").write_text("mine")
+    save_adaptation(load_adaptation(folder), folder)
+    assert not (folder / "prompt.json").exists() and (folder / "notes.txt").read_text() == "mine"
+    assert load_adaptation(folder).origin.recipe["lr"] == 0.5

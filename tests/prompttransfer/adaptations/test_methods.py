@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import KINDS
+from conftest import DECODERS, KINDS
 from method_texts import LACKS, TEXTS
 from safetensors.torch import save_file
 from toys import label_task, noise, question_task
-from transformers import AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from prompttransfer.adaptations.bank import BareBank
 from prompttransfer.adaptations.methods import METHODS, parse_method
@@ -34,13 +34,14 @@ IN_PEFT = {
     *(
         (name, family)
         for name in ("prompt", "p-tuning", "lora", "lora-plus", "lora-fa", "dora", "adalora", "vera", "ia3")
-        for family in ("masked-lm", "t5")
+        for family in ("masked-lm", "t5", "causal-lm")
     ),
-    *((name, "masked-lm") for name in ("prefix", "p-tuning-v2")),
+    *((name, family) for name in ("prefix", "p-tuning-v2") for family in ("masked-lm", "causal-lm")),
 }
 """Methods and families that peft has; it gives a T5 prefixes in its decoder's self-attention alone."""
+ALL = (*KINDS, "llama", "gpt2")
 CASES = [
-    (kind, text) for kind in KINDS for name in METHODS for text in TEXTS[name] if (kind, name) not in LACKS
+    (kind, text) for kind in ALL for name in METHODS for text in TEXTS[name] if (kind, name) not in LACKS
 ]
 
 
@@ -230,9 +231,15 @@ def test_labels_of_several_words_meet_each_row_s_member(tiny, kind, text):
 
 def peft_model(folder, kind, backbone_folder, *, trains=False):
     peft = pytest.importorskip("peft")
-    auto = AutoModelForSeq2SeqLM if kind.startswith("t5") else AutoModelForMaskedLM
+    auto = {"t5": AutoModelForSeq2SeqLM, "causal-lm": AutoModelForCausalLM}.get(
+        family_of(kind), AutoModelForMaskedLM
+    )
     model = auto.from_pretrained(backbone_folder(kind))
     return peft.PeftModel.from_pretrained(model, folder, is_trainable=trains).eval()
+
+
+def family_of(kind):
+    return "t5" if kind.startswith("t5") else "causal-lm" if kind in DECODERS else "masked-lm"
 
 
 def label_logits(model, kind, batch, length):
@@ -240,6 +247,9 @@ def label_logits(model, kind, batch, length):
     if kind.startswith("t5"):
         starts = torch.zeros(batch.rows, 1, dtype=torch.long)
         logits = model(**inputs, decoder_input_ids=starts).logits[:, 0]
+    elif kind in DECODERS:
+        last = length + batch.mask.sum(dim=1) - 1
+        logits = model(**inputs).logits[torch.arange(batch.rows), last]
     else:
         logits = model(**inputs).logits[:, length + 1]
     return logits.gather(1, batch.candidates[..., 0])
@@ -249,8 +259,8 @@ def write(method, member, folder, kind):
     folder.mkdir()
     tensors = member.tensors()
     save_file(tensors, folder / "adapter_model.safetensors")
-    task_type = "SEQ_2_SEQ_LM" if kind.startswith("t5") else "FEATURE_EXTRACTION"
-    family = "t5" if kind.startswith("t5") else "masked-lm"
+    family = family_of(kind)
+    task_type = {"t5": "SEQ_2_SEQ_LM", "causal-lm": "CAUSAL_LM", "masked-lm": "FEATURE_EXTRACTION"}[family]
     config = method.peft_config(family=family, tensors=tensors)
     config |= {"task_type": task_type, "base_model_name_or_path": kind, "inference_mode": True}
     (folder / "adapter_config.json").write_text(json.dumps(config))
@@ -299,8 +309,15 @@ def check_twenty_steps(backbone, kind, method, member, model):
         torch.testing.assert_close(ours(), theirs(), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("text", ["lora:rank=2", "dora:rank=2", "vera:rank=8", "ia3"])
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (kind, text)
+        for kind in ALL
+        for text in ("lora:rank=2", "dora:rank=2", "vera:rank=8", "ia3")
+        if (kind, text) not in LACKS
+    ],
+)
 def test_twenty_steps_are_those_of_peft(tiny, backbone_folder, tmp_path, kind, text):
     backbone, method = tiny(kind), parse_method(text)
     member = method.member(backbone, TASK, start="random", seed=1)

@@ -4,11 +4,13 @@ import json
 
 import pytest
 import torch
-from toys import label_task, noise, prompt_on
-from transformers import AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+from safetensors.torch import save_file
+from toys import label_task, noise, prompt_on, question_task
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from prompttransfer.adaptations.artifacts import save_adaptation
 from prompttransfer.adaptations.exchange import export_prompts, read_foreign
+from prompttransfer.adaptations.methods import parse_method
 from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.layouts import LAYOUTS
 from tasks.task import Example
@@ -67,6 +69,37 @@ def test_peft_gives_the_same_t5_label_scores(tiny, backbone_folder, tmp_path, ki
         ours = backbone.label_scores(Vectors(prompt.vectors.expand(2, -1, -1)), batch)
     chosen = backbone.tokenizer.convert_tokens_to_ids(["terrible", "great"])
     torch.testing.assert_close(ours, logits[:, chosen].log_softmax(-1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma3_text"])
+def test_peft_writes_the_same_text_with_a_decoders_prompt(tiny, backbone_folder, tmp_path, kind):
+    backbone, found = tiny(kind), []
+    question = Example("who was kind", "the actor in the film was kind", references=("the actor",))
+    batch = backbone.batch(backbone.encode(question_task(), [question], reserved=3), layout=FIRST)
+    for seed in range(3):
+        method = parse_method("prompt:length=3")
+        member = method.restored({"prompt_embeddings": 2 * noise(3, 16, seed=seed)})
+        folder = tmp_path / f"prompt-{seed}"
+        folder.mkdir()
+        save_file(member.tensors(), folder / "adapter_model.safetensors")
+        config = method.peft_config(family="causal-lm", tensors=member.tensors())
+        config |= {"task_type": "CAUSAL_LM", "base_model_name_or_path": kind, "inference_mode": True}
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+        model = peft.PeftModel.from_pretrained(
+            AutoModelForCausalLM.from_pretrained(backbone_folder(kind)), folder
+        )
+        ids = model.eval().generate(
+            input_ids=batch.ids,
+            attention_mask=batch.mask,
+            do_sample=False,
+            max_new_tokens=6,
+            eos_token_id=backbone.reader.ends,
+        )
+        own = method.bank(backbone, [member]).rows(torch.tensor([0]))
+        found += backbone.generate(own, batch, max_new_tokens=6)
+        text = backbone.tokenizer.decode(ids[0, batch.ids.shape[1] :], skip_special_tokens=True)
+        assert found[-1] == text.split("\n")[0].strip()
+    assert any(found)
 
 
 def test_the_prompt_matters_to_peft(tiny, backbone_folder, tmp_path):

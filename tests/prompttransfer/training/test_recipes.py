@@ -4,8 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from toys import recipe
 
-from prompttransfer.training.recipes import Recipe, make_optimizer, recipe_for
+from prompttransfer.adaptations.methods import METHODS
+from prompttransfer.training.recipes import Recipe, make_optimizer, method_and_recipe, recipe_for
 from tasks.errors import UserError
 
 
@@ -104,3 +106,22 @@ def test_every_prompt_of_a_bank_has_a_state_of_its_own():
 def test_values_that_cannot_be_are_refused_by_the_name_of_their_option(values, message):
     with pytest.raises(UserError, match=message):
         recipe_for(backbone(), **values)
+
+
+def test_a_schedule_rises_in_its_warm_up_and_falls_to_nothing_behind_the_last_step():
+    plan = recipe(steps=10, schedule="linear", warm_up=4)
+    assert [plan.share_of_rate(step) for step in (1, 2, 4, 5, 6, 10)] == pytest.approx(
+        [0.25, 0.5, 1, 1, 5 / 6, 1 / 6]
+    )
+    assert [recipe(steps=10).share_of_rate(step) for step in (1, 10)] == [1, 1]
+    assert "schedule" not in recipe().as_dict() and plan.as_dict()["warm_up"] == 4
+    with pytest.raises(UserError, match="did you mean 'linear'"):
+        recipe(schedule="liner")
+
+
+def test_every_method_has_a_recipe_on_every_family():
+    for family in ("masked-lm", "t5", "causal-lm"):
+        for name in METHODS:
+            for width in (128, 768, 1024):
+                method, found = method_and_recipe(family, width, name)
+                assert method.name == name and found.lr > 0

@@ -128,6 +128,19 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tiny, tmp_path, optimizer, a
     assert same(whole, resumed)
 
 
+def test_a_run_with_a_schedule_that_was_stopped_goes_on_bit_for_bit(tiny, tmp_path):
+    plan = recipe(steps=7, schedule="linear", warm_up=2)
+    whole = train_adaptations(tiny("roberta"), jobs(0, 1), plan)
+    with pytest.raises(RuntimeError):
+        train_adaptations(
+            tiny("roberta"), jobs(0, 1), plan, options=TrainingOptions(tmp_path, progress=Watcher(3, stop))
+        )
+    resumed = train_adaptations(tiny("roberta"), jobs(0, 1), plan, options=TrainingOptions(tmp_path))
+    assert same(whole, resumed) and not same(
+        whole, train_adaptations(tiny("roberta"), jobs(0, 1), recipe(steps=7))
+    )
+
+
 def test_a_run_that_was_killed_goes_on_bit_for_bit(tiny, tmp_path):
     plan = recipe()
     whole = train_adaptations(tiny("roberta"), jobs(0, 1), plan)
