@@ -13,7 +13,7 @@ import heapq
 from collections.abc import Mapping
 
 from prompttransfer.study.cell import Graph, Unit
-from prompttransfer.study.plan.estimate import COUNTERS
+from prompttransfer.study.plan.estimate import COUNTERS, sides_of
 from prompttransfer.study.plan.plan import Plan, make_plan
 from prompttransfer.study.plan.shipped import find_study
 from prompttransfer.study.results.status import spoken
@@ -21,7 +21,7 @@ from prompttransfer.study.results.status import spoken
 
 def seconds_of_units(plan: Plan, *, teraflops: float, start: float) -> dict[str, float]:
     """Unit id -> seconds on one GPU."""
-    sides = {side.label: side for side in plan.facts.backbones.values()}
+    sides = sides_of(plan)
     cells = plan.graph.cells
 
     def operations(unit: Unit) -> float:

@@ -1,7 +1,7 @@
 """Figures: a table or states in, a matplotlib Figure out; the caller writes `figure_bytes` where it likes."""
 
 from analysis.figures.curves import layer_curves, learning_curves, masking_curves
-from analysis.figures.heatmap import heatmap
+from analysis.figures.heatmap import common_limits, heatmap
 from analysis.figures.heatmaps import heatmaps
 from analysis.figures.neuron_map import neuron_map, overlap_by_layer
 from analysis.figures.projector_table import projector_table
@@ -11,6 +11,7 @@ from analysis.figures.style import FORMATS, figure_bytes, figure_style
 
 __all__ = [
     "FORMATS",
+    "common_limits",
     "coordinates",
     "figure_bytes",
     "figure_style",

@@ -48,8 +48,11 @@ class Scale:
         return "" if self.factor == 1 else f" (×10⁻{power})"
 
 
-def choose_scale(body: pd.DataFrame, below: pd.DataFrame) -> Scale:
-    """Colours over all cells, but without a diagonal of ones that would leave the rest one colour."""
+def choose_scale(body: pd.DataFrame, below: pd.DataFrame, limits: tuple[float, float] | None = None) -> Scale:
+    """Colours over all cells, but without a diagonal of ones that would leave the rest one colour.
+
+    `limits` are the ends of the colours where other tables have the same.
+    """
     values = body.to_numpy(dtype=float)
     everything = np.concatenate([values.ravel(), below.to_numpy(dtype=float).ravel()])
     everything = everything[np.isfinite(everything)]
@@ -62,6 +65,7 @@ def choose_scale(body: pd.DataFrame, below: pd.DataFrame) -> Scale:
     low, high = float(shown.min()), float(shown.max())
     if low >= 0 and low < 0.3 * high:
         low = 0.0
+    low, high = limits or (low, high)
     if high - low < 1e-12:
         low, high = low - 0.5, high + 0.5
     largest = max(abs(low), abs(high))

@@ -34,8 +34,12 @@ def heatmap(
     value_label: str = "",
     cluster: bool = False,
     references: Sequence[str] | None = None,
+    limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """A figure of `table` [sources, targets]; `types` maps a task to its type, `references` names rows to set apart."""
+    """A figure of `table` [sources, targets]; `types` maps a task to its type, `references` names rows to set apart.
+
+    `limits` are the ends of the scale of colours, where several figures are to have one (`common_limits`).
+    """
     if table.empty or not np.isfinite(table.to_numpy(dtype=float)).any():
         raise UserError("there is nothing to draw: the table has no number in it")
     types = types or {}
@@ -50,7 +54,13 @@ def heatmap(
         body = body.loc[order_by_type(list(body.index), types), order_by_type(list(body.columns), types)]
     below = below[body.columns]
     with figure_style():
-        return _draw(body, below, types, title, value_label, tree)
+        return _draw(body, below, types, (title, value_label), tree, limits)
+
+
+def common_limits(tables: Sequence[pd.DataFrame]) -> tuple[float, float]:
+    """Ends of one scale of colours over the tables of several heatmaps."""
+    scales = [choose_scale(*_split(table, None)) for table in tables]
+    return min(scale.low for scale in scales), max(scale.high for scale in scales)
 
 
 def _split(table: pd.DataFrame, references: Sequence[str] | None) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -154,12 +164,13 @@ def _draw(
     body: pd.DataFrame,
     below: pd.DataFrame,
     types: Mapping[str, str],
-    title: str,
-    value_label: str,
+    words: tuple[str, str],
     tree: NDArray[np.float64] | None,
+    limits: tuple[float, float] | None,
 ) -> Figure:
+    title, value_label = words
     frame = _Frame(*body.shape, below=len(below), tree=0.0 if tree is None else 0.55)
-    scale, cell = choose_scale(body, below), frame.cell
+    scale, cell = choose_scale(body, below, limits), frame.cell
     figure = Figure(figsize=frame.size)
     main = lowest = frame.axes(figure, 0, frame.foot, frame.width, frame.body)
     draw_cells(main, body, scale, cell)

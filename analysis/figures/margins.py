@@ -43,7 +43,7 @@ def name_axes(
         lowest.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
     values = body.to_numpy(dtype=float)
     if body.shape[0] != body.shape[1] or not np.allclose(values, values.T, equal_nan=True):
-        sides = "source prompt", "target task"
+        sides = "source task", "target task"
     elif len(body) > LARGEST_NAMED:
         sides = "", "tasks"
     else:

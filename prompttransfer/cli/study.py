@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from prompttransfer.cli.values import Output, checked
 
 if TYPE_CHECKING:
     from prompttransfer.study.plan.estimate import Estimate
+    from prompttransfer.study.plan.lookup import BackboneFacts
     from prompttransfer.study.plan.plan import Plan
 
 study_app = typer.Typer(
@@ -72,6 +74,7 @@ def as_record(made: Plan, costs: Estimate, folder: str, done: set[str]) -> dict[
         "certain": made.facts.certain,
         "notes": list(made.facts.notes),
         "estimate": costs.as_dict(),
+        "impossible": [asdict(one) for one in made.graph.impossible],
         "cells": [
             {"id": cell.id, "kind": cell.kind, "label": cell.label, "done": cell.id in done}
             for cell in made.graph.cells.values()
@@ -85,12 +88,13 @@ def print_plan(made: Plan, costs: Estimate, folder: str, done: set[str]) -> None
     from prompttransfer.study.plan.estimate import in_words
 
     spec = made.spec
-    say(f"study {spec.study}: {len(spec.backbones)} backbones, {len(spec.seeds)} seeds, {spec.precision}")
+    methods = f"{len(spec.methods)} methods, " if len(spec.methods) > 1 else ""
+    say(
+        f"study {spec.study}: {len(spec.backbones)} backbones, {methods}{len(spec.seeds)} seeds, {spec.precision}"
+    )
     for side in made.facts.backbones.values():
-        say(
-            f"{side.label} ({side.family}, {in_words(side.parameters)}): {len(side.tasks)} tasks; {side.recipe}"
-            + "".join(f"; {task}: {recipe}" for task, recipe in side.recipes.items())
-        )
+        for line in side_lines(side):
+            say(line)
     columns = ["kind", "cells", "done", "units", "steps", "tokens", "arithmetic", "memory", "disk"]
     table(
         "what would run (a unit is what one process does in one go; memory is that of the largest unit)",
@@ -103,10 +107,34 @@ def print_plan(made: Plan, costs: Estimate, folder: str, done: set[str]) -> None
     )
     left = len(made.graph.cells) - len(done)
     say(f"{left} of {len(made.graph.cells)} cells are left to make in {folder}")
+    for one in made.graph.impossible:
+        say(f"cannot be: {one.line}")
     for note in made.facts.notes:
         say(f"note: {note}")
     if not made.facts.certain:
         say("this is an estimate: the study cannot be run, nor its cells be named, before these are at hand")
+
+
+def side_lines(side: BackboneFacts) -> list[str]:
+    """A backbone and its recipe; of several methods one a line."""
+    from prompttransfer.study.methods import PROMPT
+    from prompttransfer.study.plan.estimate import in_words
+
+    recipes = [
+        method.refused
+        or method.told + "".join(f"; {task}: {recipe}" for task, recipe in method.recipes.items())
+        for method in side.methods
+    ]
+    head = f"{side.label} ({side.family}, {in_words(side.parameters)}): {len(side.tasks)} tasks"
+    if [method.label for method in side.methods] == [PROMPT]:
+        return [f"{head}; {recipes[0]}"]
+    return [
+        head,
+        *(
+            f"  {method.label} ({in_words(method.values)} values): {recipe}"
+            for method, recipe in zip(side.methods, recipes, strict=True)
+        ),
+    ]
 
 
 def plan_rows(made: Plan, costs: Estimate, done: set[str]) -> Iterator[list[str]]:
@@ -190,11 +218,13 @@ def title_of(text: str | None) -> str:
 def print_comparisons(found: Any) -> None:
     """The comparisons over tasks, or over seeds where these have an interval."""
     from prompttransfer.cli.common import number, table
+    from prompttransfer.study.results.report import titles
 
+    name = titles(found)
     rows = [
         [
             str(row.family),
-            str(row.backbone),
+            name(str(row.backbone), str(row.method)),
             str(row.comparison),
             str(row.over),
             number(row.value),

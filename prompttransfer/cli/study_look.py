@@ -99,6 +99,7 @@ def drawn(found: Status) -> Any:
     lines += short(
         [f"damaged: {name}: {wrong}; `study run` makes it again" for name, wrong in found.damaged.items()]
     )
+    lines += short([f"cannot be: {one.line}" for one in found.impossible])
     if found.unused:
         lines.append(f"{found.unused} finished cells are of another version of this study and are not used")
     return Group(table, *(Text(line) for line in lines))

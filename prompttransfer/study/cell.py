@@ -121,6 +121,22 @@ class Unit:
 
 
 @dataclass(frozen=True)
+class Impossible:
+    """A result that a study asks for and cannot have: not a cell, but said wherever the cells are."""
+
+    label: str
+    """What it would have been, as a cell would be called."""
+    backbone: str
+    method: str
+    reason: str
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        return f"{self.label}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Graph:
     """All units of a study, brought into an order in which inputs come before what uses them.
 
@@ -128,6 +144,7 @@ class Graph:
     """
 
     units: tuple[Unit, ...]
+    impossible: tuple[Impossible, ...] = ()
 
     def __post_init__(self) -> None:
         for unit in self.units:

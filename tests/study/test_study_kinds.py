@@ -24,7 +24,7 @@ from prompttransfer.study.plan.plan import make_plan
 from prompttransfer.study.plan.reading import read_study
 from prompttransfer.study.results.long_table import COLUMNS, open_results
 from prompttransfer.study.results.report import RUN_CALL, make_tables, write_study_report
-from prompttransfer.study.results.run_folders import write_run_folder
+from prompttransfer.study.results.run_folders import sides_scored, write_run_folder
 from prompttransfer.study.results.statistics import COMPARISON_COLUMNS
 from tasks.errors import UserError
 
@@ -111,7 +111,7 @@ def test_calibrated_scores_are_measures_and_a_matrix_of_their_own(tmp_path, back
     raw = only(table, kind="score", measure="accuracy", condition="no prompt, calibrated")
     again = only(own, condition="no prompt, calibrated")
     assert raw["value"].tolist() == again["value"].tolist()
-    folder = write_run_folder(results, "near", tmp_path / "shown")
+    folder = write_run_folder(results, sides_scored(results)[0], tmp_path / "shown")
     record = json.loads((folder / "transfer" / "transfer.json").read_text())
     assert record["calibrated"]["calibration"] == "content-free"
     assert (folder / "transfer" / "transfer_calibrated.csv").exists()

@@ -56,7 +56,7 @@ def wide(values):
 def test_four_seeds_cannot_come_out_significant_and_say_so():
     first = wide(np.full((8, 4), 0.7) + 0.01 * np.arange(4))
     over_tasks, over_seeds = (
-        one.as_row() for one in corrected(list(compare("f", "m", "n", first, first * 0)))
+        one.as_row() for one in corrected(list(compare("f", ("m", "prompt"), "n", first, first * 0)))
     )
     assert over_seeds["p"] == over_seeds["smallest_p"] == 0.125
     assert (over_seeds["low"], over_seeds["p_holm"], over_seeds["significant"]) == (None, None, "")
@@ -68,7 +68,12 @@ def test_four_seeds_cannot_come_out_significant_and_say_so():
 
 def test_a_correction_that_no_p_value_survives_is_said():
     first = wide(np.full((6, 2), 0.7) + 0.01 * np.arange(6)[:, None])
-    pair = [one for name in "ab" for one in compare("f", "m", name, first, first * 0) if one.over == "tasks"]
+    pair = [
+        one
+        for name in "ab"
+        for one in compare("f", ("m", "prompt"), name, first, first * 0)
+        if one.over == "tasks"
+    ]
     rows = [one.as_row() for one in corrected(pair)]
     for row in rows:
         assert row["p"] == 1 / 32 and row["smallest_p_holm"] == 2 / 32
@@ -77,7 +82,7 @@ def test_a_correction_that_no_p_value_survives_is_said():
 
 def test_one_seed_has_no_p_value():
     first = wide(np.full((8, 1), 0.7))
-    (row,) = (one.as_row() for one in corrected(list(compare("f", "m", "n", first, first * 0))))
+    (row,) = (one.as_row() for one in corrected(list(compare("f", ("m", "prompt"), "n", first, first * 0))))
     assert row["p"] is None and row["significant"] == "" and "one seed" in row["note"]
 
 

@@ -82,6 +82,8 @@ def _value(what: str, given: Any, like: Any) -> Any:
             return {"true": True, "false": False}[str(given).lower()]
         if isinstance(like, tuple):
             return tuple(given) if isinstance(given, list | tuple) else tuple(str(given).split("+"))
+        if isinstance(like, int) and isinstance(given, bool | float):
+            raise ValueError
         return type(like)(given)
     except (ValueError, KeyError, TypeError):
         kind = {bool: "true or false", int: "a whole number", float: "a number"}.get(type(like), "a word")

@@ -78,9 +78,9 @@ AMember = TypeVar("AMember", bound=MapMember)
 
 
 def _alike(shapes: Mapping[str, tuple[torch.Size, ...]]) -> list[list[str]]:
-    """The names of each shape, in the order in which the shapes come first."""
+    """The names of each shape, by name, so that a member read from a file is grouped as one that was made."""
     groups: dict[tuple[torch.Size, ...], list[str]] = {}
-    for name, shape in shapes.items():
+    for name, shape in sorted(shapes.items()):
         groups.setdefault(shape, []).append(name)
     return list(groups.values())
 

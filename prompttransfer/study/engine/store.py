@@ -19,13 +19,14 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from prompttransfer.files import check_writable, disk_errors, temporary_folder, write_text
-from prompttransfer.study.cell import ID, KIND, Cell, Graph, Unit
+from prompttransfer.study.cell import ID, KIND, Cell, Graph, Impossible, Unit
 from prompttransfer.study.engine.records import (
     FORMAT,
     RECORD,
@@ -287,7 +288,9 @@ def write_graph(store: Store, graph: Graph) -> None:
         )
         for unit in graph
     )
-    store.write_text(PLAN, f'{{"format": {FORMAT}, "units": [\n{units}\n]}}\n')
+    said = ",\n".join(json.dumps(asdict(one)) for one in graph.impossible)
+    more = f', "impossible": [\n{said}\n]' if said else ""
+    store.write_text(PLAN, f'{{"format": {FORMAT}, "units": [\n{units}\n]{more}}}\n')
 
 
 def _as_json(cell: Cell) -> dict[str, Any]:
@@ -324,15 +327,38 @@ class UnitEntry(BaseModel):
     cells: list[CellEntry] = Field(min_length=1)
 
 
+class ImpossibleEntry(BaseModel):
+    """One result in `plan.json` that cannot be."""
+
+    model_config = ConfigDict(strict=True)
+
+    label: str
+    backbone: str
+    method: str
+    reason: str
+
+
 class PlanRecord(BaseModel):
     """`plan.json`, checked because it comes from outside."""
 
     format: int
     units: list[UnitEntry]
+    impossible: list[ImpossibleEntry] = []
 
 
 def read_units(store: Store) -> list[dict[str, Any]]:
     """The units of the stored graph as plain JSON, for what must be quick; UserError if the file is damaged."""
+    units: list[dict[str, Any]] = _read_plan(store)["units"]
+    return units
+
+
+def read_impossible(store: Store) -> tuple[Impossible, ...]:
+    """What the stored graph says cannot be."""
+    found = _read_plan(store).get("impossible", [])
+    return tuple(Impossible(**ImpossibleEntry(**one).model_dump()) for one in found)
+
+
+def _read_plan(store: Store) -> dict[str, Any]:
     try:
         plan = parse_json(store.read_text(PLAN) or "", PLAN)
         if isinstance(plan, dict) and plan.get("format", FORMAT) != FORMAT:
@@ -343,8 +369,7 @@ def read_units(store: Store) -> list[dict[str, Any]]:
         raise UserError(
             f"{PLAN} of {store.place} cannot be used ({error}): `study run` writes it anew"
         ) from None
-    units: list[dict[str, Any]] = plan["units"]
-    return units
+    return dict(plan)
 
 
 def _check_inputs(units: list[dict[str, Any]]) -> None:
@@ -371,7 +396,7 @@ def read_graph(store: Store) -> Graph:
                     f"than its name says): `study run` writes it anew"
                 )
         units.append(Unit(tuple(cells), unit["resources"]))
-    return Graph(tuple(units))
+    return Graph(tuple(units), read_impossible(store))
 
 
 def read_failures(store: Store) -> dict[str, FailureRecord]:

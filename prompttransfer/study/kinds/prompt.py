@@ -1,4 +1,4 @@
-"""Kind `prompt`: soft prompts trained together in one bank, from scratch or from the prompt of an input.
+"""Kind `prompt`: soft prompts, or members of another method, trained together in one bank, from scratch or from an input.
 
 Its files: `prompt/`, the folder that every command reads. Test rows play no part in it.
 """
@@ -20,8 +20,11 @@ from prompttransfer.study.kinds.loading import (
     task_of,
 )
 from prompttransfer.study.kinds.versions import VERSIONS
+from prompttransfer.study.methods import METHOD, with_length
+from prompttransfer.study.methods import PROMPT as PROMPT_TUNING
 
 if TYPE_CHECKING:
+    from prompttransfer.adaptations.method import Method
     from prompttransfer.backbones.base import Backbone
     from prompttransfer.training.train import Job, Trained
 
@@ -42,18 +45,29 @@ class TrainedPrompt:
         first = unit.cells[0].settings
         backbone = load_backbone_of(setting(first, "backbone"), context)
         recipe = Recipe(**setting(first, "recipe"), source="the study's file")
+        method = method_of(unit.cells[0])
         jobs = [job_of(cell, context) for cell in unit.cells]
-        context.tell(f"{len(jobs)} prompts in one bank, {recipe}")
+        called = f"of {method}" if METHOD in first else "prompts"
+        context.tell(f"{len(jobs)} {called} in one bank, {recipe.told(method)}")
         runs = train_adaptations(
             backbone,
             jobs,
             recipe,
             encoding_of(unit.cells[0]),
+            method=method,
             options=TrainingOptions(state_folder=context.scratch(unit)),
         )
         for cell, run in zip(unit.cells, runs, strict=True):
             save_adaptation(run.adaptation, context.output(cell) / PROMPT)
         return costs(unit.cells, jobs, runs, backbone)
+
+
+def method_of(cell: Cell) -> Method:
+    """The method that a cell names, with the length of its recipe."""
+    from prompttransfer.adaptations.methods import parse_method
+
+    length = setting(cell.settings, "recipe").get("length", 0)
+    return parse_method(with_length(str(cell.settings.get(METHOD, PROMPT_TUNING)), length))
 
 
 def job_of(cell: Cell, context: Context) -> Job:
@@ -80,7 +94,7 @@ def costs(
     failed: dict[str, str] = {}
     for cell, job, run in zip(cells, jobs, runs, strict=True):
         rows = run.steps * setting(cell.settings, "recipe", "batch")
-        tokens = mean_tokens(backbone, job.task, job.splits, cell, run.adaptation.length)
+        tokens = mean_tokens(backbone, job.task, job.splits, cell, method_of(cell).reserved)
         if run.failure is not None:
             failed[cell.id] = run.failure
         else:

@@ -7,18 +7,21 @@ lengths of every task. Both return all they find, with lines.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prompttransfer.backbones.label_words import AGGREGATIONS
 from prompttransfer.backbones.layouts import LAYOUTS, Encoding, find_layout
 from prompttransfer.backbones.locating import EMBEDDED, local_folder
+from prompttransfer.study.methods import text_of
 from prompttransfer.study.plan.document import Document, Mistake, Path_
 from prompttransfer.study.plan.spec import (
     PRECISIONS,
     SOURCES,
     BackboneEntry,
     Initialisation,
+    MethodEntry,
     ProjectorEntry,
     Spec,
 )
@@ -27,7 +30,9 @@ from tasks.errors import UserError, unknown
 from tasks.task import Task, with_words
 
 if TYPE_CHECKING:
+    from prompttransfer.adaptations.method import Method
     from prompttransfer.backbones.base import Backbone
+    from prompttransfer.training.recipes import Recipe
 
 Found = Iterator[tuple[Path_, str]]
 """Place in the file and what is wrong there."""
@@ -40,6 +45,7 @@ def content_mistakes(spec: Spec, document: Document, folder: Path) -> list[Mista
     """Everything that the file alone tells."""
     checks: tuple[Callable[[Spec, Path], Found], ...] = (
         _names,
+        _methods,
         _backbones,
         _transfers,
         _projectors,
@@ -124,6 +130,79 @@ def _tasks(path: Path_, names: Sequence[str], folder: Path) -> Found:
             yield (*path, index), str(error)
 
 
+def _methods(spec: Spec, folder: Path) -> Found:
+    """Names and settings of methods, what they start from, and none twice."""
+    found: list[tuple[str, int | None]] = []
+    for index, entry in enumerate(spec.methods):
+        path: Path_ = ("methods", index)
+        wrong = list(_method(path, entry, spec))
+        yield from wrong
+        yield from _choice((*path, "recipe", "optimizer"), "optimizer", entry.recipe.optimizer, _optimizers())
+        if wrong:
+            continue
+        same = text_of(entry.method(1)), entry.given.get("length", spec.recipe.length)
+        if same in found:
+            yield path, f"method {same[0]!r} is given twice: keep one, or give them other settings"
+        found.append(same)
+
+
+def _method(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
+    from prompttransfer.adaptations.methods import METHODS, make_method
+
+    if entry.name not in METHODS:
+        yield (*path, "name"), str(unknown("method", entry.name, METHODS))
+        return
+    settings = [field.name.replace("_", "-") for field in fields(METHODS[entry.name])]
+    known = [*settings, *(name for name in MethodEntry.model_fields if name != "name")]
+    sound = True
+    for key, value in entry.given.items():
+        if key.replace("_", "-") not in known:
+            yield (*path, key), str(unknown(f"setting of method {entry.name}", key, known))
+            sound = False
+            continue
+        try:
+            make_method(entry.name, {key: value})
+        except UserError as error:
+            yield (*path, key), str(error)
+            sound = False
+    if sound:
+        yield from _method_starts(path, entry, spec)
+
+
+def _method_starts(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
+    """Words are what vectors start from; other methods have their own random start alone."""
+    if entry.initialiser is not None:
+        yield from _start((*path, "initialiser"), entry.initialiser)
+    if has_vectors(entry.method(1)):
+        return
+    advice = "give it `initialiser: random`"
+    tuned = spec.transfers.initialisation
+    given = {(*path, "initialiser") if entry.initialiser else path: (spec.start_of(entry), advice)}
+    if tuned is not None:
+        advice = "run it in a study of its own, or leave `scratch` out"
+        given["transfers", "initialisation", "scratch"] = (tuned.scratch, advice)
+    for place, (start, advice) in given.items():
+        if start.partition(":")[0] in START_NAMES and start != "random":
+            yield place, f"method {entry.name} has no start {start!r}, only 'random': {advice}"
+
+
+def has_vectors(method: Method) -> bool:
+    """Whether what is learned is a soft prompt, however it was learned: vectors in front of the text."""
+    from prompttransfer.adaptations.methods.prompt import PromptTuning
+
+    return isinstance(method, PromptTuning)
+
+
+def _without_vectors(spec: Spec) -> str:
+    """The names of the study's methods where none of them has vectors; empty where one has, or is wrong."""
+    try:
+        if any(has_vectors(entry.method(1)) for entry in spec.methods):
+            return ""
+    except UserError:
+        return ""
+    return ", ".join(entry.name for entry in spec.methods)
+
+
 def _backbones(spec: Spec, folder: Path) -> Found:
     yield from _repeats(("backbones",), "backbone", [entry.name for entry in spec.backbones])
     for index, entry in enumerate(spec.backbones):
@@ -203,11 +282,16 @@ def _projectors(spec: Spec, folder: Path) -> Found:
     from projectors.fitting import DISTANCES
     from projectors.methods import METHODS, STARTS
 
+    if spec.projectors and (names := _without_vectors(spec)):
+        yield (
+            ("projectors",),
+            f"a projector maps soft prompts, and no method here has vectors ({names}): add prompt, or leave this out",
+        )
     for index, entry in enumerate(spec.projectors):
         path = ("projectors", index)
-        names = {backbone.name: backbone for backbone in spec.backbones}
+        sides = {backbone.name: backbone for backbone in spec.backbones}
         for key, side in (("source", entry.source), ("target", entry.target)):
-            yield from _choice((*path, key), "backbone of this study", side, names)
+            yield from _choice((*path, key), "backbone of this study", side, sides)
         if entry.source == entry.target:
             yield (*path, "target"), f"a projector joins two backbones, both are {entry.source!r}"
         yield from _choice((*path, "method"), "projector method", entry.method, METHODS)
@@ -215,8 +299,8 @@ def _projectors(spec: Spec, folder: Path) -> Found:
         yield from _choice((*path, "activation"), "activation", entry.activation, ACTIVATIONS)
         yield from _choice((*path, "distance"), "distance", entry.distance, DISTANCES)
         yield from _choice((*path, "start"), "start", entry.start, STARTS)
-        if entry.source in names and entry.target in names:
-            yield from _projected_tasks(path, entry, spec, names)
+        if entry.source in sides and entry.target in sides:
+            yield from _projected_tasks(path, entry, spec, sides)
     yield from _repeats(("projectors",), "projector", [entry.model_dump_json() for entry in spec.projectors])
 
 
@@ -243,6 +327,11 @@ def _indicators(spec: Spec, folder: Path) -> Found:
     from analysis.neurons import OVERLAPS, RULES
     from analysis.similarity import INDICATORS
 
+    if spec.indicators.similarity and (names := _without_vectors(spec)):
+        yield (
+            ("indicators", "similarity"),
+            f"similarity is of soft prompts, and no method here has vectors ({names}): compare by neurons: [ON]",
+        )
     for index, name in enumerate(spec.indicators.similarity):
         yield from _choice(("indicators", "similarity", index), "similarity metric", name, INDICATORS)
     neurons = spec.indicators.neurons
@@ -267,13 +356,12 @@ def task_for(entry: BackboneEntry, name: str, folder: Path) -> Task:
 def backbone_mistakes(
     spec: Spec, document: Document, folder: Path, outline: Callable[[str], Backbone | None]
 ) -> list[Mistake]:
-    """Label words, lengths and kinds of every task on every backbone; `outline` gives a backbone without weights.
+    """Label words, lengths and kinds of every task on every backbone under every method; methods that none takes.
 
-    A backbone that cannot be had now (`None`) is passed over; who asks says so.
+    `outline` gives a backbone without weights. One that cannot be had now (`None`) is passed over; who asks says so.
     """
-    from prompttransfer.training.recipes import recipe_for
-
     found: list[Mistake] = []
+    refused: list[list[str]] = [[] for _ in spec.methods]
     for index, entry in enumerate(spec.backbones):
         backbone = outline(entry.name)
         if backbone is None:
@@ -284,19 +372,73 @@ def backbone_mistakes(
             found.append(Mistake(document.line(key), place))
             continue
         found += _window_mistakes(spec, document, backbone)
-        encoding = Encoding(
-            entry.layout or spec.layout, entry.max_length or spec.max_length, spec.aggregation
-        )
-        length = recipe_for(backbone, **spec.recipe_of(entry)).length
         where: Path_ = ("backbones", index, "tasks") if entry.tasks is not None else ("tasks",)
-        for position, name in enumerate(spec.tasks_of(entry)):
+        for method, reasons in zip(spec.methods, refused, strict=True):
+            chosen, _ = method_on(backbone.family, backbone.width, spec, entry, method)
+            tasks = {name: task_for(entry, name, folder) for name in spec.tasks_of(entry)}
+            without = {name: why_not(chosen, backbone, task) for name, task in tasks.items()}
+            if tasks and all(without.values()):
+                reasons.append(next(iter(without.values())))
+                continue
+            for position, name in enumerate(tasks):
+                if without[name]:
+                    continue
+                line = document.line((*where, position))
+                found += [
+                    Mistake(line, text)
+                    for text in _task_mistakes(spec, entry, backbone, name, folder, chosen)
+                ]
+    for index, reasons in enumerate(refused):
+        if len(reasons) == len(spec.backbones):
+            found += [Mistake(document.line(("methods", index)), reason) for reason in reasons]
+    return found
+
+
+def _task_mistakes(
+    spec: Spec, entry: BackboneEntry, backbone: Backbone, name: str, folder: Path, method: Method
+) -> Iterator[str]:
+    encoding = Encoding(entry.layout or spec.layout, entry.max_length or spec.max_length, spec.aggregation)
+    try:
+        task = task_for(entry, name, folder)
+        backbone.check_task(task)
+        backbone.answers(task, encoding)
+        backbone.text_budget(task, encoding, reserved=method.reserved)
+    except UserError as error:
+        yield str(error)
+
+
+def method_on(
+    family: str, width: int, spec: Spec, entry: BackboneEntry, method: MethodEntry, task: str | None = None
+) -> tuple[Method, Recipe]:
+    """A method of the study on a backbone of that family and width, with its recipe there, or that of one task."""
+    from prompttransfer.training.recipes import method_and_recipe
+
+    return method_and_recipe(family, width, method.text, **spec.recipe_of(entry, task, method))
+
+
+def why_not(method: Method, backbone: Backbone, task: Task) -> str:
+    """Why a backbone cannot have a method for a task; empty where it can."""
+    try:
+        method.outline(backbone, task)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def barred(method: Method, backbone: Backbone, tasks: Mapping[str, Task]) -> dict[tuple[str, str], str]:
+    """(source, target) -> why what was learned on the one cannot be used on the other (`Method.check_cell`)."""
+    from prompttransfer.adaptations.method import Method as Base
+
+    found: dict[tuple[str, str], str] = {}
+    if type(method).check_cell is Base.check_cell:
+        return found
+    for source, task in tasks.items():
+        tensors = method.outline(backbone, task).tensors()
+        for target, other in tasks.items():
             try:
-                task = task_for(entry, name, folder)
-                backbone.check_task(task)
-                backbone.answers(task, encoding)
-                backbone.text_budget(task, encoding, reserved=length)
+                method.check_cell(tensors, other)
             except UserError as error:
-                found.append(Mistake(document.line((*where, position)), str(error)))
+                found[source, target] = str(error)
     return found
 
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from prompttransfer.study.cell import Cell, Unit
+from prompttransfer.study.methods import Use, use_of
 from prompttransfer.study.plan.lookup import BackboneFacts, TaskFacts
 from prompttransfer.study.plan.plan import Plan
 
@@ -85,7 +86,7 @@ class Estimate:
 def estimate(plan: Plan) -> Estimate:
     """The cost of every kind of a plan."""
     kinds: dict[str, Cost] = {}
-    sides = {side.label: side for side in plan.facts.backbones.values()}
+    sides = sides_of(plan)
     cells = plan.graph.cells
     finish: dict[str, float] = {}
     for unit in plan.graph:
@@ -100,13 +101,27 @@ def estimate(plan: Plan) -> Estimate:
     return Estimate(kinds, max(finish.values(), default=0.0))
 
 
-def _nothing(cell: Cell, unit: Unit, sides: Mapping[str, BackboneFacts], cells: Mapping[str, Cell]) -> Cost:
+Sides = Mapping[Use, BackboneFacts]
+
+
+def sides_of(plan: Plan) -> dict[Use, BackboneFacts]:
+    """What is known of each method on each backbone."""
+    found = {}
+    for side in plan.facts.backbones.values():
+        for chosen, method in enumerate(side.methods):
+            found[Use(side.label, method.text, method.length)] = side.under(chosen)
+    return found
+
+
+def _nothing(cell: Cell, unit: Unit, sides: Sides, cells: Mapping[str, Cell]) -> Cost:
     return Cost(disk=10_000)
 
 
-def _side(cell: Cell, sides: Mapping[str, BackboneFacts], key: str = "backbone") -> BackboneFacts:
-    named: Any = cell.settings[key]
-    return sides[named["name"]]
+def _side(cell: Cell, sides: Sides, cells: Mapping[str, Cell], end: str = "") -> BackboneFacts:
+    """What is known of the backbone and method of a cell; of a projector, of one of its ends."""
+    if end:
+        cell = cells[next(name for role, name in cell.inputs.items() if role.startswith(f"{end} "))]
+    return sides[use_of(cell, cells)]
 
 
 def _task(side: BackboneFacts, name: Any) -> TaskFacts:
@@ -114,8 +129,8 @@ def _task(side: BackboneFacts, name: Any) -> TaskFacts:
 
 
 def row_tokens(side: BackboneFacts, task: TaskFacts) -> float:
-    """Positions of one row: prompt, text, special tokens."""
-    return side.recipe.length + task.tokens + side.special
+    """Positions of one row: what the method reserves, text, special tokens."""
+    return side.method.reserved + task.tokens + side.special
 
 
 def worked(side: BackboneFacts) -> int:
@@ -133,8 +148,8 @@ def _value_bytes(cell: Cell, key: str = "backbone") -> int:
     return 2 if named["precision"] == "bf16" else 4
 
 
-def _prompt(cell: Cell, unit: Unit, sides: Mapping[str, BackboneFacts], cells: Mapping[str, Cell]) -> Cost:
-    side = _side(cell, sides)
+def _prompt(cell: Cell, unit: Unit, sides: Sides, cells: Mapping[str, Cell]) -> Cost:
+    side = _side(cell, sides, cells)
     task = _task(side, cell.settings["task"])
     recipe: Any = cell.settings["recipe"]
     per_row = row_tokens(side, task)
@@ -142,14 +157,13 @@ def _prompt(cell: Cell, unit: Unit, sides: Mapping[str, BackboneFacts], cells: M
     looks = recipe["steps"] // recipe["evaluate_every"] + 1
     written = GENERATED if task.task.generates else 0
     watched = looks * task.rows.validation * (per_row + written)
-    vectors = 4 * recipe["length"] * side.width
     at_once = len(unit.cells) * recipe["batch"] * per_row
     return Cost(
         steps=recipe["steps"],
         tokens=learned + watched,
         operations=worked(side) * (4 * learned + 2 * watched),
         memory=kept_bytes(side, min(at_once, MICRO_BATCH), _value_bytes(cell)),
-        disk=2 * vectors + CARD_BYTES,
+        disk=2 * 4 * side.method.values + CARD_BYTES,
     )
 
 
@@ -157,10 +171,10 @@ MICRO_BATCH = 131_072
 """Most tokens that are trained on at one time on a GPU (training/batches.py); a CPU takes 4,096."""
 
 
-def _score(cell: Cell, unit: Unit, sides: Mapping[str, BackboneFacts], cells: Mapping[str, Cell]) -> Cost:
+def _score(cell: Cell, unit: Unit, sides: Sides, cells: Mapping[str, Cell]) -> Cost:
     from prompttransfer.adaptations.random_prompts import random_draws
 
-    side = _side(cell, sides)
+    side = _side(cell, sides, cells)
     task = _task(side, cell.settings["task"])
     # Beside no prompt, random ones are scored.
     prompts = 1 + random_draws(len(cell.inputs)) if "references" in cell.settings else 1
@@ -170,11 +184,11 @@ def _score(cell: Cell, unit: Unit, sides: Mapping[str, BackboneFacts], cells: Ma
     return Cost(tokens=tokens, operations=2 * worked(side) * tokens, memory=weights, disk=300)
 
 
-def _projector(cell: Cell, unit: Unit, sides: Mapping[str, BackboneFacts], cells: Mapping[str, Cell]) -> Cost:
+def _projector(cell: Cell, unit: Unit, sides: Sides, cells: Mapping[str, Cell]) -> Cost:
     from projectors.architectures import Architecture, Shape, size
     from projectors.methods import LABEL_FREE
 
-    source, target = _side(cell, sides, "source"), _side(cell, sides, "target")
+    source, target = _side(cell, sides, cells, "source"), _side(cell, sides, cells, "target")
     settings: Any = cell.settings
     shape = Shape(source.recipe.length, source.width, target.recipe.length, target.width)
     found = size(Architecture(**settings["architecture"]), shape)
@@ -196,14 +210,14 @@ def _projector(cell: Cell, unit: Unit, sides: Mapping[str, BackboneFacts], cells
     )
 
 
-def _carried(cell: Cell, unit: Unit, sides: Mapping[str, BackboneFacts], cells: Mapping[str, Cell]) -> Cost:
-    target = _side(cells[cell.inputs["projector"]], sides, "target")
+def _carried(cell: Cell, unit: Unit, sides: Sides, cells: Mapping[str, Cell]) -> Cost:
+    target = _side(cells[cell.inputs["projector"]], sides, cells, "target")
     return Cost(disk=4 * target.recipe.length * target.width + CARD_BYTES)
 
 
-def _states(cell: Cell, unit: Unit, sides: Mapping[str, BackboneFacts], cells: Mapping[str, Cell]) -> Cost:
-    side = _side(cell, sides)
-    tokens = side.recipe.length + side.special
+def _states(cell: Cell, unit: Unit, sides: Sides, cells: Mapping[str, Cell]) -> Cost:
+    side = _side(cell, sides, cells)
+    tokens = side.method.reserved + side.special
     weights = side.parameters * _value_bytes(cell)
     return Cost(
         tokens=tokens,
@@ -213,7 +227,7 @@ def _states(cell: Cell, unit: Unit, sides: Mapping[str, BackboneFacts], cells: M
     )
 
 
-def _figure(cell: Cell, unit: Unit, sides: Mapping[str, BackboneFacts], cells: Mapping[str, Cell]) -> Cost:
+def _figure(cell: Cell, unit: Unit, sides: Sides, cells: Mapping[str, Cell]) -> Cost:
     return Cost(disk=300_000)
 
 

@@ -1,7 +1,9 @@
 """Which cells a study has, what each is made from, and what runs together.
 
-What runs together (a unit) is fixed by the file alone: prompts of one backbone and seed in banks of `bank` tasks in the
-file's order, all sources of one target and seed in one pass over its rows. What each cell is named by stands in naming.py.
+What runs together (a unit) is fixed by the file alone: prompts (or members of another method) of one backbone and seed
+in banks of `bank` tasks in the file's order, all sources of one target and seed in one pass over its rows. What each cell
+is named by stands in naming.py. Every method has such a graph of its own, with the same tasks, seeds and rows; what a
+method cannot have is not a cell but is kept with its reason.
 
     prompt ──> score            zero-shot: every source on every target, beside the references
       │  └───> states ──> indicator (overlap)
@@ -15,7 +17,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from prompttransfer.study.cell import Cell, Graph, Unit
+from prompttransfer.study.cell import Cell, Graph, Impossible, Unit
+from prompttransfer.study.methods import PROMPT
 from prompttransfer.study.plan.checks import sources_of
 from prompttransfer.study.plan.lookup import BackboneFacts, Facts
 from prompttransfer.study.plan.naming import Naming
@@ -24,19 +27,25 @@ from prompttransfer.training.recipes import SMALL_WIDTH
 
 
 def build_graph(spec: Spec, facts: Facts) -> Graph:
-    """All cells of a study, in units."""
+    """All cells of a study, in units, and what it asks for that cannot be."""
     wiring = _Wiring(spec, facts, Naming(spec))
-    for name in facts.backbones:
-        wiring.prompts(name)
-    for name in facts.backbones:
-        wiring.zero_shot(name)
-        wiring.initialisation(name)
-        wiring.indicators(name)
+    possible = [at for at in wiring.places() if not wiring.refused(at)]
+    for at in possible:
+        wiring.prompts(at)
+    for at in possible:
+        wiring.zero_shot(at)
+        wiring.initialisation(at)
+        wiring.indicators(at)
     for entry in spec.projectors:
-        wiring.projector(entry)
+        for chosen in range(len(spec.methods)):
+            wiring.projector(entry, chosen)
     for name in facts.backbones:
         wiring.figures(name)
-    return Graph(tuple(wiring.units))
+    return Graph(tuple(wiring.units), tuple(wiring.impossible))
+
+
+At = tuple[str, int]
+"""A backbone and the number of a method on it."""
 
 
 @dataclass
@@ -48,11 +57,40 @@ class _Wiring:
     naming: Naming
     units: list[Unit] = field(default_factory=list)
     known: dict[str, Cell] = field(default_factory=dict)
-    trained: dict[tuple[str, str, int], Cell] = field(default_factory=dict)
-    """Backbone, task, seed -> the prompt from scratch."""
-    scored: dict[tuple[str, str, str, int], Cell] = field(default_factory=dict)
-    """Backbone, source, target, seed -> zero-shot score."""
-    references: dict[tuple[str, str, int], Cell] = field(default_factory=dict)
+    trained: dict[tuple[At, str, int], Cell] = field(default_factory=dict)
+    """Backbone and method, task, seed -> the member trained from scratch."""
+    scored: dict[tuple[At, str, str, int], Cell] = field(default_factory=dict)
+    """Backbone and method, source, target, seed -> zero-shot score."""
+    references: dict[tuple[At, str, int], Cell] = field(default_factory=dict)
+    impossible: list[Impossible] = field(default_factory=list)
+
+    def places(self) -> list[At]:
+        """Every method on every backbone, in the order of the study's file."""
+        return [(name, chosen) for name in self.facts.backbones for chosen in range(len(self.spec.methods))]
+
+    def side(self, at: At) -> BackboneFacts:
+        """What is known of a backbone under a method."""
+        name, chosen = at
+        return self.facts.backbones[name].under(chosen)
+
+    def refused(self, at: At) -> bool:
+        """Whether the backbone cannot have the method, which is then said, as is a task that it is not for."""
+        side = self.side(at)
+        method = side.method
+        if method.refused:
+            self.say_impossible(f"{method.label} on {side.label}", side, method.refused)
+            return True
+        for task, reason in method.refused_tasks.items():
+            self.say_impossible(f"{method.label} {task} on {side.label}", side, reason)
+        for pair, reason in method.barred.items():
+            source, target = (side.tasks[name].task.name for name in pair)
+            label = f"score on {target} of {method.label} {source} on {side.label}"
+            self.say_impossible(label, side, reason)
+        return False
+
+    def say_impossible(self, label: str, side: BackboneFacts, reason: str) -> None:
+        """Keep what cannot be, with its reason."""
+        self.impossible.append(Impossible(label, side.label, side.method.label, reason))
 
     def add(self, cells: Sequence[Cell], gpu: bool = False) -> None:
         """A unit of those cells that no other unit makes."""
@@ -61,16 +99,16 @@ class _Wiring:
             self.known.update((cell.id, cell) for cell in new)
             self.units.append(Unit(tuple(new), {"gpu": 1.0} if gpu else {}))
 
-    def prompts(self, name: str) -> None:
-        """One prompt a task and seed, banked by seed."""
-        side = self.facts.backbones[name]
+    def prompts(self, at: At) -> None:
+        """One member a task and seed, banked by seed."""
+        side = self.side(at)
         for seed in self.spec.seeds:
             cells = [
-                self.naming.prompt(side, task, seed, side.recipe_of(called), self.spec.initialiser)
+                self.naming.prompt(side, task, seed, side.recipe_of(called), side.method.start)
                 for called, task in side.tasks.items()
             ]
             for task, cell in zip(side.tasks, cells, strict=True):
-                self.trained[name, task, seed] = cell
+                self.trained[at, task, seed] = cell
             # Texts of one length belong in one bank: others would only pad it. A bank has one recipe.
             kinds = [(cell.settings["max_length"], cell.settings["recipe"]) for cell in cells]
             for kind in [one for index, one in enumerate(kinds) if one not in kinds[:index]]:
@@ -78,40 +116,42 @@ class _Wiring:
                 for start in range(0, len(alike), self.spec.bank):
                     self.add(alike[start : start + self.spec.bank], _large(side))
 
-    def zero_shot(self, name: str) -> None:
-        """Every source on every target (or each prompt on its own task alone), with the reference rows."""
-        side = self.facts.backbones[name]
+    def zero_shot(self, at: At) -> None:
+        """Every source on every target (or each on its own task alone), with the reference rows."""
+        side = self.side(at)
         for seed in self.spec.seeds:
             for target, facts in side.tasks.items():
                 sources = list(side.tasks) if self.spec.transfers.zero_shot else [target]
-                prompts = {source: self.trained[name, source, seed] for source in sources}
+                sources = [source for source in sources if (source, target) not in side.method.barred]
+                prompts = {source: self.trained[at, source, seed] for source in sources}
                 calibrate = self.spec.transfers.calibrate
                 cells = {
                     source: self.naming.score(side, facts, prompt, calibrate)
                     for source, prompt in prompts.items()
                 }
                 for source, cell in cells.items():
-                    self.scored[name, source, target, seed] = cell
+                    self.scored[at, source, target, seed] = cell
                 references = self.naming.references(side, facts, seed, prompts)
-                self.references[name, target, seed] = references
+                self.references[at, target, seed] = references
                 self.add([*cells.values(), references], _large(side))
 
-    def initialisation(self, name: str) -> None:
+    def initialisation(self, at: At) -> None:
         """TPT_task: every target from its sources, the run from scratch beside them."""
         given = self.spec.transfers.initialisation
         if given is None:
             return
-        side = self.facts.backbones[name]
+        side = self.side(at)
         types = {task: facts.task.type for task, facts in side.tasks.items()}
         for seed in self.spec.seeds:
             for target in side.tasks:
                 sources = sources_of(given, target, list(side.tasks), types)
-                starts = [self.trained[name, source, seed] for source in sources]
-                self.tuned(name, target, seed, starts, given, given.scratch)
+                able = [source for source in sources if (source, target) not in side.method.barred]
+                starts = [self.trained[at, source, seed] for source in able]
+                self.tuned(at, target, seed, starts, given, given.scratch)
 
     def tuned(
         self,
-        name: str,
+        at: At,
         target: str,
         seed: int,
         starts: Sequence[Cell],
@@ -121,7 +161,7 @@ class _Wiring:
         """Runs of one target and seed from prompts, in one bank with the run from scratch; scored and compared."""
         if not starts:
             return
-        side = self.facts.backbones[name]
+        side = self.side(at)
         task = side.tasks[target]
         recipe = replace(side.recipe_of(target), **given.overrides())
         scratch = self.naming.prompt(side, task, seed, recipe, scratch_start)
@@ -136,19 +176,34 @@ class _Wiring:
             ]
         )
 
-    def projector(self, entry: ProjectorEntry) -> None:
+    def projector(self, entry: ProjectorEntry, chosen: int) -> None:
         """One projector a seed, from the prompts of that seed, so that its spread over seeds is that of the whole way."""
-        source, target = self.facts.backbones[entry.source], self.facts.backbones[entry.target]
+        at, to = (entry.source, chosen), (entry.target, chosen)
+        source, target = self.side(at), self.side(to)
+        label = self.naming.projector_label(entry, source)
+        if reason := source.method.refused or target.method.refused:
+            self.say_impossible(label, target, reason)
+            return
+        if not source.method.vectors:
+            reason = f"a projector maps vectors in front of the text, and {source.method.label} has none"
+            self.say_impossible(label, target, reason)
+            return
         tasks = [*entry.fitting, *entry.unseen]
+        tuned = entry.initialisation
+        if tuned is not None and source.method.text != PROMPT:
+            reason = (
+                f"what comes out of a projector is a soft prompt, which {source.method.label} cannot train on"
+            )
+            self.say_impossible(f"training from {label}", target, reason)
+            tuned = None
         for seed in self.spec.seeds:
-            near = {task: self.trained[entry.source, task, seed] for task in tasks}
-            far = {task: self.trained[entry.target, task, seed] for task in tasks}
+            near = {task: self.trained[at, task, seed] for task in tasks}
+            far = {task: self.trained[to, task, seed] for task in tasks}
             fitted = self.naming.projector(entry, (source, target), seed, near, far)
             self.add([fitted], _large(source) or _large(target))
-            tuned = entry.initialisation
             if tuned is not None:
-                chosen = [task for task in tasks if tuned.tasks is None or task in tuned.tasks]
-                self.carry(entry, fitted, {task: near[task] for task in chosen}, seed, tuned)
+                wanted = [task for task in tasks if tuned.tasks is None or task in tuned.tasks]
+                self.carry(entry, fitted, {task: near[task] for task in wanted}, seed, (to, tuned))
 
     def carry(
         self,
@@ -156,22 +211,28 @@ class _Wiring:
         fitted: Cell,
         prompts: Mapping[str, Cell],
         seed: int,
-        tuned: ProjectorTuning,
+        training: tuple[At, ProjectorTuning],
     ) -> None:
         """TPT_model: the source's prompts through the projector, each then trained on its own task."""
+        to, tuned = training
         carried = {task: self.naming.carried(entry, fitted, prompt) for task, prompt in prompts.items()}
         self.add(list(carried.values()))
         for task, cell in carried.items():
-            self.tuned(entry.target, task, seed, [cell], tuned, self.spec.initialiser)
+            self.tuned(to, task, seed, [cell], tuned, self.side(to).method.start)
 
-    def indicators(self, name: str) -> None:
+    def indicators(self, at: At) -> None:
         """Similarity of vectors and overlap of neurons, one table a measure and seed."""
-        side, given = self.facts.backbones[name], self.spec.indicators
+        side, given = self.side(at), self.spec.indicators
         if len(side.tasks) < 2:
             return
+        if not side.method.vectors:
+            for metric in given.similarity:
+                reason = f"it compares vectors in front of the text, and {side.method.label} has none"
+                self.say_impossible(f"{metric} on {side.called}", side, reason)
         for seed in self.spec.seeds:
-            prompts = {task: self.trained[name, task, seed] for task in side.tasks}
-            self.add([self.naming.similarity(side, seed, metric, prompts) for metric in given.similarity])
+            prompts = {task: self.trained[at, task, seed] for task in side.tasks}
+            if side.method.vectors:
+                self.add([self.naming.similarity(side, seed, metric, prompts) for metric in given.similarity])
             options = given.neurons
             if options is not None:
                 states = {task: self.naming.states(side, options, cell) for task, cell in prompts.items()}
@@ -180,20 +241,26 @@ class _Wiring:
                 self.add([self.naming.overlap(side, seed, measure, options, states) for measure in measures])
 
     def figures(self, name: str) -> None:
-        """The heatmap of zero-shot transfer of one backbone."""
+        """The heatmaps of zero-shot transfer of one backbone, one a method, on one scale of colours."""
         if not (self.spec.report.heatmaps and self.spec.transfers.zero_shot):
             return
-        inputs = {
+        inputs = {self.side(at).method.label: self.scores_of(at) for at in self.places() if at[0] == name}
+        found = {label: scores for label, scores in inputs.items() if scores}
+        if found:
+            self.add([self.naming.heatmap(self.facts.backbones[name], found)])
+
+    def scores_of(self, at: At) -> dict[str, str]:
+        """Role in a figure -> id of the score, of one method on one backbone; none where it cannot be."""
+        found = {
             f"{source} > {target} {seed}": cell.id
-            for (backbone, source, target, seed), cell in self.scored.items()
-            if backbone == name
+            for (place, source, target, seed), cell in self.scored.items()
+            if place == at
         }
-        inputs |= {
+        return found | {
             f"references > {target} {seed}": cell.id
-            for (backbone, target, seed), cell in self.references.items()
-            if backbone == name
+            for (place, target, seed), cell in self.references.items()
+            if place == at
         }
-        self.add([self.naming.heatmap(self.facts.backbones[name], inputs)])
 
 
 def _large(side: BackboneFacts) -> bool:

@@ -14,9 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prompttransfer.backbones.layouts import Encoding
-from prompttransfer.study.plan.checks import backbone_mistakes, backbone_place, label_of, layers_of, task_for
+from prompttransfer.study.methods import PROMPT, Use, called, labels_of, text_of
+from prompttransfer.study.plan.checks import (
+    backbone_mistakes,
+    backbone_place,
+    barred,
+    has_vectors,
+    label_of,
+    layers_of,
+    method_on,
+    task_for,
+    why_not,
+)
 from prompttransfer.study.plan.reading import StudyFile
-from prompttransfer.study.plan.spec import BackboneEntry, Spec
+from prompttransfer.study.plan.spec import BackboneEntry, MethodEntry, Spec
 from tasks.errors import MachineError
 from tasks.loading import Splits, load_splits, validation_size
 from tasks.rows import digest_rows
@@ -59,8 +70,41 @@ class TaskFacts:
 
 
 @dataclass(frozen=True)
+class MethodFacts:
+    """One method on one backbone."""
+
+    label: str
+    """How the study and its results call it (study/methods.py)."""
+    text: str
+    """What names it in cells: as `--method` takes it, without its length."""
+    start: str
+    """What its members start from."""
+    recipe: Recipe
+    told: str
+    """The recipe in words."""
+    length: int
+    """Vectors in front of the text or the like; 0 for a method without."""
+    reserved: int
+    """Positions in front of the text."""
+    values: int
+    """Numbers that a member trains."""
+    vectors: bool
+    """Whether its members are soft prompts."""
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    """Name in the study file -> the recipe of a task that has one of its own."""
+    tasks: Mapping[str, TaskFacts] = field(default_factory=dict)
+    """Name in the study file -> facts; what the method reserves is taken from the length of texts."""
+    refused: str = ""
+    """Why the backbone cannot have it."""
+    refused_tasks: Mapping[str, str] = field(default_factory=dict)
+    """Name in the study file of a task that it is not for -> why; such a task is not among `tasks`."""
+    barred: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(source, target) -> why what was learned on the one cannot be used on the other."""
+
+
+@dataclass(frozen=True)
 class BackboneFacts:
-    """One backbone of a study with its tasks, recipe and layout."""
+    """One backbone of a study, with its layout and the methods on it, one of which is looked at."""
 
     label: str
     """How the study and its results call it."""
@@ -77,16 +121,39 @@ class BackboneFacts:
     special: int
     """Special tokens of a row."""
     layout: str
-    recipe: Recipe
-    tasks: Mapping[str, TaskFacts] = field(default_factory=dict)
-    """Name in the study file -> facts."""
-    recipes: Mapping[str, Recipe] = field(default_factory=dict)
-    """Name in the study file -> the recipe of a task that has one of its own."""
+    methods: tuple[MethodFacts, ...] = ()
+    """In the order of the study's file."""
+    chosen: int = 0
+    """Which of them is looked at."""
     certain: bool = True
+
+    def under(self, chosen: int) -> BackboneFacts:
+        """The same, looking at another method."""
+        return replace(self, chosen=chosen)
+
+    @property
+    def method(self) -> MethodFacts:
+        """The method that is looked at."""
+        return self.methods[self.chosen]
+
+    @property
+    def called(self) -> str:
+        """Backbone and method, for labels."""
+        return called(self.label, self.method.label)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The method's recipe."""
+        return self.method.recipe
+
+    @property
+    def tasks(self) -> Mapping[str, TaskFacts]:
+        """Name in the study file -> facts."""
+        return self.method.tasks
 
     def recipe_of(self, task: str) -> Recipe:
         """What a task (its name in the study file) is trained with."""
-        return self.recipes.get(task, self.recipe)
+        return self.method.recipes.get(task, self.recipe)
 
 
 @dataclass(frozen=True)
@@ -128,7 +195,26 @@ def gather_facts(study: StudyFile, *, guess: bool = False) -> Facts:
     if away:
         said = f"rows of {', '.join(away)} are out of reach, their numbers are those widely known"
         notes.append(f"{said}: {next(iter(away.values()))}")
-    return Facts(found, tuple(dict.fromkeys(notes)))
+    return Facts(_labelled(found), tuple(dict.fromkeys(notes)))
+
+
+def _labelled(found: Mapping[str, BackboneFacts]) -> dict[str, BackboneFacts]:
+    """The same with what methods are called, which is the same on all backbones."""
+    uses = {
+        (name, index): Use(side.label, method.text, method.length)
+        for name, side in found.items()
+        for index, method in enumerate(side.methods)
+    }
+    labels = labels_of(uses.values())
+    return {
+        name: replace(
+            side,
+            methods=tuple(
+                replace(method, label=labels[uses[name, index]]) for index, method in enumerate(side.methods)
+            ),
+        )
+        for name, side in found.items()
+    }
 
 
 def data_folder(spec: Spec, folder: Path) -> Path | None:
@@ -196,8 +282,6 @@ def _backbone_facts(
     rows: Mapping[str, RowFacts],
     texts: Mapping[str, Sequence[Example]],
 ) -> BackboneFacts:
-    from prompttransfer.training.recipes import recipe_for
-
     if outline is None:
         bare = _known(entry.name, spec, entry, folder)
     else:
@@ -214,16 +298,65 @@ def _backbone_facts(
             embedded=outline.word_embeddings.weight.numel(),
             special=outline.special_tokens,
             layout=entry.layout or spec.layout,
-            recipe=recipe_for(outline, **spec.recipe_of(entry)),
-            recipes={
-                task: recipe_for(outline, **spec.recipe_of(entry, task)) for task in entry.recipe.per_task
-            },
         )
-    tasks = {}
-    for name in spec.tasks_of(entry):
-        task = task_for(entry, name, folder)
-        tasks[name] = _task_facts(spec, entry, bare, outline, task, rows[name], texts[name])
-    return replace(bare, tasks=tasks)
+    tasks = {name: task_for(entry, name, folder) for name in spec.tasks_of(entry)}
+    found: list[MethodFacts] = []
+    for method in spec.methods:
+        facts = _method_facts(spec, entry, bare, outline, method, tasks)
+        known: dict[str, TaskFacts] = {}
+        for name, task in tasks.items():
+            if name in facts.refused_tasks:
+                continue
+            like = next(
+                (
+                    other.tasks[name]
+                    for other in found
+                    if other.reserved == facts.reserved and name in other.tasks
+                ),
+                None,
+            )
+            known[name] = like or _task_facts(
+                spec, entry, bare, outline, task, rows[name], texts[name], facts.reserved
+            )
+        found.append(replace(facts, tasks=known))
+    return replace(bare, methods=tuple(found))
+
+
+def _method_facts(
+    spec: Spec,
+    entry: BackboneEntry,
+    side: BackboneFacts,
+    outline: Backbone | None,
+    given: MethodEntry,
+    tasks: Mapping[str, Task],
+) -> MethodFacts:
+    method, recipe = method_on(side.family, side.width, spec, entry, given)
+    without: dict[str, str] = {}
+    values, pairs = method.reserved * side.width, {}
+    if outline is not None:
+        without = {name: said for name, task in tasks.items() if (said := why_not(method, outline, task))}
+        able = {name: task for name, task in tasks.items() if name not in without}
+        pairs = barred(method, outline, able)
+        for task in [*able.values()][:1]:
+            values = sum(p.numel() for p in method.outline(outline, task).parameters())
+    return MethodFacts(
+        label=PROMPT,
+        text=text_of(method),
+        start=spec.start_of(given),
+        recipe=recipe,
+        told=recipe.told(method),
+        length=method.settings().get("length", 0),
+        reserved=method.reserved,
+        values=values,
+        vectors=has_vectors(method),
+        recipes={
+            name: method_on(side.family, side.width, spec, entry, given, name)[1]
+            for name in entry.recipe.per_task
+        },
+        refused=next(iter(without.values())) if tasks and len(without) == len(tasks) else "",
+        refused_tasks=without,
+        barred=pairs,
+    )
 
 
 def _task_facts(
@@ -234,17 +367,18 @@ def _task_facts(
     task: Task,
     rows: RowFacts,
     sample: Sequence[Example],
+    reserved: int,
 ) -> TaskFacts:
     wanted = entry.max_length or spec.max_length
     if outline is None:
         budget = wanted or (384 if task.generates else 128)
         return TaskFacts(task, rows, {}, budget, 0.5 * budget)
     encoding = Encoding(facts.layout, wanted, spec.aggregation)
-    budget = outline.text_budget(task, encoding, reserved=facts.recipe.length)
+    budget = outline.text_budget(task, encoding, reserved=reserved)
     answers = outline.answers(task, encoding)
     tokens = 0.5 * budget
     if sample:
-        encoded = outline.encode(task, sample, encoding, reserved=facts.recipe.length)
+        encoded = outline.encode(task, sample, encoding, reserved=reserved)
         tokens = sum(row.size for row in encoded) / len(encoded)
     return TaskFacts(task, rows, answers.mapping if answers else {}, budget, tokens)
 
@@ -287,8 +421,6 @@ KNOWN_ROWS: dict[str, tuple[int, int]] = {
 
 
 def _known(name: str, spec: Spec, entry: BackboneEntry, folder: Path) -> BackboneFacts:
-    from prompttransfer.training.recipes import recipe_for_size
-
     family, width, layers, neurons, parameters, embedded = KNOWN_BACKBONES[name]
     return BackboneFacts(
         label=label_of(name, folder),
@@ -302,10 +434,5 @@ def _known(name: str, spec: Spec, entry: BackboneEntry, folder: Path) -> Backbon
         embedded=embedded,
         special=5 if family == "masked-lm" else 2,
         layout=entry.layout or spec.layout,
-        recipe=recipe_for_size(family, width, **spec.recipe_of(entry)),
-        recipes={
-            task: recipe_for_size(family, width, **spec.recipe_of(entry, task))
-            for task in entry.recipe.per_task
-        },
         certain=False,
     )

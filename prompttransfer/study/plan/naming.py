@@ -14,6 +14,7 @@ from typing import Any
 from prompttransfer.backbones.kernels.token_batching import sorts_by_length
 from prompttransfer.study.cell import Cell, Json
 from prompttransfer.study.kinds.versions import VERSIONS
+from prompttransfer.study.methods import METHOD, PROMPT, called
 from prompttransfer.study.plan.lookup import BackboneFacts, TaskFacts
 from prompttransfer.study.plan.spec import NeuronOptions, ProjectorEntry, Spec
 from prompttransfer.training.recipes import Recipe
@@ -61,21 +62,24 @@ class Naming:
         start: str,
         source: Cell | None = None,
     ) -> Cell:
-        """A prompt, from the initialiser `start` or from another prompt."""
+        """A prompt, or a member of another method, from the initialiser `start` or from another one."""
+        method = side.method
         settings = {
             **self.common(side, task),
             "rows": task.rows.learned,
             "limit_train": self.spec.limit_train,
-            "recipe": recipe_settings(recipe),
+            "recipe": recipe_settings(recipe, method.length),
             "seed": seed,
             "initialiser": "prompt" if source else start,
         }
         if recipe.batch < task.rows.train and not sorts_by_length(task.rows.train, recipe.batch):
             settings["row_order"] = "shuffled"  # it was sorted by length once; other prompts keep their names
-        begun = f" from {source.label.removeprefix('prompt ')}" if source else ""
+        if method.text != PROMPT:
+            settings[METHOD] = method.text
+        begun = f" from {source.label.removeprefix(f'{method.label} ')}" if source else ""
         return self.cell(
             "prompt",
-            f"prompt {task.task.name} seed {seed} on {side.label}{begun}",
+            f"{method.label} {task.task.name} seed {seed} on {side.label}{begun}",
             settings,
             {"source": source.id} if source else {},
         )
@@ -104,7 +108,7 @@ class Naming:
             settings |= {"calibrate": self.spec.transfers.calibrate}
         return self.cell(
             "score",
-            f"references of {target.task.name} seed {seed} on {side.label}",
+            f"references of {target.task.name} seed {seed} on {side.called}",
             {**settings, "references": seed, "type": target.task.type},
             {f"prompt {source}": cell.id for source, cell in prompts.items()},
         )
@@ -144,7 +148,13 @@ class Naming:
         inputs = {f"source {task}": cell.id for task, cell in near.items()}
         inputs |= {f"target {task}": cell.id for task, cell in far.items()}
         settings = {**self.projector_settings(entry, *sides), "seed": seed}
-        return self.cell("projector", f"projector {entry.name} seed {seed}", settings, inputs)
+        return self.cell(
+            "projector", f"{self.projector_label(entry, sides[0])} seed {seed}", settings, inputs
+        )
+
+    def projector_label(self, entry: ProjectorEntry, source: BackboneFacts) -> str:
+        """What a projector is called, without its seed."""
+        return called(f"projector {entry.name}", source.method.label)
 
     def projector_settings(
         self, entry: ProjectorEntry, source: BackboneFacts, target: BackboneFacts
@@ -194,7 +204,9 @@ class Naming:
     def similarity(self, side: BackboneFacts, seed: int, metric: str, prompts: Mapping[str, Cell]) -> Cell:
         """Similarity of the prompts of one seed, task by task."""
         inputs = {task: cell.id for task, cell in prompts.items()}
-        return self.cell("indicator", f"{metric} seed {seed} on {side.label}", {"similarity": metric}, inputs)
+        return self.cell(
+            "indicator", f"{metric} seed {seed} on {side.called}", {"similarity": metric}, inputs
+        )
 
     def states(self, side: BackboneFacts, options: NeuronOptions, prompt: Cell) -> Cell:
         """The neurons that a prompt activates."""
@@ -212,15 +224,24 @@ class Naming:
         """Overlap of the neurons of one seed's prompts, task by task."""
         settings = {"overlap": measure, "window": options.window}
         inputs = {task: cell.id for task, cell in states.items()}
-        return self.cell("indicator", f"{measure} seed {seed} on {side.label}", settings, inputs)
+        return self.cell("indicator", f"{measure} seed {seed} on {side.called}", settings, inputs)
 
-    def heatmap(self, side: BackboneFacts, inputs: Mapping[str, str]) -> Cell:
-        """The figure of zero-shot transfer on one backbone."""
+    def heatmap(self, side: BackboneFacts, inputs: Mapping[str, Mapping[str, str]]) -> Cell:
+        """The figure of zero-shot transfer on one backbone: role -> id of a score, by method."""
         types = {facts.task.name: facts.task.type for facts in side.tasks.values()}
-        settings = {"figure": "heatmap", "types": types, "backbone": side.label}
-        return self.cell("figure", f"heatmap of {side.label}", settings, inputs)
+        settings: dict[str, Json] = {"figure": "heatmap", "types": dict(types), "backbone": side.label}
+        only, *others = inputs
+        if others or only != PROMPT:
+            settings["methods"] = [*inputs]
+        roles = {
+            f"{label}: {role}" if "methods" in settings else role: cell
+            for label, scores in inputs.items()
+            for role, cell in scores.items()
+        }
+        return self.cell("figure", f"heatmap of {side.label}", settings, roles)
 
 
-def recipe_settings(recipe: Recipe) -> dict[str, Json]:
-    """A recipe without the words on where its values are from."""
-    return {name: value for name, value in recipe.as_dict().items() if name != "source"}
+def recipe_settings(recipe: Recipe, length: int) -> dict[str, Json]:
+    """A recipe without the words on where its values are from, and without a length where a method has none."""
+    left_out = {"source"} if length else {"source", "length"}
+    return {name: value for name, value in recipe.as_dict().items() if name not in left_out}

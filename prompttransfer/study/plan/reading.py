@@ -56,6 +56,9 @@ def normalised(values: dict[str, Any]) -> dict[str, Any]:
         made["backbones"] = [made["backbones"]]
     if isinstance(made.get("backbones"), list):
         made["backbones"] = [{"name": item} if isinstance(item, str) else item for item in made["backbones"]]
+    if "methods" in made:
+        given = made["methods"]
+        made["methods"] = [_method(item) for item in given] if isinstance(given, list) else [_method(given)]
     made["transfers"] = _with(made.get("transfers", {}), "initialisation", _switch)
     made["indicators"] = _with(made.get("indicators", {}), "neurons", _measures)
     if isinstance(made.get("projectors"), list):
@@ -69,6 +72,15 @@ def normalised(values: dict[str, Any]) -> dict[str, Any]:
 
 def _with(part: Any, key: str, change: Any) -> Any:
     return {**part, key: change(part[key])} if isinstance(part, dict) and key in part else part
+
+
+def _method(value: Any) -> Any:
+    """`lora:rank=8` as on a command line, written out as a mapping."""
+    if not isinstance(value, str):
+        return value
+    name, _, rest = value.partition(":")
+    parts = [part.partition("=") for part in filter(None, rest.split(","))]
+    return {"name": name.strip(), **{key.strip(): text.strip() for key, _, text in parts}}
 
 
 def _switch(value: Any) -> Any:
@@ -148,15 +160,15 @@ def _explain(document: Document, item: Any) -> Mistake:
             return Mistake(line, f"unknown key {key!r}: did you mean {hyphened!r}?")
         return Mistake(line, str(unknown("key", key, known)))
     if kind == "missing":
-        return Mistake(
-            document.line(path[:-1]),
-            f"no {key!r} here: it is needed ({EXAMPLES.get(key, 'see `study plan --help`')})",
-        )
+        example = EXAMPLES.get("method" if path[0] == "methods" else key, "see `study plan --help`")
+        return Mistake(document.line(path[:-1]), f"no {key!r} here: it is needed ({example})")
     if kind == "value_error":
         return Mistake(line, f"{key}: {item['ctx']['error']}")
     said = item["msg"][0].lower() + item["msg"][1:]
     if path[-1:] == ("length",) and "per-task" in path:
         return Mistake(line, "length cannot be given here: all prompts of a backbone have one length")
+    if path[-1:] == ("length",) and path[0] == "methods":
+        return Mistake(line, "length is a setting of the method: write it beside its name, not in its recipe")
     if path[-1:] == ("length",) and "initialisation" in path:
         return Mistake(line, "length cannot be given here: a run from a prompt has that prompt's length")
     place = ".".join(str(step) for step in path)

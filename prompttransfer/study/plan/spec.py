@@ -4,8 +4,10 @@
     backbones: [roberta-base]           # or {name: roberta-base, tasks: [...], recipe: {...}, layout: su2022};
                                         # recipe: {lr: 5e-3, per-task: {laptop: {lr: 1e-2}}} for single tasks
     tasks: [sst2, imdb, mnli]           # names, or YAML files of own tasks
+    methods: [prompt, {name: lora, rank: 8, recipe: {lr: 1e-3}}]    # soft prompts alone if not given; or lora:rank=8
     seeds: [0, 1, 2]
-    recipe: {steps: 300}                # as the options of `train`; a backbone's own recipe goes before it
+    recipe: {steps: 300}                # as the options of `train`; a backbone's own recipe goes before it, a method's
+                                        # own before both
     transfers:
       zero-shot: true
       calibrate: train-mean             # a second matrix of calibrated scores; or content-free
@@ -23,9 +25,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+if TYPE_CHECKING:
+    from prompttransfer.adaptations.method import Method
 
 PRECISIONS = ("fp32", "bf16")
 """A study names its precision: `auto` would give other numbers on another machine."""
@@ -72,6 +77,46 @@ class BackboneRecipe(RecipeOptions):
     """The options of one backbone, and of single tasks on it."""
 
     per_task: dict[str, TaskRecipe] = Field(default_factory=dict)
+
+
+class MethodRecipe(RecipeOptions):
+    """What one method is trained with, before all other options."""
+
+    length: Literal[None] = None
+
+
+class MethodEntry(Part):
+    """One tuning method; beside these keys its own settings, which `METHODS` (adaptations/methods) knows."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    recipe: MethodRecipe = MethodRecipe()
+    initialiser: str | None = None
+    """What its members start from where that is not what the study says."""
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Its own settings, as they stand in the file."""
+        return dict(self.model_extra or {})
+
+    @property
+    def text(self) -> str:
+        """It as `--method` takes it."""
+        parts = (
+            f"{key}={'+'.join(map(str, value)) if isinstance(value, list) else value}"
+            for key, value in self.given.items()
+        )
+        return f"{self.name}:{','.join(parts)}"
+
+    def method(self, length: int) -> Method:
+        """The method itself; `length` counts where it has one and gives none. Raises UserError for wrong settings."""
+        from prompttransfer.adaptations.methods import make_method
+
+        return make_method(self.name, self.given, length=length)
+
+
+PROMPT_ALONE = MethodEntry(name="prompt")
 
 
 class BackboneEntry(Part):
@@ -168,6 +213,7 @@ class Spec(Part):
     about: str = ""
     backbones: list[BackboneEntry] = Field(min_length=1)
     tasks: list[str] = Field(min_length=1)
+    methods: list[MethodEntry] = Field(default_factory=lambda: [PROMPT_ALONE], min_length=1)
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)
     recipe: RecipeOptions = RecipeOptions()
     initialiser: str = "random"
@@ -179,7 +225,7 @@ class Spec(Part):
     limit_train: int | None = Field(default=None, ge=1)
     limit_test: int | None = Field(default=None, ge=1)
     bank: int = Field(default=8, ge=1)
-    """Most prompts that are trained together in one bank."""
+    """Most members of a method that are trained together in one bank."""
     transfers: Transfers = Transfers()
     projectors: list[ProjectorEntry] = Field(default_factory=list)
     indicators: Indicators = Indicators()
@@ -196,10 +242,17 @@ class Spec(Part):
         """The tasks that a backbone is to learn, in order."""
         return backbone.tasks if backbone.tasks is not None else self.tasks
 
-    def recipe_of(self, backbone: BackboneEntry, task: str | None = None) -> dict[str, Any]:
-        """The study's recipe options with the backbone's own before them, and before those the task's on it."""
+    def recipe_of(
+        self, backbone: BackboneEntry, task: str | None = None, method: MethodEntry = PROMPT_ALONE
+    ) -> dict[str, Any]:
+        """The study's recipe options; before them go the backbone's, the task's on it, and first the method's own."""
         own = backbone.recipe.per_task.get(task, TaskRecipe()) if task is not None else TaskRecipe()
-        return self.recipe.overrides() | backbone.recipe.overrides() | own.overrides()
+        parts = (self.recipe, backbone.recipe, own, method.recipe)
+        return {name: value for part in parts for name, value in part.overrides().items()}
+
+    def start_of(self, method: MethodEntry) -> str:
+        """What members of a method start from."""
+        return method.initialiser or self.initialiser
 
 
 # Mistakes of form ------------------------------------------------------------------------------------------------
@@ -211,6 +264,7 @@ PARTS: dict[tuple[str, ...], type[Part]] = {
     ("backbones", "*"): BackboneEntry,
     ("backbones", "*", "recipe"): BackboneRecipe,
     ("backbones", "*", "recipe", "per-task", "*"): TaskRecipe,
+    ("methods", "*", "recipe"): MethodRecipe,
     ("transfers",): Transfers,
     ("transfers", "initialisation"): Initialisation,
     ("projectors", "*"): ProjectorEntry,
@@ -227,6 +281,7 @@ EXAMPLES = {
     "backbones": "as in backbones: [microworld-roberta]",
     "tasks": "as in tasks: [microworld-imdb, microworld-mnli]",
     "name": "as in name: roberta-base",
+    "method": "as in {name: lora, rank: 8}",
     "fitting": "as in fitting: [sst2, mnli]",
     "source": "a backbone of this study",
     "target": "a backbone of this study",

@@ -9,7 +9,7 @@ from typing import Any
 
 from prompttransfer.study.engine.leases import held
 from prompttransfer.study.engine.records import CellRecord, FailureRecord
-from prompttransfer.study.engine.store import Store, read_failures, read_units
+from prompttransfer.study.engine.store import Store, read_failures, read_impossible, read_units
 from tasks.errors import UserError
 
 SHORTEST = 4
@@ -78,6 +78,9 @@ def find_cell(store: Store, given: str) -> str:
     if found:
         shown = ", ".join(f"{name} ({cells[name]['label']})" for name in found[:6])
         raise UserError(f"{given!r} is the beginning of {len(found)} cells: {shown}; give more of the id")
+    for one in read_impossible(store):
+        if one.label.lower() == text:
+            raise UserError(f"there is no cell {one.label!r}, and there cannot be: {one.reason}")
     labels = {cell["label"].lower(): name for name, cell in cells.items()}
     near = [labels[label] for label in difflib.get_close_matches(text, labels, n=3, cutoff=0.5)]
     near = near or difflib.get_close_matches(text, cells, n=3, cutoff=0.6)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from prompttransfer.study.cell import Cell, Graph
 from prompttransfer.study.contents import read_projector_report, read_score, read_tuned
 from prompttransfer.study.engine.store import Store
+from prompttransfer.study.methods import PROMPT, Use, labels_of, use_of
 from tasks.catalog import all_tasks
 from tasks.errors import UserError
 
@@ -25,6 +26,7 @@ COLUMNS = {
     "cell": "id of the cell that the value comes from; `study explain` tells all about it",
     "kind": "kind of that cell: prompt, score, tuned, projector or indicator",
     "backbone": "the model that was run",
+    "method": "what was trained on it: prompt, lora, p-tuning, ... with the settings that differ from the method's defaults",
     "source_backbone": "the model that the prompt was first trained on; another one where it came through a projector",
     "source": "task of the source prompt; empty for references, and for runs from scratch",
     "target": "task whose rows were scored",
@@ -73,6 +75,8 @@ class Results:
     own: frozenset[str]
     """Ids of the prompts that are sources: trained from scratch with the study's recipe."""
     finished: frozenset[str]
+    labels: Mapping[Use, str]
+    """A method on a backbone -> what it is called."""
 
     def folder(self, cell: Cell) -> Path:
         """Where the files of a finished cell are."""
@@ -85,6 +89,15 @@ class Results:
     def of_kind(self, kind: str) -> list[Cell]:
         """Finished cells of a kind, in the plan's order."""
         return [cell for cell in self.graph.cells.values() if cell.kind == kind and cell.id in self.finished]
+
+    def method(self, cell: Cell) -> str:
+        """What the method of a cell is called."""
+        return self.labels[use_of(cell, self.graph.cells)]
+
+    @property
+    def methods(self) -> list[str]:
+        """What the study's methods are called, in the plan's order."""
+        return list(dict.fromkeys(self.labels.values()))
 
     def relation(self, source: str, target: str) -> str:
         """own, same type or different type."""
@@ -108,7 +121,10 @@ def open_results(graph: Graph, store: Store) -> Results:
         if "references" in cell.settings
         for name in cell.inputs.values()
     }
-    return Results(graph, store, types_in(graph), frozenset(own), frozenset(store.ids() & set(graph.cells)))
+    finished = frozenset(store.ids() & set(graph.cells))
+    trained = [cell for cell in graph.cells.values() if cell.kind == "prompt"]
+    labels = labels_of(use_of(cell, graph.cells) for cell in trained)
+    return Results(graph, store, types_in(graph), frozenset(own), finished, labels)
 
 
 def types_in(graph: Graph) -> dict[str, str]:
@@ -125,7 +141,7 @@ def long_table(results: Results) -> pd.DataFrame:
     import pandas as pd
 
     rows = [
-        {"cell": cell.id, "kind": cell.kind, **row}
+        {"cell": cell.id, "kind": cell.kind, "method": results.method(cell), **row}
         for kind, read in READERS.items()
         for cell in results.of_kind(kind)
         for row in read(results, cell)
@@ -223,6 +239,12 @@ def _score_rows(results: Results, cell: Cell) -> Iterator[Row]:
 def _calibrated(record: Row, value: float) -> Row:
     """A calibrated score as another measure, so that no table takes it for a raw one."""
     return {"measure": f"{CALIBRATED} {record['metric']}", "value": value}
+
+
+def with_methods(table: pd.DataFrame) -> pd.DataFrame:
+    """A long table whose every row names its method: where none stands, as in tables of before, it is soft prompts."""
+    named = table["method"] if "method" in table else table["backbone"].map(lambda _: PROMPT)
+    return table.assign(method=named.astype("object").where(named.notna() & (named != ""), PROMPT))
 
 
 def raw_scores(table: pd.DataFrame) -> pd.DataFrame:

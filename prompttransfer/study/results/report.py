@@ -5,14 +5,17 @@ report/summary.csv                mean and spread over seeds
 report/comparisons.csv            paired differences and speed-ups (tables.COMPARISON_COLUMNS)
 report/indicators.csv             whether indicators predict transfer
 report/columns.csv                what each column is
-report/<backbone>/report.html     the page of a run
+report/impossible.csv             what the study asks for and cannot have, with the reason
+report/<backbone>/report.html     the page of a run; of several methods <backbone>-<method>, one a method
+report/heatmaps/                  the heatmaps of zero-shot transfer
 report/report.html                the study: what was found, with links to the pages
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +23,20 @@ from typing import TYPE_CHECKING
 from prompttransfer.files import atomic_path, write_text
 from prompttransfer.reports.calls import Call
 from prompttransfer.reports.page import write_report
-from prompttransfer.study.cell import Graph
+from prompttransfer.study.cell import Graph, Impossible
 from prompttransfer.study.engine.store import Store, read_failures
-from prompttransfer.study.results.long_table import COLUMNS, Results, long_table, open_results, raw_scores
-from prompttransfer.study.results.run_folders import backbones_scored, slug, write_run_folder
+from prompttransfer.study.kinds.figure import picture_name, roles_of
+from prompttransfer.study.methods import PROMPT, called, slug
+from prompttransfer.study.results.long_table import (
+    COLUMNS,
+    OWN,
+    Results,
+    long_table,
+    open_results,
+    raw_scores,
+    with_methods,
+)
+from prompttransfer.study.results.run_folders import sides_scored, titled, write_run_folder
 from prompttransfer.study.results.statistics import (
     COMPARISON_COLUMNS,
     INDICATOR_COLUMNS,
@@ -58,20 +71,22 @@ class Written:
 def write_study_report(graph: Graph, store: Store, output: Path, *, title: str = "") -> Written:
     """Write tables and pages under `output` from what is finished; UserError where no score is."""
     results = open_results(graph, store)
-    backbones = backbones_scored(results)
-    if not backbones:
+    sides = sides_scored(results)
+    if not sides:
         raise UserError(f"no score of this study is finished in {store.place}: run it first with `study run`")
     tables = make_tables(results)
-    files = _write_tables(tables, output)
+    files = [*_write_tables(tables, output), *_write_impossible(graph, output / "report")]
     notes = _notes(results, tables)
     report = output / "report"
     again = run_again(store)
     pages = {}
-    for backbone in backbones:
-        folder = write_run_folder(results, backbone, report / slug(backbone), again)
-        pages[backbone] = write_report(folder, title=f"{title}: {backbone}" if title else "")
+    for side in sides:
+        name = titled(results, side)
+        folder = write_run_folder(results, side, report / slug(name), again)
+        pages[name] = write_report(folder, title=f"{title}: {name}" if title else "")
+    heatmaps = copy_heatmaps(results, report / "heatmaps")
     page = report / "report.html"
-    write_text(page, render_page(title or "Study", tables, pages, notes, report, again))
+    write_text(page, render_page(title or "Study", tables, pages, heatmaps, notes, graph.impossible, again))
     missing = len(graph.cells) - len(results.finished)
     return Written(page, (*files, *pages.values(), page), tables, missing, notes)
 
@@ -114,6 +129,35 @@ def _write_tables(tables: Mapping[str, pd.DataFrame], output: Path) -> list[Path
     return [*files, output / "results.parquet", output / "report" / "columns.csv"]
 
 
+def _write_impossible(graph: Graph, folder: Path) -> list[Path]:
+    """What the study asks for and cannot have; no file where there is nothing."""
+    import pandas as pd
+
+    path = folder / "impossible.csv"
+    path.unlink(missing_ok=True)
+    if not graph.impossible:
+        return []
+    table = pd.DataFrame([asdict(one) for one in graph.impossible])
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+    return [path]
+
+
+def copy_heatmaps(results: Results, folder: Path) -> dict[str, list[Path]]:
+    """Backbone -> the heatmaps that its figure cell drew, one a method, as files of `folder` with names of their own."""
+    found: dict[str, list[Path]] = {}
+    shutil.rmtree(folder, ignore_errors=True)  # a study that had more methods left more
+    for cell in results.of_kind("figure"):
+        backbone = str(cell.settings["backbone"])
+        methods = [method for method, _ in roles_of(cell)]
+        for name in (picture_name(method, len(methods) > 1) for method in methods):
+            folder.mkdir(parents=True, exist_ok=True)
+            for end in ("png", "svg", "csv"):
+                path = folder / f"{slug(backbone)}{name.removeprefix('heatmap')}.{end}"
+                shutil.copyfile(results.folder(cell) / f"{name}.{end}", path)
+            found.setdefault(backbone, []).append(path.with_suffix(".svg"))
+    return found
+
+
 def _notes(results: Results, tables: Mapping[str, pd.DataFrame]) -> tuple[str, ...]:
     notes = []
     if missing := len(results.graph.cells) - len(results.finished):
@@ -131,7 +175,24 @@ def _notes(results: Results, tables: Mapping[str, pd.DataFrame]) -> tuple[str, .
             "A seed decides the start and the row order of a prompt; all seeds have the same validation and test rows, so "
             "their spread is not that over splits."
         )
-    return tuple(notes)
+    return (*notes, *not_learned(tables["results"]))
+
+
+def not_learned(results: pd.DataFrame) -> list[str]:
+    """A line on each backbone and method with tasks whose own score is no better than the majority answer."""
+    scores = raw_scores(with_methods(results))
+    means = (
+        scores.groupby(["backbone", "method", "target", "condition"], sort=False)["value"].mean().unstack()
+    )
+    if not {OWN, "majority"} <= set(means.columns):
+        return []
+    flat = means[means[OWN] <= means["majority"]].reset_index()
+    name = titles(results)
+    return [
+        f"{name(str(backbone), str(method))}: the own score of {', '.join(part['target'])} is no better than the majority answer, so "
+        f"nothing was learned there (more steps or another rate may help), and numbers relative to it mean nothing."
+        for (backbone, method), part in flat.groupby(["backbone", "method"], sort=False)
+    ]
 
 
 # The page over all backbones -------------------------------------------------------------------------------------
@@ -141,25 +202,26 @@ def render_page(
     title: str,
     tables: Mapping[str, pd.DataFrame],
     pages: Mapping[str, Path],
+    heatmaps: Mapping[str, Sequence[Path]],
     notes: Sequence[str],
-    folder: Path,
+    impossible: Sequence[Impossible],
     again: Call,
 ) -> str:
     """A page with the comparisons and links to the pages of the backbones; it fetches nothing."""
     from analysis.report.style import STYLE
 
+    tables = {name: without_the_only_method(table) for name, table in tables.items()}
     links = "".join(
-        f'<li><a href="{escape(path.relative_to(folder).as_posix())}">{escape(name)}</a></li>'
+        f'<li><a href="{escape(f"{path.parent.name}/{path.name}")}">{escape(name)}</a></li>'
         for name, path in pages.items()
     )
     said = headlines(tables["results"], tables["indicators"])
     sections = [
-        ("In short", "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in said) + "</ul>" if said else ""),
+        ("In short", listed(said)),
         ("Models", f"<p>Matrices, figures and curves of each model:</p><ul>{links}</ul>"),
-        (
-            "To know",
-            "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>" if notes else "",
-        ),
+        ("Zero-shot transfer", _heatmaps(heatmaps)),
+        ("To know", listed(notes)),
+        ("What cannot be", listed([one.line for one in impossible])),
         ("Comparisons", _comparisons(tables["comparisons"])),
         ("Do indicators predict transfer?", _table(tables["indicators"])),
         ("Scores, mean over sources and seeds", _table(overview(tables["results"]))),
@@ -186,36 +248,72 @@ def render_page(
 """
 
 
+def listed(lines: Sequence[str]) -> str:
+    """Lines as a list; nothing for none."""
+    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>" if lines else ""
+
+
+def without_the_only_method(table: pd.DataFrame) -> pd.DataFrame:
+    """A table for the page: which method it was goes without saying where all rows are of one."""
+    if "method" in table and table["method"].nunique() < 2:
+        return table.drop(columns="method")
+    return table
+
+
+def _heatmaps(found: Mapping[str, Sequence[Path]]) -> str:
+    """The heatmaps of each backbone, those of its methods beside each other."""
+    from base64 import b64encode
+
+    def picture(path: Path) -> str:
+        data = b64encode(path.read_bytes()).decode()
+        return f'<img alt="{escape(path.stem)}" src="data:image/svg+xml;base64,{data}">'
+
+    if all(len(paths) < 2 for paths in found.values()):
+        return ""  # the page of the model has it
+    words = "<p>Scores as they are, mean over seeds: rows are sources, columns targets. The heatmaps of a model have one scale of colours.</p>"
+    rows = ("".join(map(picture, paths)) for paths in found.values())
+    return words + "".join(f'<div class="scroll" tabindex="0">{row}</div>' for row in rows)
+
+
 def headlines(results: pd.DataFrame, indicators: pd.DataFrame) -> list[str]:
     """What the numbers come down to: where transfer is worth less than no prompt, and whether an indicator predicts it."""
     return [*_transfer_headlines(results), *_indicator_headlines(indicators)]
 
 
+def titles(table: pd.DataFrame) -> Callable[[str, str], str]:
+    """What backbone and method are called: by both where a table has several methods."""
+    several = "method" in table and table["method"].nunique() > 1
+    return lambda backbone, method: f"{backbone}, {method}" if several else called(backbone, method)
+
+
 def _transfer_headlines(results: pd.DataFrame) -> list[str]:
     lines = []
-    for backbone, metric, gains in gains_over_no_prompt(results):
+    name = titles(results)
+    for backbone, method, metric, gains in gains_over_no_prompt(results):
         worse = [relation for relation, gain in gains.items() if gain < 0]
         told = ", ".join(f"{relation} {gain:+.3f}" for relation, gain in gains.items())
         if not gains:
             continue
+        what = "prompts" if method == PROMPT else "adaptations"
         if len(worse) == len(gains):
-            verdict = "transfer does not help: prompts of other tasks score below no prompt"
+            verdict = f"transfer does not help: {what} of other tasks score below no prompt"
         elif worse:
-            verdict = f"prompts of tasks of {worse[0]} score below no prompt"
+            verdict = f"{what} of tasks of {worse[0]} score below no prompt"
         else:
-            verdict = "prompts of other tasks score above no prompt"
+            verdict = f"{what} of other tasks score above no prompt"
         lines.append(
-            f"{backbone}, {metric}: {verdict} (zero-shot minus no prompt, mean over targets: {told})."
+            f"{name(backbone, method)}, {metric}: {verdict} (zero-shot minus no prompt, mean over targets: {told})."
         )
     return lines
 
 
 def _indicator_headlines(indicators: pd.DataFrame) -> list[str]:
-    """One line a backbone: the indicator with the highest mean, only where it is more than chance is it said to predict."""
+    """One line a backbone and method: the indicator with the highest mean, only where it is more than chance is it said to predict."""
     from analysis.prediction import BASELINE, LEVEL
 
     lines = []
-    for backbone, part in indicators.groupby("backbone", sort=False):
+    name = titles(indicators)
+    for (backbone, method), part in with_methods(indicators).groupby(["backbone", "method"], sort=False):
         ranked = part[(part["indicator"] != BASELINE) & part["mean_spearman"].notna()]
         if ranked.empty:
             continue
@@ -232,19 +330,19 @@ def _indicator_headlines(indicators: pd.DataFrame) -> list[str]:
             said = f"no indicator is shown to predict transfer: {highest} (p {p_value:.3f}, corrected)"
         else:
             said = f"{best['indicator']} predicts transfer better than chance does: {highest} (p {p_value:.3f}, corrected)"
-        lines.append(f"{backbone}: {said}.")
+        lines.append(f"{name(backbone, method)}: {said}.")
     return lines
 
 
 def overview(table: pd.DataFrame) -> pd.DataFrame:
-    """Test scores by backbone, metric and condition: mean over sources, targets and seeds, and the number of values."""
-    scores = raw_scores(table).rename(columns={"measure": "metric"})
+    """Test scores by backbone, method, metric and condition: mean over sources, targets and seeds, and the number of values."""
+    scores = raw_scores(without_the_only_method(table)).rename(columns={"measure": "metric"})
     scores["condition"] = scores["condition"] + scores["relation"].map(
         lambda relation: f", {relation}" if relation in ("same type", "different type") else ""
     )
-    keys = ["backbone", "metric", "condition"]
+    keys = [key for key in ("backbone", "method", "metric", "condition") if key in scores]
     groups = scores.groupby(keys, sort=False)["value"]
-    seeds = scores.groupby([*keys, "seed"], sort=False)["value"].mean().groupby(level=[0, 1, 2], sort=False)
+    seeds = scores.groupby([*keys, "seed"], sort=False)["value"].mean().groupby(level=keys, sort=False)
     return (
         groups.mean()
         .to_frame("mean")

@@ -1,4 +1,6 @@
-"""A study's results as run folders, one a backbone, in the form that the report page reads (reports/run_folder.py).
+"""A study's results as run folders, one a backbone and method, in the form that the report page reads.
+
+The form is that of reports/run_folder.py. In a study of several methods <backbone> is <backbone>-<method>.
 
 report/<backbone>/prompts/      the source prompts
 report/<backbone>/transfer/     the matrix, with the tuned runs
@@ -9,7 +11,6 @@ report/<backbone>/projectors/   those that lead to this backbone, with the contr
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -20,6 +21,7 @@ from prompttransfer.files import atomic_folder, write_text
 from prompttransfer.reports.calls import Call, note_call
 from prompttransfer.study.cell import Cell
 from prompttransfer.study.contents import read_projector_report, read_score, read_tuned
+from prompttransfer.study.methods import PROMPT, Use, slug, use_of
 from prompttransfer.study.results.long_table import Results, indicator_table, projector_name
 from prompttransfer.study.results.matrices import transfer_matrix
 
@@ -31,14 +33,14 @@ if TYPE_CHECKING:
 MARKER = "transfer"
 
 
-def slug(name: str) -> str:
-    """A backbone's or projector's name as the name of a folder."""
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-.")
+def sides_scored(results: Results) -> list[Use]:
+    """The backbones and methods that have scores, in the plan's order."""
+    return list(dict.fromkeys(use_of(cell, results.graph.cells) for cell in results.of_kind("score")))
 
 
-def backbones_scored(results: Results) -> list[str]:
-    """The backbones that have scores, in the plan's order."""
-    return list(dict.fromkeys(_backbone(cell) for cell in results.of_kind("score")))
+def titled(results: Results, side: Use) -> str:
+    """Backbone and method, where the study has several methods; the backbone where it has one."""
+    return f"{side.backbone}, {results.labels[side]}" if len(results.methods) > 1 else side.backbone
 
 
 def _backbone(cell: Cell, key: str = "backbone") -> str:
@@ -46,19 +48,24 @@ def _backbone(cell: Cell, key: str = "backbone") -> str:
     return str(named["name"])
 
 
-def write_run_folder(results: Results, backbone: str, folder: Path, again: Call | None = None) -> Path:
-    """Write the run folder of one backbone, whole or not at all, and return it; `again` is what runs the study."""
+def _cells(results: Results, kind: str, side: Use) -> list[Cell]:
+    """Finished cells of a kind on one backbone under one method."""
+    return [cell for cell in results.of_kind(kind) if use_of(cell, results.graph.cells) == side]
+
+
+def write_run_folder(results: Results, side: Use, folder: Path, again: Call | None = None) -> Path:
+    """Write the run folder of one backbone and method, whole or not at all; `again` is what runs the study."""
     with atomic_folder(folder, marker=MARKER) as temporary:
-        prompts = _copy_prompts(results, backbone, temporary / "prompts")
-        _write_transfer(results, backbone, prompts, temporary / "transfer", again)
-        _write_indicators(results, backbone, temporary / "compare")
-        _copy_states(results, backbone, temporary / "neurons")
-        _write_projectors(results, backbone, temporary / "projectors")
+        prompts = _copy_prompts(results, side, temporary / "prompts")
+        _write_transfer(results, side, prompts, temporary / "transfer", again)
+        _write_indicators(results, side, temporary / "compare")
+        _copy_states(results, side, temporary / "neurons")
+        _write_projectors(results, side, temporary / "projectors")
     return folder
 
 
-def _copy_prompts(results: Results, backbone: str, folder: Path) -> list[Cell]:
-    cells = [c for c in results.of_kind("prompt") if c.id in results.own and _backbone(c) == backbone]
+def _copy_prompts(results: Results, side: Use, folder: Path) -> list[Cell]:
+    cells = [cell for cell in _cells(results, "prompt", side) if cell.id in results.own]
     for cell in cells:
         shutil.copytree(
             results.folder(cell) / "prompt", folder / f"{cell.settings['task']}-s{cell.settings['seed']}"
@@ -67,7 +74,7 @@ def _copy_prompts(results: Results, backbone: str, folder: Path) -> list[Cell]:
 
 
 def _write_transfer(
-    results: Results, backbone: str, prompts: Sequence[Cell], folder: Path, again: Call | None
+    results: Results, side: Use, prompts: Sequence[Cell], folder: Path, again: Call | None
 ) -> None:
     """The matrix of zero-shot scores with the pairs of TPT_task, as `transfer --tune` writes it."""
     from prompttransfer.adaptations.artifacts import load_adaptation, versions
@@ -76,15 +83,15 @@ def _write_transfer(
 
     scores = [
         read_score(results.folder(cell))
-        for cell in results.of_kind("score")
-        if _backbone(cell) == backbone
-        and ("references" in cell.settings or cell.inputs["prompt"] in results.own)
+        for cell in _cells(results, "score", side)
+        if "references" in cell.settings or cell.inputs["prompt"] in results.own
     ]
     matrix = transfer_matrix(scores)
-    pairs, runs = _tuned(results, backbone)
+    pairs, runs = _tuned(results, side)
     loaded = [load_adaptation(results.folder(cell) / "prompt") for cell in prompts]
     record = {
-        "backbone": backbone,
+        "backbone": side.backbone,
+        **({} if results.labels[side] == PROMPT else {"method": results.labels[side]}),
         "revision": loaded[0].revision if loaded else "",
         "types": {task: results.types[task] for task in matrix.targets if task in results.types},
         "data": {
@@ -105,14 +112,14 @@ def _write_transfer(
         note_call([folder / "transfer.json"], again.model_dump())
 
 
-def _tuned(results: Results, backbone: str) -> tuple[list[TunedPair], list[Cell]]:
-    """The pairs of TPT_task on a backbone, and the prompts behind their curves, each once."""
+def _tuned(results: Results, side: Use) -> tuple[list[TunedPair], list[Cell]]:
+    """The pairs of TPT_task of one side, and the prompts behind their curves, each once."""
     from prompttransfer.transfers.tuning import TunedPair
 
     pairs, runs = [], {}
-    for cell in results.of_kind("tuned"):
+    for cell in _cells(results, "tuned", side):
         run = results.input(cell, "run")
-        if _backbone(run) != backbone or results.input(cell, "source").kind == "carried":
+        if results.input(cell, "source").kind == "carried":
             continue
         record = read_tuned(results.folder(cell))
         pairs.append(
@@ -138,40 +145,37 @@ def _tuned(results: Results, backbone: str) -> tuple[list[TunedPair], list[Cell]
     return pairs, list(runs.values())
 
 
-def _write_indicators(results: Results, backbone: str, folder: Path) -> None:
+def _write_indicators(results: Results, side: Use, folder: Path) -> None:
     """Every indicator as one table by task, mean over seeds."""
-    for name, table in mean_indicators(results, backbone).items():
+    for name, table in mean_indicators(results, side).items():
         write_text(folder / f"similarity_{name}.csv", table.to_csv(float_format="%.10g", lineterminator="\n"))
 
 
-def mean_indicators(results: Results, backbone: str) -> dict[str, pd.DataFrame]:
+def mean_indicators(results: Results, side: Use) -> dict[str, pd.DataFrame]:
     """Indicator -> table over tasks, mean over the seeds that are there."""
     found: dict[str, list[pd.DataFrame]] = {}
-    for cell in results.of_kind("indicator"):
-        prompt = results.input(cell, next(iter(cell.inputs)))
-        prompt = results.input(prompt, "prompt") if prompt.kind == "states" else prompt
-        if _backbone(prompt) == backbone:
-            measure = str(cell.settings.get("similarity") or cell.settings["overlap"])
-            found.setdefault(measure, []).append(indicator_table(results, cell))
+    for cell in _cells(results, "indicator", side):
+        measure = str(cell.settings.get("similarity") or cell.settings["overlap"])
+        found.setdefault(measure, []).append(indicator_table(results, cell))
     return {name: sum(tables[1:], tables[0]) / len(tables) for name, tables in found.items()}
 
 
-def _copy_states(results: Results, backbone: str, folder: Path) -> None:
-    for cell in results.of_kind("states"):
-        if _backbone(cell) == backbone:
-            prompt = results.input(cell, "prompt").settings
-            folder.mkdir(parents=True, exist_ok=True)
-            name = f"states-{prompt['task']}-s{prompt['seed']}.safetensors"
-            shutil.copyfile(results.folder(cell) / "states.safetensors", folder / name)
+def _copy_states(results: Results, side: Use, folder: Path) -> None:
+    for cell in _cells(results, "states", side):
+        prompt = results.input(cell, "prompt").settings
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"states-{prompt['task']}-s{prompt['seed']}.safetensors"
+        shutil.copyfile(results.folder(cell) / "states.safetensors", folder / name)
 
 
-def _write_projectors(results: Results, backbone: str, folder: Path) -> None:
-    """Each projector of the first seed, with the table of all seeds."""
+def _write_projectors(results: Results, side: Use, folder: Path) -> None:
+    """Each projector that leads here, of the first seed, with the table of all seeds."""
     from projectors.artifacts import load_projector, save_projector
 
     groups: dict[str, list[Cell]] = {}
     for cell in results.of_kind("projector"):
-        if _backbone(cell, "target") == backbone:
+        learned = results.input(cell, next(role for role in cell.inputs if role.startswith("target ")))
+        if use_of(learned, results.graph.cells) == side:
             groups.setdefault(projector_name(cell), []).append(cell)
     for name, cells in groups.items():
         projector = load_projector(results.folder(cells[0]) / "projector")

@@ -36,6 +36,7 @@ LEVEL = 0.05
 SUMMARY_KEYS = (
     "kind",
     "backbone",
+    "method",
     "source_backbone",
     "source",
     "target",
@@ -48,6 +49,7 @@ SUMMARY_KEYS = (
 COMPARISON_COLUMNS = {
     "family": "comparisons whose p values are corrected together",
     "backbone": "the model that was run; for a projector what it joins and how it was fitted",
+    "method": "what was trained",
     "comparison": "what is compared, as first minus second, or as a ratio of steps for speed-ups",
     "over": "what the pairs are: tasks (values are means over seeds) or seeds (means over tasks)",
     "value": "mean difference; for a speed-up the median ratio",
@@ -72,8 +74,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
     The spread of one seed is empty, not 0.
     """
-    one = table.groupby([*SUMMARY_KEYS, "seed"], sort=False, dropna=False).agg(
-        value=("value", "mean"), rows=("rows", "max")
+    one = (
+        r.with_methods(table)
+        .groupby([*SUMMARY_KEYS, "seed"], sort=False, dropna=False)
+        .agg(value=("value", "mean"), rows=("rows", "max"))
     )
     groups = one.reset_index().groupby(list(SUMMARY_KEYS), sort=False, dropna=False)
     found = groups.agg(
@@ -93,6 +97,7 @@ class Comparison:
 
     family: str
     backbone: str
+    method: str
     comparison: str
     over: str
     difference: PairedDifference
@@ -127,6 +132,7 @@ class Comparison:
         return {
             "family": self.family,
             "backbone": self.backbone,
+            "method": self.method,
             "comparison": self.comparison,
             "over": self.over,
             "value": self.difference.mean,
@@ -148,7 +154,8 @@ def comparisons(table: pd.DataFrame) -> pd.DataFrame:
     """All comparisons of a study, corrected by Holm within each family and unit of doubt."""
     import pandas as pd
 
-    found = [*_transfer(table), *_tuned(table), *_projected(table)]
+    table = r.with_methods(table)
+    found = [*_transfer(table), *_tuned(table), *_projected(table), *_methods(table)]
     return pd.DataFrame([one.as_row() for one in corrected(found)], columns=list(COMPARISON_COLUMNS))
 
 
@@ -188,12 +195,15 @@ def by_metric(rows: pd.DataFrame, metrics: Mapping[str, str]) -> Iterator[tuple[
 
 def compare(
     family: str,
-    backbone: str,
+    of: tuple[str, str],
     name: str,
     first: pd.DataFrame,
     second: pd.DataFrame,
 ) -> Iterator[Comparison]:
-    """Differences of two tables [targets, seeds], over tasks and over seeds; nothing where they share no place."""
+    """Differences of two tables [targets, seeds] of one backbone and method, over tasks and over seeds.
+
+    Nothing where they share no place.
+    """
     difference = (first - second).dropna(how="all").dropna(how="all", axis=1)
     if difference.empty:
         return
@@ -201,7 +211,7 @@ def compare(
     drawn = [("tasks", difference.mean(axis=1)), ("seeds", difference.mean(axis=0))]
     for over, values in drawn[: 1 + (seeds > 1)]:
         paired = paired_difference(values.to_numpy(dtype=float), [0.0] * len(values))
-        yield Comparison(family, backbone, name, over, paired, tasks, seeds)
+        yield Comparison(family, *of, name, over, paired, tasks, seeds)
 
 
 def wide(table: pd.DataFrame) -> pd.DataFrame:
@@ -209,11 +219,14 @@ def wide(table: pd.DataFrame) -> pd.DataFrame:
     return table.pivot_table(index="target", columns="seed", values="value", aggfunc="mean").astype(float)
 
 
+REFERENCES = ("random prompt", "random adaptation", "no prompt")
 PAIRS_OF_CONDITIONS = (
     (r.SAME, r.DIFFERENT),
     (r.SAME, "random prompt"),
+    (r.SAME, "random adaptation"),
     (r.SAME, "no prompt"),
     (r.DIFFERENT, "random prompt"),
+    (r.DIFFERENT, "random adaptation"),
     (r.SAME, r.OWN),
 )
 """What zero-shot transfer is compared with."""
@@ -222,25 +235,29 @@ PAIRS_OF_CONDITIONS = (
 def _transfer(table: pd.DataFrame) -> Iterator[Comparison]:
     """Zero-shot transfer by relation of source and target, against one another and the references."""
     scores, metrics = r.raw_scores(table), metrics_of(table)
-    for backbone, rows in scores.groupby("backbone", sort=False):
+    for (backbone, method), rows in scores.groupby(["backbone", "method"], sort=False):
+        of = (str(backbone), str(method))
         for metric, own in by_metric(rows, metrics):
             shots = own[own["condition"] == r.ZERO_SHOT]
             tables = {
                 relation: wide(shots[shots["relation"] == relation]) for relation in (r.SAME, r.DIFFERENT)
             }
             tables |= {
-                condition: wide(own[own["condition"] == condition])
-                for condition in (r.OWN, "random prompt", "no prompt")
+                condition: wide(own[own["condition"] == condition]) for condition in (r.OWN, *REFERENCES)
             }
             for first, second in PAIRS_OF_CONDITIONS:
                 name = f"{first} minus {second}{metric}"
-                yield from compare("zero-shot", str(backbone), name, tables[first], tables[second])
+                yield from compare("zero-shot", of, name, tables[first], tables[second])
 
 
-def gains_over_no_prompt(table: pd.DataFrame) -> Iterator[tuple[str, str, dict[str, float]]]:
-    """(model, metric, relation -> mean over targets of zero-shot transfer less no prompt), each target a mean over seeds."""
+def gains_over_no_prompt(table: pd.DataFrame) -> Iterator[tuple[str, str, str, dict[str, float]]]:
+    """(model, method, metric, relation -> mean gain), each target a mean over seeds.
+
+    The gain is zero-shot transfer less no prompt, a mean over targets.
+    """
+    table = r.with_methods(table)
     scores = table[table["kind"] == "score"]
-    for (backbone, metric), own in scores.groupby(["backbone", "measure"], sort=False):
+    for (backbone, method, metric), own in scores.groupby(["backbone", "method", "measure"], sort=False):
         none = wide(own[own["condition"] == "no prompt"]).mean(axis=1)
         shots = own[own["condition"] == r.ZERO_SHOT]
         gains = {
@@ -249,6 +266,7 @@ def gains_over_no_prompt(table: pd.DataFrame) -> Iterator[tuple[str, str, dict[s
         }
         yield (
             str(backbone),
+            str(method),
             str(metric),
             {relation: float(g.mean()) for relation, g in gains.items() if len(g)},
         )
@@ -258,30 +276,31 @@ def _tuned(table: pd.DataFrame) -> Iterator[Comparison]:
     """Training from prompts against training from scratch: test score and both speed-ups."""
     for condition, family in ((r.FROM_SOURCE, "TPT_task"), (r.FROM_PROJECTED, "TPT_model")):
         runs = table[(table["kind"] == "tuned") & (table["condition"] == condition)]
-        for (backbone, by), group in runs.groupby(["backbone", "by"], sort=False, dropna=False):
-            name = str(by) or str(backbone)
+        keys = ["backbone", "method", "by"]
+        for (backbone, method, by), group in runs.groupby(keys, sort=False, dropna=False):
+            of = (str(by) or str(backbone), str(method))
             for relation, part in [
                 ("", group),
                 *((f", {k}", p) for k, p in group.groupby("relation", sort=False)),
             ]:
                 if relation and group["relation"].nunique() < 2:
                     continue
-                yield from _one_tuned(family, name, relation, part, metrics_of(table))
+                yield from _one_tuned(family, of, relation, part, metrics_of(table))
 
 
 def _one_tuned(
-    family: str, name: str, relation: str, runs: pd.DataFrame, metrics: Mapping[str, str]
+    family: str, of: tuple[str, str], relation: str, runs: pd.DataFrame, metrics: Mapping[str, str]
 ) -> Iterator[Comparison]:
     for metric, part in by_metric(runs, metrics):
         tested, beside = (wide(part[part["measure"] == measure]) for measure in ("test", "test from scratch"))
-        yield from compare(family, name, f"test score minus scratch{relation}{metric}", tested, beside)
+        yield from compare(family, of, f"test score minus scratch{relation}{metric}", tested, beside)
     for measure in ("convergence speed-up", "comparable speed-up"):
         ratios = runs[runs["measure"] == measure]
         if len(ratios):
-            yield from _speed_up(family, name, f"{measure}{relation}", ratios)
+            yield from _speed_up(family, of, f"{measure}{relation}", ratios)
 
 
-def _speed_up(family: str, backbone: str, name: str, runs: pd.DataFrame) -> Iterator[Comparison]:
+def _speed_up(family: str, of: tuple[str, str], name: str, runs: pd.DataFrame) -> Iterator[Comparison]:
     """Medians of speed-ups over tasks and over seeds, each the median of its runs; runs that never got there count."""
     counted = runs[runs["low"].notna()]
     counts = runs["bound"].value_counts()
@@ -302,7 +321,7 @@ def _speed_up(family: str, backbone: str, name: str, runs: pd.DataFrame) -> Iter
         said = [f"median lies in {middle}"] if (middle := median_range(known)) else []
         yield Comparison(
             family,
-            backbone,
+            *of,
             name,
             over,
             _difference(values, known),
@@ -332,17 +351,46 @@ def _projected(table: pd.DataFrame) -> Iterator[Comparison]:
     """Projected prompts against every control of their report, by group of tasks."""
     cells = table[table["kind"] == "projector"]
     metrics = dict(zip(map(str, cells["target"]), map(str, cells["measure"]), strict=True))
-    for (by, group), rows in cells.groupby(["by", "relation"], sort=False):
+    for (by, method, group), rows in cells.groupby(["by", "method", "relation"], sort=False):
         for metric, part in by_metric(rows, metrics):
             tables = {condition: wide(found) for condition, found in part.groupby("condition", sort=False)}
             for control in ("random source", "mean constant", "tuned constant", "own prompt", "no prompt"):
                 if "projected" in tables and control in tables:
                     name = f"projected minus {control}, {group}{metric}"
-                    yield from compare("projectors", str(by), name, tables["projected"], tables[control])
+                    of = (str(by), str(method))
+                    yield from compare("projectors", of, name, tables["projected"], tables[control])
+
+
+def _methods(table: pd.DataFrame) -> Iterator[Comparison]:
+    """Every method against the study's first on the same backbone, tasks and seeds: own score, and zero-shot by relation."""
+    scores, metrics = r.raw_scores(table), metrics_of(table)
+    wanted = {
+        r.OWN: ("condition", r.OWN),
+        r.SAME: ("relation", r.SAME),
+        r.DIFFERENT: ("relation", r.DIFFERENT),
+    }
+    scores = scores[scores["condition"].isin([r.OWN, r.ZERO_SHOT])]
+    for backbone, rows in scores.groupby("backbone", sort=False):
+        first, *others = dict.fromkeys(map(str, rows["method"]))
+        for other in others:
+            for metric, part in by_metric(rows, metrics):
+                for name, (column, value) in wanted.items():
+                    chosen = part[part[column] == value]
+                    one, two = (wide(chosen[chosen["method"] == method]) for method in (other, first))
+                    if not (one.empty or two.empty):
+                        what = "own score" if name == r.OWN else name
+                        yield from compare(
+                            "methods",
+                            (str(backbone), other),
+                            f"{what}, {other} minus {first}{metric}",
+                            one,
+                            two,
+                        )
 
 
 INDICATOR_COLUMNS = {
     "backbone": "the model that was run",
+    "method": "what was trained",
     "indicator": "the indicator; same-type is the flag that it has to beat",
     **PREDICTION_COLUMNS,
     "seeds": "number of seeds behind the scores",
@@ -352,7 +400,7 @@ INDICATOR_COLUMNS = {
 
 
 def predictions(table: pd.DataFrame, types: dict[str, str]) -> pd.DataFrame:
-    """Whether indicators predict zero-shot transfer, one row an indicator and backbone (`correlate` in a table).
+    """Whether indicators predict zero-shot transfer, one row an indicator, backbone and method (`correlate` in a table).
 
     Means over seeds; p values are left out of a study of one seed, as `correlate` leaves them out.
     """
@@ -361,11 +409,12 @@ def predictions(table: pd.DataFrame, types: dict[str, str]) -> pd.DataFrame:
     from analysis.prediction import predict_transfer, prediction_table, smallest_p_values
 
     found = []
+    table = r.with_methods(table)
     indicators, metrics = table[table["kind"] == "indicator"], metrics_of(table)
-    for backbone, own in r.raw_scores(table).groupby("backbone", sort=False):
+    for (backbone, method), own in r.raw_scores(table).groupby(["backbone", "method"], sort=False):
         shots = own[own["condition"].isin([r.OWN, r.ZERO_SHOT])]
         transfer = shots.pivot_table(index="source", columns="target", values="value", aggfunc="mean")
-        measured = indicators[indicators["backbone"] == backbone]
+        measured = indicators[(indicators["backbone"] == backbone) & (indicators["method"] == method)]
         tables = {
             str(by): part.pivot_table(index="source", columns="target", values="value", aggfunc="mean")
             for by, part in measured.groupby("by", sort=False)
@@ -380,6 +429,7 @@ def predictions(table: pd.DataFrame, types: dict[str, str]) -> pd.DataFrame:
         notes = [refused_claim(seeds), *smallest_p_values(answers)]
         rows = prediction_table(answers)
         rows.insert(0, "backbone", str(backbone))
-        rows.insert(1, "indicator", rows.index)
+        rows.insert(1, "method", str(method))
+        rows.insert(2, "indicator", rows.index)
         found.append(rows.assign(seeds=seeds, note="; ".join(filter(None, notes))))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(INDICATOR_COLUMNS))

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from prompttransfer.study.cell import Impossible
 from prompttransfer.study.engine.leases import held
 from prompttransfer.study.engine.records import FailureRecord
-from prompttransfer.study.engine.store import Store, read_failures, read_units
+from prompttransfer.study.engine.store import Store, read_failures, read_impossible, read_units
 from tasks.errors import UserError
 
 SAMPLE = 40
@@ -50,6 +51,8 @@ class Status:
     """Cell id -> what is wrong with it; such a cell counts as left."""
     unused: int
     """Finished cells that the study as it is now does not ask for."""
+    impossible: tuple[Impossible, ...] = ()
+    """What it asks for and cannot have."""
 
     def total(self, name: str) -> int:
         """Sum over kinds of `cells`, `done`, `running`, `failed`, `blocked` or `left`."""
@@ -84,6 +87,7 @@ class Status:
                 {"id": f.id, "label": f.label, "cause": f.cause, "line": f.line} for f in self.failures
             ],
             "damaged": dict(self.damaged),
+            "impossible": [asdict(one) for one in self.impossible],
         }
 
 
@@ -109,6 +113,7 @@ def read_status(store: Store, *, verify: bool = False) -> Status:
         failures=tuple(report for name, report in failures.items() if name not in running),
         damaged=damaged,
         unused=len(present - cells.keys()),
+        impossible=read_impossible(store),
     )
 
 

@@ -1,0 +1,76 @@
+"""Methods as a study names them: which one a cell is of, and how it is called.
+
+A cell names its method only where that is not the default prompt: the text that `--method` takes, with the settings
+that differ from the method's defaults and without its length, which is in the recipe. So all cells of studies of soft
+prompts keep their names, and a new setting of a method leaves those of its cells.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from prompttransfer.study.cell import Cell
+
+if TYPE_CHECKING:
+    from prompttransfer.adaptations.method import Method
+
+PROMPT = "prompt"
+"""The method of a cell that names none."""
+METHOD = "method"
+
+
+class Use(NamedTuple):
+    """One method on one backbone."""
+
+    backbone: str
+    text: str
+    """As `--method` takes it, without a length."""
+    length: int
+    """Vectors in front of the text or the like; 0 for a method without."""
+
+
+def use_of(cell: Cell, cells: Mapping[str, Cell]) -> Use:
+    """The method that a cell is of, as the members trained for it say, and the backbone that these are of."""
+    while cell.kind != "prompt":
+        role = next((role for role in ("run", "prompt") if role in cell.inputs), next(iter(cell.inputs)))
+        cell = cells[cell.inputs[role]]
+    settings: Mapping[str, Any] = cell.settings
+    length = settings["recipe"].get("length", 0)
+    return Use(settings["backbone"]["name"], settings.get(METHOD, PROMPT), length)
+
+
+def labels_of(uses: Iterable[Use]) -> dict[Use, str]:
+    """What each is called: its text, with the length where one backbone has the same method in several lengths."""
+    found = list(dict.fromkeys(uses))
+    lengths: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for use in found:
+        lengths[use.backbone, use.text].add(use.length)
+    several = {text for (_, text), known in lengths.items() if len(known) > 1}
+    return {use: with_length(use.text, use.length) if use.text in several else use.text for use in found}
+
+
+def with_length(text: str, length: int) -> str:
+    """`lora:rank=8` as it is, `prompt` with its length: the method as `--method` takes it."""
+    if not length:
+        return text
+    return f"{text}{',' if ':' in text else ':'}length={length}"
+
+
+def text_of(method: Method) -> str:
+    """A method as `--method` takes it, without its length."""
+    usual = {field.name: field.default for field in fields(method) if field.name == "length"}
+    return str(replace(method, **usual))
+
+
+def called(backbone: str, method: str) -> str:
+    """A backbone under a method, for titles: soft prompts go without saying."""
+    return backbone if method == PROMPT else f"{backbone}, {method}"
+
+
+def slug(name: str) -> str:
+    """The name of a backbone, method or projector as the name of a file or folder."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-.")
