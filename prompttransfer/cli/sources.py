@@ -48,12 +48,12 @@ def named_apart(found: Sequence[Placed]) -> list[Adaptation]:
     """The adaptations, each with a name of its own.
 
     Where they are of several methods each says its own (`sst2@lora`); those that still share a name are told apart by
-    where they lie (`sst2@run-1`). Raises UserError for one that is given twice.
+    their settings, else by where they lie (`sst2@run-1`). Raises UserError for one that is given twice.
     """
     from dataclasses import replace
 
     named = _with_methods([each for _, each in found])
-    places = [(each.name, words) for each, (words, _) in zip(named, found, strict=True)]
+    places = [(each.name, (str(each.method), *words)) for each, (words, _) in zip(named, found, strict=True)]
     apart = {name: _apart([words for other, words in places if other == name]) for name, _ in places}
     repeated = sorted(name for name, words in apart.items() if words is None)
     if repeated:
@@ -75,7 +75,7 @@ def _with_methods(found: Sequence[Adaptation]) -> list[Adaptation]:
     from dataclasses import replace
 
     methods = list(dict.fromkeys(each.method for each in found))
-    if len(methods) < 2:
+    if len({method.name for method in methods}) < 2:
         return list(found)
     kinds = [method.name for method in methods]
     said = {method: method.name if kinds.count(method.name) == 1 else str(method) for method in methods}

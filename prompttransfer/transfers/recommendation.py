@@ -374,7 +374,8 @@ def _of_probe(
     group = Group((replace(probe.adaptation, name=name), *sources), backbone=lambda: backbone)
     known = all(each.initial is not None for each in group.prompts)
     steps, seconds = probe.adaptation.curve[-1].step, probe.seconds
-    evidence, cost = [], f"a probe of {steps} steps on {found.rows} rows"
+    evidence: list[Evidence] = []
+    cost = f"a probe of {steps} steps on {found.rows} rows"
     for indicator in OF_PROBE:
         if missing(indicator, group.prompts) or (not known and indicator.endswith("-minus-initial")):
             continue
