@@ -330,7 +330,7 @@ def _indicator_headlines(indicators: pd.DataFrame) -> list[str]:
             said = f"no indicator is shown to predict transfer: {highest} (p {p_value:.3f}, corrected)"
         else:
             said = f"{best['indicator']} predicts transfer better than chance does: {highest} (p {p_value:.3f}, corrected)"
-        lines.append(f"{name(backbone, method)}: {said}.")
+        lines.append(f"{name(str(backbone), str(method))}: {said}.")
     return lines
 
 
