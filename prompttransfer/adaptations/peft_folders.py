@@ -35,7 +35,7 @@ def _targets(config: Config) -> dict[str, Any]:
     ]
     if any(found != layers[0] for found in layers):  # some layers alone
         return {"targets": sorted(map(str, named))}
-    usual = any(set(ends) == set(targets) for targets in USUAL_TARGETS.values())
+    usual = any(set(ends) == set(targets) for ways in USUAL_TARGETS.values() for targets in ways)
     return {} if usual else {"targets": ends}
 
 

@@ -39,7 +39,7 @@ def use_of(cell: Cell, cells: Mapping[str, Cell]) -> Use:
         role = next((role for role in ("run", "prompt") if role in cell.inputs), next(iter(cell.inputs)))
         cell = cells[cell.inputs[role]]
     settings: Mapping[str, Any] = cell.settings
-    length = settings["recipe"].get("length", 0)
+    length = settings.get("recipe", {}).get("length", 0)
     return Use(settings["backbone"]["name"], settings.get(METHOD, PROMPT), length)
 
 
