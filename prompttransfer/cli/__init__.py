@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 import typer
@@ -114,11 +114,23 @@ MAY_BE_EMPTY = {"--title", "--label"}
 """Options whose value is only shown."""
 
 
+SPINS = 2000
+"""Rounds that a thread waits awake for the others at the end of a product before it sleeps. Where another process has one
+of the cores, waiting awake takes what the others need (docs/backbones.md has the times)."""
+
+
+def wait_briefly(environment: MutableMapping[str, str]) -> None:
+    """Limit the spinning of OpenMP's threads, which reads this when torch is loaded, unless the user has said how they wait."""
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & environment.keys():
+        environment["GOMP_SPINCOUNT"] = str(SPINS)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; `arguments` are those of the process if not given."""
     given = sys.argv[1:] if arguments is None else arguments
     if arguments is None:  # the process is ours alone
         make_imports_lean()
+        wait_briefly(os.environ)
     replace_unknown_letters()
     if not sys.stdout.isatty():
         os.environ.setdefault("COLUMNS", "160")  # no terminal to fit: tables need not be folded

@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+from prompttransfer.cli import wait_briefly
+
 UNUSED = ("scipy.signal", "scipy.optimize", "matplotlib")
 
 
@@ -48,3 +52,17 @@ def test_transformers_lists_its_models_once_and_as_it_would():
 def test_whoever_imports_the_package_gets_all_of_torchmetrics():
     code = "import sys, prompttransfer.training.train; print('scipy.signal' in sys.modules, 'matplotlib' in sys.modules)"
     assert python("-c", code).stdout.split() == ["True", "True"]
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, {"GOMP_SPINCOUNT": "2000"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+    ],
+)
+def test_threads_wait_briefly_unless_the_user_says_how(given, wanted):
+    environment = dict(given)
+    wait_briefly(environment)
+    assert environment == wanted
