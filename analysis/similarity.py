@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tasks.errors import UserError, unknown
 
-Indicator = Callable[[Tensor, "Tensor | None"], Tensor]
+Similarity = Callable[[Tensor, "Tensor | None"], Tensor]
 
 _BLOCK_TOKENS = 2_000  # tokens in one block of distances: 2,000 x 20,000 float64 is 320 MB
 
@@ -152,19 +152,19 @@ METRICS: dict[str, Callable[[Tensor], Tensor]] = {
 PAPER_METRICS = ("E_concat", "E_average", "C_concat", "C_average")
 
 
-def _plain(metric: str) -> Indicator:
+def _plain(metric: str) -> Similarity:
     return lambda prompts, initial: METRICS[metric](prompts)
 
 
-def _without_mean(metric: str) -> Indicator:
+def _without_mean(metric: str) -> Similarity:
     return lambda prompts, initial: METRICS[metric](minus_mean(prompts))
 
 
-def _without_initial(metric: str) -> Indicator:
+def _without_initial(metric: str) -> Similarity:
     return lambda prompts, initial: METRICS[metric](minus_initial(prompts, initial))
 
 
-INDICATORS: dict[str, Indicator] = {
+INDICATORS: dict[str, Similarity] = {
     **{name: _plain(name) for name in METRICS},
     # a common shift changes no distance, so minus-mean is for the cosines only
     **{f"{name}-minus-mean": _without_mean(name) for name in METRICS if name.startswith("C_")},

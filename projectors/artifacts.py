@@ -21,7 +21,7 @@ from projectors.anchors import AnchorSearch, AnchorSettings
 from projectors.architectures import Architecture, Shape, build
 from projectors.closed_form import Combination
 from projectors.projector import Projector, Side
-from prompttransfer.adaptations.artifacts import versions
+from prompttransfer.adaptations.artifacts import library_versions
 from prompttransfer.files import atomic_folder
 from prompttransfer.outputs import keep_others
 from prompttransfer.sealed import read_sealed, write_sealed
@@ -224,7 +224,7 @@ def to_record(projector: Projector) -> ProjectorRecord:
         collapsed=projector.collapsed,
         verdict=projector.verdict,
         digest=digest(projector.module),
-        versions=versions(),
+        versions=library_versions(),
     )
 
 

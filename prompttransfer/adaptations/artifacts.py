@@ -371,7 +371,7 @@ def record(adaptation: Adaptation) -> AdaptationRecord:
         scores=dict(adaptation.scores),
         curve=[PointRecord(**asdict(point)) for point in adaptation.curve],
         digest=adaptation.digest,
-        versions=versions(),
+        versions=library_versions(),
     )
 
 
@@ -379,7 +379,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
 
 
-def versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """Versions of what computes, for the records of results."""
     names = ("prompttransfer", "torch", "transformers", "lightning")
     found = {name: _version(name) for name in names}

@@ -22,7 +22,7 @@ from prompttransfer.cli.values import Output, Whole, checked
 if TYPE_CHECKING:
     import pandas as pd
 
-    from prompttransfer.transfers.indicators import Group
+    from prompttransfer.transfers.indicators import Compared
 
 _LISTED, _PAIRS = 60, 5  # of more prompts than are listed only the nearest pairs are printed
 _PRINTED_WHOLE = 6  # matrices of up to this many prompts are printed, larger ones only written
@@ -69,11 +69,11 @@ def compare(
     from prompttransfer.cli.tables import check_comparable, read_prompts, say_written, task_types, write_table
     from prompttransfer.outputs import Files, settings_of
     from prompttransfer.reports.calls import note_call, precision_name, remember
-    from prompttransfer.transfers.indicators import Group, indicator_table
+    from prompttransfer.transfers.indicators import Compared, indicator_table
 
     found = read_prompts(prompts, method)
     backbone = cache(lambda: backbone_of(found, None, precision, device))
-    group = Group(
+    group = Compared(
         tuple(found),
         task_types([prompt.task for prompt in found], types or [], found),
         backbone=backbone,
@@ -100,7 +100,7 @@ def compare(
     return tables
 
 
-def names_of(group: Group, names: Sequence[str] = ()) -> list[str]:
+def names_of(group: Compared, names: Sequence[str] = ()) -> list[str]:
     """The indicators that are meant: the usual ones if none is named, every one of the vectors for `all`.
 
     Raises UserError for one that there is none of, here or at all, before any is computed.

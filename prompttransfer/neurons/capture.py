@@ -126,7 +126,7 @@ def switched_off(backbone: Backbone, neurons: Bits) -> Iterator[None]:
             handle.remove()
 
 
-# Reading ---------------------------------------------------------------------------------------------------------
+# Activations ---------------------------------------------------------------------------------------------------------
 
 
 def prompt_alone(backbone: Backbone, layout: Layout) -> tuple[int, ...]:
@@ -218,7 +218,7 @@ def over_rows(
 
 
 @dataclass(frozen=True)
-class Reading:
+class Activations:
     """Activations of prompts on one backbone, and the input they were read on, in words."""
 
     backbone: str
@@ -287,7 +287,7 @@ def read_activations(
     other_layout: bool = False,
     rule: str = "positive",
     share: float = 0.1,
-) -> Reading:
+) -> Activations:
     """What every prompt stimulates, in all layers.
 
     `encoded` are rows of a task, in each of which the active neurons are counted by `rule`; without them the input is
@@ -314,7 +314,7 @@ def read_activations(
             for part in (0, 1)
         )
         often, shown = counted.numpy(), f"{len(encoded.rows)} rows of {encoded.task.name}"
-    return Reading(
+    return Activations(
         backbone_label(backbone.name, backbone.revision),
         tuple(prompt.name for prompt in prompts),
         tuple(prompt.task for prompt in prompts),

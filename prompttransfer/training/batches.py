@@ -73,7 +73,7 @@ class RowOrder:
         return [cut[i] for i in torch.randperm(len(cut), generator=generator).tolist()]
 
 
-class Bank(Protocol):
+class Active(Protocol):
     """What the data module asks of the training module."""
 
     @property
@@ -106,7 +106,7 @@ class BankData(LightningDataModule):
             RowOrder(tuple(row.size for row in own), batch, seed)
             for own, seed in zip(rows, seeds, strict=True)
         ]
-        self.bank: Bank | None = None
+        self.bank: Active | None = None
         self.first_epoch = 0
 
     def train_dataloader(self) -> DataLoader:

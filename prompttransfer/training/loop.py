@@ -23,7 +23,7 @@ from prompttransfer.adaptations.adaptation import CurvePoint
 from prompttransfer.adaptations.bank import Bank
 from prompttransfer.adaptations.method import Member, Method
 from prompttransfer.backbones.base import Backbone
-from prompttransfer.backbones.kernels.async_copies import Reading
+from prompttransfer.backbones.kernels.async_copies import HostCopy
 from prompttransfer.evaluation.encoding import EncodedTask
 from prompttransfer.evaluation.evaluate import Score, evaluate_bank
 from prompttransfer.training.batches import MicroBatch
@@ -61,7 +61,7 @@ class BankTraining(LightningModule):
         self.states = [MemberState(best=kept_of(member)) for member in members]
         self.steps_done = 0
         self._losses: list[list[float]] = [[] for _ in members]
-        self._unsettled: Reading | None = None
+        self._unsettled: HostCopy | None = None
         self._optimizer_state: dict[str, Any] | None = None
         self._written = 0
         """Step of the state on disk."""
@@ -137,7 +137,7 @@ class BankTraining(LightningModule):
             losses.index_put_((micro.owners,), rows.detach(), accumulate=True)
         self._settle()  # the step before this one: a GPU has been given work again
         self.steps_done += 1
-        self._unsettled = Reading(self._found(processes.sum(losses)))
+        self._unsettled = HostCopy(self._found(processes.sum(losses)))
         for index in self.active:
             self._member(index).before_step(self.steps_done, self.recipe.steps)
         self._set_rates(optimizer)

@@ -41,7 +41,7 @@ def record_of(
     pairs: Sequence[TunedPair],
 ) -> dict[str, Any]:
     """What `transfer.json` says."""
-    from prompttransfer.adaptations.artifacts import versions
+    from prompttransfer.adaptations.artifacts import library_versions
 
     return {
         "backbone": model.name,
@@ -53,7 +53,7 @@ def record_of(
         "relative": matrix.relative().as_dict() if matrix.has_own else None,
         **({"calibrated": matrix.calibrated.as_dict()} if matrix.calibrated else {}),
         "tuned": [pair.as_dict() for pair in pairs],
-        "versions": versions(),
+        "versions": library_versions(),
     }
 
 

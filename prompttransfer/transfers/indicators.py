@@ -34,7 +34,7 @@ FEW_SHOT = "few-shot"
 
 
 @dataclass(frozen=True)
-class Group:
+class Compared:
     """Prompts of one backbone, and ways to what some indicators ask for beside the vectors; nothing is loaded unasked."""
 
     prompts: tuple[Adaptation, ...]
@@ -56,10 +56,10 @@ class Group:
         return self.backbone()
 
 
-Indicator = Callable[[Group], pd.DataFrame]
+Indicator = Callable[[Compared], pd.DataFrame]
 
 
-def indicator_table(name: str, group: Group) -> pd.DataFrame:
+def indicator_table(name: str, group: Compared) -> pd.DataFrame:
     """The indicator `name` over a group of prompts, rows sources, columns targets."""
     if name not in INDICATORS:
         raise unknown("indicator", name, INDICATORS)
@@ -117,7 +117,7 @@ def of_vectors(prompts: Sequence[Adaptation]) -> list[str]:
 
 
 def _similarity(name: str) -> Indicator:
-    def table(group: Group) -> pd.DataFrame:
+    def table(group: Compared) -> pd.DataFrame:
         found = [prompt.first_vectors for prompt in group.prompts if prompt.first_vectors is not None]
         initial = torch.stack(found) if len(found) == len(group.prompts) else None
         return vectors.similarity(name, stacked(group.prompts), group.names, initial)
@@ -142,7 +142,7 @@ def low_rank_of(adaptation: Adaptation) -> LowRank:
 
 
 def _low_rank(name: str) -> Indicator:
-    def table(group: Group) -> pd.DataFrame:
+    def table(group: Compared) -> pd.DataFrame:
         found = low_rank.SIMILARITIES[name]([low_rank_of(each) for each in group.prompts])
         return pd.DataFrame(found.numpy(), index=group.names, columns=group.names)
 
@@ -153,13 +153,13 @@ def _overlap(name: str) -> Indicator:
     return lambda group: overlap(capture(group.model(name), group.prompts).states, name)
 
 
-def _same_type(group: Group) -> pd.DataFrame:
+def _same_type(group: Compared) -> pd.DataFrame:
     """1 where source and target are of one type: costs nothing but the names."""
     kinds = {prompt.name: group.types.get(prompt.task, "") for prompt in group.prompts}
     return same_type(group.names, kinds)
 
 
-def _few_shot(group: Group) -> pd.DataFrame:
+def _few_shot(group: Compared) -> pd.DataFrame:
     """Every prompt's score on a few labelled training rows of every prompt's task, nothing trained."""
     if group.rows is None:
         raise UserError(f"indicator {FEW_SHOT} needs labelled rows of every task, and none are given")

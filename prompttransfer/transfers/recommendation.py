@@ -37,7 +37,7 @@ from prompttransfer.evaluation.evaluate import Score, evaluate_bank
 from prompttransfer.evaluation.grouped import evaluate_all
 from prompttransfer.training.recipes import recipe_for
 from prompttransfer.training.train import Job, TrainingOptions, train_adaptations
-from prompttransfer.transfers.indicators import FEW_SHOT, INDICATORS, Group, missing
+from prompttransfer.transfers.indicators import FEW_SHOT, INDICATORS, Compared, missing
 from prompttransfer.transfers.zero_shot import Target
 from tasks.errors import UserError
 from tasks.loading import Splits, sample
@@ -371,7 +371,7 @@ def _of_probe(
 ) -> list[Evidence]:
     """What each indicator says of sources of one method beside its probe; those that it does not have are left out."""
     name = "probe of " + found.task  # no source has a blank in its name
-    group = Group((replace(probe.adaptation, name=name), *sources), backbone=lambda: backbone)
+    group = Compared((replace(probe.adaptation, name=name), *sources), backbone=lambda: backbone)
     known = all(each.initial is not None for each in group.prompts)
     steps, seconds = probe.adaptation.curve[-1].step, probe.seconds
     evidence: list[Evidence] = []

@@ -13,7 +13,7 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-class Reading:
+class HostCopy:
     """Values on their way to the host, to be read when they are there."""
 
     def __init__(self, values: Tensor):

@@ -130,7 +130,7 @@ def make_record(
         seconds=round(seconds, 6),
         unit_cells=unit_cells,
         cost=dict(cost),
-        versions=versions(),
+        versions=package_versions(),
         commit=commit,
         machine=machine(),
     )
@@ -163,7 +163,7 @@ def now() -> str:
 
 
 @cache
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:

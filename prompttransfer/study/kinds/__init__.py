@@ -9,7 +9,7 @@ from __future__ import annotations
 from prompttransfer.study.cell import Kind
 from prompttransfer.study.kinds.carried import Carried
 from prompttransfer.study.kinds.figure import Figure
-from prompttransfer.study.kinds.indicator import Indicator
+from prompttransfer.study.kinds.indicator import IndicatorCells
 from prompttransfer.study.kinds.projector import FittedProjector
 from prompttransfer.study.kinds.prompt import TrainedPrompt
 from prompttransfer.study.kinds.score import Scored
@@ -23,7 +23,7 @@ KINDS: dict[str, Kind] = {
     "projector": FittedProjector(),
     "carried": Carried(),
     "states": States(),
-    "indicator": Indicator(),
+    "indicator": IndicatorCells(),
     "figure": Figure(),
 }
 """Name -> how its cells are made."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class Indicator:
+class IndicatorCells:
     """One measure a cell."""
 
     version = VERSIONS["indicator"]

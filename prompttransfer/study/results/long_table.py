@@ -61,7 +61,7 @@ STEPS = {
 }
 """Field of `tuned.json` -> measure."""
 
-Row = dict[str, Any]
+TableRow = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def projector_name(cell: Cell) -> str:
     return f"{_name(cell, 'source')} to {_name(cell, 'target')}, {settings['method']} on {'+'.join(settings['fitting'])}"
 
 
-def _prompt_rows(results: Results, cell: Cell) -> Iterator[Row]:
+def _prompt_rows(results: Results, cell: Cell) -> Iterator[TableRow]:
     from prompttransfer.adaptations.artifacts import read_record
 
     folder = results.folder(cell) / "prompt"
@@ -184,7 +184,7 @@ def _prompt_rows(results: Results, cell: Cell) -> Iterator[Row]:
         raise UserError(
             f"{folder} has no validation {metric} of its best step: it was made by another version"
         )
-    row: Row = {
+    row: TableRow = {
         "backbone": _name(cell),
         "source_backbone": _name(cell),
         "target": cell.settings["task"],
@@ -195,7 +195,7 @@ def _prompt_rows(results: Results, cell: Cell) -> Iterator[Row]:
     yield {**row, "measure": "best step", "value": best["step"]}
 
 
-def _condition(results: Results, prompt: Cell) -> Row:
+def _condition(results: Results, prompt: Cell) -> TableRow:
     """What a prompt is: trained from scratch for the study or beside a run, or from another prompt."""
     target = str(prompt.settings["task"])
     if "source" not in prompt.inputs:
@@ -206,7 +206,7 @@ def _condition(results: Results, prompt: Cell) -> Row:
     return {"condition": condition, "relation": results.relation(through["source"], target), **through}
 
 
-def _score_rows(results: Results, cell: Cell) -> Iterator[Row]:
+def _score_rows(results: Results, cell: Cell) -> Iterator[TableRow]:
     record = read_score(results.folder(cell))
     target = record["task"]
     row = {
@@ -236,7 +236,7 @@ def _score_rows(results: Results, cell: Cell) -> Iterator[Row]:
         yield {**row, **_condition(results, prompt)}
 
 
-def _calibrated(record: Row, value: float) -> Row:
+def _calibrated(record: TableRow, value: float) -> TableRow:
     """A calibrated score as another measure, so that no table takes it for a raw one."""
     return {"measure": f"{CALIBRATED} {record['metric']}", "value": value}
 
@@ -252,7 +252,7 @@ def raw_scores(table: pd.DataFrame) -> pd.DataFrame:
     return table[(table["kind"] == "score") & ~table["measure"].str.startswith(CALIBRATED)]
 
 
-def _tuned_rows(results: Results, cell: Cell) -> Iterator[Row]:
+def _tuned_rows(results: Results, cell: Cell) -> Iterator[TableRow]:
     record = read_tuned(results.folder(cell))
     run = results.input(cell, "run")
     row = {
@@ -271,7 +271,7 @@ def _tuned_rows(results: Results, cell: Cell) -> Iterator[Row]:
         yield one | _known(record, name, steps[name]) if name in steps else one
 
 
-def _known(record: dict[str, Any], name: str, steps: int | None) -> Row:
+def _known(record: dict[str, Any], name: str, steps: int | None) -> TableRow:
     """The range of a speed-up, and why it has no value or only a bound."""
     low, high = record[f"{name}_low"], record[f"{name}_high"]
     if low is None:
@@ -280,7 +280,7 @@ def _known(record: dict[str, Any], name: str, steps: int | None) -> Row:
     return {"bound": bound, "low": low, "high": math.inf if high is None else high}
 
 
-def _projector_rows(results: Results, cell: Cell) -> Iterator[Row]:
+def _projector_rows(results: Results, cell: Cell) -> Iterator[TableRow]:
     tasks: Any = cell.settings["tasks"]
     row = {
         "backbone": _name(cell, "target"),
@@ -303,7 +303,7 @@ def _projector_rows(results: Results, cell: Cell) -> Iterator[Row]:
         }
 
 
-def _indicator_rows(results: Results, cell: Cell) -> Iterator[Row]:
+def _indicator_rows(results: Results, cell: Cell) -> Iterator[TableRow]:
     measure = str(cell.settings.get("similarity") or cell.settings["overlap"])
     table = indicator_table(results, cell)
     prompts = [results.origin(_prompt_behind(results, cell, role)) for role in cell.inputs]
@@ -347,7 +347,7 @@ def indicator_table(results: Results, cell: Cell) -> pd.DataFrame:
     return table
 
 
-READERS: dict[str, Callable[[Results, Cell], Iterator[Row]]] = {
+READERS: dict[str, Callable[[Results, Cell], Iterator[TableRow]]] = {
     "prompt": _prompt_rows,
     "score": _score_rows,
     "tuned": _tuned_rows,

@@ -77,7 +77,7 @@ def _write_transfer(
     results: Results, side: Use, prompts: Sequence[Cell], folder: Path, again: Call | None
 ) -> None:
     """The matrix of zero-shot scores with the pairs of TPT_task, as `transfer --tune` writes it."""
-    from prompttransfer.adaptations.artifacts import load_adaptation, versions
+    from prompttransfer.adaptations.artifacts import library_versions, load_adaptation
     from prompttransfer.training.train import Trained
     from prompttransfer.transfers.files import write_transfer
 
@@ -103,7 +103,7 @@ def _write_transfer(
         "relative": matrix.relative().as_dict() if matrix.has_own else None,
         **({"calibrated": matrix.calibrated.as_dict()} if matrix.calibrated else {}),
         "tuned": [pair.as_dict() for pair in pairs],
-        "versions": versions(),
+        "versions": library_versions(),
     }
     trained = [Trained(load_adaptation(results.folder(cell) / "prompt"), "steps", 0) for cell in runs]
     folder.mkdir(parents=True)

@@ -8,7 +8,7 @@ from analysis.low_rank import SIMILARITIES
 from prompttransfer.adaptations.running import bank_of
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
-from prompttransfer.transfers.indicators import INDICATORS, Group, indicator_table, of_vectors
+from prompttransfer.transfers.indicators import INDICATORS, Compared, indicator_table, of_vectors
 from prompttransfer.transfers.zero_shot import Target
 from tasks.errors import UserError
 
@@ -21,7 +21,7 @@ def group(tiny):
     start = noise(3, 16, seed=9)
     prompts = [changed(prompt_on(backbone, task=t, seed=i, name=f"{t}-p"), initial=start) for i, t in enumerate(TYPES)]  # fmt: skip
     rows = [Target(label_task(name), splits()) for name in TYPES]
-    return Group(
+    return Compared(
         tuple(prompts), TYPES, lambda: backbone, lambda names: [rows[list(TYPES).index(n)] for n in names]
     )
 
@@ -45,14 +45,14 @@ def test_few_shot_is_the_score_of_each_source_on_the_targets_rows(group):
 
 
 def test_what_is_missing_is_named(group):
-    bare = Group(group.prompts)
+    bare = Compared(group.prompts)
     for name, words in (("ON", "ON runs the backbone"), ("few-shot", "labelled rows"), ("same-type", "no type is known for one-p")):  # fmt: skip
         with pytest.raises(UserError, match=words):
             indicator_table(name, bare)
     with pytest.raises(UserError, match="unknown indicator 'on'"):
         indicator_table("on", bare)
     with pytest.raises(UserError, match="at least two prompts; given 1"):
-        indicator_table("ON", Group(group.prompts[:1]))
+        indicator_table("ON", Compared(group.prompts[:1]))
 
 
 def test_without_initial_vectors_or_a_mean_their_indicators_are_not_offered(group):

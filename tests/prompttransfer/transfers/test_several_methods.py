@@ -8,7 +8,7 @@ import pytest
 from toys import adapted, label_task, pair_task, prompt_on, splits
 
 from prompttransfer.neurons.capture import read_activations
-from prompttransfer.transfers.indicators import INDICATORS, Group, indicator_table, missing, usual
+from prompttransfer.transfers.indicators import INDICATORS, Compared, indicator_table, missing, usual
 from prompttransfer.transfers.recommendation import recommend
 from prompttransfer.transfers.zero_shot import Target, zero_shot
 from tasks.errors import UserError
@@ -83,7 +83,7 @@ def test_an_indicator_of_another_method_is_one_line_with_what_there_is_instead(t
     backbone = tiny("roberta")
     loras = tuple(adapted(backbone, "lora:rank=2", seed=seed) for seed in (0, 1))
     with pytest.raises(UserError, match=r"E_average compares vectors .* compared by: BA-cosine, A-overlap"):
-        indicator_table("E_average", Group(loras))
+        indicator_table("E_average", Compared(loras))
     prompts = tuple(prompt_on(backbone, seed=seed) for seed in (0, 1))
     assert "E_average" in missing("BA-cosine", prompts)
     assert usual(prompts)[0] == "E_concat" and usual(loras)[0] == "BA-cosine"
@@ -107,5 +107,5 @@ def test_the_cosine_of_products_is_that_of_the_products_laid_out(tiny, text):
 
     first, second = map(flat, made)
     expected = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
-    table = indicator_table("BA-cosine", Group(tuple(made)))
+    table = indicator_table("BA-cosine", Compared(tuple(made)))
     assert table.iloc[0, 1] == pytest.approx(expected, abs=1e-6) and table.iloc[0, 0] == pytest.approx(1)

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from prompttransfer.backbones.interventions import Vectors
-from prompttransfer.backbones.kernels.async_copies import Reading, send
+from prompttransfer.backbones.kernels.async_copies import HostCopy, send
 from prompttransfer.backbones.kernels.cuda_graphs import MULTIPLE, padded
 from prompttransfer.backbones.layouts import find_layout
 from prompttransfer.backbones.loading import load_backbone
@@ -94,7 +94,7 @@ def test_torchs_norm_is_that_of_t5():
 
 def test_values_are_sent_and_read_on_a_cpu_too():
     assert send(torch.tensor([1, 2]), torch.device("cpu")).tolist() == [1, 2]
-    assert Reading(torch.tensor([0.5, 2.0])).read() == [0.5, 2.0]
+    assert HostCopy(torch.tensor([0.5, 2.0])).read() == [0.5, 2.0]
 
 
 # With one --------------------------------------------------------------------------------------------------------
