@@ -156,7 +156,7 @@ OWN_RATES: dict[str, tuple[float, float]] = {
     "delta-lora": (3e-3, 1e-3),
     "dora": (3e-3, 1e-3),
     "adalora": (3e-3, 2e-3),
-    "vera": (3e-2, 1e-2),
+    "vera": (1e-2, 1e-2),
     "ia3": (3e-2, 3e-3),
     "bitfit": (1e-2, 1e-3),
     "houlsby": (3e-3, 1e-3),
