@@ -21,7 +21,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from safetensors.torch import save_file
 from torch import Tensor
@@ -114,11 +113,12 @@ class OriginRecord(BaseModel):
 class EncodingRecord(BaseModel):
     """`Encoding` on disk."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="forbid")
 
     layout: str
     max_length: int | None
     aggregation: str | None
+    template: str | None = None
 
 
 class MethodRecord(BaseModel):
@@ -333,14 +333,6 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is missing: the adaptation is incomplete") from None
 
 
-def read_vectors(path: Path) -> Tensor:
-    """The prompt vectors of one safetensors file, [length, width] float32."""
-    try:
-        return vectors_of(read_tensors(path, WHAT), path)
-    except MissingError:
-        raise UserError(f"{path} is missing: the prompt is incomplete") from None
-
-
 def vectors_of(file: TensorFile, path: Path) -> Tensor:
     """The prompt vectors in what was read from `path`."""
     if PROMPT_KEY not in file.tensors:
@@ -469,8 +461,3 @@ def _score(value: Any) -> str:
 
 def _write(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def as_float32(tensor: Tensor) -> Tensor:
-    """A float32 copy on the CPU."""
-    return tensor.detach().to(device="cpu", dtype=torch.float32).contiguous().clone()

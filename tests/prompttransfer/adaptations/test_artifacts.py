@@ -94,6 +94,7 @@ def changed(text, key, value):
         (lambda text: "[]", "is damaged"),
         (lambda text: text.replace('"length": 3', '"length": "three"'), "must be a whole number"),
         (lambda text: text.replace('"task"', '"tusk"'), "task"),
+        (lambda text: text.replace('"max_length"', '"zz": 1, "max_length"'), "encoding.zz: Extra inputs"),
         (
             lambda text: changed(text, "shapes", {"prompt_embeddings": [4, 16]}),
             r"holds \[3, 16\], its record says \[4, 16\]",
