@@ -64,6 +64,8 @@ class Method(ABC):
     """What one of it is called in messages."""
     is_prompt: ClassVar[bool] = False
     """Whether what is kept is a soft prompt, vectors in front of the text."""
+    apart: ClassVar[bool] = False
+    """Whether members run one after another, each with weights of its own, so that a bank may be of any shapes."""
 
     @property
     def reserved(self) -> int:
@@ -86,6 +88,10 @@ class Method(ABC):
             self.check_fits(backbone, start.tensors, str(start))
             return member
         return self.member(backbone, task, start=str(start), seed=seed)
+
+    def remarks(self, backbone: Backbone) -> list[str]:
+        """What a user should know before training on a backbone, a line each."""
+        return []
 
     def outline(self, backbone: Backbone, task: Task) -> Member:
         """A member of the shape that one has on a backbone without values (`outline_backbone`)."""

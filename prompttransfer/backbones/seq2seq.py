@@ -32,7 +32,7 @@ from prompttransfer.backbones.kernels.attention import (
 from prompttransfer.backbones.kernels.linear import FrozenLinear, rectified
 from prompttransfer.backbones.layouts import Layout
 from prompttransfer.backbones.masked_lm import class_scores, combine_pieces
-from prompttransfer.backbones.plain import at_modules
+from prompttransfer.backbones.plain import at_modules, by_weights
 from prompttransfer.backbones.rows import Batch, Row
 from prompttransfer.distributed.fsdp import recomputing
 
@@ -209,6 +209,7 @@ class T5(Backbone):
         config = self.model.config
         return bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))
 
+    @by_weights
     def label_scores(self, own: Interventions | Tensor, batch: Batch) -> Tensor:
         assert batch.candidates is not None and batch.averaged is not None
         own = interventions(own)
@@ -289,6 +290,7 @@ class T5(Backbone):
     def _starts(self, rows: int) -> Tensor:
         return torch.full((rows, 1), self.model.config.decoder_start_token_id, device=self.device)
 
+    @by_weights
     def row_losses(self, own: Interventions, batch: Batch) -> Tensor:
         if batch.labels is not None:
             return F.nll_loss(self.label_scores(own, batch), batch.labels, reduction="none")
@@ -299,6 +301,7 @@ class T5(Backbone):
         losses = F.cross_entropy(logits.transpose(1, 2), batch.targets, ignore_index=-100, reduction="none")
         return losses.sum(dim=1) / (batch.targets >= 0).sum(dim=1)
 
+    @by_weights
     @torch.no_grad()
     def generate(self, own: Interventions | Tensor, batch: Batch, *, max_new_tokens: int) -> list[str]:
         own = interventions(own)

@@ -193,6 +193,8 @@ def train(
         say(describe(model), quiet=as_json)
     if chosen_method.name != PROMPT:
         say(f"method: {chosen_method}", quiet=as_json)
+    for remark in chosen_method.remarks(model):
+        say(remark, quiet=as_json)
     say(f"recipe: {recipe.told(chosen_method)}", quiet=as_json)
     say_strange(model, targets, quiet=as_json)
     say(seeds_line(chosen, one_split=one_split), quiet=as_json)

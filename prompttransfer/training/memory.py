@@ -139,7 +139,8 @@ def expected_memory(
 def outlined(backbone: Backbone, method: Method, task: Task, members: int, rows: int) -> Interventions:
     """What a bank of so many members does to so many rows, where `backbone` has no values: neither has it."""
     member = method.outline(backbone, task)
-    alike = min(members, 2)  # one member may take a shorter way than several
+    # One member may take a shorter way than several; what runs apart is there for one at a time.
+    alike = 1 if method.apart else min(members, 2)
     owners = torch.arange(rows, device=backbone.device) % alike
     return method.bank(backbone, [member] * alike).rows(owners)
 

@@ -196,6 +196,7 @@ def bank_data(
         layout=layout,
         steps=recipe.steps,
         evaluate_every=recipe.evaluate_every,
+        apart=method.apart,
     )
 
 

@@ -17,6 +17,7 @@ TEXTS = {
     "houlsby": ("houlsby:bottleneck=4", "houlsby:bottleneck=4,activation=tanh"),
     "pfeiffer": ("pfeiffer:reduction=4",),
     "probe": ("probe",),
+    "full": ("full", "full:keep=all"),
 }
 LACKS = {("t5", "bitfit"), ("t5-v1.1", "bitfit"), ("llama", "bitfit"), ("gpt2", "ia3")}
 """Kinds of backbones without what a method changes: T5 and Llama have no biases, GPT-2 no keys apart from its queries."""

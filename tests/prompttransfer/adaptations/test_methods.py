@@ -28,7 +28,7 @@ ROWS = (
 )
 CHANGES_AT_ONCE = ("prompt", "p-tuning", "prefix", "p-tuning-v2", "houlsby", "pfeiffer", "probe")
 """Methods that are not the bare model at their start."""
-SEEDLESS = ("probe", "vera", "ia3", "bitfit")
+SEEDLESS = ("probe", "vera", "ia3", "bitfit", "full")
 """Methods that start the same whatever the seed."""
 IN_PEFT = {
     *(
