@@ -30,7 +30,7 @@ from prompttransfer.backbones.kernels.causal import signed
 from prompttransfer.backbones.label_words import Pieces
 from prompttransfer.backbones.layouts import USUAL, Encoding, Layout, find_layout
 from prompttransfer.backbones.masked_lm import class_scores, combine_pieces
-from prompttransfer.backbones.plain import at_modules, by_weights
+from prompttransfer.backbones.plain import at_modules, by_weights, real
 from prompttransfer.backbones.rows import Batch, Row
 from prompttransfer.backbones.templates import TextReader, TokenFrame
 from prompttransfer.distributed.fsdp import recomputing, whole
@@ -218,7 +218,7 @@ class CausalLM(Backbone):
         ):
             hidden: Tensor = self.model.base_model(
                 inputs_embeds=words,
-                attention_mask=F.pad(batch.mask, (own.reserved, 0), value=1),
+                attention_mask=real(F.pad(batch.mask, (own.reserved, 0), value=1)),
                 use_cache=False,
                 **self._shifted(own, words.shape[1]),
             ).last_hidden_state

@@ -27,7 +27,7 @@ from prompttransfer.backbones.kernels.attention import (
 )
 from prompttransfer.backbones.kernels.linear import FrozenLinear
 from prompttransfer.backbones.layouts import Layout
-from prompttransfer.backbones.plain import at_modules, by_weights
+from prompttransfer.backbones.plain import at_modules, by_weights, real
 from prompttransfer.backbones.rows import Batch, Row
 from prompttransfer.distributed.fsdp import recomputing, whole
 from tasks.errors import UserError
@@ -193,7 +193,7 @@ class MaskedLM(Backbone):
         states, present = self._inputs(own, batch)
         self.check()
         if self.engine == "plain":
-            attention = create_bidirectional_mask(self.model.config, states, present)
+            attention = create_bidirectional_mask(self.model.config, states, real(present))
             encoder = self.model.base_model.encoder
             self.check_recomputes(own)
             with (

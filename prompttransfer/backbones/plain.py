@@ -78,6 +78,11 @@ def with_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[No
             table[key] = own
 
 
+def real(mask: Tensor) -> Tensor | None:
+    """A padding mask for transformers; none on `meta`, where it would ask for values."""
+    return None if mask.is_meta else mask
+
+
 Gives = TypeVar("Gives", Tensor, list[str])
 
 

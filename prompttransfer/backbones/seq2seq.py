@@ -32,7 +32,7 @@ from prompttransfer.backbones.kernels.attention import (
 from prompttransfer.backbones.kernels.linear import FrozenLinear, rectified
 from prompttransfer.backbones.layouts import Layout
 from prompttransfer.backbones.masked_lm import class_scores, combine_pieces
-from prompttransfer.backbones.plain import at_modules, by_weights
+from prompttransfer.backbones.plain import at_modules, by_weights, real
 from prompttransfer.backbones.rows import Batch, Row
 from prompttransfer.distributed.fsdp import recomputing
 
@@ -138,7 +138,7 @@ class T5(Backbone):
                 recomputing(encoder.block, self.checkpoints and self.sharded),
                 at_modules(self.model, own, "encoder."),
             ):
-                return encoder(inputs_embeds=inputs, attention_mask=mask).last_hidden_state, mask
+                return encoder(inputs_embeds=inputs, attention_mask=real(mask)).last_hidden_state, mask
         bias = self._encoder_bias(mask, own.extra)
         blocks = [partial(block, bias=bias, own=own) for block in self.frozen_layers]
         states = run(blocks, inputs, keep=not self.checkpoints)
@@ -190,7 +190,7 @@ class T5(Backbone):
         """Decoder outputs, [batch, time, width]."""
         with at_modules(self.model, own, "decoder."):
             output: Tensor = self.model.decoder(
-                input_ids=ids, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
+                input_ids=ids, encoder_hidden_states=states, encoder_attention_mask=real(mask), use_cache=False
             ).last_hidden_state
         return output
 

@@ -167,7 +167,7 @@ def train(
         tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
     )
     if dry_run:
-        model = outline_backbone(backbone, revision)
+        model = outline_backbone(backbone, revision, precision=precision)
     else:
         model = load_backbone(
             backbone, revision=revision, precision=precision, device=device, placement=placement
@@ -235,7 +235,7 @@ def train(
                 **recipe.as_dict(),
                 backbone=model.name,
                 revision=commit_of(model.revision),
-                precision=precision_name(model.dtype),
+                precision=precision_name(model.precision),
             )
             note_call([output / run.adaptation.name for run in results], call)
             options.clear()

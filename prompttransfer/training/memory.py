@@ -118,7 +118,7 @@ def expected_memory(
         size for task, prompts in evaluated.items() for size in batch_sizes(backbone, task, prompts=prompts)
     }
     if device.type == "cpu" and dtype is torch.bfloat16 and has_bf16_products():
-        weights += 0 if placement.shards else _laid_out(backbone)
+        weights += _laid_out(backbone) if backbone.engine == "frozen" and not placement.shards else 0
         compiled = TRAINED * shapes + EVALUATED * len(sizes)
         process += COMPILED * min(compiled, compiled_kept(backbone.layer_products))
     most = max(math.prod(size) for size in sizes)

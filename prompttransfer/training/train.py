@@ -255,7 +255,7 @@ def origins_of(
     The same method, encoding, origin and initial tensors give the same adaptation; its tensors, scores and curve are
     the result.
     """
-    common = {"precision": str(backbone.dtype).removeprefix("torch."), "bank": len(jobs)}
+    common = {"precision": backbone.precision, "bank": len(jobs)}
     found = []
     for job in jobs:
         answers = backbone.answers(job.task, encoding)
@@ -300,7 +300,7 @@ def _fingerprint(
     members: Sequence[Member],
 ) -> str:
     """16 digits that change with anything that changes an adaptation; `way` is what else does."""
-    sha = hashlib.sha256(repr((backbone.name, backbone.revision, str(backbone.dtype), recipe, way)).encode())
+    sha = hashlib.sha256(repr((backbone.name, backbone.revision, backbone.precision, recipe, way)).encode())
     seen: dict[int, bytes] = {}
     digests: dict[int, str] = {}
     for job, own, member in zip(jobs, rows, members, strict=True):

@@ -9,7 +9,7 @@ from typing import Any
 
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.bank import BareBank
-from prompttransfer.adaptations.running import bank_of, common_encoding, common_method, groups_of
+from prompttransfer.adaptations.running import bank_of, common_encoding, common_method
 from prompttransfer.adaptations.starts import RANDOM, Start, start_from
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding
@@ -220,14 +220,13 @@ def with_test_score(
 
     Beside each score stand the number of rows, chance, the share of texts cut, and the backbone without a prompt.
     """
-    group = groups_of([run.adaptation for run in trained])[0]
-    bank = bank_of(backbone, group.adaptations)
+    bank = bank_of(backbone, [run.adaptation for run in trained])
     encoded = encode_task(
         backbone,
         target.task,
         target.splits.test,
         encoding,
-        reserved=group.reserved,
+        reserved=bank.reserved,
     )
     scores = evaluate_bank(backbone, bank, encoded)
     bare = evaluate_bank(backbone, BareBank(), encoded)[0].value

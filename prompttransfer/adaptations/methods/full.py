@@ -97,6 +97,8 @@ class FullBank:
         ]
 
     def rows(self, owners: Tensor) -> Interventions:
+        if self.members == 1:
+            return _Weights([(partial(self.weights, 0), torch.arange(len(owners), device=owners.device))])
         return _Weights(
             [
                 (partial(self.weights, member), (owners == member).nonzero()[:, 0])
@@ -205,6 +207,10 @@ def _check_own(backbone: Backbone) -> None:
     """Raise UserError for a backbone whose weights are not all here as numbers that can change."""
     if backbone.processes.count > 1:
         raise UserError("full trains and runs on one device: leave --devices and --strategy out")
+    if backbone.quantised:
+        raise UserError(
+            "full changes weights, and those of a backbone in nf4 cannot change: use --precision bf16 or fp32, or lora"
+        )
 
 
 def _parsed(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor | None]]:
