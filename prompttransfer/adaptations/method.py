@@ -72,6 +72,11 @@ class Method(ABC):
         """Positions that it takes from the text, by standing in front of it."""
         return 0
 
+    @property
+    def shares(self) -> bool:
+        """Whether what a member learns depends on who else is in its bank."""
+        return False
+
     @abstractmethod
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
         """A member at a start that is no other adaptation's. The same seed gives the same member, bit for bit.
@@ -92,6 +97,10 @@ class Method(ABC):
     def remarks(self, backbone: Backbone) -> list[str]:
         """What a user should know before training on a backbone, a line each."""
         return []
+
+    def join(self, members: Sequence[Member], rates: Sequence[float]) -> None:
+        """Let members that will train together, each at its rate, share what they share; called before the first step."""
+        return None
 
     def outline(self, backbone: Backbone, task: Task) -> Member:
         """A member of the shape that one has on a backbone without values (`outline_backbone`)."""

@@ -291,7 +291,7 @@ def finished(
     found: dict[str, Adaptation] = {}
     if output is None or overwrite:
         return found
-    for job, origin in zip(jobs, origins_of(model, jobs, recipe, encoding), strict=True):
+    for job, origin in zip(jobs, origins_of(model, jobs, recipe, encoding, method), strict=True):
         folder = output / job.name
         if not holds_one(folder):
             continue

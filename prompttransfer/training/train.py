@@ -132,6 +132,8 @@ def train_adaptations(
     train_rows = [encode.train(job) for job in jobs]
     validation = [encode.validation(job) for job in jobs]
     members = [method.started(backbone, job.task, job.start, seed=job.seed) for job in jobs]
+    rates = [own_recipe(job, recipe).lr for job in jobs]
+    method.join(members, rates)
     initial = [member.tensors() for member in members]
     processes = backbone.processes
     progress = options.progress if processes.first else None
@@ -148,7 +150,7 @@ def train_adaptations(
         recipe,
         state_file,
         progress,
-        rates=[own_recipe(job, recipe).lr for job in jobs],
+        rates=rates,
     )
     resumed = module.resume()
     processes.agree(
@@ -166,7 +168,7 @@ def train_adaptations(
         _fit(module, data, options, key)
     if backbone.digest() != frozen:
         raise MachineError("the frozen backbone changed during training: this is a bug, please report it")
-    origins = origins_of(backbone, jobs, recipe, encoding)
+    origins = origins_of(backbone, jobs, recipe, encoding, method)
     results = [
         _finish(job, state, Adaptation(method, start, origin, encoding, job.called, start), member)
         for job, state, start, origin, member in zip(
@@ -249,13 +251,16 @@ def origins_of(
     jobs: Sequence[Job],
     recipe: Recipe,
     encoding: Encoding = USUAL,
+    method: Method | None = None,
 ) -> list[Origin]:
     """What the adaptations of a bank will say of where they come from, known before the first step.
 
     The same method, encoding, origin and initial tensors give the same adaptation; its tensors, scores and curve are
     the result.
     """
-    common = {"precision": backbone.precision, "bank": len(jobs)}
+    common: dict[str, Any] = {"precision": backbone.precision, "bank": len(jobs)}
+    if method is not None and method.shares:
+        common["shared_by"] = [job.called for job in jobs]
     found = []
     for job in jobs:
         answers = backbone.answers(job.task, encoding)
