@@ -465,6 +465,11 @@ class Backbone(ABC):
                 "--checkpoint-activations with --strategy fsdp is for prompts alone: leave it out for a method that changes "
                 "what layers do"
             )
+        if self.checkpoints and own.attentions:
+            raise UserError(
+                "--checkpoint-activations on engine 'plain' is not for prefixes, since a layer that is computed again does not "
+                "know those of the others: leave it out"
+            )
 
     def recordable(self, rows: Sequence[Row]) -> bool:
         """Whether a call for training on these rows can be recorded: all of it runs on the device."""

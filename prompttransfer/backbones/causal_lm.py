@@ -213,7 +213,7 @@ class CausalLM(Backbone):
             words = torch.cat([vectors.to(device=self.device, dtype=self.dtype), words], dim=1)
         self.check_recomputes(own)
         with (
-            recomputing(self._stack[1], self.checkpoints and self.sharded),
+            recomputing(self._stack[1], self.checkpoints, partial(at_modules, self.model, own)),
             at_modules(self.model, own),
         ):
             hidden: Tensor = self.model.base_model(

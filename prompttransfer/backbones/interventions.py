@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -48,6 +49,9 @@ class Interventions:
     weights: Sequence[OwnWeights] = ()
     """Weights of their own for all rows of the batch, which then run one part after another, on the plain engine; none of
     the other sites has anything then."""
+
+    placed: Mapping[str, Tensor] = MappingProxyType({})
+    """Weights that stand in the model while this runs: those of one of `weights`."""
 
     def vectors(self) -> Tensor | None:
         """What stands in front of each row's text, [batch, reserved, width]; None for nothing."""

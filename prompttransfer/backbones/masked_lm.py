@@ -197,7 +197,7 @@ class MaskedLM(Backbone):
             encoder = self.model.base_model.encoder
             self.check_recomputes(own)
             with (
-                recomputing(encoder.layer, self.checkpoints and self.sharded),
+                recomputing(encoder.layer, self.checkpoints, partial(at_modules, self.model, own)),
                 at_modules(self.model, own),
             ):
                 hidden: Tensor = encoder(states, attention_mask=attention).last_hidden_state

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prompttransfer.backbones.interventions import BARE, Interventions, interventions
+from prompttransfer.backbones.interventions import Interventions, interventions
 from prompttransfer.backbones.rows import Batch, only
 
 NAME = "prompttransfer-prefixed"
@@ -30,6 +30,8 @@ def at_modules(model: nn.Module, own: Interventions, part: str = "") -> Iterator
     """Let those modules of `model` whose names begin with `part` do what `own` says, in this block."""
     undo: list[Callable[[], Any]] = []
     try:
+        if own.placed:  # already, but for where layers are computed again
+            undo.append(_put(model, own.placed))
         for site in dict.fromkeys([*own.sites, *own.outputs]):
             if site.startswith(part):
 
@@ -60,6 +62,15 @@ def with_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[No
 
     Its own parameters are put aside, never written to.
     """
+    take_back = _put(model, weights)
+    try:
+        yield
+    finally:
+        take_back()
+
+
+def _put(model: nn.Module, weights: Mapping[str, Tensor]) -> Callable[[], None]:
+    """Put weights in place of what stands there now; returns what takes that back."""
     places: dict[int, list[tuple[dict[str, Any], str]]] = {}
     for module in model.modules():
         for key, own in module._parameters.items():
@@ -67,20 +78,34 @@ def with_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[No
     aside = [
         (table, key, table[key], weight)
         for name, weight in weights.items()
-        for table, key in places[id(model.get_parameter(name))]
+        for table, key in places[id(_parameter(model, name))]
     ]
-    try:
-        for table, key, _, weight in aside:
-            table[key] = weight
-        yield
-    finally:
+
+    def take_back() -> None:
         for table, key, own, _ in aside:
             table[key] = own
+
+    for table, key, _, weight in aside:
+        table[key] = weight
+    return take_back
+
+
+def _parameter(model: nn.Module, name: str) -> Tensor | None:
+    """What stands as a parameter, which may be a weight that was put there."""
+    parent, _, key = name.rpartition(".")
+    return model.get_submodule(parent)._parameters[key]
 
 
 def real(mask: Tensor) -> Tensor | None:
     """A padding mask for transformers; none on `meta`, where it would ask for values."""
     return None if mask.is_meta else mask
+
+
+class _Placed(Interventions):
+    """Nothing but weights, which stand in the model already."""
+
+    def __init__(self, placed: Mapping[str, Tensor]):
+        self.placed = placed
 
 
 Gives = TypeVar("Gives", Tensor, list[str])
@@ -96,9 +121,10 @@ def by_weights(run: Callable[..., Gives]) -> Callable[..., Gives]:
             return run(backbone, own, batch, **options)
         found = []
         for made, rows in own.weights:
-            with backbone.on("plain"), with_weights(backbone.model, made()):
-                part = batch if len(rows) == batch.rows else only(batch, rows)
-                found.append(run(backbone, BARE, part, **options))
+            part = batch if len(rows) == batch.rows else only(batch, rows)
+            bare = _Placed(made())
+            with backbone.on("plain"), with_weights(backbone.model, bare.placed):
+                found.append(run(backbone, bare, part, **options))
         if len(found) == 1:
             return found[0]
         back = torch.cat([rows for _, rows in own.weights]).argsort()

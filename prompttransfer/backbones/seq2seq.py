@@ -135,7 +135,7 @@ class T5(Backbone):
         if self.engine == "plain":
             self.check_recomputes(own)
             with (
-                recomputing(encoder.block, self.checkpoints and self.sharded),
+                recomputing(encoder.block, self.checkpoints, partial(at_modules, self.model, own, "encoder.")),
                 at_modules(self.model, own, "encoder."),
             ):
                 return encoder(inputs_embeds=inputs, attention_mask=real(mask)).last_hidden_state, mask

@@ -7,8 +7,8 @@ whole. The same functions shard a model on CPUs (gloo) and on GPUs (NCCL).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any
@@ -118,15 +118,23 @@ class _Asking(nn.Module):
 
 
 @contextmanager
-def recomputing(layers: nn.ModuleList, wanted: bool) -> Iterator[None]:
+def recomputing(
+    layers: nn.ModuleList, wanted: bool, inside: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> Iterator[None]:
     """Inside the block the inner values of layers are not kept for the backward pass but computed again in it.
 
-    By the layers' own switch, which they only obey in training mode; their dropouts stay off.
+    By the layers' own switch, which they only obey in training mode; their dropouts stay off. `inside` makes the surroundings
+    of a layer that is computed again.
     """
     if not wanted or not torch.is_grad_enabled():
         yield
         return
-    again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+    again = partial(
+        checkpoint,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=lambda: (nullcontext(), inside()),
+    )
     for layer in layers:
         layer.gradient_checkpointing, layer.training = True, True  # type: ignore[assignment]
         layer._gradient_checkpointing_func = again  # type: ignore[assignment]

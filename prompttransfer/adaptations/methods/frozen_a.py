@@ -33,14 +33,15 @@ class FrozenAMember(LowRankMember):
             return
         for out, inverse in zip(self.stacks("out"), self._corrections(), strict=True):
             if out.grad is not None:
-                out.grad = out.grad @ inverse.to(out.grad)
+                out.grad = out.grad @ inverse
 
     def _corrections(self) -> list[Tensor]:
-        """(A A^T)^-1 / s^2 of every map, which is the same in all steps."""
+        """(A A^T)^-1 / s^2 of every map, which is the same in all steps; worked out in float64."""
         if self._inverses is None:
             assert self.corrected_for is not None
             wide = [into.double() for into in self.stacks("into")]
-            self._inverses = [torch.linalg.inv(a @ a.mT) / self.corrected_for**2 for a in wide]
+            inverses = [torch.linalg.inv(a @ a.mT) / self.corrected_for**2 for a in wide]
+            self._inverses = [inverse.float() for inverse in inverses]
         return self._inverses
 
 

@@ -9,7 +9,6 @@ repacks its weights when it evaluates, and what they are then has no backward pa
 from __future__ import annotations
 
 import logging
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,7 +36,6 @@ def check_nf4(engine: str = "plain", *, shards: bool = False) -> None:
     _library()
 
 
-@cache
 def _library() -> Any:
     """bitsandbytes.functional; UserError where it is not installed."""
     # It warns of kernels that it could download, which nothing here calls.

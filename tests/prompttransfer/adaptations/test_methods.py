@@ -30,6 +30,8 @@ CHANGES_AT_ONCE = ("prompt", "p-tuning", "prefix", "p-tuning-v2", "houlsby", "pf
 """Methods that are not the bare model at their start."""
 SEEDLESS = ("probe", "vera", "ia3", "bitfit", "full")
 """Methods that start the same whatever the seed."""
+PREFIXES = ("prefix", "p-tuning-v2")
+"""Methods that put keys and values in front of an attention's own."""
 IN_PEFT = {
     *(
         (name, family)
@@ -132,6 +134,39 @@ def test_computing_inner_values_again_changes_no_gradient(tiny, kind, text):
     finally:
         backbone.checkpoints = False
     assert torch.equal(loss, same) and all(map(torch.equal, kept, again))
+
+
+@pytest.mark.parametrize(("kind", "text"), [case for case in CASES if case[1].partition(":")[0] not in PREFIXES])
+def test_computing_inner_values_again_changes_no_gradient_of_the_modules_either(tiny, kind, text):
+    backbone, method = tiny(kind, engine="plain"), parse_method(text)
+    loss, kept = loss_and_gradients(backbone, method)
+    backbone.checkpoints = True
+    try:
+        same, again = loss_and_gradients(backbone, method)
+        own = method.bank(backbone, [method.member(backbone, TASK, start="random", seed=0)]).rows(owners(0, 0, 0))
+        saved = kept_for_the_backward_pass(backbone, own, batch_of(backbone, method))
+    finally:
+        backbone.checkpoints = False
+    assert torch.equal(loss, same) and all(map(torch.equal, kept, again))
+    assert saved < kept_for_the_backward_pass(backbone, own, batch_of(backbone, method)) or method.name == "probe"
+
+
+def kept_for_the_backward_pass(backbone, own, batch):
+    """How many tensors."""
+    found = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: found.append(tensor) or tensor, lambda t: t):
+        backbone.loss(own, batch)
+    return len(found)
+
+
+def test_prefixes_are_not_computed_again_by_modules(tiny):
+    backbone, method = tiny("t5", engine="plain"), parse_method("p-tuning-v2:length=3")
+    backbone.checkpoints = True
+    try:
+        with pytest.raises(UserError, match="--checkpoint-activations on engine 'plain' is not for prefixes"):
+            loss_and_gradients(backbone, method)
+    finally:
+        backbone.checkpoints = False
 
 
 @pytest.mark.parametrize(("kind", "text"), CASES)
