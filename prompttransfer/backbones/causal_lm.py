@@ -369,7 +369,10 @@ class CausalLM(Backbone):
         if self.sharded:
             return torch.logsumexp(self._capped(head(states).float()), dim=-1)
 
-        weight, bias = head.weight, head.bias  # taken now: the head may have others when this is computed again
+        weight, bias = (
+            head.weight,
+            head.bias,
+        )  # taken now: the head may have others when this is computed again
 
         def part(states: Tensor, start: int) -> Tensor:
             rows = slice(start, start + WORDS_AT_ONCE)

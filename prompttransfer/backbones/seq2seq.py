@@ -135,7 +135,9 @@ class T5(Backbone):
         if self.engine == "plain":
             self.check_recomputes(own)
             with (
-                recomputing(encoder.block, self.checkpoints, partial(at_modules, self.model, own, "encoder.")),
+                recomputing(
+                    encoder.block, self.checkpoints, partial(at_modules, self.model, own, "encoder.")
+                ),
                 at_modules(self.model, own, "encoder."),
             ):
                 return encoder(inputs_embeds=inputs, attention_mask=real(mask)).last_hidden_state, mask
@@ -190,7 +192,10 @@ class T5(Backbone):
         """Decoder outputs, [batch, time, width]."""
         with at_modules(self.model, own, "decoder."):
             output: Tensor = self.model.decoder(
-                input_ids=ids, encoder_hidden_states=states, encoder_attention_mask=real(mask), use_cache=False
+                input_ids=ids,
+                encoder_hidden_states=states,
+                encoder_attention_mask=real(mask),
+                use_cache=False,
             ).last_hidden_state
         return output
 

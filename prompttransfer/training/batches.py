@@ -145,7 +145,9 @@ class BankData(LightningDataModule):
             for index in indices
         ]
         picked.sort(key=lambda item: item[1].size)
-        together = [[item for item in picked if item[0] == owner] for owner in active] if self.apart else [picked]
+        together = (
+            [[item for item in picked if item[0] == owner] for owner in active] if self.apart else [picked]
+        )
         return [part for rows in together for part in self._split(rows)]
 
     def _split(self, picked: Sequence[Planned]) -> Iterator[list[Planned]]:

@@ -109,7 +109,7 @@ def expected_memory(
     kept, tokens = kept_bytes(
         backbone, rows, outlined(backbone, method, task, len(data.rows), len(rows)), layout=data.layout
     )
-    kept += len(data.rows) * member_bytes(method, backbone, task)
+    kept += len(data.rows) * member_bytes(method, backbone, task, device)
     if placement.shards:
         kept = int(MODULES * kept)
     weights, together = _weights(backbone, placement)
@@ -145,9 +145,13 @@ def outlined(backbone: Backbone, method: Method, task: Task, members: int, rows:
     return method.bank(backbone, [member] * alike).rows(owners)
 
 
-def member_bytes(method: Method, backbone: Backbone, task: Task) -> int:
-    """Bytes of a member's parameters with their gradients and the two moments of AdamW."""
-    return 4 * sum(parameter.nbytes for parameter in method.outline(backbone, task).parameters())
+def member_bytes(method: Method, backbone: Backbone, task: Task, device: torch.device) -> int:
+    """Bytes of a member's parameters with their gradients and the two moments of AdamW.
+
+    A CPU also holds the best of it so far, and while the state is written copies of all but the gradients.
+    """
+    times = 8 if device.type == "cpu" else 4
+    return times * sum(parameter.nbytes for parameter in method.outline(backbone, task).parameters())
 
 
 def kept_bytes(

@@ -234,9 +234,11 @@ def test_another_model_is_one_line(tiny):
 
 def test_what_it_cannot_do_is_one_line(tiny):
     backbone = tiny("roberta")
-    with pytest.raises(UserError, match="only what changes linear maps can be merged"):
-        with merged(backbone, FULL.bank(backbone, [changed(backbone)])):
-            pass
+    with (
+        pytest.raises(UserError, match="only what changes linear maps can be merged"),
+        merged(backbone, FULL.bank(backbone, [changed(backbone)])),
+    ):
+        pass
     with pytest.raises(UserError, match="unknown keep of full 'some'"):
         parse_method("full:keep=some")
     with pytest.raises(UserError, match="full starts at 'random'"):

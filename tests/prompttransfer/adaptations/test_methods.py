@@ -136,19 +136,26 @@ def test_computing_inner_values_again_changes_no_gradient(tiny, kind, text):
     assert torch.equal(loss, same) and all(map(torch.equal, kept, again))
 
 
-@pytest.mark.parametrize(("kind", "text"), [case for case in CASES if case[1].partition(":")[0] not in PREFIXES])
+@pytest.mark.parametrize(
+    ("kind", "text"), [case for case in CASES if case[1].partition(":")[0] not in PREFIXES]
+)
 def test_computing_inner_values_again_changes_no_gradient_of_the_modules_either(tiny, kind, text):
     backbone, method = tiny(kind, engine="plain"), parse_method(text)
     loss, kept = loss_and_gradients(backbone, method)
     backbone.checkpoints = True
     try:
         same, again = loss_and_gradients(backbone, method)
-        own = method.bank(backbone, [method.member(backbone, TASK, start="random", seed=0)]).rows(owners(0, 0, 0))
+        own = method.bank(backbone, [method.member(backbone, TASK, start="random", seed=0)]).rows(
+            owners(0, 0, 0)
+        )
         saved = kept_for_the_backward_pass(backbone, own, batch_of(backbone, method))
     finally:
         backbone.checkpoints = False
     assert torch.equal(loss, same) and all(map(torch.equal, kept, again))
-    assert saved < kept_for_the_backward_pass(backbone, own, batch_of(backbone, method)) or method.name == "probe"
+    assert (
+        saved < kept_for_the_backward_pass(backbone, own, batch_of(backbone, method))
+        or method.name == "probe"
+    )
 
 
 def kept_for_the_backward_pass(backbone, own, batch):

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 from conftest import KINDS
-from toys import label_task, recipe, splits
 from torch import nn
+from toys import label_task, recipe, splits
 
 from prompttransfer.adaptations.bank import BareBank
 from prompttransfer.adaptations.merging import merged
