@@ -103,11 +103,8 @@ class PTuning(PromptTuning):
             raise UserError(
                 f"p-tuning: hidden {self.hidden}: it must be at least 1, or 0 for the backbone's width"
             )
-        if not 0 <= self.free < self.length:
-            raise UserError(
-                f"p-tuning: free {self.free} of length {self.length}: from 0 up to {self.length - 1}, since the encoder makes "
-                f"the others; for free vectors alone use prompt"
-            )
+        if self.free < 0:
+            raise UserError(f"p-tuning: free {self.free}: it must be 0 or more")
 
     @property
     def shares(self) -> bool:
@@ -120,6 +117,11 @@ class PTuning(PromptTuning):
             return self._made(vectors, backbone)
 
     def _made(self, vectors: Tensor, backbone: Backbone) -> EncodedMember:
+        if self.free >= self.length:  # only now is the length sure to be what was asked for
+            raise UserError(
+                f"p-tuning: free {self.free} of length {self.length}: give at most {self.length - 1}, since the encoder makes "
+                f"the others; for free vectors alone use prompt"
+            )
         return EncodedMember(vectors, self.encoder, self.hidden or backbone.width, self.free)
 
     def outline(self, backbone: Backbone, task: Task) -> Member:

@@ -67,6 +67,14 @@ def hold_in_nf4(backbone: Backbone, device: torch.device) -> None:
 class NF4Linear(nn.Linear):
     """A linear map whose weight [out, in] is made of four bits each whenever it is asked for."""
 
+    packed: Tensor
+    """Two weights a byte."""
+    largest: Tensor
+    """The largest value of each block, in eight bits of their own."""
+    scales: Tensor
+    levels: Tensor
+    offset: Tensor
+
     def __init__(self, module: nn.Linear | Conv1D, device: torch.device):
         nn.Module.__init__(self)  # not nn.Linear's, which would make a weight
         weight = module.weight.detach()

@@ -165,7 +165,13 @@ def _method(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
         except UserError as error:
             yield (*path, key), str(error)
             sound = False
-    if sound:
+    if sound and entry.method(1).shares:
+        yield (
+            path,
+            f"method {text_of(entry.method(1))!r} shares what it learns among those who train together, and the prompts of a study "
+            f"stand alone: train them with `prompttransfer train`",
+        )
+    elif sound:
         yield from _method_starts(path, entry, spec)
 
 

@@ -143,6 +143,9 @@ def test_free_vectors_are_kept_behind_the_encoded_ones(tiny):
     assert torch.equal(vectors[1:], plain.tensors()[PROMPT_KEY][1:])
 
 
-def test_more_free_vectors_than_there_are_is_one_line():
-    with pytest.raises(UserError, match=r"p-tuning: free 3 of length 3: from 0 up to 2"):
-        parse_method("p-tuning:length=3,free=3")
+def test_more_free_vectors_than_there_are_is_one_line(tiny):
+    method = parse_method("p-tuning:free=3", length=3)
+    with pytest.raises(UserError, match=r"p-tuning: free 3 of length 3: give at most 2"):
+        method.member(tiny("roberta"), TASKS["one"], start="random", seed=0)
+    with pytest.raises(UserError, match=r"p-tuning: free -1: it must be 0 or more"):
+        parse_method("p-tuning:free=-1")
