@@ -160,9 +160,16 @@ class CausalLM(Backbone):
             for kind, starts in prefixes.items()
         }
 
+    # Gemma multiplies what it looks up; a prompt stands where that is done already.
     def embedding_table(self) -> Tensor:
-        # Gemma multiplies what it looks up; a prompt stands where that is done already.
-        return super().embedding_table() * float(getattr(self.word_embeddings, "scalar_embed_scale", 1.0))
+        return super().embedding_table() * self._embedding_scale
+
+    def word_vectors(self, ids: Tensor) -> Tensor:
+        return super().word_vectors(ids) * self._embedding_scale
+
+    @property
+    def _embedding_scale(self) -> float:
+        return float(getattr(self.word_embeddings, "scalar_embed_scale", 1.0))
 
     # Rows --------------------------------------------------------------------------------------------------------
 
@@ -186,6 +193,19 @@ class CausalLM(Backbone):
     def _assemble(self, row: Row, layout: Layout) -> list[int]:
         assert row.frame is not None
         return row.frame.around(row.first, row.second)
+
+    def prompt_ids(self, text: str) -> tuple[int, ...]:
+        # A line of its own, which the first line of a template stands behind.
+        return self.reader.line(text)
+
+    @property
+    def prompt_end(self) -> tuple[int, ...]:
+        return self.reader.ids("\n")
+
+    def _filled(self, row: Row, layout: Layout, answer: tuple[int, ...]) -> list[int]:
+        ids = self._assemble(row, layout)[len(self.reader.opening) :]
+        end = self.reader.line_end
+        return [*ids, *answer, *([] if end is None or answer[-1:] == (end,) else [end])]
 
     def answer_slot(self, length: int, layout: Layout) -> int:
         return -1  # the last of each row

@@ -58,8 +58,8 @@ def test_weights_that_were_laid_out_in_bf16_follow_a_merge_and_back(backbone_fol
 def test_what_does_more_than_change_linear_maps_is_not_merged(tiny):
     backbone = tiny("roberta")
     for name in METHODS.keys() - set(FOLDS):
-        method = parse_method(name)
-        member = method.member(backbone, TASK, start="random", seed=0)
+        method = parse_method(TEXTS[name][0])
+        member = method.started(backbone, TASK, RANDOM, seed=0, rows=sentences())
         bank = method.bank(backbone, [member])
         with (
             pytest.raises(UserError, match="only what changes linear maps can be merged"),
