@@ -420,7 +420,7 @@ def peft_note(adaptation: Adaptation) -> str:
     """What PEFT makes of an adaptation."""
     if adaptation.method.peft_config(family=adaptation.family, tensors=adaptation.tensors) is None:
         return f"PEFT has no method `{adaptation.method.name}`, so it cannot read this folder; prompttransfer can."
-    if adaptation.layout == "prompt-first" or adaptation.family != "masked-lm":
+    if adaptation.layout == "prompt-first" or adaptation.family == "t5":
         return "PEFT reads this folder and gives the same logits."
     return f"PEFT puts prompts first, so it cannot run layout `{adaptation.layout}`; prompttransfer can."
 

@@ -375,7 +375,12 @@ class Backbone(ABC):
         prompt = [f"[P{index + 1}]" for index in range(length)]
         if layout.mask_is_first_row and self.family == "masked-lm":
             prompt[:1] = [self.tokenizer.mask_token]
-        return [*tokens[: layout.start], *prompt, *tokens[layout.start :]]
+        start = self.prompt_start(layout)
+        return [*tokens[:start], *prompt, *tokens[start:]]
+
+    def prompt_start(self, layout: Layout) -> int:
+        """Tokens of a row that stand in front of the prompt."""
+        return layout.start
 
     @property
     def layers(self) -> int:

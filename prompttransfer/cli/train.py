@@ -421,8 +421,10 @@ def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Pa
 
 def _noted(adaptation: Adaptation) -> list[str]:
     """What is said of an adaptation beside its scores: a hard prompt's text, and what a search for it cost."""
+    from tasks.documents import shortened
+
     notes = adaptation.notes
-    found = [f"{adaptation.name}: {notes['text']!r}"] if "text" in notes else []
+    found = [f"{adaptation.name}: {shortened(notes['text'], 300)!r}"] if "text" in notes else []
     if "forward_passes" in notes:
         found.append(
             f"{adaptation.name}: the search took {notes['forward_passes']:,} forward and {notes['backward_passes']:,} "
