@@ -115,6 +115,10 @@ class T5(Backbone):
         eos = self.tokenizer.eos_token_id
         return [*row.first, eos] if row.second is None else [*row.first, eos, *row.second, eos]
 
+    def _filled(self, row: Row, layout: Layout, answer: tuple[int, ...]) -> list[int]:
+        end = self.tokenizer.eos_token_id
+        return [*self._assemble(row, layout)[:-1], *(index for index in answer if index != end), end]
+
     def answer_slot(self, length: int, layout: Layout) -> None:
         return None
 

@@ -51,6 +51,11 @@ class RowOrder:
         per_epoch = max(1, len(self.sizes) // self.batch)
         return list(self._epoch(step // per_epoch)[step % per_epoch])
 
+    def drawn(self, step: int, count: int) -> list[int]:
+        """Indices of `count` rows beside those of step `step`, of all where there are no more; a pure function as well."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step + 2**40)
+        return torch.randperm(len(self.sizes), generator=generator)[:count].tolist()
+
     @cached_property
     def _epoch(self) -> Callable[[int], list[list[int]]]:
         # A cache of its own for every prompt: with a shared one, the prompts of a bank would push each other out.
@@ -127,6 +132,10 @@ class BankData(LightningDataModule):
         """The micro-batches of one step for the prompts that still train."""
         assert self.bank is not None
         return [self._micro(self.share(part)) for part in self.plan(step, self.bank.active)]
+
+    def drawn(self, owner: int, step: int, count: int) -> list[Row]:
+        """Rows of a prompt on which others are tried at a step."""
+        return [self.rows[owner][index] for index in self.orders[owner].drawn(step, count)]
 
     def share(self, part: Sequence[Planned]) -> list[Planned]:
         """What this process runs of a micro-batch: its share of the rows, or where none is left one of weight 0.

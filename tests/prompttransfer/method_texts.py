@@ -21,6 +21,9 @@ TEXTS = {
     "houlsby": ("houlsby:bottleneck=4", "houlsby:bottleneck=4,activation=tanh"),
     "pfeiffer": ("pfeiffer:reduction=4",),
     "probe": ("probe",),
+    "text": ('text:prompt="is it good and bad"',),
+    "text-search": ("text-search:length=3,candidates=6,beam=2,rows=8",),
+    "in-context": ("in-context:k=2",),
     "full": ("full", "full:keep=all"),
 }
 LACKS = {("t5", "bitfit"), ("t5-v1.1", "bitfit"), ("llama", "bitfit"), ("gpt2", "ia3")}
