@@ -80,9 +80,10 @@ class Adaptation:
         if not self.name:
             object.__setattr__(self, "name", self.origin.task)
         check_tensors(self.tensors, f"{self.method.name} {self.name!r}")
-        if self.initial is not None and shapes_of(self.initial) != shapes_of(self.tensors):
+        initial = None if self.method.apart else self.initial
+        if initial is not None and shapes_of(initial) != shapes_of(self.tensors):
             raise UserError(
-                f"{self.method.name} {self.name!r}: initial tensors are {shapes_of(self.initial)}, the tensors "
+                f"{self.method.name} {self.name!r}: initial tensors are {shapes_of(initial)}, the tensors "
                 f"{shapes_of(self.tensors)}"
             )
         self.encoding.place(self.origin.family)

@@ -99,11 +99,18 @@ class Method(ABC):
     """Whether it is trained at all; a run of one that is not takes no step."""
     searches: ClassVar[bool] = False
     """Whether its members search (`Member.choose`) instead of following an optimizer."""
+    apart: ClassVar[bool] = False
+    """Whether members run one after another, each with weights of its own, so that a bank may be of any shapes."""
 
     @property
     def reserved(self) -> int:
         """Positions that it takes from the text, by standing in front of it, as far as its settings tell; its bank knows."""
         return 0
+
+    @property
+    def shares(self) -> bool:
+        """Whether what a member learns depends on who else is in its bank."""
+        return False
 
     @abstractmethod
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
@@ -133,6 +140,14 @@ class Method(ABC):
             self.check_fits(backbone, start.tensors, str(start))
             return member
         return self.member(backbone, task, start=str(start), seed=seed)
+
+    def remarks(self, backbone: Backbone) -> list[str]:
+        """What a user should know before training on a backbone, a line each."""
+        return []
+
+    def join(self, members: Sequence[Member], rates: Sequence[float]) -> None:
+        """Let members that will train together, each at its rate, share what they share; called before the first step."""
+        return None
 
     def outline(self, backbone: Backbone, task: Task) -> Member:
         """A member of the shape that one has on a backbone without values (`outline_backbone`)."""

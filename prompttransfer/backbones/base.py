@@ -71,6 +71,9 @@ class Backbone(ABC):
         """Whether they share its weights too, so that each holds only a part of them."""
         self.model = model.to(device).eval().requires_grad_(False)
         self.dtype: torch.dtype = next(model.parameters()).dtype
+        """What passes are computed in, and weights are held in but for those in NF4."""
+        self.quantised = False
+        """Whether the linear maps of the layers are held in NF4 (backbones/kernels/nf4.py)."""
         self.checkpoints = False
         """Whether the inner values of layers are computed again in the backward pass instead of kept."""
         self.records = True
@@ -151,6 +154,11 @@ class Backbone(ABC):
         """Bytes of weights that this process holds."""
         kept = {id(parameter): parameter for parameter in self.model.parameters()}
         return sum(held(parameter).nbytes for parameter in kept.values())
+
+    @property
+    def precision(self) -> str:
+        """What its weights are held in, as kept in results: float32, bfloat16, nf4."""
+        return "nf4" if self.quantised else str(self.dtype).removeprefix("torch.")
 
     def embedding_table(self) -> Tensor:
         """The token embeddings as a float32 copy on the CPU, [vocabulary, width]."""

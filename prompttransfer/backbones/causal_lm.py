@@ -30,7 +30,7 @@ from prompttransfer.backbones.kernels.causal import signed
 from prompttransfer.backbones.label_words import Pieces
 from prompttransfer.backbones.layouts import USUAL, Encoding, Layout, find_layout
 from prompttransfer.backbones.masked_lm import class_scores, combine_pieces
-from prompttransfer.backbones.plain import at_modules
+from prompttransfer.backbones.plain import at_modules, by_weights, real
 from prompttransfer.backbones.rows import Batch, Row
 from prompttransfer.backbones.templates import TextReader, TokenFrame
 from prompttransfer.distributed.fsdp import recomputing, whole
@@ -240,7 +240,7 @@ class CausalLM(Backbone):
         ):
             hidden: Tensor = self.model.base_model(
                 inputs_embeds=words,
-                attention_mask=F.pad(batch.mask, (own.reserved, 0), value=1),
+                attention_mask=real(F.pad(batch.mask, (own.reserved, 0), value=1)),
                 use_cache=False,
                 **self._shifted(own, words.shape[1]),
             ).last_hidden_state
@@ -347,6 +347,7 @@ class CausalLM(Backbone):
 
     # Answers -----------------------------------------------------------------------------------------------------
 
+    @by_weights
     def label_scores(self, own: Interventions | Tensor, batch: Batch) -> Tensor:
         assert batch.candidates is not None and batch.averaged is not None
         own = interventions(own)
@@ -399,14 +400,19 @@ class CausalLM(Backbone):
         if self.sharded:
             return torch.logsumexp(self._capped(head(states).float()), dim=-1)
 
+        weight, bias = (
+            head.weight,
+            head.bias,
+        )  # taken now: the head may have others when this is computed again
+
         def part(states: Tensor, start: int) -> Tensor:
             rows = slice(start, start + WORDS_AT_ONCE)
-            logits = F.linear(states, head.weight[rows], None if head.bias is None else head.bias[rows])
+            logits = F.linear(states, weight[rows], None if bias is None else bias[rows])
             return torch.logsumexp(self._capped(logits.float()), dim=-1)
 
         parts = [
             checkpoint(part, states, start, use_reentrant=False, preserve_rng_state=False)
-            for start in range(0, len(head.weight), WORDS_AT_ONCE)
+            for start in range(0, len(weight), WORDS_AT_ONCE)
         ]
         return torch.logsumexp(torch.stack(parts), dim=0)
 
@@ -414,6 +420,7 @@ class CausalLM(Backbone):
         most = getattr(self.model.config, "final_logit_softcapping", None)
         return logits if most is None else torch.tanh(logits / most) * most
 
+    @by_weights
     def row_losses(self, own: Interventions, batch: Batch) -> Tensor:
         if batch.labels is not None:
             return F.nll_loss(self.label_scores(own, batch), batch.labels, reduction="none")
@@ -422,6 +429,7 @@ class CausalLM(Backbone):
         scores = self._continued(own, batch, batch.targets)
         return -scores.masked_fill(~present, 0.0).sum(dim=1) / present.sum(dim=1)
 
+    @by_weights
     @torch.no_grad()
     def generate(self, own: Interventions | Tensor, batch: Batch, *, max_new_tokens: int) -> list[str]:
         own = interventions(own)

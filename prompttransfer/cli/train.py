@@ -167,7 +167,7 @@ def train(
         tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
     )
     if dry_run:
-        model = outline_backbone(backbone, revision)
+        model = outline_backbone(backbone, revision, precision=precision)
     else:
         model = load_backbone(
             backbone, revision=revision, precision=precision, device=device, placement=placement
@@ -193,6 +193,8 @@ def train(
         say(describe(model), quiet=as_json)
     if chosen_method.name != PROMPT:
         say(f"method: {chosen_method}", quiet=as_json)
+    for remark in chosen_method.remarks(model):
+        say(remark, quiet=as_json)
     say(f"recipe: {recipe.told(chosen_method)}", quiet=as_json)
     say_strange(model, targets, quiet=as_json)
     say(seeds_line(chosen, one_split=one_split), quiet=as_json)
@@ -233,7 +235,7 @@ def train(
                 **recipe.as_dict(),
                 backbone=model.name,
                 revision=commit_of(model.revision),
-                precision=precision_name(model.dtype),
+                precision=precision_name(model.precision),
             )
             note_call([output / run.adaptation.name for run in results], call)
             options.clear()
@@ -289,7 +291,7 @@ def finished(
     found: dict[str, Adaptation] = {}
     if output is None or overwrite:
         return found
-    for job, origin in zip(jobs, origins_of(model, jobs, recipe, encoding), strict=True):
+    for job, origin in zip(jobs, origins_of(model, jobs, recipe, encoding, method), strict=True):
         folder = output / job.name
         if not holds_one(folder):
             continue

@@ -234,7 +234,7 @@ def transfer(
                 given,
                 **recipe,
                 revision=commit_of(model.revision),
-                precision=precision_name(model.dtype),
+                precision=precision_name(model.precision),
             )
             note_call([folder / MARKER], call)
             keep_others(output, folder, FILES)

@@ -99,6 +99,7 @@ class BankData(LightningDataModule):
         layout: Layout,
         steps: int,
         evaluate_every: int,
+        apart: bool = False,
     ):
         super().__init__()
         self.backbone = backbone
@@ -107,6 +108,8 @@ class BankData(LightningDataModule):
         self.layout = layout
         self.steps = steps
         self.evaluate_every = evaluate_every
+        self.apart = apart
+        """Whether rows of different members never run together."""
         self.orders = [
             RowOrder(tuple(row.size for row in own), batch, seed)
             for own, seed in zip(rows, seeds, strict=True)
@@ -151,7 +154,10 @@ class BankData(LightningDataModule):
             for index in indices
         ]
         picked.sort(key=lambda item: item[1].size)
-        return list(self._split(picked))
+        together = (
+            [[item for item in picked if item[0] == owner] for owner in active] if self.apart else [picked]
+        )
+        return [part for rows in together for part in self._split(rows)]
 
     def _split(self, picked: Sequence[Planned]) -> Iterator[list[Planned]]:
         """Cut rows in order of length where it pays (backbones/kernels/token_batching.py), apart by kind of target."""

@@ -61,6 +61,8 @@ class BankTraining(LightningModule):
         self.last_losses: list[float] = []
         """Of every member in the last step whose losses have arrived."""
         self.states = [MemberState(best=kept_of(member)) for member in members]
+        self.together = _together(members)
+        """Of each member those that it shares a parameter with, itself among them: they end together."""
         self.steps_done = 0
         self._losses: list[list[float]] = [[] for _ in members]
         self._unsettled: HostCopy | None = None
@@ -94,12 +96,13 @@ class BankTraining(LightningModule):
         return make_optimizer(self.recipe, [each for each, _ in found], [rate for _, rate in found])
 
     def _rated(self) -> list[tuple[Tensor, float]]:
-        """Every parameter of every member, and its rate before the schedule."""
-        return [
-            (parameter, rate * self._member(index).rates().get(name, 1.0))
-            for index, rate in enumerate(self.rates)
-            for name, parameter in self._member(index).named_parameters()
-        ]
+        """Every parameter of every member, and its rate before the schedule; one that members share comes once."""
+        found: dict[int, tuple[Tensor, float]] = {}
+        for index, rate in enumerate(self.rates):
+            own = self._member(index).rates()
+            for name, parameter in self._member(index).named_parameters():
+                found.setdefault(id(parameter), (parameter, rate * own.get(name, 1.0)))
+        return list(found.values())
 
     def configure_optimizers(self) -> Optimizer:
         """The optimizer, where a killed run was."""
@@ -209,20 +212,25 @@ class BankTraining(LightningModule):
             for parameter in self.members[index].parameters():
                 parameter.grad = None
             if index in active:
-                self.states[index].ended = "not finite"
-                self.states[index].steps = self.steps_done
+                self._end(index, "not finite")
+
+    def _end(self, index: int, why: str) -> None:
+        """End a member and those that it shares with, which would otherwise go on with what it has spoilt or left alone."""
+        for each in self.together[index].intersection(self.active):
+            self.states[each].ended, self.states[each].steps = why, self.steps_done
 
     def on_train_epoch_end(self) -> None:
         """Evaluate, decide who goes on, and write the state."""
         self._settle()
         self._evaluate()
+        patience = self.recipe.patience
+        waiting = {index for index in self.active if patience and self.states[index].since_best >= patience}
         for index in self.active:
-            state = self.states[index]
-            state.steps = self.steps_done
+            self.states[index].steps = self.steps_done
             if self.steps_done >= self.recipe.steps:
-                state.ended = "steps"
-            elif self.recipe.patience and state.since_best >= self.recipe.patience:
-                state.ended = "patience"
+                self._end(index, "steps")
+            elif self.together[index].intersection(self.active) <= waiting:
+                self._end(index, "patience")
         if self.state_file is not None and self.backbone.processes.first:
             optimizer = self.optimizers(use_pl_optimizer=False)
             assert isinstance(optimizer, Optimizer)
@@ -251,8 +259,7 @@ class BankTraining(LightningModule):
         finite = score.loss is None or math.isfinite(score.loss)
         finite = finite and all(bool(torch.isfinite(tensor).all()) for tensor in kept.values())
         if not finite and self.steps_done > 0:
-            self.states[index].ended = "not finite"
-            self.states[index].steps = self.steps_done
+            self._end(index, "not finite")
             return
         losses, self._losses[index] = self._losses[index], []
         mean = sum(losses) / len(losses) if losses else None
@@ -285,3 +292,15 @@ class BankTraining(LightningModule):
             member.load_state_dict(values)
         self._written = self.steps_done
         return True
+
+
+def _together(members: Sequence[Member]) -> list[frozenset[int]]:
+    """Of each member the numbers of those that it shares a parameter with, itself among them."""
+    owners: dict[int, set[int]] = {}
+    for index, member in enumerate(members):
+        for parameter in member.parameters():
+            owners.setdefault(id(parameter), set()).add(index)
+    return [
+        frozenset({index}).union(*(owners[id(parameter)] for parameter in member.parameters()))
+        for index, member in enumerate(members)
+    ]

@@ -173,6 +173,7 @@ OWN_RATES: dict[str, tuple[float, float]] = {
     "prefix": (3e-3, 1e-3),
     "p-tuning-v2": (3e-2, 5e-3),
     "probe": (3e-2, 1e-2),
+    "full": (1e-3, 3e-5),
 }
 """Methods that are not prompts -> rate of AdamW on small backbones (scripts/search_rates.py) and on others, where it was
 not searched for."""

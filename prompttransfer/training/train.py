@@ -142,6 +142,8 @@ def train_adaptations(
     train_rows = [encode.train(job) for job in jobs]
     validation = [encode.validation(job) for job in jobs]
     members = [job.member(method, backbone, encoding) for job in jobs]
+    rates = [own_recipe(job, recipe).lr for job in jobs]
+    method.join(members, rates)
     initial = [member.tensors() for member in members]
     processes = backbone.processes
     progress = options.progress if processes.first else None
@@ -158,7 +160,7 @@ def train_adaptations(
         recipe,
         state_file,
         progress,
-        rates=[own_recipe(job, recipe).lr for job in jobs],
+        rates=rates,
     )
     resumed = module.resume()
     processes.agree(
@@ -176,7 +178,7 @@ def train_adaptations(
         _fit(module, data, options, key)
     if backbone.digest() != frozen:
         raise MachineError("the frozen backbone changed during training: this is a bug, please report it")
-    origins = origins_of(backbone, jobs, recipe, encoding)
+    origins = origins_of(backbone, jobs, recipe, encoding, method)
     results = [
         _finish(job, state, Adaptation(method, start, origin, encoding, job.called, start), member)
         for job, state, start, origin, member in zip(
@@ -206,6 +208,7 @@ def bank_data(
         layout=layout,
         steps=recipe.steps,
         evaluate_every=recipe.evaluate_every,
+        apart=method.apart,
     )
 
 
@@ -276,13 +279,16 @@ def origins_of(
     jobs: Sequence[Job],
     recipe: Recipe,
     encoding: Encoding = USUAL,
+    method: Method | None = None,
 ) -> list[Origin]:
     """What the adaptations of a bank will say of where they come from, known before the first step.
 
     The same method, encoding, origin and initial tensors give the same adaptation; its tensors, scores and curve are
     the result.
     """
-    common = {"precision": str(backbone.dtype).removeprefix("torch."), "bank": len(jobs)}
+    common: dict[str, Any] = {"precision": backbone.precision, "bank": len(jobs)}
+    if method is not None and method.shares:
+        common["shared_by"] = [job.called for job in jobs]
     found = []
     for job in jobs:
         answers = backbone.answers(job.task, encoding)
@@ -327,7 +333,7 @@ def _fingerprint(
     members: Sequence[Member],
 ) -> str:
     """16 digits that change with anything that changes an adaptation; `way` is what else does."""
-    sha = hashlib.sha256(repr((backbone.name, backbone.revision, str(backbone.dtype), recipe, way)).encode())
+    sha = hashlib.sha256(repr((backbone.name, backbone.revision, backbone.precision, recipe, way)).encode())
     seen: dict[int, bytes] = {}
     digests: dict[int, str] = {}
     for job, own, member in zip(jobs, rows, members, strict=True):

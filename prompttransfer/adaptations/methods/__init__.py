@@ -14,6 +14,7 @@ from prompttransfer.adaptations.methods.delta import DeltaLora
 from prompttransfer.adaptations.methods.dora import Dora
 from prompttransfer.adaptations.methods.encoded import PTuning
 from prompttransfer.adaptations.methods.frozen_a import LoraFA
+from prompttransfer.adaptations.methods.full import Full
 from prompttransfer.adaptations.methods.in_context import InContext
 from prompttransfer.adaptations.methods.low_rank import Lora, LoraPlus
 from prompttransfer.adaptations.methods.prefixes import PrefixTuning, PTuningV2
@@ -30,7 +31,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         *(PromptTuning, PTuning, PrefixTuning, PTuningV2),
         *(Lora, LoraPlus, LoraFA, DeltaLora, Dora, AdaLora, Vera),
-        *(IA3, BitFit, Houlsby, Pfeiffer, Probe),
+        *(IA3, BitFit, Houlsby, Pfeiffer, Probe, Full),
         *(TextPrompt, TextSearch, InContext),
     )
 }

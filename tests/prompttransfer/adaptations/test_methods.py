@@ -32,7 +32,7 @@ CHANGES_AT_ONCE = (
     *("text", "text-search", "in-context"),
 )
 """Methods that are not the bare model at their start."""
-SEEDLESS = ("probe", "vera", "ia3", "bitfit", "text")
+SEEDLESS = ("probe", "vera", "ia3", "bitfit", "text", "full")
 """Methods that start the same whatever the seed."""
 IN_PEFT = {
     *(
