@@ -109,7 +109,7 @@ def read_prompts_as_words(
             layout=prompt.layout,
         )
     chance = by_chance(model)
-    found = [
+    found: list[dict[str, Any]] = [
         {
             "name": prompt.name,
             "text": prompt.notes.get("text"),

@@ -31,7 +31,7 @@ class RowTrial:
         return self.backbone.processes.sum(torch.cat(parts)).cpu()
 
     def gradients(self, members: Sequence[Member]) -> list[Tensor]:
-        found = []
+        found: list[Tensor] = []
         for part in self._parts(members):
             with torch.enable_grad():
                 total = self._means(part).sum()

@@ -124,11 +124,18 @@ class TransferMatrix:
                 "and scores above 0 there; give the targets' own prompts among the sources, or read the raw matrix"
             )
         own = own.where(own > 0, float("nan"))
-        spreads = {
-            name: tuple(s / o for s, o in zip(getattr(self, name), own.tolist(), strict=False))
-            for name in ("random_spread", "in_context_spread")
-        }
-        return replace(self, values=self.values / own, meaning="relative", calibrated=None, **spreads)
+        random, in_context = (
+            tuple(s / o for s, o in zip(spread, own.tolist(), strict=False))
+            for spread in (self.random_spread, self.in_context_spread)
+        )
+        return replace(
+            self,
+            values=self.values / own,
+            meaning="relative",
+            random_spread=random,
+            in_context_spread=in_context,
+            calibrated=None,
+        )
 
     def summary(self, types: Mapping[str, str]) -> dict[str, float]:
         """Mean cell by kind of pair (self left out), `types` being task -> type; NaN where there is no such pair.
