@@ -32,6 +32,7 @@ _POSITIONAL = {
     "neurons overlap": ("files",),
     "neurons mask": ("prompt",),
     "project apply": ("projector", "prompts"),
+    "project compare": ("adaptations",),
     "study run": ("file",),
     "study report": ("folder",),
     "report": ("run",),
