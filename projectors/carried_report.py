@@ -184,9 +184,7 @@ def _scored(
             name, draw, one = drawn[place]
             own = None if name.endswith(RANDOM) else one.seed
             calibrated = less[index].value if less else None
-            cells[place] = CarriedScore(
-                task.name, name, own, draw, task.metric, raw[index].value, calibrated
-            )
+            cells[place] = CarriedScore(task.name, name, own, draw, task.metric, raw[index].value, calibrated)
         if bare is None:
             alone, second = bare_calibrated(backbone, encoded, inputs)
             chance = alone.chance

@@ -52,9 +52,7 @@ Directions = Annotated[
 ]
 Signs = Annotated[
     str,
-    typer.Option(
-        help="Signs of singular vectors (cross-lora): by words that both models know, or as found."
-    ),
+    typer.Option(help="Signs of singular vectors (cross-lora): by words that both models know, or as found."),
     OneOf("way to choose signs", ("words", "found")),
 ]
 
@@ -160,7 +158,9 @@ def compare_ways(
     signs: Signs = "words",
     own: Annotated[
         Path | None,
-        typer.Option(help="Folder of what the target learned itself; trained, into the output, if not given."),
+        typer.Option(
+            help="Folder of what the target learned itself; trained, into the output, if not given."
+        ),
     ] = None,
     steps: Steps = None,
     output: Annotated[
@@ -303,5 +303,5 @@ def show_table(found: CarriedTable) -> None:
         rows,
     )
     for name, reason in found.impossible.items():
-        say(f"{name}: {reason}")
+        say(f"no {name}: {reason}")
     say("random: adaptations of the same size in random directions behind the same maps")
