@@ -24,7 +24,7 @@ from prompttransfer.transfers.recommendation import shared_start
 from tasks.errors import UserError, unknown
 
 USUAL = "C_average"
-"""SPoT's similarity of averages for prompts."""
+"""SPoT's similarity per token for prompts; their similarity of averages is `average-token-cosine`."""
 PROBE_STEPS, PROBE_SHARE = 30, 20
 """A probe has at least so many steps, and one in so many of the recipe's."""
 Tell = Callable[[str], None]
