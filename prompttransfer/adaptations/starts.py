@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -152,6 +152,26 @@ def source_of(start: str) -> str | None:
     """What stands behind `from:` (or `prompt:`, as it was called before) in what is kept of a start; None for others."""
     name, sign, rest = start.partition(":")
     return rest if sign and name in ("from", "prompt") else None
+
+
+def on_folders(start: str, change: Callable[[str], str]) -> str:
+    """A start's text with every folder that it names changed; others as they are."""
+    if (source := source_of(start)) is not None:
+        return f"from:{change(source)}"
+    name, _, argument = start.partition(":")
+    if name == "mixture":
+        return "mixture:" + ",".join(f"{change(path)}={weight:g}" for path, weight in _parts(argument))
+    if name == "retrieve":
+        folder, *settings = argument.split(",")
+        return ",".join([f"retrieve:{change(folder)}", *settings])
+    return start
+
+
+def folders_of(start: str) -> list[Path]:
+    """The folders that a start's text names."""
+    found: list[str] = []
+    on_folders(start, lambda folder: found.append(folder) or folder)  # type: ignore[func-returns-value]
+    return [Path(folder) for folder in found]
 
 
 def check_start(text: str) -> None:
