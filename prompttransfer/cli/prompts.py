@@ -113,7 +113,12 @@ def read_prompts_as_words(
         )
     chance = by_chance(model)
     found = [
-        {"name": prompt.name, "by_chance": chance, "positions": nearest_words(model, own, top)}
+        {
+            "name": prompt.name,
+            "text": prompt.notes.get("text"),
+            "by_chance": chance,
+            "positions": nearest_words(model, own, top),
+        }
         for prompt, own in zip(chosen, vectors, strict=True)
     ]
     if as_json:
@@ -129,6 +134,8 @@ def read_prompts_as_words(
         width = len(rows[0]) - 1
         heads = ["position", "nearest word and its cosine", *[""] * (width - 1)]
         table(f"{prompt.name}: {prompt.method}", heads, rows, left=len(heads))
+        if each["text"]:
+            say(f"its text: {each['text']!r}")
     say(f"a random direction is at {chance:.3f} of the word nearest to it, on average")
     return found
 

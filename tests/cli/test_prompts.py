@@ -94,3 +94,16 @@ def test_read_names_words_for_every_position_beside_chance(folder, capsys):
 def test_what_has_no_vectors_is_refused_in_one_line(folder, capsys):
     code, out, err = call(capsys, "prompts", "read", folder / "low")
     assert code == 2 and out == "" and err.count("\n") == 1 and "has no vectors" in err
+
+
+def test_a_prompt_that_is_a_text_says_so_and_every_word_is_nearest_to_itself(tiny, tmp_path, capsys):
+    save_adaptation(adapted(tiny("roberta"), "text:prompt=is it good", name="words"), tmp_path / "words")
+    code, out, _ = call(capsys, "prompts", "read", tmp_path / "words", "--json")
+    (found,) = json.loads(out)
+    assert code == 0 and found["text"] == "is it good"
+    assert [near[0]["word"] for near in found["positions"]] == ["is", "it", "good"]
+    assert all(near[0]["cosine"] == pytest.approx(1, abs=1e-6) for near in found["positions"])
+    code, out, _ = call(capsys, "prompts", "read", tmp_path / "words")
+    assert "its text: 'is it good'" in out
+    code, out, _ = call(capsys, "prompts", "show", tmp_path / "words")
+    assert "text: is it good" in out
