@@ -204,14 +204,14 @@ class Method(ABC):
 
     def __str__(self) -> str:
         changed = ",".join(
-            f"{field.name.replace('_', '-')}={_spelled(getattr(self, field.name))}"
+            f"{field.name.replace('_', '-')}={spelled(getattr(self, field.name))}"
             for field in fields(self)
             if getattr(self, field.name) != field.default
         )
         return f"{self.name}:{changed}" if changed else self.name
 
 
-def _spelled(value: Any) -> str:
+def spelled(value: Any) -> str:
     """A setting as `parse_method` reads it."""
     if isinstance(value, tuple):
         return "+".join(map(str, value))

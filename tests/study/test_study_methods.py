@@ -87,6 +87,9 @@ MINIMAL = "study: one\nbackbones: [microworld-roberta]\ntasks: [microworld-imdb,
         ("methods: [prompt, {name: lora, rank: 8}, 'lora:rank=8']\n", "my.yaml:4: method 'lora' is given twice"),
         ("methods: [{rank: 8}]\n", "my.yaml:4: no 'name' here: it is needed (as in {name: lora, rank: 8})"),
         ("methods: []\n", "my.yaml:4: methods is []"),
+        ("methods: [text]\n", "my.yaml:4: text needs its words"),
+        ("methods: ['text:prompt=\"good, bad']\n", "are not closed"),
+        ("methods: ['text:prompt=good, bad']\n", "a prompt with a comma stands in quotes"),
         ("methods: [{name: lora, recipe: {optimizer: adam}}]\n", "unknown optimizer 'adam': did you mean 'adamw'"),
         ("methods: [{name: prompt, recipe: {length: 5}}]\n", "my.yaml:4: length is a setting of the method"),
         ("methods: [{name: lora, recipe: {stepps: 5}}]\n", "my.yaml:4: unknown key 'stepps': did you mean 'steps'?"),
@@ -105,9 +108,9 @@ def test_a_method_that_no_backbone_has_is_a_mistake(planned):
         planned("methods: [prompt, {name: lora, targets: [wuery]}]\n")
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_the_text_in_a_cell_is_the_method(name):
-    method = METHODS[name]()
+@pytest.mark.parametrize("text", [*METHODS, 'text:prompt="good, or \\"bad\\"?"'])
+def test_the_text_in_a_cell_is_the_method(text):
+    method = parse_method(text)
     length = method.settings().get("length", 0)
     assert parse_method(with_length(text_of(method), length)) == method
 
@@ -316,9 +319,14 @@ def test_a_folder_of_format_1_is_found_finished_and_reported(planned, tmp_path):
 def test_every_method_goes_through_a_study(tmp_path, backbone_folder):
     """Two steps of each, on two tasks: trained, scored, tuned from the other, compared by neurons, drawn."""
     text = PROMPTS.replace(", pairs.yaml", "").replace("steps: 4", "steps: 2").replace("[C_average]", "[]")
-    text += f"methods: [{', '.join(METHODS)}]\n"
+    methods = ["text:prompt=is it good" if name == "text" else name for name in METHODS]
+    text += f"methods: {json.dumps(methods)}\n"
     plan = make_plan(read_study(write_study(tmp_path, backbone_folder, text)))
-    assert not plan.graph.impossible
+    assert {unless.reason for unless in plan.graph.impossible} == {
+        f"nothing of {text_of(parse_method(method))} is trained"
+        for method in methods
+        if not parse_method(method).trains
+    }
     store, summary = run(plan, tmp_path / "run")
     assert summary.complete
     table = write_study_report(plan.graph, store, tmp_path / "run").tables["results"]

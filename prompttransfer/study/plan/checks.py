@@ -163,10 +163,13 @@ def _methods(spec: Spec, folder: Path) -> Found:
 
 
 def _method(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
-    from prompttransfer.adaptations.methods import METHODS, make_method
+    from prompttransfer.adaptations.methods import METHODS, make_method, parse_method
 
     if entry.name not in METHODS:
-        yield (*path, "name"), str(unknown("method", entry.name, METHODS))
+        try:
+            parse_method(entry.name)
+        except UserError as error:
+            yield (*path, "name"), str(error)
         return
     settings = [field.name.replace("_", "-") for field in fields(METHODS[entry.name])]
     known = [*settings, *(name for name in MethodEntry.model_fields if name != "name")]
@@ -187,9 +190,16 @@ def _method(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
 
 def _method_starts(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
     """Words are what vectors start from; other methods have their own random start alone."""
+    from prompttransfer.adaptations.methods.prompt import PromptTuning
+
     if entry.initialiser is not None:
         yield from _start((*path, "initialiser"), entry.initialiser)
-    if has_vectors(entry.method(1)):
+    method = entry.method(1)
+    try:
+        method.check_complete()
+    except UserError as error:
+        yield path, str(error)
+    if isinstance(method, PromptTuning):
         return
     advice = "give it `initialiser: random`"
     tuned = spec.transfers.initialisation
@@ -203,10 +213,8 @@ def _method_starts(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
 
 
 def has_vectors(method: Method) -> bool:
-    """Whether what is learned is a soft prompt, however it was learned: vectors in front of the text."""
-    from prompttransfer.adaptations.methods.prompt import PromptTuning
-
-    return isinstance(method, PromptTuning)
+    """Whether what is kept is a soft prompt, however it was found: vectors in front of the text, as many for every task."""
+    return method.is_prompt and method.reserved > 0
 
 
 def _without_vectors(spec: Spec) -> str:

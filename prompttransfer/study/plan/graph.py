@@ -141,6 +141,10 @@ class _Wiring:
         if given is None:
             return
         side = self.side(at)
+        if not side.method.trains:
+            reason = f"nothing of {side.method.label} is trained"
+            self.say_impossible(f"training from {side.called}", side, reason)
+            return
         types = {task: facts.task.type for task, facts in side.tasks.items()}
         for seed in self.spec.seeds:
             for target in side.tasks:

@@ -90,6 +90,8 @@ class MethodFacts:
     """Numbers that a member trains."""
     vectors: bool
     """Whether its members are soft prompts."""
+    trains: bool = True
+    """Whether anything of it is trained."""
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     """Name in the study file -> the recipe of a task that has one of its own."""
     tasks: Mapping[str, TaskFacts] = field(default_factory=dict)
@@ -349,6 +351,7 @@ def _method_facts(
         reserved=method.reserved,
         values=values,
         vectors=has_vectors(method),
+        trains=method.trains,
         recipes={
             name: method_on(side.family, side.width, spec, entry, given, name)[1]
             for name in entry.recipe.per_task

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from prompttransfer.study.plan.document import Document, Mistake, Path_, parse_document, read_document
 from prompttransfer.study.plan.spec import EXAMPLES, PARTS, Spec, _hyphens
-from tasks.errors import unknown
+from tasks.errors import UserError, unknown
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,15 @@ def _with(part: Any, key: str, change: Any) -> Any:
 
 
 def _method(value: Any) -> Any:
-    """`lora:rank=8` as on a command line, written out as a mapping."""
+    """`lora:rank=8` as on a command line, written out as a mapping; one that cannot be read is told by `check_study`."""
+    from prompttransfer.adaptations.methods import settings_in
+
     if not isinstance(value, str):
         return value
-    name, _, rest = value.partition(":")
-    parts = [part.partition("=") for part in filter(None, rest.split(","))]
-    return {"name": name.strip(), **{key.strip(): text.strip() for key, _, text in parts}}
+    try:
+        return {"name": value.partition(":")[0].strip(), **settings_in(value)}
+    except UserError:
+        return {"name": value}
 
 
 def _switch(value: Any) -> Any:

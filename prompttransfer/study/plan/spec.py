@@ -103,8 +103,10 @@ class MethodEntry(Part):
     @property
     def text(self) -> str:
         """It as `--method` takes it."""
+        from prompttransfer.adaptations.method import spelled
+
         parts = (
-            f"{key}={'+'.join(map(str, value)) if isinstance(value, list) else value}"
+            f"{key}={spelled(tuple(value) if isinstance(value, list) else value)}"
             for key, value in self.given.items()
         )
         return f"{self.name}:{','.join(parts)}"
