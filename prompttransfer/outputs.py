@@ -169,16 +169,16 @@ def _content(value: Any, without: Collection[Path]) -> Any:
     if isinstance(value, (list, tuple)):
         return [_content(one, without) for one in value]
     if isinstance(value, Path):
-        return _content_of_path(value, without)
+        return content_of_path(value, without)
     if isinstance(value, str):
         try:
-            return _content_of_path(Path(value), without) if Path(value).is_file() else value
+            return content_of_path(Path(value), without) if Path(value).is_file() else value
         except (OSError, ValueError):  # too long for a name, or no name at all
             return value
     return value
 
 
-def _content_of_path(path: Path, without: Collection[Path]) -> str:
+def content_of_path(path: Path, without: Collection[Path] = ()) -> str:
     """A digest of a file's bytes; of a folder by its prompts' records, or where it has none by its files.
 
     Files of a folder count by name, size and time, JSON by its bytes: data can be large.

@@ -3,6 +3,7 @@
 from analysis.figures.curves import layer_curves, learning_curves, masking_curves
 from analysis.figures.heatmap import common_limits, heatmap
 from analysis.figures.heatmaps import heatmaps
+from analysis.figures.landscape import landscape
 from analysis.figures.neuron_map import neuron_map, overlap_by_layer
 from analysis.figures.projector_table import projector_table
 from analysis.figures.prompt_map import coordinates, learned, prompt_map
@@ -17,6 +18,7 @@ __all__ = [
     "figure_style",
     "heatmap",
     "heatmaps",
+    "landscape",
     "layer_curves",
     "learned",
     "learning_curves",

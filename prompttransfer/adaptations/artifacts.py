@@ -428,6 +428,7 @@ def peft_note(adaptation: Adaptation) -> str:
 def card(adaptation: Adaptation) -> str:
     """The model card of an adaptation, Markdown."""
     origin = adaptation.origin
+    made = "".join(f"\n- made of: {part}" for part in _made_of(origin))
     scores = "\n".join(f"| {split} | {_score(value)} |" for split, value in adaptation.scores.items())
     words = ", ".join(f"{label} = {word}" for label, word in origin.words.items()) or "none (text is written)"
     noted = "".join(
@@ -450,7 +451,7 @@ tags: [{tag}, prompttransfer]
 
 - method: `{adaptation.method}`
 - layout: `{adaptation.layout}`; label words: {words}
-- start: `{origin.start}`, seed {origin.seed}
+- start: `{origin.start}`, seed {origin.seed}{made}
 - data: {origin.data.get("source", "unknown")}
 {noted}- digest: `{adaptation.digest}`
 
@@ -460,6 +461,15 @@ tags: [{tag}, prompttransfer]
 
 {peft_note(adaptation)}
 """
+
+
+def _made_of(origin: Origin) -> list[str]:
+    """What an adaptation is made of that was not trained, a line a part."""
+    parts = origin.recipe.get("made_of", ())
+    return [
+        f"{part['weight']:g} x `{part['name']}` (task `{part['task']}`, digest `{part['digest']}`)"
+        for part in parts
+    ]
 
 
 def _quoted(value: Any) -> str:

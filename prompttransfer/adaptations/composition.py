@@ -166,21 +166,26 @@ def _checked(parts: Sequence[Part]) -> list[Part]:
     counted = [part for part in parts if part.weight != 0]
     if not counted:
         raise UserError("nothing to compose: give at least one adaptation with a weight other than 0")
-    for part in counted:
+    check_parts(counted)
+    return counted
+
+
+def check_parts(parts: Sequence[Part]) -> None:
+    """Raise UserError unless these can be composed: prompts of one shape, or LoRAs at the same linear maps."""
+    for part in parts:
         if not (PROMPT_KEY in part.tensors or part.method.name in PRODUCTS):
             raise UserError(
                 f"{part.method.name} cannot be composed: give prompts, or adaptations of {', '.join(PRODUCTS)}"
             )
-    first = counted[0]
+    first = parts[0]
     vectors = PROMPT_KEY in first.tensors
-    if any((PROMPT_KEY in part.tensors) is not vectors for part in counted):
+    if any((PROMPT_KEY in part.tensors) is not vectors for part in parts):
         raise UserError("prompts and LoRAs cannot be composed with each other: give one kind")
     if vectors:
-        shapes = {tuple(part.tensors[PROMPT_KEY].shape) for part in counted}
+        shapes = {tuple(part.tensors[PROMPT_KEY].shape) for part in parts}
         if len(shapes) > 1:
             raise UserError(
                 f"prompts of different shapes cannot be composed: {', '.join(map(str, sorted(shapes)))}"
             )
-    elif any(part.tensors.keys() != first.tensors.keys() for part in counted):
+    elif any(part.tensors.keys() != first.tensors.keys() for part in parts):
         raise UserError("LoRAs at different linear maps cannot be composed: give those of equal targets")
-    return counted

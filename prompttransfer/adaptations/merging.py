@@ -28,7 +28,7 @@ def merged(backbone: Backbone, bank: Bank) -> Iterator[Backbone]:
     W' and b' are worked out in float32 and kept in the backbone's type. Raises UserError for a bank of several members, one
     that does more than change linear maps, or weights that several processes share.
     """
-    own = _at_linear_maps_only(backbone, bank)
+    own = at_linear_maps_only(backbone, bank)
     modules = {site: backbone.model.get_submodule(site) for site in own.sites}
     before = [
         (module, name, value.detach().clone())
@@ -46,8 +46,8 @@ def merged(backbone: Backbone, bank: Bank) -> Iterator[Backbone]:
                 module.get_parameter(name).copy_(value)
 
 
-def _at_linear_maps_only(backbone: Backbone, bank: Bank) -> Interventions:
-    """The one member of `bank`, bound to any number of rows."""
+def at_linear_maps_only(backbone: Backbone, bank: Bank) -> Interventions:
+    """The one member of `bank`, bound to any number of rows. Raises UserError where it is not one that can be merged."""
     if bank.members != 1:
         raise UserError(
             f"one adaptation can be merged at a time, not {bank.members}: merge them one after another, or compose them"
@@ -73,6 +73,15 @@ def _at_linear_maps_only(backbone: Backbone, bank: Bank) -> Interventions:
 
 def _fold(own: Interventions, site: str, module: Any) -> None:
     """Put W' and b' of one map in the place of W and b."""
+    weight, bias = folded(own, site, module)
+    module.weight.copy_(weight if isinstance(module, nn.Linear) else weight.T)
+    if bias is not None:
+        module.bias.copy_(bias)
+
+
+@torch.no_grad()
+def folded(own: Interventions, site: str, module: Any) -> tuple[Tensor, Tensor | None]:
+    """W' [out, in] and b' [out] of one map, float32; None for the bias of a map that has none."""
     upright = isinstance(module, nn.Linear)  # GPT-2's maps keep their weight the other way round
     weight = (module.weight if upright else module.weight.T).float()
     bias = None if module.bias is None else module.bias.float()
@@ -83,6 +92,4 @@ def _fold(own: Interventions, site: str, module: Any) -> None:
     zero = weight.new_zeros(1, 1, weight.shape[1])
     shift = changed(product, site, zero, own)[0, 0]
     turned = changed(product, site, torch.eye(weight.shape[1], device=weight.device)[None], own)[0] - shift
-    module.weight.copy_(turned.T if upright else turned)
-    if module.bias is not None:
-        module.bias.copy_(shift)
+    return turned.T, None if bias is None else shift

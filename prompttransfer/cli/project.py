@@ -20,6 +20,17 @@ from prompttransfer.cli.options import (
     Precision,
     Seeds,
 )
+from prompttransfer.cli.project_weights import (
+    Directions,
+    Signs,
+    SourceBackbone,
+    SourceRevision,
+    TargetBackbone,
+    TargetRevision,
+    Way,
+    carry_all,
+    compare_ways,
+)
 from prompttransfer.cli.values import Output, Rate, Real, Share, Whole, checked
 
 if TYPE_CHECKING:
@@ -29,7 +40,8 @@ if TYPE_CHECKING:
     from projectors.projector import Projector
     from tasks.task import Task
 
-project_app = typer.Typer(help="Carry prompts to another backbone.", no_args_is_help=True)
+project_app = typer.Typer(help="Carry prompts and LoRAs to another backbone.", no_args_is_help=True)
+project_app.command("compare")(compare_ways)
 
 SIZE_HELP = "for --dry-run without loading a model, as 100x1024"
 
@@ -227,16 +239,49 @@ def fit(
 @project_app.command("apply")
 @checked
 def apply(
-    projector: Annotated[Path, typer.Argument(help="Projector folder.")],
-    prompts: Annotated[list[Path], typer.Argument(help="Prompt folders, or folders of them.")],
+    projector: Annotated[
+        Path, typer.Argument(help="Projector folder; with --method the first of the folders to carry.")
+    ],
+    prompts: Annotated[
+        list[Path] | None, typer.Argument(help="Prompt folders, or folders of them.", show_default=False)
+    ] = None,
+    method: Way = None,
+    source_backbone: SourceBackbone = None,
+    target_backbone: TargetBackbone = None,
+    source_revision: SourceRevision = None,
+    target_revision: TargetRevision = None,
+    rank: Directions = None,
+    signs: Signs = "words",
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for one folder a prompt."), Output()
     ] = Path("runs/projected"),
+    device: Device = "auto",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Carry prompts across; what comes out are ordinary prompts of the target, for evaluate and transfer."""
+    """Carry prompts across; what comes out are ordinary prompts of the target, for evaluate and transfer.
+
+    With --method it is LoRAs and their kin, which need no projector: `project apply --method cross-lora
+    --target-backbone NAME FOLDER`. What comes out are plain LoRAs of the target.
+    """
     given = dict(locals())
+    if method is not None:
+        from projectors.weights import Carrier
+        from prompttransfer.reports.calls import note_call, remember
+
+        made_in = carry_all(
+            [projector, *(prompts or [])],
+            Carrier(method, rank, signs),
+            source=source_backbone,
+            target=target_backbone,
+            revisions=(source_revision, target_revision),
+            output=output,
+            device=device,
+            overwrite=overwrite,
+            as_json=as_json,
+        )
+        note_call(made_in, remember("project apply", apply, given))
+        return
     from projectors.artifacts import load_projector
     from projectors.projector import check_source, project
     from prompttransfer.adaptations.artifacts import (
@@ -252,6 +297,12 @@ def apply(
     from tasks.errors import UserError
 
     fitted = load_projector(projector)
+    if not prompts:
+        raise UserError("no prompt given: name prompt folders behind the projector's")
+    unused = {"--target-backbone": target_backbone, "--source-backbone": source_backbone, "--rank": rank}
+    for option, value in unused.items():
+        if value is not None:
+            raise UserError(f"{option} is for LoRAs, with --method: a projector knows its own")
     found = [load_adaptation(folder) for path in prompts for folder in find_adaptations(path)]
     names = [safe_name(prompt.name, "prompt name") for prompt in found]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -313,6 +364,7 @@ def methods() -> None:
     from projectors.architectures import ARCHITECTURES
     from projectors.fitting import DISTANCES
     from projectors.methods import LABEL_FREE, METHODS
+    from projectors.weights import CARRIERS
     from prompttransfer.cli.common import table
 
     rows = [
@@ -323,6 +375,8 @@ def methods() -> None:
     kinds = [[name, (kind.__doc__ or "").strip().splitlines()[0]] for name, kind in ARCHITECTURES.items()]
     table("architectures", ["architecture", "what it is"], kinds, left=2)
     table("distances", ["distance"], [[name] for name in DISTANCES], left=1)
+    ways = [[name, (way.__doc__ or "").strip().splitlines()[0]] for name, way in CARRIERS.items()]
+    table("for LoRAs, nothing is fitted", ["method", "what an update becomes"], ways, left=2)
 
 
 def check_disjoint(fitting: Sequence[Task], unseen: Sequence[Task]) -> None:

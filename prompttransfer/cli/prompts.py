@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prompttransfer.cli import prompts_combine
 from prompttransfer.cli.options import AsJson, Revision
 from prompttransfer.cli.values import OneOf, Whole, checked
 
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
     from prompttransfer.adaptations.artifacts import AdaptationRecord
 
 prompts_app = typer.Typer(
-    help="List trained prompts and other adaptations, show one, read its vectors as words.",
+    help="List trained prompts and other adaptations, show one, read its vectors as words, make new ones of several.",
     no_args_is_help=True,
 )
+for _verb, _function in prompts_combine.VERBS.items():
+    prompts_app.command(_verb)(_function)
 COLUMNS = ("name", "method", "backbone", "task", "seed", "validation", "test", "size", "bytes", "start")
 SCORES = ("validation", "test")
 

@@ -77,7 +77,10 @@ def train(
     init: Annotated[
         str,
         typer.Option(
-            help="random, vocabulary, label-words, text:WORDS, from:PATH or mixture:PATH=WEIGHT,..."
+            "--init",
+            "--start",
+            help="random, vocabulary, label-words, text:WORDS, from:PATH, mixture:PATH=WEIGHT,... or "
+            "retrieve:DIR,top=3,by=C_average.",
         ),
     ] = "random",
     layout: LayoutName = "prompt-first",
@@ -162,6 +165,7 @@ def train(
     from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
     from prompttransfer.training.recipes import method_and_recipe
     from prompttransfer.training.train import Job, Trained
+    from prompttransfer.transfers.retrieval import with_retrieved
 
     targets = load_targets(
         tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
@@ -210,6 +214,10 @@ def train(
         for target in targets
         for seed in chosen
     ]
+    if not dry_run:
+        jobs = with_retrieved(
+            model, jobs, recipe, encoding, chosen_method, tell=lambda line: say(line, quiet=as_json)
+        )
     if dry_run:
         _say_memory(
             model, jobs, recipe, encoding, chosen_method,
@@ -503,7 +511,12 @@ def _raise_failures(results: list[Trained]) -> None:
 def _source_method(init: str) -> str:
     """The method of what a run starts from, so that it need not be said twice; soft prompts for other starts."""
     from prompttransfer.adaptations.artifacts import method_of, read_record
-    from prompttransfer.adaptations.starts import source_of
+    from prompttransfer.adaptations.starts import Retrieve, parse_start, source_of
 
+    start = parse_start(init) if init.partition(":")[0] == "retrieve" else None
+    if isinstance(start, Retrieve):
+        from prompttransfer.transfers.retrieval import check_retrieve
+
+        return str(check_retrieve(start))
     source = source_of(init)
     return PROMPT if source is None else str(method_of(read_record(Path(source))))

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from prompttransfer.adaptations.starts import source_of
+from prompttransfer.adaptations.starts import on_folders
 from prompttransfer.backbones.revisions import is_commit
 from prompttransfer.files import write_json
 from tasks.documents import read_json
@@ -32,6 +32,15 @@ _POSITIONAL = {
     "neurons overlap": ("files",),
     "neurons mask": ("prompt",),
     "project apply": ("projector", "prompts"),
+    "project compare": ("adaptations",),
+    "prompts add": ("adaptations",),
+    "prompts average": ("adaptations",),
+    "prompts fold": ("adaptation",),
+    "prompts interpolate": ("first", "second"),
+    "prompts landscape": ("adaptations",),
+    "prompts merge": ("adaptations",),
+    "prompts scale": ("adaptation",),
+    "prompts subtract": ("minuend", "subtrahends"),
     "study run": ("file",),
     "study report": ("folder",),
     "report": ("run",),
@@ -137,8 +146,8 @@ def _plain(name: str, value: Any) -> Any:
         return value
     if name in _TASKS and (value.endswith((".yaml", ".yml")) or (name == "types" and "=" not in value)):
         return os.path.abspath(value)
-    if name == "init" and (source := source_of(value)) is not None:
-        return "from:" + os.path.abspath(source)
+    if name == "init":
+        return on_folders(value, os.path.abspath)
     return value
 
 

@@ -332,3 +332,18 @@ def test_every_method_goes_through_a_study(tmp_path, backbone_folder):
     assert summary.complete
     table = write_study_report(plan.graph, store, tmp_path / "run").tables["results"]
     assert {label.partition(":")[0] for label in table["method"]} == set(METHODS)
+
+
+def test_a_study_starts_from_a_library_and_its_cells_change_with_it(planned, tiny, tmp_path):
+    from toys import prompt_on
+
+    from prompttransfer.adaptations.artifacts import save_adaptation
+
+    def cells(seed):
+        for name in ("one", "two"):
+            save_adaptation(prompt_on(tiny("roberta"), task=name, seed=seed), tmp_path / "library" / name)
+        plan = planned(f"initialiser: 'retrieve:{tmp_path / 'library'},top=2'\n")
+        return {cell.id for cell in plan.graph.cells.values() if cell.kind == "prompt"}
+
+    first = cells(0)
+    assert cells(0) == first and not cells(1) & first

@@ -41,19 +41,22 @@ class TrainedPrompt:
         from prompttransfer.adaptations.artifacts import save_adaptation
         from prompttransfer.training.recipes import Recipe
         from prompttransfer.training.train import TrainingOptions, train_adaptations
+        from prompttransfer.transfers.retrieval import with_retrieved
 
         first = unit.cells[0].settings
         backbone = load_backbone_of(setting(first, "backbone"), context)
         recipe = Recipe(**setting(first, "recipe"), source="the study's file")
         method = method_of(unit.cells[0])
-        jobs = [job_of(cell, context) for cell in unit.cells]
+        encoding = encoding_of(unit.cells[0])
+        asked = [job_of(cell, context) for cell in unit.cells]
+        jobs = with_retrieved(backbone, asked, recipe, encoding, method, tell=context.tell)
         called = f"of {method}" if METHOD in first else "prompts"
         context.tell(f"{len(jobs)} {called} in one bank, {recipe.told(method)}")
         runs = train_adaptations(
             backbone,
             jobs,
             recipe,
-            encoding_of(unit.cells[0]),
+            encoding,
             method=method,
             options=TrainingOptions(state_folder=context.scratch(unit)),
         )

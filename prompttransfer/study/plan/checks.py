@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prompttransfer.adaptations.starts import check_start, folders_of
 from prompttransfer.backbones.label_words import AGGREGATIONS
 from prompttransfer.backbones.layouts import LAYOUTS, Encoding, find_layout
 from prompttransfer.backbones.locating import EMBEDDED, local_folder
@@ -38,7 +39,9 @@ Found = Iterator[tuple[Path_, str]]
 """Place in the file and what is wrong there."""
 
 START_NAMES = ("random", "vocabulary", "label-words", "text")
-"""Initialisers of a study; a prompt as initialisation is `transfers: initialisation`."""
+"""Initialisers of a study; one of its own prompts as initialisation is `transfers: initialisation`."""
+KEPT_STARTS = ("from", "mixture", "retrieve")
+"""Starts from adaptations that lie in folders."""
 
 
 def content_mistakes(spec: Spec, document: Document, folder: Path) -> list[Mistake]:
@@ -87,12 +90,25 @@ def _start(path: Path_, spec: str) -> Found:
     if name == "prompt":
         yield (
             path,
-            "a study starts prompts from prompts by `transfers: {initialisation: ...}`, not by prompt:PATH",
+            "a study starts prompts from its own by `transfers: {initialisation: ...}`, from others by from:PATH",
         )
+    elif name in KEPT_STARTS:
+        yield from _kept_start(path, spec)
     else:
-        yield from _choice(path, "initialiser", name, START_NAMES)
+        yield from _choice(path, "initialiser", name, (*START_NAMES, *KEPT_STARTS))
         if name == "text" and not argument:
             yield path, "initialiser 'text' needs an argument, as in text:the verdict is"
+
+
+def _kept_start(path: Path_, spec: str) -> Found:
+    try:
+        check_start(spec)
+    except UserError as error:
+        yield path, str(error)
+        return
+    missing = next((folder for folder in folders_of(spec) if not folder.is_dir()), None)
+    if missing is not None:
+        yield path, f"initialiser {spec!r}: {missing} is no folder"
 
 
 def _names(spec: Spec, folder: Path) -> Found:

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from prompttransfer.adaptations.starts import folders_of
 from prompttransfer.backbones.kernels.token_batching import sorts_by_length
+from prompttransfer.outputs import content_of_path
 from prompttransfer.study.cell import Cell, Json
 from prompttransfer.study.kinds.versions import VERSIONS
 from prompttransfer.study.methods import METHOD, PROMPT, called
@@ -76,6 +78,8 @@ class Naming:
             settings["row_order"] = "shuffled"  # it was sorted by length once; other prompts keep their names
         if method.text != PROMPT:
             settings[METHOD] = method.text
+        if not source and (folders := folders_of(start)):
+            settings["started_from"] = [content_of_path(folder) for folder in folders]
         begun = f" from {source.label.removeprefix(f'{method.label} ')}" if source else ""
         return self.cell(
             "prompt",

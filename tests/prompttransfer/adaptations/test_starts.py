@@ -52,10 +52,10 @@ def test_a_prompt_of_another_shape_is_refused_with_both_shapes(tiny, length, wid
 def test_a_mixture_is_the_weighted_sum(tiny, tmp_path):
     parts = [prompt_on(tiny("roberta"), seed=seed) for seed in (0, 1)]
     paths = [save_adaptation(part, tmp_path / part.name) for part in parts]
-    start = parse_start(f"mixture:{paths[0]}=.6,{paths[1]}=-.4")
-    wanted = 0.6 * parts[0].vectors - 0.4 * parts[1].vectors
+    start = parse_start(f"mixture:{paths[0]}=.6,{paths[1]}=.4")
+    wanted = 0.6 * parts[0].vectors + 0.4 * parts[1].vectors
     torch.testing.assert_close(vectors_of(tiny("roberta"), "prompt:length=3", start), wanted)
-    assert str(start) == f"mixture:{paths[0]}=0.6,{paths[1]}=-0.4"
+    assert str(start) == f"mixture:{paths[0]}=0.6,{paths[1]}=0.4"
 
 
 def test_a_mixture_of_different_shapes_is_refused():
@@ -94,6 +94,11 @@ def test_a_lora_goes_on_from_a_lora_and_not_from_vectors(tiny):
         ("from:", "needs an argument, as in from:"),
         ("mixture:a,b", "write PATH=WEIGHT"),
         ("mixture:a=x", "write PATH=WEIGHT"),
+        ("mixture:a=-1,b=2", "with a weight of 0 or more"),
+        ("retrieve:", "needs an argument, as in retrieve:"),
+        ("retrieve:here,top=0", "top is how many sources to mix, at least 1"),
+        ("retrieve:here,top=few", "top is 'few', not a whole number"),
+        ("retrieve:here,3", "write it as in retrieve:"),
     ],
 )
 def test_a_start_that_cannot_be_is_one_clear_line(text, message):
