@@ -487,7 +487,7 @@ def _say_memory(
     if quiet:
         print_json(
             {
-                "precision": str(dtype).removeprefix("torch."),
+                "precision": model.precision,
                 "expected": {**asdict(without), "total": without.total},
                 "expected_with_checkpoints": {**asdict(with_), "total": with_.total},
             }

@@ -358,6 +358,8 @@ def _tune(
 
     method = common_method(prompts)
     recipe = recipe_for(model, method, **overrides)
+    for remark in method.remarks(model):
+        say(remark, quiet=quiet)
     say(f"recipe: {recipe.told(method)}", quiet=quiet)
     names = tuned_names([p.name for p in prompts], [t.task.name for t in targets], seeds)
     say(f"tuning: {len(names)} runs in one bank", quiet=quiet)
