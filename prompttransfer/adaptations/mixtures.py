@@ -32,10 +32,10 @@ def mixture_bank(backbone: Backbone, parts: Sequence[Part], weights: Tensor) -> 
         vectors = torch.stack([part.tensors[PROMPT_KEY] for part in parts])
         return VectorBank(torch.einsum("mp,plw->mlw", weights.to(vectors), vectors))
     every = [updates_of(backbone, part.method, part.tensors) for part in parts]
-    place = {"device": backbone.device, "dtype": backbone.dtype}
+    place = backbone.device, backbone.dtype
     sites = list(every[0])
-    into = {site: torch.cat([updates[site][0] for updates in every]).to(**place) for site in sites}
-    out = {site: torch.cat([updates[site][1] for updates in every], dim=1).to(**place) for site in sites}
+    into = {site: torch.cat([updates[site][0] for updates in every]).to(*place) for site in sites}
+    out = {site: torch.cat([updates[site][1] for updates in every], dim=1).to(*place) for site in sites}
     ranks = torch.tensor([len(updates[sites[0]][0]) for updates in every])
     spread = weights.float().repeat_interleave(ranks, dim=1).to(backbone.device)
     return MixedLowRank(into, out, spread)
