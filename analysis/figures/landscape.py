@@ -31,7 +31,7 @@ def landscape(table: pd.DataFrame, *, value: str = "loss", title: str = "", labe
     return figure
 
 
-def _line(figure, axes, table, names, value, label) -> None:  # type: ignore[no-untyped-def]
+def _line(figure, axes, table, names, value, label) -> None:
     axes.plot(table["a"], table[value], color=TRANSFER_COLOUR, linewidth=1.4, marker="o", markersize=3)
     for place, name in enumerate(names):
         axes.axvline(place, color=MUTED, linewidth=0.7, linestyle=(0, (3, 3)))
@@ -43,7 +43,7 @@ def _line(figure, axes, table, names, value, label) -> None:  # type: ignore[no-
     axes.set_ylabel(label)
 
 
-def _plane(figure, axes, table, names, value, label) -> None:  # type: ignore[no-untyped-def]
+def _plane(figure, axes, table, names, value, label) -> None:
     grid = table.pivot(index="b", columns="a", values=value)
     drawn = axes.contourf(grid.columns, grid.index, grid.to_numpy(), levels=12, cmap="cividis")
     axes.contour(grid.columns, grid.index, grid.to_numpy(), levels=12, colors="white", linewidths=0.3)

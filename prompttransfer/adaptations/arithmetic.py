@@ -52,12 +52,12 @@ def check_alike(adaptations: Sequence[Adaptation]) -> None:
 
 def _told(adaptation: Adaptation) -> str:
     own = adaptation.encoding
-    parts = (
-        own.layout,
-        own.template and f"template {own.template}",
-        own.max_length and f"{own.max_length} tokens",
-    )
-    return ", ".join(filter(None, (*parts, own.aggregation)))
+    parts = [own.layout]
+    if own.template:
+        parts.append(f"template {own.template}")
+    if own.max_length:
+        parts.append(f"{own.max_length} tokens")
+    return ", ".join([*parts, own.aggregation] if own.aggregation else parts)
 
 
 def task_vector(prompt: Adaptation) -> Tensor:

@@ -32,10 +32,10 @@ def mixture_bank(backbone: Backbone, parts: Sequence[Part], weights: Tensor) -> 
         vectors = torch.stack([part.tensors[PROMPT_KEY] for part in parts])
         return VectorBank(torch.einsum("mp,plw->mlw", weights.to(vectors), vectors))
     every = [updates_of(backbone, part.method, part.tensors) for part in parts]
-    place = {"device": backbone.device, "dtype": backbone.dtype}
+    place = backbone.device, backbone.dtype
     sites = list(every[0])
-    into = {site: torch.cat([updates[site][0] for updates in every]).to(**place) for site in sites}
-    out = {site: torch.cat([updates[site][1] for updates in every], dim=1).to(**place) for site in sites}
+    into = {site: torch.cat([updates[site][0] for updates in every]).to(*place) for site in sites}
+    out = {site: torch.cat([updates[site][1] for updates in every], dim=1).to(*place) for site in sites}
     ranks = torch.tensor([len(updates[sites[0]][0]) for updates in every])
     spread = weights.float().repeat_interleave(ranks, dim=1).to(backbone.device)
     return MixedLowRank(into, out, spread)
@@ -47,23 +47,23 @@ class MixedLowRank:
     reserved = 0
 
     def __init__(self, into: Mapping[str, Tensor], out: Mapping[str, Tensor], weights: Tensor):
-        self.into, self.out, self.weights = into, out, weights
+        self.into, self.out, self.shares = into, out, weights
         self.members = len(weights)
 
     def rows(self, owners: Tensor) -> Interventions:
-        return _MixedRows(self.into, self.out, self.weights[owners])
+        return _MixedRows(self.into, self.out, self.shares[owners])
 
 
 class _MixedRows(Interventions):
     """The same with w [batch, rank] of every row."""
 
     def __init__(self, into: Mapping[str, Tensor], out: Mapping[str, Tensor], weights: Tensor):
-        self.into, self.out, self.weights = into, out, weights
+        self.into, self.out, self.shares = into, out, weights
         self.sites = into.keys()
 
     def linear(self, site: str, states: Tensor, output: Tensor) -> Tensor:
         between = F.linear(states, self.into[site])
-        return output + F.linear(between * beside(self.weights, between), self.out[site])
+        return output + F.linear(between * beside(self.shares, between), self.out[site])
 
     def repeat(self, times: int) -> Interventions:
-        return _MixedRows(self.into, self.out, self.weights.repeat_interleave(times, dim=0))
+        return _MixedRows(self.into, self.out, self.shares.repeat_interleave(times, dim=0))

@@ -282,7 +282,7 @@ def landscape(
     paths = [csv, *write_figure(figure, output)]
     ran = {"precision": precision_name(model.dtype)}
     note_call(paths, remember("prompts landscape", landscape, given, **ran))
-    best = table.loc[table[value].idxmin() if value == "loss" else table[value].idxmax()]
+    best = table.iloc[int(table[value].argmin() if value == "loss" else table[value].argmax())]
     shares = ", ".join(f"{each.name} {best[each.name]:.2f}" for each in found)
     say(f"best {value} {best[value]:.3g} at {shares}; {len(target.splits.test)} rows", quiet=as_json)
     say_written(paths, as_json, {"places": table.to_dict("records")})

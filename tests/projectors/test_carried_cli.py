@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from away import adaptation
 from tiny import examples, task, tiny_backbone
+from toys import adapted
 
 from prompttransfer.adaptations.artifacts import load_adaptation, save_adaptation
 from prompttransfer.backbones.loading import load_backbone
@@ -28,7 +28,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         made.tokenizer.save_pretrained(root / name)
         backbone = load_backbone(str(root / name), precision="fp32")
         for noun in ("film", "food"):
-            own = adaptation(backbone, "lora:rank=2", name=noun)
+            own = adapted(backbone, "lora:rank=2", task=task(noun), name=noun)
             kept = replace(own.origin, data={"task": task_record(task(noun))})
             save_adaptation(replace(own, origin=kept), root / f"{name}-loras" / noun)
     for noun in ("film", "food"):

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from away import adaptation, scores
-from toys import noise
+from scoring import scores
+from toys import adapted, noise
 
 from projectors.carrying import bridge, carry, counterparts, sites_of
 from projectors.weights import CARRIERS, Carrier, Maps, carried, cross_lora, lora_x
@@ -22,7 +22,7 @@ def product(update):
 
 
 def trained(backbone, text="lora:rank=2", seed=0):
-    return adaptation(backbone, text, seed=seed)
+    return adapted(backbone, text, seed=seed)
 
 
 def reordered(backbone, seed=3):

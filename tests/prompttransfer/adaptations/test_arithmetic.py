@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from away import adaptation, scores
+from scoring import scores, scores_of_bank
+from toys import adapted
 
 from prompttransfer.adaptations.arithmetic import added, check_alike, made_of, parts_of, task_vector
 from prompttransfer.adaptations.artifacts import card, load_adaptation, save_adaptation
@@ -59,7 +60,7 @@ def test_scaling_by_one_is_the_prompt():
 
 def test_task_vectors_of_loras_are_the_loras(tiny):
     backbone = tiny("roberta")
-    first, second = (adaptation(backbone, "lora:rank=2", seed=seed) for seed in (0, 1))
+    first, second = (adapted(backbone, "lora:rank=2", seed=seed) for seed in (0, 1))
     method, tensors = added([first, second], [1.0, -1.0])
     assert method.rank == 4
     made = replace(first, method=method, tensors=tensors, initial=None)
@@ -67,23 +68,10 @@ def test_task_vectors_of_loras_are_the_loras(tiny):
     parts = parts_of([made, second], [1.0, 1.0])
     back = mixture_bank(backbone, parts, torch.tensor([[1.0, 1.0]]))
     own = mixture_bank(backbone, parts_of([first], [1.0]), torch.tensor([[1.0]]))
-    torch.testing.assert_close(rows_of(backbone, back), rows_of(backbone, own), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        scores_of_bank(backbone, back), scores_of_bank(backbone, own), atol=1e-4, rtol=1e-4
+    )
     assert away.method == first.method
-
-
-def rows_of(backbone, bank):
-    from away import ROWS
-    from toys import label_task
-
-    from prompttransfer.adaptations.bank import on_the_same
-    from prompttransfer.backbones.layouts import LAYOUTS
-
-    rows = backbone.encode(label_task(), ROWS, reserved=bank.reserved)
-    with torch.no_grad():
-        found = backbone.label_scores(
-            *on_the_same(bank, backbone.batch(rows, layout=LAYOUTS["prompt-first"]))
-        )
-    return found.unflatten(0, (bank.members, len(ROWS)))
 
 
 @pytest.mark.parametrize("kind", ["roberta", "t5"])
@@ -91,9 +79,9 @@ def rows_of(backbone, bank):
 def test_a_mixture_is_the_adaptation_of_the_weighted_sum(tiny, kind, text):
     """Each of many mixtures in a bank, and of weight one each adaptation itself."""
     backbone = tiny(kind)
-    two = [adaptation(backbone, text, seed=seed, name=f"toy{seed}") for seed in (0, 1)]
+    two = [adapted(backbone, text, seed=seed) for seed in (0, 1)]
     weights = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.3, -0.8]])
-    together = rows_of(backbone, mixture_bank(backbone, parts_of(two, [1, 1]), weights))
+    together = scores_of_bank(backbone, mixture_bank(backbone, parts_of(two, [1, 1]), weights))
     method, tensors = weighted_sum(parts_of(two, [0.3, -0.8]))
     summed = replace(two[0], method=method, tensors=tensors, initial=None)
     for found, alone in zip(together, [*two, summed], strict=True):
@@ -120,7 +108,7 @@ def test_a_folded_lora_is_a_model_that_answers_alike(backbone_folder, tmp_path):
     home = backbone_folder("roberta")
     before = {path.name: path.read_bytes() for path in home.iterdir()}
     backbone = load_backbone(str(home), precision="fp32", engine="plain")
-    own = adaptation(backbone, "lora:rank=2,targets=query+value+dense")
+    own = adapted(backbone, "lora:rank=2,targets=query+value+dense")
     folder = save_folded(backbone, own, tmp_path / "folded")
     folded = load_backbone(str(folder), precision="fp32")
     torch.testing.assert_close(scores(folded), scores(backbone, own), atol=1e-5, rtol=1e-5)
@@ -135,7 +123,7 @@ def test_a_folded_lora_is_a_model_that_answers_alike(backbone_folder, tmp_path):
 def test_a_fold_leaves_the_weights_in_memory(tiny, tmp_path):
     backbone = tiny("t5", engine="plain")
     before = backbone.digest()
-    save_folded(backbone, adaptation(backbone, "dora:rank=2"), tmp_path / "folded")
+    save_folded(backbone, adapted(backbone, "dora:rank=2"), tmp_path / "folded")
     assert backbone.digest() == before
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from away import ROWS, adaptation
-from toys import label_task
+from scoring import ROWS
+from toys import adapted, label_task
 
 from analysis.figures import figure_bytes
 from analysis.figures import landscape as draw
@@ -18,7 +18,7 @@ FEW = Search(rounds=4, candidates=8)
 
 
 def two(backbone, text):
-    return [adaptation(backbone, text, seed=seed, name=f"toy{seed}") for seed in (0, 1)]
+    return [adapted(backbone, text, seed=seed, name=f"toy{seed}") for seed in (0, 1)]
 
 
 def losses(backbone, adaptations):
@@ -62,7 +62,7 @@ def test_the_corners_of_a_landscape_are_the_adaptations(tiny, text):
     torch.testing.assert_close(
         torch.tensor(ends["loss"].to_list()), torch.tensor(losses(backbone, sources)), atol=1e-5, rtol=1e-5
     )
-    third = adaptation(backbone, text, seed=2, name="toy2")
+    third = adapted(backbone, text, seed=2, name="toy2")
     plane = landscape(backbone, [*sources, third], label_task(), ROWS, points=3, margin=0)
     corner = plane[(plane["a"] == 0) & (plane["b"] == 1)]["loss"].item()
     assert corner == pytest.approx(losses(backbone, [third])[0], abs=1e-5)
