@@ -191,9 +191,13 @@ def _checked(values: ArrayLike, labels: ArrayLike, what: str) -> tuple[Floats, L
     if not np.isfinite(rows).all():
         raise UserError(f"{what} hold values that are not finite: train the source again")
     if not np.issubdtype(given.dtype, np.integer) or given.min() < 0:
-        raise UserError("labels must be whole numbers from 0: give the place of each row's label among the task's")
+        raise UserError(
+            "labels must be whole numbers from 0: give the place of each row's label among the task's"
+        )
     if len(np.unique(given)) < 2:
-        raise UserError(f"all {len(rows)} rows are of one class, which tells no source from another: give more rows")
+        raise UserError(
+            f"all {len(rows)} rows are of one class, which tells no source from another: give more rows"
+        )
     _, numbered = np.unique(given, return_inverse=True)
     return rows, numbered.astype(np.int64)
 

@@ -22,7 +22,7 @@ from prompttransfer.cli.values import Output, Whole, checked
 if TYPE_CHECKING:
     import pandas as pd
 
-    from prompttransfer.transfers.indicators import Compared
+    from prompttransfer.transfers.compared import Compared
 
 _LISTED, _PAIRS = 60, 5  # of more prompts than are listed only the nearest pairs are printed
 _PRINTED_WHOLE = 6  # matrices of up to this many prompts are printed, larger ones only written
@@ -69,7 +69,8 @@ def compare(
     from prompttransfer.cli.tables import check_comparable, read_prompts, say_written, task_types, write_table
     from prompttransfer.outputs import Files, settings_of
     from prompttransfer.reports.calls import note_call, precision_name, remember
-    from prompttransfer.transfers.indicators import Compared, indicator_table
+    from prompttransfer.transfers.compared import Compared
+    from prompttransfer.transfers.indicators import indicator_table
 
     found = read_prompts(prompts, method)
     backbone = cache(lambda: backbone_of(found, None, precision, device))

@@ -37,7 +37,8 @@ from prompttransfer.evaluation.evaluate import Score, evaluate_bank
 from prompttransfer.evaluation.grouped import evaluate_all
 from prompttransfer.training.recipes import recipe_for
 from prompttransfer.training.train import Job, TrainingOptions, train_adaptations
-from prompttransfer.transfers.indicators import FEW_SHOT, INDICATORS, Compared, missing
+from prompttransfer.transfers.compared import Compared
+from prompttransfer.transfers.indicators import FEW_SHOT, INDICATORS, missing
 from prompttransfer.transfers.zero_shot import Target
 from tasks.errors import UserError
 from tasks.loading import Splits, sample
