@@ -64,6 +64,8 @@ class Method(ABC):
     """What one of it is called in messages."""
     is_prompt: ClassVar[bool] = False
     """Whether what is kept is a soft prompt, vectors in front of the text."""
+    compared_by: ClassVar[str] = ""
+    """What of its tensors is compared beside those of another: `products` B A, `prefixes`; of prompts their vectors."""
     changes_states: ClassVar[bool] = True
     """Whether the backbone's states are others with it than without; not with what only reads them."""
 

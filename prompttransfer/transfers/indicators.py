@@ -26,6 +26,7 @@ from analysis.neurons import OVERLAPS, overlap
 from analysis.prediction import BASELINE
 from analysis.transferability import OF_FEATURES, OF_PROBABILITIES
 from prompttransfer.adaptations.adaptation import PROMPT_KEY, Adaptation
+from prompttransfer.adaptations.method import Method
 from prompttransfer.adaptations.running import called, common_encoding, impossible, stacked, together
 from prompttransfer.evaluation.grouped import evaluate_all
 from prompttransfer.neurons.capture import capture
@@ -66,10 +67,17 @@ class Need:
     """What an indicator asks of every adaptation."""
 
     what: str
-    """In words, behind `compares` or `reads`."""
-    has: Callable[[Adaptation], bool]
+    """In words, with its verb: `compares vectors in front of the text`."""
+    of_method: Callable[[Method], bool] = lambda method: True
+    """Whether adaptations of a method can have it."""
+    itself: Callable[[Adaptation], bool] = lambda adaptation: True
+    """Whether one of those has it."""
     every: bool = True
     """Whether one that lacks it leaves no table; else its cells stay empty."""
+
+    def has(self, adaptation: Adaptation) -> bool:
+        """Whether an adaptation has it."""
+        return self.of_method(adaptation.method) and self.itself(adaptation)
 
 
 def missing(name: str, adaptations: Sequence[Adaptation]) -> str:
@@ -99,6 +107,9 @@ def gaps(name: str, group: Compared) -> list[str]:
     lacking = [each.name for each in group.prompts if need and not need.has(each)]
     if need and lacking:
         found.append(f"{name} {need.what}; none for {', '.join(lacking)}")
+    if name in ESTIMATES or name in FISHER:
+        written = [task for task, target in group.targets(name).items() if not target.task.labels]
+        found += [f"{name} is of tasks with labels; none for {', '.join(written)}"] if written else []
     if name in FISHER and any(not together(one, other) for one in group.prompts for other in group.prompts):
         found.append(f"{name} compares adaptations of one method and shape; none for other pairs")
     if name in AT_START:
@@ -183,11 +194,6 @@ def _updates(group: Compared) -> list[LowRank]:
     return [low_rank_of(each) for each in group.prompts]
 
 
-def is_prefix(adaptation: Adaptation) -> bool:
-    """Whether it is keys and values in front of attentions, and nothing else."""
-    return not adaptation.method.is_prompt and all(name.endswith(PROMPT_KEY) for name in adaptation.tensors)
-
-
 def _at_attentions(name: str, group: Compared) -> dict[str, Tensor]:
     """Full name of an attention -> how alike the prefixes are there, [n, n]."""
     found: dict[str, Tensor] = {}
@@ -217,15 +223,23 @@ def _prefix(name: str) -> Indicator:
     return lambda group: _labelled(torch.stack([*_at_attentions(name, group).values()]).mean(0), group)
 
 
+def check_layers(names: Sequence[str]) -> None:
+    """Raise UserError for an indicator that is not one of single layers."""
+    there = (*low_rank.AT_MAPS, *prefixes.SIMILARITIES)
+    wrong = next((name for name in names if name not in there), None)
+    if wrong is not None:
+        raise UserError(
+            f"indicator {wrong} is not one of single linear maps or attentions; those that are: {', '.join(there)}"
+        )
+
+
 def by_layer(name: str, group: Compared) -> dict[str, pd.DataFrame]:
-    """Linear map or attention -> the table of an indicator at it alone; UserError for an indicator that has no layers."""
+    """Linear map or attention -> the table of an indicator at it alone. Raises what `check_layers` raises."""
+    check_layers([name])
     if name in low_rank.AT_MAPS:
         found = low_rank.AT_MAPS[name](_updates(group))
-    elif name in prefixes.SIMILARITIES:
-        found = _at_attentions(name, group)
     else:
-        there = ", ".join((*low_rank.AT_MAPS, *PREFIXES))
-        raise UserError(f"indicator {name} is not one of single layers; those that are: {there}")
+        found = _at_attentions(name, group)
     return {site: _labelled(values, group) for site, values in found.items()}
 
 
@@ -267,7 +281,12 @@ def _estimate(name: str) -> Indicator:
 
 
 def estimates(name: str, group: Compared, task: str) -> list[float]:
-    """What an estimate of ESTIMATES says of every source for one task; NaN of those that lack what it reads."""
+    """What an estimate of ESTIMATES says of every source for one task; NaN of those that lack what it reads.
+
+    And of all of them for a task without labels.
+    """
+    if not group.targets(name)[task].task.labels:
+        return [float("nan")] * len(group.prompts)
     seen = group.observed(name, task)
     given = seen.features if name in OF_FEATURES else seen.probabilities
     estimate = {**OF_FEATURES, **OF_PROBABILITIES}[name]
@@ -310,7 +329,8 @@ def _at_start(name: str) -> Indicator:
 def _fisher(name: str) -> Indicator:
     def table(group: Compared) -> pd.DataFrame:
         values = np.full((len(group.prompts), len(group.prompts)), np.nan)
-        able = [place for place, each in enumerate(group.prompts) if NEEDS[name].has(each)]
+        labelled = {task for task, target in group.targets(name).items() if target.task.labels}
+        able = [n for n, each in enumerate(group.prompts) if each.task in labelled and NEEDS[name].has(each)]
         for row in able:
             for column in able:
                 one, other = group.prompts[row], group.prompts[column]
@@ -321,33 +341,26 @@ def _fisher(name: str) -> Indicator:
     return table
 
 
-def _has_words(adaptation: Adaptation) -> bool:
-    return bool(adaptation.origin.words)
-
-
-def _knows_start(adaptation: Adaptation) -> bool:
-    return adaptation.initial is not None
-
-
-def _changes_states(adaptation: Adaptation) -> bool:
-    return adaptation.method.changes_states
-
-
 PREFIXES = tuple(name for name in prefixes.SIMILARITIES if not name.endswith("-minus-initial"))
-_CHANGES = Need("reads what an adaptation changes inside the model", _changes_states, every=False)
+_VECTORS = Need(
+    "compares vectors in front of the text",
+    lambda method: method.is_prompt,
+    lambda adaptation: adaptation.has_vectors,
+)
+_PRODUCTS = Need(
+    "compares the products B A of LoRA and its kin", lambda method: method.compared_by == "products"
+)
+_PREFIXES = Need("compares keys and values of prefixes", lambda method: method.compared_by == "prefixes")
+_CHANGES = Need("reads changes inside the model", lambda method: method.changes_states, every=False)
+_WORDS = Need("reads the label words of a source", itself=lambda each: bool(each.origin.words), every=False)
+_START = Need("needs a known start", itself=lambda each: each.initial is not None, every=False)
 NEEDS: dict[str, Need] = {
-    **dict.fromkeys(
-        vectors.INDICATORS, Need("compares vectors in front of the text", lambda each: each.has_vectors)
-    ),
-    **dict.fromkeys(
-        low_rank.SIMILARITIES,
-        Need("compares the products B A of LoRA and its kin", lambda each: bool(low_rank_of(each))),
-    ),
-    **dict.fromkeys(prefixes.SIMILARITIES, Need("compares keys and values of prefixes", is_prefix)),
+    **dict.fromkeys(vectors.INDICATORS, _VECTORS),
+    **dict.fromkeys(low_rank.SIMILARITIES, _PRODUCTS),
+    **dict.fromkeys(prefixes.SIMILARITIES, _PREFIXES),
     **dict.fromkeys((*OVERLAPS, *OF_FEATURES), _CHANGES),
-    **dict.fromkeys(OF_PROBABILITIES, Need("reads the label words of a source", _has_words, every=False)),
-    **dict.fromkeys(FISHER, Need("reads the label words of a source", _has_words, every=False)),
-    **dict.fromkeys(AT_START, Need("needs what an adaptation started from", _knows_start, every=False)),
+    **dict.fromkeys((*OF_PROBABILITIES, *FISHER), _WORDS),
+    **dict.fromkeys(AT_START, _START),
 }
 """Indicator -> what it asks of an adaptation; those that are not here ask for nothing."""
 INDICATORS: dict[str, Indicator] = {

@@ -34,6 +34,7 @@ from tasks.rows import digest_rows
 from tasks.task import Example, Task
 
 if TYPE_CHECKING:
+    from prompttransfer.adaptations.method import Method
     from prompttransfer.backbones.base import Backbone
     from prompttransfer.training.recipes import Recipe
 
@@ -90,6 +91,8 @@ class MethodFacts:
     """Numbers that a member trains."""
     vectors: bool
     """Whether its members are soft prompts."""
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    """Indicator of the study that its members have no value of -> what that asks for."""
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     """Name in the study file -> the recipe of a task that has one of its own."""
     tasks: Mapping[str, TaskFacts] = field(default_factory=dict)
@@ -349,6 +352,7 @@ def _method_facts(
         reserved=method.reserved,
         values=values,
         vectors=has_vectors(method),
+        lacks=_lacks(spec, method),
         recipes={
             name: method_on(side.family, side.width, spec, entry, given, name)[1]
             for name in entry.recipe.per_task
@@ -357,6 +361,18 @@ def _method_facts(
         refused_tasks=without,
         barred=pairs,
     )
+
+
+def _lacks(spec: Spec, method: Method) -> dict[str, str]:
+    """`MethodFacts.lacks` of a method."""
+    given = spec.indicators
+    names = [*given.similarity, *(given.estimates.measures if given.estimates else ())]
+    if not names:
+        return {}
+    from prompttransfer.transfers.indicators import NEEDS
+
+    needs = {name: NEEDS[name] for name in names if name in NEEDS}
+    return {name: need.what for name, need in needs.items() if not need.of_method(method)}
 
 
 def _task_facts(

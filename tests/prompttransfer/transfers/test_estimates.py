@@ -9,6 +9,7 @@ from method_texts import LACKS, TEXTS
 from toys import adapted, label_task, pair_task, prompt_on, question_task, splits
 
 from analysis.transferability import leep, logme
+from prompttransfer.adaptations.adaptation import PROMPT_KEY
 from prompttransfer.adaptations.methods import METHODS, parse_method
 from prompttransfer.adaptations.running import bank_of
 from prompttransfer.evaluation.encoding import encode_task
@@ -28,6 +29,7 @@ from prompttransfer.transfers.indicators import (
     cost,
     gaps,
     indicator_table,
+    low_rank_of,
     missing,
 )
 from prompttransfer.transfers.observations import observe
@@ -64,7 +66,7 @@ def test_every_method_has_every_indicator_of_rows_or_says_why_not(tiny, kind, te
     group = compared(tiny(kind), [text] * 3)
     for name in OF_ROWS:
         if reason := missing(name, group.prompts):
-            assert text == "probe" and "reads what an adaptation changes inside the model" in reason
+            assert text == "probe" and "reads changes inside the model" in reason
             continue
         assert np.isfinite(indicator_table(name, group).to_numpy()).all()
         assert gaps(name, group) == []
@@ -153,7 +155,7 @@ def test_cells_that_cannot_be_are_empty_and_named(tiny):
     assert empty["few-shot"] == [0, 0, 0] and empty["LEEP"] == [0, 0, 3] and empty["LogME"] == [0, 3, 0]
     assert empty["gradient-cosine"] == [0, 0, 3] and empty["task2vec"] == [2, 2, 3]
     assert gaps("LEEP", group) == ["LEEP reads the label words of a source; none for three"]
-    assert gaps("step-cosine", group) == ["step-cosine needs what an adaptation started from; none for three"]
+    assert gaps("step-cosine", group) == ["step-cosine needs a known start; none for three"]
     assert "one method and shape" in gaps("task2vec", group)[-1]
 
 
@@ -247,3 +249,12 @@ def test_the_bare_model_is_not_changed_by_looking(tiny):
         indicator_table(name, group)
     assert backbone.digest() == before
     assert all(parameter.grad is None for parameter in backbone.model.parameters())
+
+
+@pytest.mark.parametrize("text", [texts[0] for texts in TEXTS.values()])
+def test_what_a_method_is_compared_by_is_what_its_adaptations_hold(tiny, text):
+    made = adapted(tiny("roberta"), text)
+    assert bool(low_rank_of(made)) == (made.method.compared_by == "products")
+    assert (PROMPT_KEY in made.tensors and not made.has_vectors) == (made.method.compared_by == "prefixes")
+    states = [observe(tiny("roberta"), [each], label_task(), ROWS).features for each in (made, adapted(tiny("roberta"), "probe"))]  # fmt: skip
+    assert (np.abs(states[0] - states[1]).max() > 1e-4) == made.method.changes_states
