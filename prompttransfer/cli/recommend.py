@@ -90,6 +90,7 @@ def recommend(
     from prompttransfer.outputs import Files, settings_of
     from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
     from prompttransfer.transfers.evidence import check_rankings
+    from prompttransfer.transfers.recommendation import no_source
     from prompttransfer.transfers.recommendation import recommend as rank
 
     found, places = _sources(prompts or [Path("runs/prompts")], method)
@@ -137,7 +138,7 @@ def recommend(
         print_json({"recommendations": records, "files": [str(path) for path in files]})
         return answers
     for answer, command in zip(answers, commands, strict=True):
-        _print(answer, command)
+        _print(answer, command, no_source(found))
     for path in files:
         say(f"written: {path}")
     return answers
@@ -183,7 +184,7 @@ def _write(answers: list[Recommendation], output: Path) -> list[Path]:
     ]
 
 
-def _print(answer: Recommendation, command: str) -> None:
+def _print(answer: Recommendation, command: str, bare: str) -> None:
     """The order with its reasons, what each indicator cost, what is not sure, and the command."""
     from prompttransfer.cli.common import few, number, say, say_command, table
 
@@ -195,7 +196,7 @@ def _print(answer: Recommendation, command: str) -> None:
     table(f"\nsources for {answer.task}{ranked}", ["", "source", "why", answer.metric, "loss"], rows, left=3)
     if len(answer.candidates) > 20:
         say(f"... and {len(answer.candidates) - 20} more (--json shows all)")
-    say(f"beside: no prompt {answer.bare:.3f}, majority {answer.chance:.3f}")
+    say(f"beside: {bare} {answer.bare:.3f}, majority {answer.chance:.3f}")
     costs = [
         [e.indicator, answer.first_choice(e.indicator), e.cost, f"{e.seconds:.1f} s"] for e in answer.evidence
     ]

@@ -217,7 +217,10 @@ def _sources(prompts: Sequence[Adaptation], target: Target, leave_own_out: bool)
     name = target.task.name
     own = [p for p in prompts if not (leave_own_out and p.task == name)]
     if not own:
-        raise UserError(f"no source prompt is left for {name}: give prompts of other tasks with --prompts")
+        what = called(prompts)
+        raise UserError(
+            f"no source {what.removesuffix('s')} is left for {name}: give {what} of other tasks with --prompts"
+        )
     reasons = [impossible(p, target.task) for p in own]
     if all(reasons):
         raise UserError(f"no source can be tried on {name}: {reasons[0]}")
@@ -270,7 +273,7 @@ def _few_shot(
         bare=bare.value,
         chance=bare.chance,
         evidence=(*_direct(sources, scores, cost, seconds), *_flag(candidates)),
-        notes=_warnings(candidates, bare),
+        notes=_warnings(candidates, bare, no_source(sources)),
     )
 
 
@@ -299,12 +302,17 @@ def _flag(candidates: Sequence[Candidate]) -> list[Evidence]:
     return [Evidence(BASELINE, known, "nothing: names only", 0.0)] if len(known) == len(candidates) else []
 
 
-def _warnings(candidates: Sequence[Candidate], bare: Score) -> tuple[str, ...]:
+def no_source(sources: Sequence[Adaptation]) -> str:
+    """What the bare model is called beside these."""
+    return "no prompt" if all(source.has_vectors for source in sources) else "no adaptation"
+
+
+def _warnings(candidates: Sequence[Candidate], bare: Score, named: str) -> tuple[str, ...]:
     best = max(c.score for c in candidates)
     if best > max(bare.value, bare.chance):
         return ()
     return (
-        f"no source does better on these rows ({best:.2f}) than no prompt ({bare.value:.2f}) or the majority answer "
+        f"no source does better on these rows ({best:.2f}) than {named} ({bare.value:.2f}) or the majority answer "
         f"({bare.chance:.2f}): training from scratch may be as good, or give more --rows",
     )
 
