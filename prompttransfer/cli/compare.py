@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prompttransfer.transfers.compared import Compared
 
 _LISTED, _PAIRS = 60, 5  # of more prompts than are listed only the nearest pairs are printed
+_BESIDE = 8  # indicators that stand side by side
 _PRINTED_WHOLE = 6  # matrices of up to this many prompts are printed, larger ones only written
 
 
@@ -228,12 +229,14 @@ def _print(tables: dict[str, pd.DataFrame], kind: str = "prompt") -> None:
                 whole.add_row(short(name), *(f"{value:.4f}" for value in row))
             console.print(whole)
     said = f" ({shared!r} left out of the names)" if shared else ""
-    nearest = Table(title=f"nearest other {kind}{said}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in (kind, *tables):
-        nearest.add_column(heading, overflow="fold")
-    for name in first.index:
-        nearest.add_row(short(name), *(short(nearest_of(table, str(name))) for table in tables.values()))
-    console.print(nearest)
+    for start in range(0, len(tables), _BESIDE):
+        part = dict(list(tables.items())[start : start + _BESIDE])
+        nearest = Table(title=f"nearest other {kind}{said}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for heading in (kind, *part):
+            nearest.add_column(heading, overflow="fold")
+        for name in first.index:
+            nearest.add_row(short(name), *(short(nearest_of(table, str(name))) for table in part.values()))
+        console.print(nearest)
 
 
 def _print_summary(tables: dict[str, pd.DataFrame], kind: str) -> None:

@@ -121,23 +121,19 @@ def gaps(name: str, group: Compared) -> list[str]:
 
 
 def cost(name: str, group: Compared) -> str:
-    """What of the model an indicator ran, in words; empty for what needs no run."""
+    """What of the model an indicator ran, in words, with those that share the run; empty for what needs none."""
     each, tasks = f"{len(group.prompts)} {called(group.prompts)}", len(group.tasks)
     if name in OVERLAPS:
-        return f"{each} forward once"
+        return f"{', '.join(OVERLAPS)}: {each} forward once"
     if name not in OF_ROWS:
         return ""
     rows = sum(len(target.splits.train) for target in group.targets(name).values())
-    over = f"{each} x {rows} training rows of {tasks} tasks"
+    over = f"{each} x {rows} training rows of {tasks} tasks forward"
     if name in AT_START:
-        return (
-            f"{over} forward and backward, as often from their starts, the same for {' and '.join(AT_START)}"
-        )
+        return f"{', '.join(AT_START)}: {over} and backward, as often from their starts"
     if name in FISHER:
-        return (
-            f"{each} on training rows of their own tasks ({rows} in all) forward, and backward once a label"
-        )
-    return f"{over} forward" + (f", the same for {', '.join(ESTIMATES)}" if name in ESTIMATES else "")
+        return f"{', '.join(FISHER)}: {each} on training rows of their own tasks forward, and backward once a label"
+    return f"{', '.join(ESTIMATES) if name in ESTIMATES else name}: {over}"
 
 
 def usual(adaptations: Sequence[Adaptation]) -> tuple[str, ...]:
