@@ -113,11 +113,11 @@ def compare(
     paths = [] if output is None else [output / f"similarity_{name}.csv" for name in names]
     if output is not None and per_layer:
         paths += [output / f"layers_{name}.csv" for name in names]
-    written = Files(tuple(paths), settings_of("compare", given | {"metric": None}))
+    written = Files(tuple(paths), settings_of("compare", given | {"metric": None, "per_layer": None}))
     written.check(overwrite=overwrite)
     tables = {name: indicator_table(name, group) for name in names}
     layers = {name: by_layer(name, group) for name in names} if per_layer else {}
-    costs = list(dict.fromkeys(ran for name in names if (ran := cost(name, group))))
+    costs = [line for line in dict.fromkeys(cost(name, group) for name in names) if line]
     notes = [line for name in names for line in gaps(name, group)]
     written.claim()
     long = [long_table(of_layers) for of_layers in layers.values()]
