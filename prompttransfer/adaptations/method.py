@@ -107,6 +107,11 @@ class Method(ABC):
     """Whether members run one after another, each with weights of its own, so that a bank may be of any shapes."""
 
     @property
+    def has_gradients(self) -> bool:
+        """Whether members have parameters that follow gradients, as many in each."""
+        return self.trains and not self.searches and not self.apart
+
+    @property
     def reserved(self) -> int:
         """Positions that it takes from the text, by standing in front of it, as far as its settings tell; its bank knows."""
         return 0

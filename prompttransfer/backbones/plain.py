@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prompttransfer.backbones.interventions import BARE, Interventions, interventions
+from prompttransfer.backbones.interventions import Interventions, interventions
 from prompttransfer.backbones.rows import Batch, only
 
 NAME = "prompttransfer-prefixed"
@@ -86,6 +86,16 @@ def real(mask: Tensor) -> Tensor | None:
 Gives = TypeVar("Gives", Tensor, list[str])
 
 
+class _States(Interventions):
+    """The bare model, and the states that answers were read from."""
+
+    def __init__(self) -> None:
+        self.found: list[Tensor] = []
+
+    def seen(self, state: Tensor) -> None:
+        self.found.append(state)
+
+
 def by_weights(run: Callable[..., Gives]) -> Callable[..., Gives]:
     """`run(backbone, own, batch)`, which gives something for each row, also for what brings weights of its own."""
 
@@ -94,14 +104,16 @@ def by_weights(run: Callable[..., Gives]) -> Callable[..., Gives]:
         own = interventions(own)
         if not own.weights:
             return run(backbone, own, batch, **options)
-        found = []
+        found, states = [], _States()
         for made, rows in own.weights:
             with backbone.on("plain"), with_weights(backbone.model, made()):
                 part = batch if len(rows) == batch.rows else only(batch, rows)
-                found.append(run(backbone, BARE, part, **options))
+                found.append(run(backbone, states, part, **options))
+        back = torch.cat([rows for _, rows in own.weights]).argsort()
+        if states.found:
+            own.seen(torch.cat(states.found)[back])
         if len(found) == 1:
             return found[0]
-        back = torch.cat([rows for _, rows in own.weights]).argsort()
         if isinstance(found[0], Tensor):
             return torch.cat(found)[back]
         texts = [text for part in found for text in part]

@@ -349,13 +349,25 @@ _PRODUCTS = Need(
 _PREFIXES = Need("compares keys and values of prefixes", lambda method: method.compared_by == "prefixes")
 _CHANGES = Need("reads changes inside the model", lambda method: method.changes_states, every=False)
 _WORDS = Need("reads the label words of a source", itself=lambda each: bool(each.origin.words), every=False)
-_START = Need("needs a known start", itself=lambda each: each.initial is not None, every=False)
+_START = Need(
+    "needs a known start and parameters that train",
+    lambda method: method.has_gradients,
+    lambda each: each.initial is not None,
+    every=False,
+)
+_FISHER = Need(
+    "reads label words and parameters that train",
+    lambda method: method.has_gradients,
+    lambda each: bool(each.origin.words),
+    every=False,
+)
 NEEDS: dict[str, Need] = {
     **dict.fromkeys(vectors.INDICATORS, _VECTORS),
     **dict.fromkeys(low_rank.SIMILARITIES, _PRODUCTS),
     **dict.fromkeys(prefixes.SIMILARITIES, _PREFIXES),
     **dict.fromkeys((*OVERLAPS, *OF_FEATURES), _CHANGES),
-    **dict.fromkeys((*OF_PROBABILITIES, *FISHER), _WORDS),
+    **dict.fromkeys(OF_PROBABILITIES, _WORDS),
+    **dict.fromkeys(FISHER, _FISHER),
     **dict.fromkeys(AT_START, _START),
 }
 """Indicator -> what it asks of an adaptation; those that are not here ask for nothing."""

@@ -57,7 +57,10 @@ def test_a_machine_gets_each_layer_too(loras, tmp_path):
         ("LEEPP", "unknown indicator 'LEEPP': did you mean 'LEEP'?"),
         ("keys-concat", "keys-concat compares keys and values of prefixes"),
         ("ON", "indicator ON is not one of single linear maps or attentions"),
-        ("gradient-cosine", "gradient-cosine needs a known start, and 'imdb' (lora:rank=2) has none"),
+        (
+            "gradient-cosine",
+            "gradient-cosine needs a known start and parameters that train, and 'imdb' (lora:rank=2) has none",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line(loras, metric, words):
