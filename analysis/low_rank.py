@@ -55,19 +55,26 @@ def principal_angles(first: LowRank, second: LowRank) -> dict[str, tuple[Tensor,
     }
 
 
-def subspace_overlaps(updates: Sequence[LowRank], side: str) -> Tensor:
-    """How far two updates read (`side` "A") or write ("B") the same directions, [n, n] from 0 to 1, mean over the maps.
+def overlaps_at_maps(updates: Sequence[LowRank], side: str) -> dict[str, Tensor]:
+    """How far two updates read (`side` "A") or write ("B") the same directions at each map, [n, n] from 0 to 1.
 
-    At each map the mean of cos^2 of the principal angles; 0 where one side is zero.
+    The mean of cos^2 of the principal angles; 0 where one side is zero.
     """
     place = {"A": 0, "B": 1}[side]
+    sites = _checked(updates)[0]
+    found = {site: torch.zeros(len(updates), len(updates), dtype=torch.float64) for site in sites}
+    for row, one in enumerate(updates):
+        for column in range(row, len(updates)):
+            for site, angles in principal_angles(one, updates[column]).items():
+                own = angles[place]
+                overlap = own.cos().square().mean() if len(own) else 0.0
+                found[site][row, column] = found[site][column, row] = overlap
+    return found
 
-    def overlap(first: LowRank, second: LowRank) -> float:
-        found = [angles[place] for angles in principal_angles(first, second).values()]
-        return sum(float(each.cos().square().mean()) if len(each) else 0.0 for each in found) / len(found)
 
-    table = torch.tensor([[overlap(one, other) for other in updates] for one in updates], dtype=torch.float64)
-    return (table + table.T) / 2  # equal but for rounding
+def subspace_overlaps(updates: Sequence[LowRank], side: str) -> Tensor:
+    """The same as the mean over the maps, [n, n]."""
+    return torch.stack(list(overlaps_at_maps(updates, side).values())).mean(0)
 
 
 SIMILARITIES: dict[str, Callable[[Sequence[LowRank]], Tensor]] = {
@@ -76,6 +83,12 @@ SIMILARITIES: dict[str, Callable[[Sequence[LowRank]], Tensor]] = {
     "B-overlap": lambda updates: subspace_overlaps(updates, "B"),
 }
 """Name -> how alike updates are, [n, n], more is more alike."""
+AT_MAPS: dict[str, Callable[[Sequence[LowRank]], dict[str, Tensor]]] = {
+    "BA-cosine": product_cosines,
+    "A-overlap": lambda updates: overlaps_at_maps(updates, "A"),
+    "B-overlap": lambda updates: overlaps_at_maps(updates, "B"),
+}
+"""The same at each linear map by itself."""
 
 
 def _angles(left: Tensor, right: Tensor) -> Tensor:

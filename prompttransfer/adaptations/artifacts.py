@@ -40,7 +40,7 @@ from prompttransfer.backbones.revisions import is_commit
 from prompttransfer.files import atomic_folder, safe_name
 from prompttransfer.outputs import RECORDS, check_same, keep_others
 from prompttransfer.sealed import read_sealed, write_sealed
-from prompttransfer.tensor_files import TensorFile, read_tensors
+from prompttransfer.tensor_files import read_tensors
 from tasks.documents import checked, read_json, shortened
 from tasks.errors import MissingError, UserError
 
@@ -338,14 +338,6 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         return dict(read_tensors(path, WHAT).tensors)
     except MissingError:
         raise UserError(f"{path} is missing: the adaptation is incomplete") from None
-
-
-def vectors_of(file: TensorFile, path: Path) -> Tensor:
-    """The prompt vectors in what was read from `path`."""
-    if PROMPT_KEY not in file.tensors:
-        held = shortened(", ".join(sorted(file.tensors))) or "nothing"
-        raise UserError(f"{path} holds {held}, not {PROMPT_KEY!r}")
-    return file.tensors[PROMPT_KEY]
 
 
 def _read_sealed(path: Path) -> dict[str, Tensor] | None:

@@ -95,12 +95,21 @@ class Method(ABC):
     """What one of it is called in messages."""
     is_prompt: ClassVar[bool] = False
     """Whether what is kept is a soft prompt, vectors in front of the text."""
+    compared_by: ClassVar[str] = ""
+    """What of its tensors is compared beside those of another: `products` B A, `prefixes`; of prompts their vectors."""
+    changes_states: ClassVar[bool] = True
+    """Whether the backbone's states are others with it than without; not with what only reads them."""
     trains: ClassVar[bool] = True
     """Whether it is trained at all; a run of one that is not takes no step."""
     searches: ClassVar[bool] = False
     """Whether its members search (`Member.choose`) instead of following an optimizer."""
     apart: ClassVar[bool] = False
     """Whether members run one after another, each with weights of its own, so that a bank may be of any shapes."""
+
+    @property
+    def has_gradients(self) -> bool:
+        """Whether members have parameters that follow gradients, as many in each."""
+        return self.trains and not self.searches and not self.apart
 
     @property
     def reserved(self) -> int:

@@ -351,10 +351,11 @@ class CausalLM(Backbone):
     def label_scores(self, own: Interventions | Tensor, batch: Batch) -> Tensor:
         assert batch.candidates is not None and batch.averaged is not None
         own = interventions(own)
-        if own.has_head:
-            return class_scores(own, self.states_at(own, batch, last_slots(batch))[:, 0], batch)
-        if batch.candidates.shape[2] == 1:
+        if own.has_head or batch.candidates.shape[2] == 1:
             state = self.states_at(own, batch, last_slots(batch))[:, 0]
+            own.seen(state)
+            if own.has_head:
+                return class_scores(own, state, batch)
             scores = self._logits(state[:, None, None], batch.candidates.clamp(min=0))
         else:
             scores = self._sequences(own, batch, batch.candidates)
@@ -366,12 +367,15 @@ class CausalLM(Backbone):
         again = replace(
             batch, ids=batch.ids.repeat_interleave(classes, 0), mask=batch.mask.repeat_interleave(classes, 0)
         )
-        return self._continued(own.repeat(classes), again, candidates.flatten(0, 1)).view(candidates.shape)
+        scores, states = self._continued(own.repeat(classes), again, candidates.flatten(0, 1))
+        own.seen(states[::classes, 0])  # the first slot is the same for all labels
+        return scores.view(candidates.shape)
 
-    def _continued(self, own: Interventions, batch: Batch, tokens: Tensor) -> Tensor:
+    def _continued(self, own: Interventions, batch: Batch, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probability of each of `tokens` [rows, count], which follow each row's end, given what is before it.
 
-        Negative ones stand for none, and count for nothing.
+        Beside them the states [rows, count, width] that they are read from. Negative ones stand for none, and count for
+        nothing.
         """
         count = tokens.shape[1]
         slots = last_slots(batch) + torch.arange(count, device=tokens.device)
@@ -386,7 +390,7 @@ class CausalLM(Backbone):
             ),
         )
         states = self.states_at(own, longer, slots)
-        return self._logits(states, tokens.clamp(min=0)) - self._normaliser(states)
+        return self._logits(states, tokens.clamp(min=0)) - self._normaliser(states), states
 
     def _logits(self, states: Tensor, ids: Tensor) -> Tensor:
         """Logits of the tokens `ids` [...] at `states` [..., width], float32."""
@@ -426,7 +430,7 @@ class CausalLM(Backbone):
             return F.nll_loss(self.label_scores(own, batch), batch.labels, reduction="none")
         assert batch.targets is not None
         present = batch.targets >= 0
-        scores = self._continued(own, batch, batch.targets)
+        scores, _ = self._continued(own, batch, batch.targets)
         return -scores.masked_fill(~present, 0.0).sum(dim=1) / present.sum(dim=1)
 
     @by_weights

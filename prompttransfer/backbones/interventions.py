@@ -89,6 +89,9 @@ class Interventions:
         [batch, width]. Called where `has_head`; elsewhere label words are scored."""
         raise NotImplementedError
 
+    def seen(self, state: Tensor) -> None:
+        """Called with the state that an answer of label words or a head is read from, [batch, width]; for who only looks."""
+
     def repeat(self, times: int) -> Interventions:
         """The same for a batch in which each row stands `times` times, its copies next to each other."""
         return self

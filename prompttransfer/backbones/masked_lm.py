@@ -253,6 +253,7 @@ class MaskedLM(Backbone):
         assert batch.candidates is not None and batch.averaged is not None
         own = interventions(own)
         slot = self.answer_state(own, batch)
+        own.seen(slot)
         if own.has_head:
             return class_scores(own, slot, batch)
         features, bias = self._head(slot)

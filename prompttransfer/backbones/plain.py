@@ -102,10 +102,14 @@ def real(mask: Tensor) -> Tensor | None:
 
 
 class _Placed(Interventions):
-    """Nothing but weights, which stand in the model already."""
+    """Nothing but weights, which stand in the model already, and the states that answers were read from."""
 
     def __init__(self, placed: Mapping[str, Tensor]):
         self.placed = placed
+        self.states: list[Tensor] = []
+
+    def seen(self, state: Tensor) -> None:
+        self.states.append(state)
 
 
 Gives = TypeVar("Gives", Tensor, list[str])
@@ -119,15 +123,18 @@ def by_weights(run: Callable[..., Gives]) -> Callable[..., Gives]:
         own = interventions(own)
         if not own.weights:
             return run(backbone, own, batch, **options)
-        found = []
+        found, states = [], list[Tensor]()
         for made, rows in own.weights:
             part = batch if len(rows) == batch.rows else only(batch, rows)
             bare = _Placed(made())
             with backbone.on("plain"), with_weights(backbone.model, bare.placed):
                 found.append(run(backbone, bare, part, **options))
+            states += bare.states
+        back = torch.cat([rows for _, rows in own.weights]).argsort()
+        if states:
+            own.seen(torch.cat(states)[back])
         if len(found) == 1:
             return found[0]
-        back = torch.cat([rows for _, rows in own.weights]).argsort()
         if isinstance(found[0], Tensor):
             return torch.cat(found)[back]
         texts = [text for part in found for text in part]

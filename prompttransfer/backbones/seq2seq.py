@@ -223,10 +223,12 @@ class T5(Backbone):
         assert batch.candidates is not None and batch.averaged is not None
         own = interventions(own)
         states, mask = self._encoder(own, batch)
-        if own.has_head:
-            return class_scores(own, self._one_step(own, states, mask), batch)
-        if batch.candidates.shape[2] == 1:
-            scores = self._first_step(self._one_step(own, states, mask), batch.candidates)
+        if own.has_head or batch.candidates.shape[2] == 1:
+            output = self._one_step(own, states, mask)
+            own.seen(output)
+            if own.has_head:
+                return class_scores(own, output, batch)
+            scores = self._first_step(output, batch.candidates)
         else:
             scores = self._sequences(own, states, mask, batch.candidates)
         return F.log_softmax(combine_pieces(scores, batch.candidates, batch.averaged), dim=-1)
@@ -292,6 +294,7 @@ class T5(Backbone):
         inputs = torch.cat([self._starts(len(tokens)), tokens[:, :-1]], dim=1)
         again = states[:, None].expand(-1, classes, -1, -1).flatten(0, 1)
         output = self._decoder(own.repeat(classes), again, mask.repeat_interleave(classes, dim=0), inputs)
+        own.seen(output[::classes, 0])  # the first output is the same for all labels
         logits = self._logits(output)
         scores = F.log_softmax(logits, dim=-1).gather(-1, tokens[..., None]).squeeze(-1)
         return scores.reshape(batch, classes, pieces)

@@ -1,8 +1,8 @@
-"""`compare`: how alike prompts are, from their vectors and from the neurons that they activate; one CSV an indicator."""
+"""`compare`: how alike adaptations are and what may tell of transfer between their tasks; one CSV an indicator."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,9 +22,10 @@ from prompttransfer.cli.values import Output, Whole, checked
 if TYPE_CHECKING:
     import pandas as pd
 
-    from prompttransfer.transfers.indicators import Compared
+    from prompttransfer.transfers.compared import Compared
 
 _LISTED, _PAIRS = 60, 5  # of more prompts than are listed only the nearest pairs are printed
+_BESIDE = 8  # indicators that stand side by side
 _PRINTED_WHOLE = 6  # matrices of up to this many prompts are printed, larger ones only written
 
 
@@ -39,12 +40,22 @@ def compare(
         typer.Option(
             "--metric",
             help="Indicator, may be repeated; 'all' for every one of the vectors. Default: the paper's four. "
-            "ON and jaccard run the backbone and are for any method, few-shot also needs labelled rows.",
+            "For any method: ON and jaccard, which run the backbone; and few-shot, LEEP, NCE, LogME, H-score, TransRate, GBC, "
+            "PARC, gradient-cosine, step-cosine, Fisher-cosine, task2vec, which also need labelled rows of every task.",
         ),
     ] = None,
+    per_layer: Annotated[
+        bool,
+        typer.Option(
+            "--per-layer",
+            help="Also by linear map (LoRA and its kin) or attention (prefixes): a CSV more each.",
+        ),
+    ] = False,
     method: SourceMethods = None,
     rows: Annotated[
-        int, typer.Option("--rows", help="Labelled training rows a task, for few-shot."), Whole()
+        int,
+        typer.Option("--rows", help="Labelled training rows a task, for indicators that need some."),
+        Whole(),
     ] = 32,
     data: DataFolder = None,
     types: Types = None,
@@ -58,18 +69,31 @@ def compare(
     device: Device = "auto",
     json_: AsJson = False,
 ) -> dict[str, pd.DataFrame]:
-    """Compare prompts: E_concat, E_average, C_concat, C_average of Su et al. 2022, controls, neurons, few-shot; a CSV each."""
+    """Compare prompts: E_concat, E_average, C_concat, C_average of Su et al. 2022, controls, neurons, few-shot; a CSV each.
+
+    Adaptations of other methods by products B A, keys and values, neurons, and what labelled training rows of the tasks say.
+    A row of a table is a source, a column the task of a target. Test rows are never touched.
+    """
     given = dict(locals())
     from functools import cache
 
     from analysis.similarity import INDICATORS as VECTORS
     from analysis.similarity import PAPER_METRICS
+    from prompttransfer.adaptations.running import called
     from prompttransfer.cli.common import load_targets, resolve_tasks, say
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import check_comparable, read_prompts, say_written, task_types, write_table
     from prompttransfer.outputs import Files, settings_of
     from prompttransfer.reports.calls import note_call, precision_name, remember
-    from prompttransfer.transfers.indicators import Compared, indicator_table
+    from prompttransfer.transfers.compared import Compared
+    from prompttransfer.transfers.indicators import (
+        OF_ROWS,
+        by_layer,
+        check_layers,
+        cost,
+        gaps,
+        indicator_table,
+    )
 
     found = read_prompts(prompts, method)
     backbone = cache(lambda: backbone_of(found, None, precision, device))
@@ -81,22 +105,39 @@ def compare(
     )
     names = names_of(group, metric or [])
     check_comparable(found, shape=any(name in VECTORS for name in names))
+    if per_layer:
+        check_layers(names)
     if not metric and not set(names) & set(PAPER_METRICS):
         without = next(each for each in found if not each.has_vectors)
         say(f"{without.method} has no vectors to compare; by {', '.join(names)} instead", quiet=json_)
     paths = [] if output is None else [output / f"similarity_{name}.csv" for name in names]
-    written = Files(tuple(paths), settings_of("compare", given | {"metric": None}))
+    if output is not None and per_layer:
+        paths += [output / f"layers_{name}.csv" for name in names]
+    written = Files(tuple(paths), settings_of("compare", given | {"metric": None, "per_layer": None}))
     written.check(overwrite=overwrite)
     tables = {name: indicator_table(name, group) for name in names}
+    layers = {name: by_layer(name, group) for name in names} if per_layer else {}
+    costs = [line for line in dict.fromkeys(cost(name, group) for name in names) if line]
+    notes = [line for name in names for line in gaps(name, group)]
     written.claim()
-    for path, table in zip(paths, tables.values(), strict=bool(paths)):
+    long = [long_table(of_layers) for of_layers in layers.values()]
+    for path, table in zip(paths, [*tables.values(), *long], strict=bool(paths)):
         write_table(path, table)
     ran = {"precision": precision_name(backbone().precision)} if backbone.cache_info().currsize else {}
     note_call(paths, remember("compare", compare, given, **ran))
     if not json_:
-        _print(tables)
-    matrices = {name: table.to_numpy().tolist() for name, table in tables.items()}
-    say_written(paths, json_, {"prompts": [p.name for p in found], "metrics": matrices})
+        _print(tables, called(found).removesuffix("s"))
+        for name, of_layers in layers.items():
+            _print_layers(name, of_layers, {p.name: group.types.get(p.task, "") for p in found})
+    for line in (*(f"cost: {line}" for line in costs), *(f"note: {line}" for line in notes)):
+        say(line, quiet=json_)
+    if any(name in OF_ROWS for name in names):
+        say(f"{rows} labelled training rows a task at most, drawn by seed 0", quiet=json_)
+    matrices = {name: known_values(table) for name, table in tables.items()}
+    record = {"prompts": [p.name for p in found], "metrics": matrices, "cost": costs, "notes": notes}
+    if layers:
+        record["layers"] = {n: {site: known_values(t) for site, t in of.items()} for n, of in layers.items()}
+    say_written(paths, json_, record)
     return tables
 
 
@@ -121,7 +162,48 @@ def names_of(group: Compared, names: Sequence[str] = ()) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-def _print(tables: dict[str, pd.DataFrame]) -> None:
+def known_values(table: pd.DataFrame) -> list[list[float | None]]:
+    """A table for JSON, null where there is no value."""
+    return [[None if value != value else value for value in row] for row in table.to_numpy().tolist()]
+
+
+def long_table(of_layers: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row a pair, one column a linear map or attention."""
+    import pandas as pd
+
+    first = next(iter(of_layers.values()))
+    pairs = [f"{source} > {target}" for source in first.index for target in first.columns]
+    columns = {site: table.to_numpy().ravel() for site, table in of_layers.items()}
+    return pd.DataFrame(columns, index=pd.Index(pairs, name="pair"))
+
+
+def _print_layers(name: str, of_layers: dict[str, pd.DataFrame], types: Mapping[str, str]) -> None:
+    """Of each linear map or attention the mean over pairs of two, apart for those of one type where types are known."""
+    import numpy as np
+
+    from analysis.matrices import same_type
+    from prompttransfer.cli.common import number, table
+
+    some = next(iter(of_layers.values()))
+    other = ~np.eye(len(some), dtype=bool)
+    parts = {"all pairs": other}
+    if all(types.get(label) for label in some.index):
+        same = same_type(list(some.index), types).to_numpy() > 0
+        parts |= {"same type": other & same, "another type": other & ~same}
+    rows = [
+        [
+            site,
+            *(
+                number(float(found.to_numpy()[pairs].mean()) if pairs.any() else None)
+                for pairs in parts.values()
+            ),
+        ]
+        for site, found in of_layers.items()
+    ]
+    table(f"\n{name} by layer, mean over pairs", ["", *parts], rows)
+
+
+def _print(tables: dict[str, pd.DataFrame], kind: str = "prompt") -> None:
     """For every prompt the other prompt nearest to it, by each indicator; small matrices whole."""
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
@@ -132,7 +214,7 @@ def _print(tables: dict[str, pd.DataFrame]) -> None:
 
     console = CleanConsole()
     if len(next(iter(tables.values()))) > _LISTED:
-        _print_summary(tables)
+        _print_summary(tables, kind)
         return
     first = next(iter(tables.values()))
     shared = shared_prefix(list(map(str, first.index)))
@@ -147,26 +229,28 @@ def _print(tables: dict[str, pd.DataFrame]) -> None:
                 whole.add_row(short(name), *(f"{value:.4f}" for value in row))
             console.print(whole)
     said = f" ({shared!r} left out of the names)" if shared else ""
-    nearest = Table(title=f"nearest other prompt{said}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("prompt", *tables):
-        nearest.add_column(heading, overflow="fold")
-    for name in first.index:
-        nearest.add_row(short(name), *(short(nearest_of(table, str(name))) for table in tables.values()))
-    console.print(nearest)
+    for start in range(0, len(tables), _BESIDE):
+        part = dict(list(tables.items())[start : start + _BESIDE])
+        nearest = Table(title=f"nearest other {kind}{said}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for heading in (kind, *part):
+            nearest.add_column(heading, overflow="fold")
+        for name in first.index:
+            nearest.add_row(short(name), *(short(nearest_of(table, str(name))) for table in part.values()))
+        console.print(nearest)
 
 
-def _print_summary(tables: dict[str, pd.DataFrame]) -> None:
+def _print_summary(tables: dict[str, pd.DataFrame], kind: str) -> None:
     """Of many prompts the pairs that are nearest by each indicator."""
     from prompttransfer.cli.common import number, say, table
 
     prompts = len(next(iter(tables.values())))
-    say(f"{prompts:,} prompts, {prompts * (prompts - 1) // 2:,} pairs; the files have all of them")
+    say(f"{prompts:,} {kind}s, {prompts * (prompts - 1) // 2:,} pairs; the files have all of them")
     rows = [
         [metric, first, second, number(value, 4)]
         for metric, found in tables.items()
         for first, second, value in nearest_pairs(found, _PAIRS)
     ]
-    table("nearest pairs", ["indicator", "prompt", "prompt", "value"], rows, left=3)
+    table("nearest pairs", ["indicator", kind, kind, "value"], rows, left=3)
 
 
 def nearest_pairs(table: pd.DataFrame, count: int) -> list[tuple[str, str, float]]:

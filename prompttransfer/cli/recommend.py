@@ -39,9 +39,19 @@ def recommend(
     rows: Annotated[
         int, typer.Option(help="Labelled rows of the task's train split that may be used."), Whole()
     ] = 32,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--by",
+            help="Indicator to rank by in place of the usual order, as LogME or LEEP; of several the first ranks, the others "
+            "stand beside it.",
+        ),
+    ] = None,
     probe_steps: Annotated[
         int | None,
-        typer.Option("--probe-steps", help="Steps of the probe prompt; 0: none, and no indicators."),
+        typer.Option(
+            "--probe-steps", help="Steps of the probe; 0: none, and none of the indicators that need one."
+        ),
         Whole(0),
     ] = None,
     data: DataFolder = None,
@@ -79,9 +89,12 @@ def recommend(
     from prompttransfer.cli.tables import task_types
     from prompttransfer.outputs import Files, settings_of
     from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
+    from prompttransfer.transfers.evidence import check_rankings
+    from prompttransfer.transfers.recommendation import no_source
     from prompttransfer.transfers.recommendation import recommend as rank
 
     found, places = _sources(prompts or [Path("runs/prompts")], method)
+    check_rankings(by or (), found, probe_steps)
     tasks = resolve_tasks(task, label_words, found)
     folders = given | {"prompts": prompts or [Path("runs/prompts")]}
     written = Files(() if output is None else (output / "recommend.json",), settings_of("recommend", folders))
@@ -97,6 +110,7 @@ def recommend(
         task_types([p.task for p in found], types or [], found),
         rows=rows,
         probe_steps=probe_steps,
+        by=by or (),
         encoding=Encoding(max_length=max_length, aggregation=aggregation),
     )
     files: list[Path] = []
@@ -124,7 +138,7 @@ def recommend(
         print_json({"recommendations": records, "files": [str(path) for path in files]})
         return answers
     for answer, command in zip(answers, commands, strict=True):
-        _print(answer, command)
+        _print(answer, command, no_source(found))
     for path in files:
         say(f"written: {path}")
     return answers
@@ -170,7 +184,7 @@ def _write(answers: list[Recommendation], output: Path) -> list[Path]:
     ]
 
 
-def _print(answer: Recommendation, command: str) -> None:
+def _print(answer: Recommendation, command: str, bare: str) -> None:
     """The order with its reasons, what each indicator cost, what is not sure, and the command."""
     from prompttransfer.cli.common import few, number, say, say_command, table
 
@@ -178,10 +192,11 @@ def _print(answer: Recommendation, command: str) -> None:
         [str(place), c.source, answer.reason(c), number(c.score), number(c.loss)]
         for place, c in enumerate(answer.candidates[:20], start=1)
     ]
-    table(f"\nsources for {answer.task}", ["", "source", "why", answer.metric, "loss"], rows, left=3)
+    ranked = f", ranked by {answer.ranked_by}" if answer.ranked_by else ""
+    table(f"\nsources for {answer.task}{ranked}", ["", "source", "why", answer.metric, "loss"], rows, left=3)
     if len(answer.candidates) > 20:
         say(f"... and {len(answer.candidates) - 20} more (--json shows all)")
-    say(f"beside: no prompt {answer.bare:.3f}, majority {answer.chance:.3f}")
+    say(f"beside: {bare} {answer.bare:.3f}, majority {answer.chance:.3f}")
     costs = [
         [e.indicator, answer.first_choice(e.indicator), e.cost, f"{e.seconds:.1f} s"] for e in answer.evidence
     ]

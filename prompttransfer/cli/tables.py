@@ -156,6 +156,8 @@ def check_comparable(prompts: Sequence[Adaptation], *, shape: bool = True) -> No
 
     Otherwise say which belong together.
     """
+    from prompttransfer.adaptations.running import called
+
     groups: dict[str, list[str]] = {}
     for prompt in prompts:
         size = f", {prompt.length} x {prompt.width}" if shape else ""
@@ -164,7 +166,7 @@ def check_comparable(prompts: Sequence[Adaptation], *, shape: bool = True) -> No
         said = "; ".join(f"{_few(names)} ({kind})" for kind, names in groups.items())
         different = "backbone, length or width" if shape else "backbone"
         raise UserError(
-            f"prompts of different {different} cannot be compared: {said}; compare within one group"
+            f"{called(prompts)} of different {different} cannot be compared: {said}; compare within one group"
         )
 
 

@@ -380,7 +380,7 @@ def _tune(
 def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> None:
     """The matrix in per cent, with the reference rows beneath and how far random prompts lie apart."""
     from prompttransfer.cli.common import say, table
-    from prompttransfer.transfers.matrix import IN_CONTEXT, RANDOM_ROWS
+    from prompttransfer.transfers.matrix import IN_CONTEXT, RANDOM_PROMPT, RANDOM_ROWS
 
     shared = "microworld-" if all(name.startswith("microworld-") for name in matrix.targets) else ""
     rows = []
@@ -390,8 +390,9 @@ def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> N
             rows.append(["  its spread", *map(_per_cent, matrix.random_spread)])
         if name == IN_CONTEXT and matrix.in_context:
             rows.append(["  its spread", *map(_per_cent, matrix.in_context_spread)])
+    rows_are = "source prompts" if RANDOM_PROMPT in matrix.sources else "sources"
     table(
-        f"{title}, per cent (rows: source prompts, columns: target tasks"
+        f"{title}, per cent (rows: {rows_are}, columns: target tasks"
         + (f"; {shared!r} left out of the names)" if shared else ")"),
         ["", *(name.removeprefix(shared) for name in matrix.targets)],
         rows,
@@ -515,7 +516,8 @@ def seen_lines(prompts: Sequence[Adaptation], targets: Sequence[Target], seeds: 
     ]
     if not seen:
         return []
+    started = "a prompt" if all(prompt.has_vectors for prompt in prompts) else "a source"
     return [
-        f"{len(seen)} runs start from a prompt of the same task with another split ({seen[0]}, ...), which has learned "
+        f"{len(seen)} runs start from {started} of the same task with another split ({seen[0]}, ...), which has learned "
         "from some of their validation rows: their steps and speed-ups are too good, their test scores are not"
     ]

@@ -191,11 +191,6 @@ def activations(backbone: Backbone, bank: Bank, layout: Layout) -> Tensor:
     return torch.cat(parts)
 
 
-def mean_activations(backbone: Backbone, bank: Bank, encoded: EncodedTask) -> Tensor:
-    """The same averaged over the rows of a task, [members, layers, neurons] float32."""
-    return over_rows(backbone, bank, encoded, lambda values: values)[0]
-
-
 @torch.no_grad()
 def over_rows(
     backbone: Backbone, bank: Bank, encoded: EncodedTask, *measures: Callable[[Tensor], Tensor]

@@ -24,7 +24,6 @@ from analysis.choice import ChoiceSummary, choose_sources, summarise
 from analysis.low_rank import SIMILARITIES
 from analysis.matrices import align
 from analysis.prediction import BASELINE
-from analysis.similarity import PAPER_METRICS
 from prompttransfer.adaptations.adaptation import Adaptation, same_tensors
 from prompttransfer.adaptations.bank import BareBank
 from prompttransfer.adaptations.method import Method
@@ -37,28 +36,24 @@ from prompttransfer.evaluation.evaluate import Score, evaluate_bank
 from prompttransfer.evaluation.grouped import evaluate_all
 from prompttransfer.training.recipes import recipe_for
 from prompttransfer.training.train import Job, TrainingOptions, train_adaptations
-from prompttransfer.transfers.indicators import FEW_SHOT, INDICATORS, Compared, missing
+from prompttransfer.transfers.compared import Compared
+from prompttransfer.transfers.evidence import (
+    FEW_SHOT_LOSS,
+    KNOWN_WITHOUT_PROBE,
+    OF_PROBE,
+    PROBE_METRICS,
+    Evidence,
+    check_rankings,
+    of_rows,
+)
+from prompttransfer.transfers.indicators import FEW_SHOT, INDICATORS, missing
 from prompttransfer.transfers.zero_shot import Target
 from tasks.errors import UserError
 from tasks.loading import Splits, sample
 
-FEW_SHOT_LOSS, ADVICE = "few-shot-loss", "recommend"
-KNOWN_WITHOUT_PROBE = (FEW_SHOT, FEW_SHOT_LOSS, BASELINE)
+ADVICE = "recommend"
 PRIOR_ROWS = 2
 """Rows that being of the target's type is worth; 1.5 to 100 chose the same sources where it was measured."""
-PROBE_METRICS = (*PAPER_METRICS, "C_concat-minus-initial")
-"""Of vectors."""
-OF_PROBE = (*PROBE_METRICS, *SIMILARITIES, "ON")
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What one indicator says of every source (more is better), and what finding it out cost."""
-
-    indicator: str
-    values: Mapping[str, float]
-    cost: str
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -90,6 +85,8 @@ class Recommendation:
     chance: float
     evidence: tuple[Evidence, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    ranked_by: str = ""
+    """The indicator whose order this is; empty for the usual one (`in_order`)."""
 
     @property
     def best(self) -> Candidate:
@@ -98,7 +95,12 @@ class Recommendation:
 
     @property
     def undecided(self) -> tuple[Candidate, ...]:
-        """Sources whose score lies within one standard error of the best, sqrt(p (1 - p) / rows): maybe as good."""
+        """Sources whose score lies within one standard error of the best, sqrt(p (1 - p) / rows): maybe as good.
+
+        None in the order of another indicator.
+        """
+        if self.ranked_by:
+            return ()
         p = self.best.score
         error = math.sqrt(max(p * (1 - p), 0.0) / self.rows)
         return tuple(c for c in self.candidates[1:] if p - c.score <= error)
@@ -114,6 +116,10 @@ class Recommendation:
             said.append("trained on this very task")
         elif candidate.same_type is not None:
             said.append("same type" if candidate.same_type else "another type")
+        if self.ranked_by:
+            values = next(e.values for e in self.evidence if e.indicator == self.ranked_by)
+            if candidate.source in values:
+                said.insert(0, f"{self.ranked_by} {values[candidate.source]:.3g}")
         nearest = [e.indicator for e in self.evidence if e.indicator not in KNOWN_WITHOUT_PROBE]
         nearest = [name for name in nearest if self.first_choice(name) == candidate.source]
         if nearest:
@@ -131,6 +137,7 @@ class Recommendation:
         return {
             **{key: getattr(self, key) for key in ("task", "metric", "rows", "chance")},
             "no_prompt": self.bare,
+            "ranked_by": self.ranked_by or ADVICE,
             "candidates": [{**asdict(c), "reason": self.reason(c)} for c in self.candidates],
             "not_told_apart_from_the_best": [c.source for c in self.undecided],
             "evidence": [asdict(item) | {"values": dict(item.values)} for item in self.evidence],
@@ -147,6 +154,7 @@ def recommend(
     rows: int = 32,
     probe_steps: int | None = None,
     leave_own_out: bool = False,
+    by: Sequence[str] = (),
     encoding: Encoding = USUAL,
     options: TrainingOptions | None = None,
     seed: int = 0,
@@ -155,24 +163,31 @@ def recommend(
 
     `types` is task -> type for the flag that costs nothing. `probe_steps` 0 leaves the probe and all that needs it
     out; the default is a twentieth of the recipe, at least 30. `leave_own_out` drops a target's own prompts from its
-    sources. Probes of all targets are trained in one bank.
+    sources. Probes of all targets are trained in one bank. `by` names indicators of RANKINGS: the sources are ranked by the
+    first, what the others say stands beside it.
     """
     if rows < 1:
         raise UserError(f"--rows {rows}: at least one labelled row is needed")
+    check_rankings(by, prompts, probe_steps)
     encoding = common_encoding(backbone, prompts, encoding)
     few = [_with_rows(target, rows, seed) for target in targets]
     sources = {t.task.name: _sources(prompts, t, leave_own_out) for t in few}
     found = [_few_shot(backbone, sources[t.task.name], t, types, encoding) for t in few]
     found = [
-        replace(item, notes=(*item.notes, *_left_out(prompts, t))) for item, t in zip(found, few, strict=True)
+        replace(
+            item,
+            notes=(*item.notes, *_left_out(prompts, t)),
+            evidence=(*item.evidence, *of_rows(by, backbone, sources[t.task.name], t, encoding)),
+        )
+        for item, t in zip(found, few, strict=True)
     ]
     if probe_steps == 0:
-        return found
+        return [_ranked(item, by) for item in found]
     probes = {
         method: _train_probes(backbone, method, sources, few, encoding, probe_steps, options)
         for method in dict.fromkeys(prompt.method for prompt in prompts)
     }
-    return [
+    found = [
         _with_probes(
             backbone,
             item,
@@ -181,6 +196,20 @@ def recommend(
         )
         for item in found
     ]
+    return [_ranked(item, by) for item in found]
+
+
+def _ranked(found: Recommendation, by: Sequence[str]) -> Recommendation:
+    """In the order of the first of `by`; equals, and those that it says nothing of, stay in the usual order."""
+    if not by:
+        return found
+    values = next((item.values for item in found.evidence if item.indicator == by[0]), {})
+    if not values:
+        return replace(found, notes=(*found.notes, f"{by[0]} has no value here: this is the usual order"))
+    order = sorted(found.candidates, key=lambda c: -values.get(c.source, -math.inf))
+    without = [c.source for c in order if c.source not in values]
+    said = (f"{by[0]} says nothing of {', '.join(without)}, which stand last",) if without else ()
+    return replace(found, candidates=tuple(order), ranked_by=by[0], notes=(*found.notes, *said))
 
 
 def _sources(prompts: Sequence[Adaptation], target: Target, leave_own_out: bool) -> list[Adaptation]:
@@ -188,7 +217,10 @@ def _sources(prompts: Sequence[Adaptation], target: Target, leave_own_out: bool)
     name = target.task.name
     own = [p for p in prompts if not (leave_own_out and p.task == name)]
     if not own:
-        raise UserError(f"no source prompt is left for {name}: give prompts of other tasks with --prompts")
+        what = called(prompts)
+        raise UserError(
+            f"no source {what.removesuffix('s')} is left for {name}: give {what} of other tasks with --prompts"
+        )
     reasons = [impossible(p, target.task) for p in own]
     if all(reasons):
         raise UserError(f"no source can be tried on {name}: {reasons[0]}")
@@ -241,7 +273,7 @@ def _few_shot(
         bare=bare.value,
         chance=bare.chance,
         evidence=(*_direct(sources, scores, cost, seconds), *_flag(candidates)),
-        notes=_warnings(candidates, bare),
+        notes=_warnings(candidates, bare, no_source(sources)),
     )
 
 
@@ -270,12 +302,17 @@ def _flag(candidates: Sequence[Candidate]) -> list[Evidence]:
     return [Evidence(BASELINE, known, "nothing: names only", 0.0)] if len(known) == len(candidates) else []
 
 
-def _warnings(candidates: Sequence[Candidate], bare: Score) -> tuple[str, ...]:
+def no_source(sources: Sequence[Adaptation]) -> str:
+    """What the bare model is called beside these."""
+    return "no prompt" if all(source.has_vectors for source in sources) else "no adaptation"
+
+
+def _warnings(candidates: Sequence[Candidate], bare: Score, named: str) -> tuple[str, ...]:
     best = max(c.score for c in candidates)
     if best > max(bare.value, bare.chance):
         return ()
     return (
-        f"no source does better on these rows ({best:.2f}) than no prompt ({bare.value:.2f}) or the majority answer "
+        f"no source does better on these rows ({best:.2f}) than {named} ({bare.value:.2f}) or the majority answer "
         f"({bare.chance:.2f}): training from scratch may be as good, or give more --rows",
     )
 

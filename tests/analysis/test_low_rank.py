@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from analysis.low_rank import (
+    AT_MAPS,
+    SIMILARITIES,
     inner_products,
     principal_angles,
     product_cosine,
@@ -126,3 +128,13 @@ def test_overlap_of_spaces_is_one_for_the_same_zero_for_crossing_and_half_at_45_
     )
     none = {"map": (torch.zeros(1, 3), torch.zeros(3, 1))}
     assert subspace_overlaps([same, none], "B")[0, 1] == 0
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_each_map_by_itself_is_the_update_of_that_map_alone(name):
+    updates, whole = [update(0), update(1), update(2)], SIMILARITIES[name]
+    at_maps = AT_MAPS[name](updates)
+    assert list(at_maps) == ["query", "value"]
+    for site, found in at_maps.items():
+        alone = whole([{site: one[site]} for one in updates])
+        torch.testing.assert_close(found, alone, atol=1e-9, rtol=1e-9)

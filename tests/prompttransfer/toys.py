@@ -130,7 +130,7 @@ def adapted(
     with torch.no_grad():
         for number, parameter in enumerate(member.parameters()):
             parameter += 0.2 * noise(*parameter.shape, seed=100 * seed + number)
-    words = {label: options[0] for label, options in task.words.get(backbone.family, {}).items()}
+    words = {label: options[0] for label, options in task.words_of(backbone.family).items()}
     origin = Origin(
         task.name, backbone.name, backbone.revision, family=backbone.family, seed=seed, words=words
     )

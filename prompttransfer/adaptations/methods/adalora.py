@@ -113,6 +113,7 @@ class AdaLora(Method):
     """
 
     name: ClassVar[str] = "adalora"
+    compared_by: ClassVar[str] = "products"
     summary: ClassVar[str] = "LoRA whose ranks move to the maps that need them (Zhang et al. 2023)"
 
     rank: int = 12

@@ -55,6 +55,7 @@ class Lora(Method):
     """LoRA at the linear maps whose names end in one of `targets`; none given means queries and values."""
 
     name: ClassVar[str] = "lora"
+    compared_by: ClassVar[str] = "products"
     summary: ClassVar[str] = "an update of low rank at linear maps (Hu et al. 2021)"
 
     rank: int = 8

@@ -114,6 +114,7 @@ class PTuningV2(Method):
 
     name: ClassVar[str] = "p-tuning-v2"
     called: ClassVar[str] = "prefix"
+    compared_by: ClassVar[str] = "prefixes"
     summary: ClassVar[str] = "free keys and values in front of every attention's (Liu et al. 2021)"
 
     length: int = 20

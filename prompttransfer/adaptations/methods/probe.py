@@ -81,6 +81,7 @@ class Probe(Method):
     name: ClassVar[str] = "probe"
     summary: ClassVar[str] = "a linear classifier on the frozen state of the answer"
     called: ClassVar[str] = "probe"
+    changes_states: ClassVar[bool] = False
 
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
         if start != "random":

@@ -354,16 +354,25 @@ def _projected_tasks(
 
 
 def _indicators(spec: Spec, folder: Path) -> Found:
+    from analysis.low_rank import SIMILARITIES as PRODUCTS
     from analysis.neurons import OVERLAPS, RULES
+    from analysis.prefixes import SIMILARITIES as PREFIXES
     from analysis.similarity import INDICATORS
+    from prompttransfer.transfers.indicators import OF_ROWS
 
-    if spec.indicators.similarity and (names := _without_vectors(spec)):
+    of_vectors = all(name not in {**PRODUCTS, **PREFIXES} for name in spec.indicators.similarity)
+    if spec.indicators.similarity and of_vectors and (names := _without_vectors(spec)):
         yield (
             ("indicators", "similarity"),
             f"similarity is of soft prompts, and no method here has vectors ({names}): compare by neurons: [ON]",
         )
     for index, name in enumerate(spec.indicators.similarity):
-        yield from _choice(("indicators", "similarity", index), "similarity metric", name, INDICATORS)
+        known = [*INDICATORS, *PRODUCTS, *PREFIXES]
+        yield from _choice(("indicators", "similarity", index), "similarity metric", name, known)
+    if spec.indicators.estimates is not None:
+        for index, name in enumerate(spec.indicators.estimates.measures):
+            place: Path_ = ("indicators", "estimates", "measures", index)
+            yield from _choice(place, "indicator of labelled rows", name, OF_ROWS)
     neurons = spec.indicators.neurons
     if neurons is not None:
         for index, name in enumerate(neurons.measures):

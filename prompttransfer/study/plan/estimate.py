@@ -227,6 +227,28 @@ def _states(cell: Cell, unit: Unit, sides: Sides, cells: Mapping[str, Cell]) -> 
     )
 
 
+def _indicator(cell: Cell, unit: Unit, sides: Sides, cells: Mapping[str, Cell]) -> Cost:
+    """Passes over rows, which the cells of a unit share where they are of the same kind."""
+    if "estimate" not in cell.settings:
+        return Cost()
+    kind = _kind_of(cell)
+    if any(_kind_of(other) == kind for other in unit.cells[: unit.cells.index(cell)]):
+        return Cost()
+    settings: Mapping[str, Any] = cell.settings
+    side = _side(cell, sides, cells)
+    tokens = sum(row_tokens(side, _task(side, name)) for name in settings["targets"])
+    tokens *= settings["limit"] * len(cell.inputs)
+    backward = kind == "gradients"
+    return Cost(tokens=tokens, operations=(6 if backward else 2) * worked(side) * tokens)
+
+
+def _kind_of(cell: Cell) -> str:
+    from prompttransfer.transfers.indicators import ESTIMATES
+
+    name = str(cell.settings.get("estimate"))
+    return "pass" if name in ESTIMATES else "few-shot" if name == "few-shot" else "gradients"
+
+
 def _figure(cell: Cell, unit: Unit, sides: Sides, cells: Mapping[str, Cell]) -> Cost:
     return Cost(disk=300_000)
 
@@ -237,6 +259,7 @@ COUNTERS = {
     "projector": _projector,
     "carried": _carried,
     "states": _states,
+    "indicator": _indicator,
     "figure": _figure,
 }
 """Kind -> its cost a cell; kinds that are only arithmetic on files cost nothing worth counting."""

@@ -7,7 +7,7 @@ method cannot have is not a cell but is kept with its reason.
 
     prompt ──> score            zero-shot: every source on every target, beside the references
       │  └───> states ──> indicator (overlap)
-      ├──────> indicator (similarity)
+      ├──────> indicator (similarity, estimate)
       ├──────> prompt (from a source) ──> score ──> tuned      TPT_task, with the run from scratch
       └──────> projector ──> carried ──> prompt ──> score ──> tuned      TPT_model
 """
@@ -225,24 +225,29 @@ class _Wiring:
             self.tuned(to, task, seed, [cell], tuned, self.side(to).method.start)
 
     def indicators(self, at: At) -> None:
-        """Similarity of vectors and overlap of neurons, one table a measure and seed."""
+        """Similarity of tensors, estimates from rows, and overlap of neurons, one table a measure and seed."""
         side, given = self.side(at), self.spec.indicators
         if len(side.tasks) < 2:
             return
-        if not side.method.vectors:
-            for metric in given.similarity:
-                reason = f"it compares vectors in front of the text, and {side.method.label} has none"
-                self.say_impossible(f"{metric} on {side.called}", side, reason)
+        lacks, estimates = side.method.lacks, given.estimates
+        for name, needed in lacks.items():
+            reason = f"it {needed}, and {side.method.label} has none"
+            self.say_impossible(f"{name} on {side.called}", side, reason)
+        alike = [name for name in given.similarity if name not in lacks]
+        measures = [name for name in estimates.measures if name not in lacks] if estimates else []
         for seed in self.spec.seeds:
             prompts = {task: self.trained[at, task, seed] for task in side.tasks}
-            if side.method.vectors:
-                self.add([self.naming.similarity(side, seed, metric, prompts) for metric in given.similarity])
+            self.add([self.naming.similarity(side, seed, name, prompts) for name in alike])
+            if estimates is not None:  # one unit, whose cells share their passes over the rows
+                cells = [self.naming.estimate(side, seed, name, estimates.rows, prompts) for name in measures]
+                self.add(cells, _large(side))
             options = given.neurons
             if options is not None:
                 states = {task: self.naming.states(side, options, cell) for task, cell in prompts.items()}
                 self.add(list(states.values()), _large(side))
-                measures = options.measures
-                self.add([self.naming.overlap(side, seed, measure, options, states) for measure in measures])
+                self.add(
+                    [self.naming.overlap(side, seed, name, options, states) for name in options.measures]
+                )
 
     def figures(self, name: str) -> None:
         """The heatmaps of zero-shot transfer of one backbone, one a method, on one scale of colours."""

@@ -34,6 +34,7 @@ from tasks.rows import digest_rows
 from tasks.task import Example, Task
 
 if TYPE_CHECKING:
+    from prompttransfer.adaptations.method import Method
     from prompttransfer.backbones.base import Backbone
     from prompttransfer.training.recipes import Recipe
 
@@ -92,6 +93,8 @@ class MethodFacts:
     """Whether its members are soft prompts."""
     trains: bool = True
     """Whether anything of it is trained."""
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    """Indicator of the study that its members have no value of -> what that asks for."""
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     """Name in the study file -> the recipe of a task that has one of its own."""
     tasks: Mapping[str, TaskFacts] = field(default_factory=dict)
@@ -352,6 +355,7 @@ def _method_facts(
         values=values,
         vectors=has_vectors(method),
         trains=method.trains,
+        lacks=_lacks(spec, method),
         recipes={
             name: method_on(side.family, side.width, spec, entry, given, name)[1]
             for name in entry.recipe.per_task
@@ -360,6 +364,18 @@ def _method_facts(
         refused_tasks=without,
         barred=pairs,
     )
+
+
+def _lacks(spec: Spec, method: Method) -> dict[str, str]:
+    """`MethodFacts.lacks` of a method."""
+    given = spec.indicators
+    names = [*given.similarity, *(given.estimates.measures if given.estimates else ())]
+    if not names:
+        return {}
+    from prompttransfer.transfers.indicators import NEEDS
+
+    needs = {name: NEEDS[name] for name in names if name in NEEDS}
+    return {name: need.what for name, need in needs.items() if not need.of_method(method)}
 
 
 def _task_facts(

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.prefixes import SIMILARITIES as PREFIXES
 from prompttransfer.adaptations.starts import folders_of
 from prompttransfer.backbones.kernels.token_batching import sorts_by_length
 from prompttransfer.outputs import content_of_path
@@ -99,6 +100,10 @@ class Naming:
     def unlabelled(self, target: TaskFacts) -> dict[str, Json]:
         """The training rows, of which some without their labels calibrate scores."""
         return {"learned": target.rows.learned, "limit_train": self.spec.limit_train}
+
+    def learned(self, target: TaskFacts) -> dict[str, Json]:
+        """Training rows with their labels, and the words that stand for those."""
+        return {"words": [[label, word] for label, word in target.words.items()], **self.unlabelled(target)}
 
     def references(
         self, side: BackboneFacts, target: TaskFacts, seed: int, prompts: Mapping[str, Cell]
@@ -206,11 +211,28 @@ class Naming:
     # Looking ---------------------------------------------------------------------------------------------------
 
     def similarity(self, side: BackboneFacts, seed: int, metric: str, prompts: Mapping[str, Cell]) -> Cell:
-        """Similarity of the prompts of one seed, task by task."""
+        """Similarity of the prompts of one seed, task by task; that of prefixes needs the backbone's attentions."""
         inputs = {task: cell.id for task, cell in prompts.items()}
-        return self.cell(
-            "indicator", f"{metric} seed {seed} on {side.called}", {"similarity": metric}, inputs
-        )
+        settings: dict[str, Json] = {"similarity": metric}
+        if metric in PREFIXES:
+            settings["backbone"] = self.backbone(side)
+        return self.cell("indicator", f"{metric} seed {seed} on {side.called}", settings, inputs)
+
+    def estimate(
+        self, side: BackboneFacts, seed: int, measure: str, rows: int, prompts: Mapping[str, Cell]
+    ) -> Cell:
+        """What labelled training rows of every task say of what was trained with one seed."""
+        inputs = {task: cell.id for task, cell in prompts.items()}
+        settings: dict[str, Json] = {
+            "estimate": measure,
+            "backbone": self.backbone(side),
+            "targets": {facts.task.name: self.learned(facts) for facts in side.tasks.values()},
+            "limit": rows,
+            "layout": side.layout,
+            "max_length": self.max_length(side.label),
+            "aggregation": self.spec.aggregation,
+        }
+        return self.cell("indicator", f"{measure} seed {seed} on {side.called}", settings, inputs)
 
     def states(self, side: BackboneFacts, options: NeuronOptions, prompt: Cell) -> Cell:
         """The neurons that a prompt activates."""

@@ -61,6 +61,7 @@ def normalised(values: dict[str, Any]) -> dict[str, Any]:
         made["methods"] = [_method(item) for item in given] if isinstance(given, list) else [_method(given)]
     made["transfers"] = _with(made.get("transfers", {}), "initialisation", _switch)
     made["indicators"] = _with(made.get("indicators", {}), "neurons", _measures)
+    made["indicators"] = _with(made["indicators"], "estimates", _measures)
     if isinstance(made.get("projectors"), list):
         made["projectors"] = [_with(item, "initialisation", _switch) for item in made["projectors"]]
     sources = made["transfers"].get("initialisation") if isinstance(made["transfers"], dict) else None

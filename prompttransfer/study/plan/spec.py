@@ -194,11 +194,20 @@ class NeuronOptions(Part):
     rule: str = "positive"
 
 
+class EstimateOptions(Part):
+    """Indicators from labelled training rows of every task."""
+
+    measures: list[str] = Field(default_factory=lambda: ["LogME"], min_length=1)
+    rows: int = Field(default=32, ge=1)
+    """Most rows a task."""
+
+
 class Indicators(Part):
     """What is to be compared with transfer."""
 
     similarity: list[str] = Field(default_factory=list)
     neurons: NeuronOptions | None = None
+    estimates: EstimateOptions | None = None
 
 
 class ReportOptions(Part):
@@ -273,6 +282,7 @@ PARTS: dict[tuple[str, ...], type[Part]] = {
     ("projectors", "*", "initialisation"): ProjectorTuning,
     ("indicators",): Indicators,
     ("indicators", "neurons"): NeuronOptions,
+    ("indicators", "estimates"): EstimateOptions,
     ("report",): ReportOptions,
 }
 """Place in the file -> what may stand there."""

@@ -304,12 +304,14 @@ def _projector_rows(results: Results, cell: Cell) -> Iterator[TableRow]:
 
 
 def _indicator_rows(results: Results, cell: Cell) -> Iterator[TableRow]:
-    measure = str(cell.settings.get("similarity") or cell.settings["overlap"])
+    measure = measure_of(cell)
     table = indicator_table(results, cell)
     prompts = [results.origin(_prompt_behind(results, cell, role)) for role in cell.inputs]
     first = prompts[0]
     for source in table.index:
         for target in table.columns:
+            if table.loc[source, target] != table.loc[source, target]:
+                continue  # an indicator need not have a value for every pair
             yield {
                 "backbone": _name(first),
                 "source_backbone": _name(first),
@@ -323,6 +325,12 @@ def _indicator_rows(results: Results, cell: Cell) -> Iterator[TableRow]:
             }
 
 
+def measure_of(cell: Cell) -> str:
+    """The indicator of a cell."""
+    names = (cell.settings.get(kind) for kind in ("similarity", "estimate", "overlap"))
+    return str(next(filter(None, names)))
+
+
 def _prompt_behind(results: Results, cell: Cell, role: str) -> Cell:
     found = results.input(cell, role)
     return results.input(found, "prompt") if found.kind == "states" else found
@@ -334,7 +342,7 @@ def indicator_table(results: Results, cell: Cell) -> pd.DataFrame:
 
     from prompttransfer.reports.run_folder import read_square
 
-    measure = str(cell.settings.get("similarity") or cell.settings["overlap"])
+    measure = measure_of(cell)
     path = results.folder(cell) / f"similarity_{measure}.csv"
     table = read_square(path)
     tasks = [str(_prompt_behind(results, cell, role).settings["task"]) for role in cell.inputs]

@@ -22,7 +22,7 @@ from prompttransfer.reports.calls import Call, note_call
 from prompttransfer.study.cell import Cell
 from prompttransfer.study.contents import read_projector_report, read_score, read_tuned
 from prompttransfer.study.methods import PROMPT, Use, slug, use_of
-from prompttransfer.study.results.long_table import Results, indicator_table, projector_name
+from prompttransfer.study.results.long_table import Results, indicator_table, measure_of, projector_name
 from prompttransfer.study.results.matrices import transfer_matrix
 
 if TYPE_CHECKING:
@@ -155,8 +155,7 @@ def mean_indicators(results: Results, side: Use) -> dict[str, pd.DataFrame]:
     """Indicator -> table over tasks, mean over the seeds that are there."""
     found: dict[str, list[pd.DataFrame]] = {}
     for cell in _cells(results, "indicator", side):
-        measure = str(cell.settings.get("similarity") or cell.settings["overlap"])
-        found.setdefault(measure, []).append(indicator_table(results, cell))
+        found.setdefault(measure_of(cell), []).append(indicator_table(results, cell))
     return {name: sum(tables[1:], tables[0]) / len(tables) for name, tables in found.items()}
 
 

@@ -17,7 +17,7 @@ from prompttransfer.neurons.capture import (
     capture,
     find_site,
     input_in_words,
-    mean_activations,
+    over_rows,
     read_activations,
     reading,
     switched_off,
@@ -94,6 +94,10 @@ def test_a_prompt_has_the_same_states_alone_and_among_others(tiny, kind):
     for index in range(5):
         alone = activations(backbone, VectorBank(vectors[index : index + 1]), FIRST)[0]
         assert torch.allclose(together[index], alone, atol=1e-5)
+
+
+def mean_activations(backbone, bank, rows):
+    return over_rows(backbone, bank, rows, lambda values: values)[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,10 +5,12 @@ import pytest
 from toys import changed, label_task, noise, prompt_on, splits
 
 from analysis.low_rank import SIMILARITIES
+from analysis.prefixes import SIMILARITIES as PREFIXES
 from prompttransfer.adaptations.running import bank_of
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
-from prompttransfer.transfers.indicators import INDICATORS, Compared, indicator_table, of_vectors
+from prompttransfer.transfers.compared import Compared
+from prompttransfer.transfers.indicators import INDICATORS, indicator_table, of_vectors
 from prompttransfer.transfers.zero_shot import Target
 from tasks.errors import UserError
 
@@ -19,14 +21,15 @@ TYPES = {"one": "sentiment", "two": "sentiment", "three": "nli"}
 def group(tiny):
     backbone = tiny("roberta")
     start = noise(3, 16, seed=9)
-    prompts = [changed(prompt_on(backbone, task=t, seed=i, name=f"{t}-p"), initial=start) for i, t in enumerate(TYPES)]  # fmt: skip
+    words = {"negative": "terrible", "positive": "great"}
+    prompts = [changed(prompt_on(backbone, task=t, seed=i, name=f"{t}-p"), initial=start, words=words) for i, t in enumerate(TYPES)]  # fmt: skip
     rows = [Target(label_task(name), splits()) for name in TYPES]
     return Compared(
         tuple(prompts), TYPES, lambda: backbone, lambda names: [rows[list(TYPES).index(n)] for n in names]
     )
 
 
-@pytest.mark.parametrize("name", [n for n in INDICATORS if n not in SIMILARITIES])
+@pytest.mark.parametrize("name", [n for n in INDICATORS if n not in {**SIMILARITIES, **PREFIXES}])
 def test_every_indicator_is_a_finite_table_over_the_prompts(name, group):
     table = indicator_table(name, group)
     assert list(table.index) == list(table.columns) == ["one-p", "two-p", "three-p"]

@@ -220,3 +220,48 @@ def test_several_targets_share_one_bank_of_probes(tiny):
     found = recommend(backbone, sources(backbone), targets, TYPES, rows=6, probe_steps=2)
     assert [item.task for item in found] == ["new", "other"]
     assert found[1].candidates[0].same_type is not None
+
+
+def worded(backbone):
+    words = {"negative": "terrible", "positive": "great"}
+    return [changed(source, words=words, initial=noise(3, 16, seed=9)) for source in sources(backbone)]
+
+
+@pytest.mark.parametrize("by", ["LEEP", "H-score", "step-cosine"])
+def test_sources_are_ranked_by_the_indicator_that_is_asked_for(tiny, by):
+    backbone = tiny("roberta")
+    found = recommend(backbone, worded(backbone), [target()], TYPES, rows=12, probe_steps=0, by=(by, "PARC"))[
+        0
+    ]
+    usual = recommend(backbone, worded(backbone), [target()], TYPES, rows=12, probe_steps=0)[0]
+    values = {item.indicator: item.values for item in found.evidence}
+    assert {item.indicator for item in usual.evidence} == values.keys() - {by, "PARC"}
+    own = [values[by][each.source] for each in found.candidates]
+    assert own == sorted(own, reverse=True) and usual.ranked_by == ""
+    assert found.ranked_by == found.as_dict()["ranked_by"] == by and found.undecided == ()
+    assert found.reason(found.best).startswith(f"{by} {own[0]:.3g}, accuracy")
+    assert set(indicator_tables([found])) >= {by, "PARC", ADVICE}
+
+
+def test_sources_without_a_value_stand_last_and_are_named(tiny):
+    backbone = tiny("roberta")
+    first, *others = worded(backbone)
+    mute = changed(first, words={})
+    found = recommend(backbone, [mute, *others], [target()], TYPES, rows=12, probe_steps=0, by=["NCE"])[0]
+    assert found.candidates[-1].source == "one"
+    assert "NCE says nothing of one, which stand last" in found.notes
+
+
+@pytest.mark.parametrize(
+    ("by", "words"),
+    [
+        ("LogMe", "unknown indicator to rank by 'LogMe': did you mean 'LogME'"),
+        ("task2vec", "unknown indicator to rank by 'task2vec'"),
+        ("ON", "--by ON compares sources with a probe: give --probe-steps"),
+        ("LEEP", "LEEP reads the label words of a source, and 'one' .* has none"),
+    ],
+)
+def test_what_sources_cannot_be_ranked_by_is_one_line(tiny, by, words):
+    backbone = tiny("roberta")
+    with pytest.raises(UserError, match=words):
+        recommend(backbone, sources(backbone), [target()], TYPES, rows=8, probe_steps=0, by=[by])

@@ -8,7 +8,8 @@ import pytest
 from toys import adapted, label_task, pair_task, prompt_on, splits
 
 from prompttransfer.neurons.capture import read_activations
-from prompttransfer.transfers.indicators import INDICATORS, Compared, indicator_table, missing, usual
+from prompttransfer.transfers.compared import Compared
+from prompttransfer.transfers.indicators import INDICATORS, indicator_table, missing, usual
 from prompttransfer.transfers.recommendation import recommend
 from prompttransfer.transfers.zero_shot import Target, zero_shot
 from tasks.errors import UserError
@@ -88,7 +89,10 @@ def test_an_indicator_of_another_method_is_one_line_with_what_there_is_instead(t
     assert "E_average" in missing("BA-cosine", prompts)
     assert usual(prompts)[0] == "E_concat" and usual(loras)[0] == "BA-cosine"
     assert usual((*prompts, *loras)) == ("ON", "jaccard")
-    assert all(missing(name, prompts) == "" or missing(name, loras) == "" for name in INDICATORS)
+    prefixes = tuple(adapted(backbone, "p-tuning-v2:length=3", seed=seed) for seed in (0, 1))
+    assert usual(prefixes)[0] == "keys-concat"
+    groups = [tuple(replace(each, initial=each.tensors) for each in group) for group in (prompts, loras, prefixes)]  # fmt: skip
+    assert all(any(missing(name, group) == "" for group in groups) for name in INDICATORS)
 
 
 @pytest.mark.parametrize("text", ["lora:rank=2", "dora:rank=2", "adalora:rank=3,target=2"])
