@@ -11,6 +11,7 @@ Llama, Mistral, Qwen2 and GPT-2 run on laid-out frozen weights (decoder_layers.p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -42,6 +43,8 @@ USUAL_FRAME = 16
 """Tokens around the texts of a row, about: what batches are planned with."""
 ANSWER = 64
 """Most tokens of an answer that is written, its end included."""
+ACTIVATIONS = ("mlp.act_fn", "mlp.act", "mlp.activation_fn", "activation_fn")
+"""What the activation of a feed-forward is called in the layers of decoders."""
 WORDS_AT_ONCE = 16_384
 """Rows of the vocabulary that a normaliser is summed over at one time."""
 
@@ -51,6 +54,13 @@ class CausalLM(Backbone):
 
     family = "causal-lm"
     generates = True
+    roles: Mapping[str, str] = {
+        "query": r"\.q_proj$",
+        "key": r"\.k_proj$",
+        "value": r"\.v_proj$",
+        "narrow": r"\.mlp\.down_proj$",
+        "joint": r"\.(c_attn|query_key_value|qkv_proj|Wqkv)$",
+    }
 
     # What it is --------------------------------------------------------------------------------------------------
 
@@ -159,6 +169,22 @@ class CausalLM(Backbone):
             )
             for kind, starts in prefixes.items()
         }
+
+    @property
+    def neuron_sites(self) -> tuple[tuple[str, ...], str]:
+        name, layers = self._stack
+        inside = next((part for part in ACTIVATIONS if _has(layers[0], part)), None)
+        if inside is None:
+            kind = self.model.config.model_type
+            raise UserError(
+                f"neurons of {self.name} ({kind}) are not read: its layers have none of {', '.join(ACTIVATIONS)}"
+            )
+        config = self.model.config
+        given = (getattr(config, key, None) for key in ("hidden_act", "activation_function", "hidden_activation"))
+        act = next((name for name in given if name), "activation")
+        gated = any(site.startswith(f"{name}.0.") and "gate" in site for site in self.linear_maps)
+        words = f"gate {act}(gate_proj), before it multiplies up_proj" if gated else f"feed-forward, after {act}"
+        return tuple(f"{name}.{index}.{inside}" for index in range(len(layers))), f"{words}, at the last position"
 
     def embedding_table(self) -> Tensor:
         # Gemma multiplies what it looks up; a prompt stands where that is done already.
@@ -433,6 +459,11 @@ class PlainCausalLM(CausalLM):
     """A decoder that runs by the modules of transformers alone."""
 
     engines = ("plain",)
+
+
+def _has(module: nn.Module, path: str) -> bool:
+    """Whether a module has a part of that name."""
+    return any(name == path for name, _ in module.named_modules())
 
 
 def last_slots(batch: Batch) -> Tensor:

@@ -51,31 +51,10 @@ class Site:
     """Which tensor that is, in words."""
 
 
-def _masked_lm(backbone: Backbone) -> Site:
-    layers = backbone.model.base_model.encoder.layer
-    act = backbone.model.config.hidden_act
-    return Site(tuple(layer.intermediate for layer in layers), f"intermediate, after {act}, at the mask")
-
-
-def _t5(backbone: Backbone) -> Site:
-    forward = [block.layer[-1].DenseReluDense for block in backbone.model.decoder.block]
-    act = backbone.model.config.dense_act_fn
-    if hasattr(forward[0], "wi"):
-        return Site(tuple(f.wi for f in forward), f"decoder wi, before {act}, first decoding step")
-    # A gated layer has two halves; the gate act(wi_0) decides what passes, so it is what counts as active.
-    words = f"decoder gate {act}(wi_0), before it multiplies wi_1, first decoding step"
-    return Site(tuple(f.act for f in forward), words)
-
-
-SITES: dict[str, Callable[[Backbone], Site]] = {"masked-lm": _masked_lm, "t5": _t5}
-"""Family of backbones -> where its neurons are."""
-
-
 def find_site(backbone: Backbone) -> Site:
-    """Where the neurons of this backbone are; a UserError for a family without an entry."""
-    if backbone.family not in SITES:
-        raise unknown("family of backbones with known neurons", backbone.family, SITES)
-    return SITES[backbone.family](backbone)
+    """Where the neurons of this backbone are. Raises UserError for one whose neurons are not known."""
+    names, tensor = backbone.neuron_sites
+    return Site(tuple(backbone.model.get_submodule(name) for name in names), tensor)
 
 
 @contextmanager

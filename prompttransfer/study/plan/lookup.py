@@ -285,7 +285,6 @@ def _backbone_facts(
     if outline is None:
         bare = _known(entry.name, spec, entry, folder)
     else:
-        config = outline.model.config
         bare = BackboneFacts(
             label=label_of(entry.name, folder),
             place=backbone_place(entry.name, folder),
@@ -293,7 +292,7 @@ def _backbone_facts(
             family=outline.family,
             width=outline.width,
             layers=layers_of(outline),
-            neurons=int(config.d_ff if outline.family == "t5" else config.intermediate_size),
+            neurons=outline.neurons,
             parameters=sum(p.numel() for p in outline.model.parameters()),
             embedded=outline.word_embeddings.weight.numel(),
             special=outline.special_tokens,
