@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from prompttransfer.backbones import deberta
 from prompttransfer.backbones.interventions import Interventions, interventions
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.backbones.masked_lm import MaskedLM
@@ -34,6 +36,10 @@ Output = tuple[Tensor, Tensor | None]
 def _output(model: Any) -> Output:
     layer = model.get_output_embeddings()
     return layer.weight, layer.bias
+
+
+def _nothing(model: Any, own: Interventions, rows: int) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,8 @@ class Encoder:
     idle_keys: bool = True
     """Whether a bias of keys changes nothing, since it adds the same to all scores of a query."""
     output: Callable[[Any], Output] = _output
+    around: Callable[[Any, Interventions, int], AbstractContextManager[None]] = _nothing
+    """What a pass of so many rows stands in."""
     heads: tuple[Mapping[str, Any], ...] = ()
     """Settings under which the model has another head, tried where the weights lack the usual one's."""
 
@@ -162,7 +170,7 @@ class PlainEncoder(MaskedLM):
             prompt = vectors.to(device=self.device, dtype=self.dtype)
             words = torch.cat([words[:, :start], prompt, words[:, start:]], dim=1)
         first = self._first_position + own.extra
-        with at_modules(self.model, own):
+        with self.parts.around(self.model, own, batch.rows), at_modules(self.model, own):
             hidden: Tensor = self.model.base_model(
                 inputs_embeds=words,
                 attention_mask=F.pad(batch.mask, (own.reserved, 0), value=1),
@@ -192,21 +200,6 @@ def _albert(model: Any, states: Tensor) -> Tensor:
 def _mpnet(model: Any, states: Tensor) -> Tensor:
     given: Tensor = model.lm_head.layer_norm(F.gelu(model.lm_head.dense(states)))
     return given
-
-
-def _deberta(model: Any, states: Tensor) -> Tensor:
-    if model.legacy:
-        given: Tensor = model.cls.predictions.transform(states)
-        return given
-    head = model.lm_predictions.lm_head
-    given = head.LayerNorm(head.transform_act_fn(head.dense(states)))
-    return given
-
-
-def _deberta_output(model: Any) -> Output:
-    if model.legacy:
-        return _output(model)
-    return model.get_input_embeddings().weight, model.lm_predictions.lm_head.bias
 
 
 _BERT_LIKE: dict[str, str] = {
@@ -248,12 +241,13 @@ ENCODERS: dict[str, Encoder] = {
         **_BERT_LIKE,
     ),
     "deberta-v2": Encoder(
-        _deberta,
+        deberta.features,
         query="attention.self.query_proj",
         key="attention.self.key_proj",
         value="attention.self.value_proj",
         idle_keys=False,  # they meet relative positions too
-        output=_deberta_output,
+        around=deberta.relative_rows,
+        output=deberta.output,
         heads=({"legacy": False},),
         **_BERT_LIKE,
     ),
