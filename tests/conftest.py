@@ -41,7 +41,16 @@ KINDS = ("roberta", "bert", "t5", "t5-v1.1")
 DECODERS = ("llama", "mistral", "qwen2", "gpt2", "qwen3", "gemma3_text", "phi", "opt", "gpt_neox")
 OTHER_DECODERS = ("olmo2", "granite")
 """Decoders that the house does not name."""
-ENCODERS = ("xlm-roberta", "distilbert", "albert", "electra", "deberta-v2", "deberta-v3", "modernbert", "mpnet")
+ENCODERS = (
+    "xlm-roberta",
+    "distilbert",
+    "albert",
+    "electra",
+    "deberta-v2",
+    "deberta-v3",
+    "modernbert",
+    "mpnet",
+)
 """Masked language models beside RoBERTa and BERT; `deberta-v3` has the other of DeBERTa's heads."""
 T5_LIKE = ("mt5", "flan-t5", "byt5", "longt5", "longt5-global")
 CUES = ("\n", "Review", "Sentiment", ":", "Question", "Answer", "True", "?")

@@ -50,10 +50,6 @@ class Backbone(ABC):
     shardable: bool = True
     """Whether its weights can be shared out among processes."""
 
-    roles: Mapping[str, str] = {}
-    """query, key, value, narrow (the map that a feed-forward ends with), joint (one for queries, keys and values) -> what the
-    full names of those linear maps look like, a regular expression."""
-
     engines: tuple[str, ...] = ("frozen", "plain")
     """What can run it, the usual first: `frozen`, layers written for frozen weights; `plain`, transformers' modules."""
 
@@ -373,6 +369,12 @@ class Backbone(ABC):
             if isinstance(module, nn.Linear) and name.startswith(self.layer_names)
         }
 
+    @property
+    def roles(self) -> Mapping[str, str]:
+        """query, key, value, narrow (the map that a feed-forward ends with), joint (one for queries, keys and values) -> what
+        the full names of those linear maps look like, a regular expression."""
+        return {}
+
     def maps_of(self, *roles: str) -> tuple[str, ...]:
         """Full names of the linear maps of some `roles`, in the model's order; none where it has none such."""
         ends = [self.roles[role] for role in roles if role in self.roles]
@@ -452,6 +454,11 @@ class Backbone(ABC):
     @abstractmethod
     def answer_slot(self, length: int, layout: Layout) -> int | None:
         """Position, the prompt of `length` included, at which the answer is read; None where text is written."""
+
+    def answer_slots(self, own: Interventions, batch: Batch) -> Tensor:
+        """The same for each row of a batch, [batch]; the first position of what is written where text is."""
+        slot = self.answer_slot(own.reserved, batch.layout) or 0
+        return torch.full((batch.rows,), slot, device=batch.ids.device)
 
     @abstractmethod
     def label_scores(self, own: Interventions | Tensor, batch: Batch) -> Tensor:

@@ -54,13 +54,16 @@ class CausalLM(Backbone):
 
     family = "causal-lm"
     generates = True
-    roles: Mapping[str, str] = {
-        "query": r"\.q_proj$",
-        "key": r"\.k_proj$",
-        "value": r"\.v_proj$",
-        "narrow": r"\.mlp\.down_proj$",
-        "joint": r"\.(c_attn|query_key_value|qkv_proj|Wqkv)$",
-    }
+
+    @property
+    def roles(self) -> Mapping[str, str]:
+        return {
+            "query": r"\.q_proj$",
+            "key": r"\.k_proj$",
+            "value": r"\.v_proj$",
+            "narrow": r"\.mlp\.down_proj$",
+            "joint": r"\.(c_attn|query_key_value|qkv_proj|Wqkv)$",
+        }
 
     # What it is --------------------------------------------------------------------------------------------------
 
@@ -180,11 +183,17 @@ class CausalLM(Backbone):
                 f"neurons of {self.name} ({kind}) are not read: its layers have none of {', '.join(ACTIVATIONS)}"
             )
         config = self.model.config
-        given = (getattr(config, key, None) for key in ("hidden_act", "activation_function", "hidden_activation"))
+        given = (
+            getattr(config, key, None) for key in ("hidden_act", "activation_function", "hidden_activation")
+        )
         act = next((name for name in given if name), "activation")
         gated = any(site.startswith(f"{name}.0.") and "gate" in site for site in self.linear_maps)
-        words = f"gate {act}(gate_proj), before it multiplies up_proj" if gated else f"feed-forward, after {act}"
-        return tuple(f"{name}.{index}.{inside}" for index in range(len(layers))), f"{words}, at the last position"
+        words = (
+            f"gate {act}(gate_proj), before it multiplies up_proj" if gated else f"feed-forward, after {act}"
+        )
+        return tuple(
+            f"{name}.{index}.{inside}" for index in range(len(layers))
+        ), f"{words}, at the last position"
 
     def embedding_table(self) -> Tensor:
         # Gemma multiplies what it looks up; a prompt stands where that is done already.
@@ -216,6 +225,9 @@ class CausalLM(Backbone):
     def answer_slot(self, length: int, layout: Layout) -> int:
         return -1  # the last of each row
 
+    def answer_slots(self, own: Interventions, batch: Batch) -> Tensor:
+        return own.reserved + last_slots(batch)[:, 0]
+
     def _target(self, text: str) -> tuple[int, ...]:
         (ids,) = self._tokens([text], ANSWER - 1)
         end = self.reader.line_end
@@ -240,7 +252,7 @@ class CausalLM(Backbone):
         self.check_recomputes(own)
         with (
             recomputing(self._stack[1], self.checkpoints and self.sharded),
-            at_modules(self.model, own),
+            at_modules(self.model, own, rows=batch.rows),
         ):
             hidden: Tensor = self.model.base_model(
                 inputs_embeds=words,
@@ -433,7 +445,7 @@ class CausalLM(Backbone):
         )
         # Keys in front are no tokens that transformers counts, and the text stands behind them.
         behind = (mask.cumsum(dim=1) - 1).clamp(min=0) + own.extra
-        with at_modules(self.model, own):
+        with at_modules(self.model, own, rows=batch.rows):
             written = self.model.generate(
                 inputs_embeds=inputs,
                 attention_mask=mask,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ def relative_rows(model: Any, own: Interventions, rows: int) -> Iterator[None]:
                     undo.append(map_.register_forward_pre_hook(_for_each(rows)).remove)
             made = attention.transpose_for_scores
             attention.transpose_for_scores = _apart(made)
-            undo.append(lambda attention=attention: delattr(attention, "transpose_for_scores"))
+            undo.append(partial(delattr, attention, "transpose_for_scores"))
     try:
         yield
     finally:
@@ -84,9 +85,7 @@ class _Rows(Tensor):
         return self.as_subclass(Tensor)
 
     @classmethod
-    def __torch_function__(
-        cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         # What is made of it is a plain tensor.
         with torch._C.DisableTorchFunctionSubclass():
             return function(*args, **(kwargs or {}))

@@ -202,12 +202,6 @@ def _mpnet(model: Any, states: Tensor) -> Tensor:
     return given
 
 
-_BERT_LIKE: dict[str, str] = {
-    "merge": "attention.output.dense",
-    "narrow": "output.dense",
-    "active": "intermediate",
-}
-
 ENCODERS: dict[str, Encoder] = {
     "distilbert": Encoder(
         _distilbert,
@@ -238,7 +232,9 @@ ENCODERS: dict[str, Encoder] = {
         key="attention.self.key",
         value="attention.self.value",
         attention="attention.self",
-        **_BERT_LIKE,
+        merge="attention.output.dense",
+        narrow="output.dense",
+        active="intermediate",
     ),
     "deberta-v2": Encoder(
         deberta.features,
@@ -249,7 +245,9 @@ ENCODERS: dict[str, Encoder] = {
         around=deberta.relative_rows,
         output=deberta.output,
         heads=({"legacy": False},),
-        **_BERT_LIKE,
+        merge="attention.output.dense",
+        narrow="output.dense",
+        active="intermediate",
     ),
     "modernbert": Encoder(
         lambda model, states: model.head(states),
@@ -280,4 +278,3 @@ ENCODERS: dict[str, Encoder] = {
 def missing_head(model_type: str) -> tuple[Mapping[str, Any], ...]:
     """Settings to try where weights lack what the usual head of an architecture has."""
     return ENCODERS[model_type].heads if model_type in ENCODERS else ()
-

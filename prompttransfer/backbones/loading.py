@@ -240,7 +240,7 @@ def _load_model(
     model, info = _read_weights(name, folder, config, dtype, attention)
     for settings in missing_head(config.model_type):
         if info["missing_keys"]:
-            config.update(settings)
+            config.update(dict(settings))
             model, info = _read_weights(name, folder, config, dtype, attention)
     for key, held, needed in sorted(info["mismatched_keys"]):
         raise UserError(

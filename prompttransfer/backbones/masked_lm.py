@@ -121,12 +121,15 @@ class MaskedLM(Backbone):
 
     family = "masked-lm"
     generates = False
-    roles: Mapping[str, str] = {
-        "query": r"\.attention\.self\.query$",
-        "key": r"\.attention\.self\.key$",
-        "value": r"\.attention\.self\.value$",
-        "narrow": r"\.layer\.\d+\.output\.dense$",
-    }
+
+    @property
+    def roles(self) -> Mapping[str, str]:
+        return {
+            "query": r"\.attention\.self\.query$",
+            "key": r"\.attention\.self\.key$",
+            "value": r"\.attention\.self\.value$",
+            "narrow": r"\.layer\.\d+\.output\.dense$",
+        }
 
     @property
     def max_positions(self) -> int:

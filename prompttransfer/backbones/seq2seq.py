@@ -96,14 +96,20 @@ class T5(Backbone):
 
     family = "t5"
     generates = True
-    roles: Mapping[str, str] = {
-        "query": r"Attention\.q$",
-        "key": r"Attention\.k$",
-        "value": r"Attention\.v$",
-        "narrow": r"\.wo$",
-    }
-    own_attention = "SelfAttention"
-    """What the encoder's attention is called in its layers."""
+
+    @property
+    def roles(self) -> Mapping[str, str]:
+        return {
+            "query": r"Attention\.q$",
+            "key": r"Attention\.k$",
+            "value": r"Attention\.v$",
+            "narrow": r"\.wo$",
+        }
+
+    @property
+    def own_attention(self) -> str:
+        """What the encoder's attention is called in its layers."""
+        return "SelfAttention"
 
     @cached_property
     def reads_bytes(self) -> bool:
@@ -382,7 +388,7 @@ class LongT5(T5):
     shardable = False
 
     @property
-    def own_attention(self) -> str:  # type: ignore[override]
+    def own_attention(self) -> str:
         kind = self.model.config.encoder_attention_type
         return "LocalSelfAttention" if kind == "local" else "TransientGlobalSelfAttention"
 

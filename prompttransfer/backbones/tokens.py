@@ -14,7 +14,13 @@ from typing import Any
 
 from prompttransfer.backbones.reading import read_part
 from prompttransfer.backbones.revisions import TOKENIZER, VOCABULARIES
-from prompttransfer.backbones.special_tokens import NAMES, SpecialTokens, read_settings, settings_files, special_tokens
+from prompttransfer.backbones.special_tokens import (
+    NAMES,
+    SpecialTokens,
+    read_settings,
+    settings_files,
+    special_tokens,
+)
 from tasks.errors import UserError
 
 _MASKED = ("cls_token", "sep_token", "pad_token", "mask_token")

@@ -224,7 +224,9 @@ def _training(backbone: Backbone, tokens: int, checkpoints: bool, rows: int) -> 
     taken = _widest(backbone, tokens)
     if checkpoints:  # one layer's inner values live again while its backward pass runs
         attention = backbone.heads * (tokens // rows)
-        taken += tokens * (5 * backbone.state_width + backbone.feed_forward + attention) * backbone.dtype.itemsize
+        taken += (
+            tokens * (5 * backbone.state_width + backbone.feed_forward + attention) * backbone.dtype.itemsize
+        )
     return taken
 
 

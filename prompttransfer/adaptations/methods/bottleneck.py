@@ -169,7 +169,9 @@ class Adapters(Method):
     def bank(self, backbone: Backbone, members: Sequence[Member]) -> AdapterBank:
         parts = [member for member in members if isinstance(member, AdapterMember)]
         names = self.sites(backbone)
-        if any(set(part.names) != set(names) or part.down.shape[-1] != backbone.state_width for part in parts):
+        if any(
+            set(part.names) != set(names) or part.down.shape[-1] != backbone.state_width for part in parts
+        ):
             raise UserError(
                 f"the adapters stand elsewhere than in {backbone.name}: they are of another model"
             )

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from prompttransfer.backbones.base import Backbone
     from tasks.task import Task
 
+
 class ScalingMember(MapMember):
     """A vector [out] at keys and values, [in] at second maps (`wide`), of which peft keeps a row and the others a column."""
 

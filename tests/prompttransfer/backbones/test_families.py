@@ -34,7 +34,9 @@ ROWS = (
 EVERY = (*ENCODERS, *T5_LIKE)
 CANNOT = {
     **dict.fromkeys((("modernbert", "ia3"),), "ia3 knows no keys, values and second feed-forward maps"),
-    **dict.fromkeys((("modernbert", "bitfit"), *((kind, "bitfit") for kind in T5_LIKE)), "bitfit trains biases"),
+    **dict.fromkeys(
+        (("modernbert", "bitfit"), *((kind, "bitfit") for kind in T5_LIKE)), "bitfit trains biases"
+    ),
     **{
         (kind, name): f"{name} is not for a .* backbone"
         for kind in ("albert", "deberta-v2", "deberta-v3", "mpnet", "longt5", "longt5-global")
@@ -138,7 +140,9 @@ def test_a_layout_that_changes_positions_inside_a_model_is_refused(tiny, kind):
 
 
 @pytest.mark.parametrize("kind", T5_LIKE)
-def test_labels_and_texts_of_several_tokens_are_scored_as_transformers_scores_them(tiny, backbone_folder, kind):
+def test_labels_and_texts_of_several_tokens_are_scored_as_transformers_scores_them(
+    tiny, backbone_folder, kind
+):
     backbone, model = tiny(kind), hugging_face(tiny(kind), backbone_folder, kind)
     words = {"negative": "very bad", "positive": "great film"}
     batch = batch_of(backbone, ROWS[:1], task=label_task(**words))
@@ -231,13 +235,17 @@ def test_what_is_trained_is_read_again_and_scores_the_same(tiny, kind, tmp_path)
     assert torch.equal(again.vectors, run.adaptation.vectors) and again.width == backbone.width
     with torch.no_grad():
         scores = [
-            backbone.label_scores(VectorBank(one.vectors[None]).rows(torch.tensor([0] * 3)), batch_of(backbone))
+            backbone.label_scores(
+                VectorBank(one.vectors[None]).rows(torch.tensor([0] * 3)), batch_of(backbone)
+            )
             for one in (run.adaptation, again)
         ]
     assert torch.equal(*scores)
 
 
-@pytest.mark.parametrize("kind", ["distilbert", "electra", "deberta-v2", "modernbert", "mpnet", "xlm-roberta"])
+@pytest.mark.parametrize(
+    "kind", ["distilbert", "electra", "deberta-v2", "modernbert", "mpnet", "xlm-roberta"]
+)
 def test_neurons_are_those_behind_the_activation(tiny, kind, tmp_path):
     backbone = tiny(kind)
     run = train_adaptations(backbone, [Job(TASK, splits(), 0)], recipe(steps=2))[0]
