@@ -102,6 +102,7 @@ class OriginRecord(BaseModel):
     words: dict[str, str]
     recipe: dict[str, Any]
     data: dict[str, Any]
+    opening: tuple[str, ...] | None = None
 
     @field_validator("recipe")
     @classmethod
@@ -214,7 +215,7 @@ def save_adaptation(adaptation: Adaptation, folder: Path) -> Path:
         config = peft_config(adaptation)
         if config is not None:
             _write(temporary / "adapter_config.json", config)
-        _write(temporary / MARKER, record(adaptation).model_dump())
+        _write(temporary / MARKER, record(adaptation).model_dump(mode="json"))
         (temporary / "README.md").write_text(card(adaptation), encoding="utf-8")
         keep_others(folder, temporary, FILES)
     return folder

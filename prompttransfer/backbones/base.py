@@ -134,6 +134,11 @@ class Backbone(ABC):
         return 4 * self.state_width**2 + 2 * self.state_width * self.feed_forward
 
     @property
+    def opening(self) -> tuple[str, ...] | None:
+        """The tokens that every row of a decoder begins with behind the prompt; None for the other families."""
+        return None
+
+    @property
     def state_width(self) -> int:
         """Width of the states in the layers; that of word embeddings is `width`."""
         return self.width
