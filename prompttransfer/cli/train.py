@@ -179,7 +179,7 @@ def train(
     model.checkpoints = checkpoint_activations
     chosen_method, recipe = method_and_recipe(
         model.family,
-        model.width,
+        model.state_width,
         method,
         optimizer=optimizer,
         lr=lr,
