@@ -72,7 +72,8 @@ def seconds(step: Callable[[], None], times: int) -> float:
 
 CONTESTANTS = ("ours", "peft", "peft-weights")
 """Ours, PEFT as its guides show it, and the fair fight: weights in bf16, rows padded to the longest of their batch."""
-ASKED = (("prompt", 100), ("prompt", 20), ("lora", 0))
+ASKED = (("prompt", 100), ("prompt", 20), ("lora", 1))
+"""Method and its length, which a LoRA has none of."""
 
 
 def beside_peft(options: argparse.Namespace) -> None:
@@ -85,7 +86,7 @@ def beside_peft(options: argparse.Namespace) -> None:
             setups = [{"contestant": name, "precision": options.precision, **common} for name in CONTESTANTS]
             workers, limits = turns(setups, options)
             kind = "bfloat16" if options.precision == "bf16" else "float32"
-            said = f"prompt of {length}" if length else "LoRA, rank 8"
+            said = f"prompt of {length}" if method == "prompt" else "LoRA, rank 8"
             for worker in workers:
                 if worker.killed:
                     rows.append([said, NAMES[worker.contestant], "did not fit", "-", "-"])

@@ -128,7 +128,7 @@ class PlainEncoder(MaskedLM):
         named = {"query": parts.query, "key": parts.key, "value": parts.value, "narrow": parts.narrow}
         if parts.query == parts.key:  # one map makes all three
             named = {"joint": parts.query, "narrow": parts.narrow}
-        return {role: rf"\.{re.escape(name)}$" for role, name in named.items()}
+        return {role: rf"\.\d+\.{re.escape(name)}$" for role, name in named.items()}
 
     @property
     def idle_biases(self) -> tuple[str, ...]:

@@ -129,7 +129,12 @@ def outline_backbone(name: str, revision: str | None = None) -> Backbone:
     config, tokenizer = _load_outline(name, Path(folder))
     meta = torch.device("meta")
     with meta:
-        model = read_part(name, "configuration", lambda: _auto_class(config).from_config(config))
+        # Masks of the other kinds are looked at, which has no values here.
+        model = read_part(
+            name,
+            "configuration",
+            lambda: _auto_class(config).from_config(config, attn_implementation="eager"),
+        )
     return _made(name, Path(folder), found, model, tokenizer, meta)
 
 

@@ -171,7 +171,8 @@ def _any_answer(batch: Batch) -> Batch:
 def activations(backbone: Backbone, bank: Bank, layout: Layout) -> Tensor:
     """Activations that the members of `bank` stimulate on their own, [members, layers, neurons] float32."""
     tokens = prompt_alone(backbone, layout)
-    if bank.reserved + len(tokens) == 0:
+    ahead = bank.rows(torch.zeros(1, dtype=torch.long, device=backbone.device)).reserved
+    if ahead + len(tokens) == 0:
         raise UserError(
             f"nothing stands in front of a text here, and {backbone.name} begins with no token of its own: average over real "
             f"rows with --task"

@@ -17,8 +17,9 @@ from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.adaptations.methods import METHODS, parse_method
 from prompttransfer.backbones.interventions import BARE, Vectors
 from prompttransfer.backbones.layouts import LAYOUTS, Encoding
-from prompttransfer.backbones.loading import FAMILIES, load_backbone
+from prompttransfer.backbones.loading import FAMILIES, load_backbone, outline_backbone
 from prompttransfer.neurons.capture import capture, find_site
+from prompttransfer.training.memory import kept_bytes
 from prompttransfer.training.train import Job, train_adaptations
 from tasks.errors import UserError
 from tasks.task import Example
@@ -265,6 +266,26 @@ def test_albert_has_one_set_of_neurons_which_is_said(tiny):
 def test_factorised_embeddings_are_the_width_of_a_prompt_and_not_of_the_layers(tiny):
     for kind in ("albert", "electra"):
         assert (tiny(kind).width, tiny(kind).state_width) == (8, 16)
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_an_entry_names_one_map_of_each_kind_a_layer(tiny, kind):
+    backbone = tiny(kind)
+    layers = 1 if kind == "albert" else backbone.layers
+    parts = ("joint",) if kind == "modernbert" else ("query", "key", "value")
+    assert [len(backbone.maps_of(part)) for part in (*parts, "narrow")] == [layers] * (len(parts) + 1)
+    merge, narrow = backbone.outputs["attention"], backbone.outputs["feed-forward"]
+    assert narrow == backbone.maps_of("narrow") and not set(merge) & set(narrow)
+    assert {backbone.linear_maps[name] for name in narrow} == {(32, 16)}
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_memory_is_estimated_without_weights(backbone_folder, kind):
+    outline = outline_backbone(str(backbone_folder(kind)))
+    rows = outline.encode(TASK, ROWS, reserved=LENGTH)
+    own = Vectors(torch.zeros(len(rows), LENGTH, outline.width, device="meta", requires_grad=True))
+    kept, tokens = kept_bytes(outline, rows, own, layout=FIRST)
+    assert kept > 0 and tokens >= 3 * (LENGTH + 1)
 
 
 def test_the_head_of_a_deberta_is_the_one_that_its_weights_have(backbone_folder, tmp_path, tiny):

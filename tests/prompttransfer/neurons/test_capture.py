@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from analysis.neurons import overlap, pack
 from prompttransfer.adaptations.bank import BareBank, VectorBank
+from prompttransfer.adaptations.methods import parse_method
 from prompttransfer.adaptations.running import bank_of
 from prompttransfer.backbones.layouts import LAYOUTS, find_layout
 from prompttransfer.evaluation.encoding import encode_task
@@ -125,8 +126,11 @@ def test_a_decoder_that_begins_with_no_token_reads_the_last_vector_alone(tiny):
         together = activations(tiny(kind), VectorBank(noise(2, 3, 16)), FIRST)
         alone = activations(tiny(kind), VectorBank(noise(2, 3, 16)[1:]), FIRST)
         torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=1e-5)
-    with pytest.raises(UserError, match="average over real rows with --task"):
-        activations(tiny("gpt2"), BareBank(), FIRST)
+    prefix = parse_method("p-tuning-v2:length=3")
+    member = prefix.member(tiny("gpt2"), label_task(), start="random", seed=0)
+    for bank in (BareBank(), prefix.bank(tiny("gpt2"), [member])):
+        with pytest.raises(UserError, match="average over real rows with --task"):
+            activations(tiny("gpt2"), bank, FIRST)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
