@@ -256,11 +256,18 @@ class CausalLM(Backbone):
         ):
             hidden: Tensor = self.model.base_model(
                 inputs_embeds=words,
-                attention_mask=F.pad(batch.mask, (own.reserved, 0), value=1),
+                attention_mask=self._mask(own, batch, words),
                 use_cache=False,
                 **self._shifted(own, words.shape[1]),
             ).last_hidden_state
         return picked(hidden, slots + own.reserved)
+
+    def _mask(self, own: Interventions, batch: Batch, words: Tensor) -> Tensor:
+        """The mask as modules of transformers take it. They look at its values, of which an outline has none, and not at those
+        of a mask [rows, 1, time, time]."""
+        if words.is_meta:
+            return words.new_zeros(len(words), 1, words.shape[1], words.shape[1])
+        return F.pad(batch.mask, (own.reserved, 0), value=1)
 
     def _shifted(self, own: Interventions, time: int) -> dict[str, Tensor]:
         """Positions behind keys that stand in front; transformers counts from 0 on its own."""

@@ -129,12 +129,7 @@ def outline_backbone(name: str, revision: str | None = None) -> Backbone:
     config, tokenizer = _load_outline(name, Path(folder))
     meta = torch.device("meta")
     with meta:
-        # Masks of the other kinds are looked at, which has no values here.
-        model = read_part(
-            name,
-            "configuration",
-            lambda: _auto_class(config).from_config(config, attn_implementation="eager"),
-        )
+        model = read_part(name, "configuration", lambda: _auto_class(config).from_config(config))
     return _made(name, Path(folder), found, model, tokenizer, meta)
 
 

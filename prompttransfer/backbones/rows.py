@@ -60,6 +60,12 @@ class Batch:
         return int(self.ids.shape[0])
 
 
+def looked_at(mask: Tensor) -> Tensor | None:
+    """A mask as modules of transformers take it: they look whether anything is masked, which a model without values cannot
+    say, so there it is as if nothing were."""
+    return None if mask.is_meta else mask
+
+
 def cut_texts(
     first: tuple[int, ...], second: tuple[int, ...] | None, budget: int, *, keep_first: bool
 ) -> tuple[tuple[int, ...], tuple[int, ...] | None, bool]:

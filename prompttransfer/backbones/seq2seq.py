@@ -34,7 +34,7 @@ from prompttransfer.backbones.label_words import Pieces
 from prompttransfer.backbones.layouts import Layout
 from prompttransfer.backbones.masked_lm import class_scores, combine_pieces
 from prompttransfer.backbones.plain import at_modules
-from prompttransfer.backbones.rows import Batch, Row
+from prompttransfer.backbones.rows import Batch, Row, looked_at
 from prompttransfer.backbones.tokens import BYTES, first_ids
 from prompttransfer.distributed.fsdp import recomputing
 
@@ -184,7 +184,8 @@ class T5(Backbone):
                 recomputing(encoder.block, self.checkpoints and self.sharded),
                 at_modules(self.model, own, "encoder."),
             ):
-                return encoder(inputs_embeds=inputs, attention_mask=mask).last_hidden_state, mask
+                hidden = encoder(inputs_embeds=inputs, attention_mask=looked_at(mask)).last_hidden_state
+                return hidden, mask
         bias = self._encoder_bias(mask, own.extra)
         blocks = [partial(block, bias=bias, own=own) for block in self.frozen_layers]
         states = run(blocks, inputs, keep=not self.checkpoints)
@@ -239,7 +240,10 @@ class T5(Backbone):
         """Decoder outputs, [batch, time, width]."""
         with at_modules(self.model, own, "decoder."):
             output: Tensor = self.model.decoder(
-                input_ids=ids, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
+                input_ids=ids,
+                encoder_hidden_states=states,
+                encoder_attention_mask=looked_at(mask),
+                use_cache=False,
             ).last_hidden_state
         return output
 

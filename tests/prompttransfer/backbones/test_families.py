@@ -279,7 +279,7 @@ def test_an_entry_names_one_map_of_each_kind_a_layer(tiny, kind):
     assert {backbone.linear_maps[name] for name in narrow} == {(32, 16)}
 
 
-@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize("kind", [*EVERY, "phi", "qwen3"])
 def test_memory_is_estimated_without_weights(backbone_folder, kind):
     outline = outline_backbone(str(backbone_folder(kind)))
     rows = outline.encode(TASK, ROWS, reserved=LENGTH)
