@@ -24,8 +24,8 @@ from prompttransfer.backbones import deberta
 from prompttransfer.backbones.interventions import Interventions, interventions
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.backbones.masked_lm import MaskedLM
-from prompttransfer.backbones.plain import at_modules
-from prompttransfer.backbones.rows import Batch, Row, looked_at
+from prompttransfer.backbones.plain import at_modules, real
+from prompttransfer.backbones.rows import Batch, Row
 from tasks.errors import UserError
 from tasks.task import Example, Task
 
@@ -173,7 +173,7 @@ class PlainEncoder(MaskedLM):
         with self.parts.around(self.model, own, batch.rows), at_modules(self.model, own):
             hidden: Tensor = self.model.base_model(
                 inputs_embeds=words,
-                attention_mask=looked_at(F.pad(batch.mask, (own.reserved, 0), value=1)),
+                attention_mask=real(F.pad(batch.mask, (own.reserved, 0), value=1)),
                 position_ids=torch.arange(first, first + words.shape[1], device=self.device)[None],
             ).last_hidden_state
         return hidden[:, self.answer_slot(own.reserved, batch.layout)]

@@ -60,12 +60,6 @@ class Batch:
         return int(self.ids.shape[0])
 
 
-def looked_at(mask: Tensor) -> Tensor | None:
-    """A mask as modules of transformers take it: they look whether anything is masked, which a model without values cannot
-    say, so there it is as if nothing were."""
-    return None if mask.is_meta else mask
-
-
 def cut_texts(
     first: tuple[int, ...], second: tuple[int, ...] | None, budget: int, *, keep_first: bool
 ) -> tuple[tuple[int, ...], tuple[int, ...] | None, bool]:
@@ -111,6 +105,23 @@ def _candidates(answers: Sequence[Answers]) -> tuple[Tensor, Tensor]:
     }
     candidates = torch.tensor([tables[id(a)] for a in answers])
     return candidates, torch.tensor([float(a.aggregation == "mean") for a in answers])
+
+
+def only(batch: Batch, rows: Tensor) -> Batch:
+    """Those of its rows with the numbers `rows`, padded as they are."""
+
+    def chosen(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor[rows]
+
+    return replace(
+        batch,
+        ids=batch.ids[rows],
+        mask=batch.mask[rows],
+        candidates=chosen(batch.candidates),
+        averaged=chosen(batch.averaged),
+        labels=chosen(batch.labels),
+        targets=chosen(batch.targets),
+    )
 
 
 def repeat(batch: Batch, times: int) -> Batch:
