@@ -21,6 +21,8 @@ from benchmark_models import SHAPES, WORDS, Probe, Shape, clock, make_model, syn
 from benchmark_rows import LONGEST, Sample
 
 LR = 1e-3
+BEFORE, AFTER = (11, 12), (13, 14, 15, 12)
+"""What a decoder reads around a text, in tokens: as long as `Review: ` and a cue on a line of its own are."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Round:
     seconds: float
     rows: int
     tokens: int
-    """Text, special and prompt tokens, padding not counted."""
+    """Text, special and prompt tokens, padding not counted; of ours on a decoder the prompt once a step, as it is run."""
     possible: float = 0.0
     """Operations that products of large matrices would have done in that time; 0 where that was not measured."""
     waited: float = 0.0
@@ -92,6 +94,7 @@ def ours(setup: Setup, samples: Sequence[Sample]) -> tuple[Contestant, Any]:
     from prompttransfer.backbones.label_words import Answers
     from prompttransfer.backbones.layouts import USUAL, find_layout
     from prompttransfer.backbones.rows import Row
+    from prompttransfer.backbones.templates import TokenFrame
     from prompttransfer.evaluation.encoding import EncodedTask
     from prompttransfer.training.batches import BankData
     from prompttransfer.training.loop import BankTraining
@@ -111,7 +114,8 @@ def ours(setup: Setup, samples: Sequence[Sample]) -> tuple[Contestant, Any]:
         words={"masked-lm": words, "t5": words},
     )
     answers = Answers(("no", "yes"), ("no", "yes"), WORDS, "mean")
-    rows = [Row(sample.ids, None, sample.label, answers, None, False) for sample in samples]
+    frame = TokenFrame(BEFORE, (), AFTER, False) if setup.shape.decodes else None
+    rows = [Row(sample.ids, None, sample.label, answers, None, False, frame) for sample in samples]
     place = find_layout("prompt-first")
     check = EncodedTask(task, (Example("", label=0),), (rows[0],), setup.reserved, USUAL, place)
     method = parse_method(setup.method, length=setup.length)
@@ -140,7 +144,9 @@ def ours(setup: Setup, samples: Sequence[Sample]) -> tuple[Contestant, Any]:
         watch.watch(data)
         _fit(module, data, TrainingOptions(), "")
         picked = [data.orders[0].step(step) for step in range(1, steps + 1)]
-        tokens = sum(rows[i].size + 2 + setup.reserved for indices in picked for i in indices)
+        around = 2 if frame is None else frame.size
+        ahead = sum(setup.reserved if frame else setup.reserved * len(indices) for indices in picked)
+        tokens = ahead + sum(rows[i].size + around for indices in picked for i in indices)
         return Round(span.seconds, sum(map(len, picked)), tokens, span.possible, sum(watch.waits[1:]))
 
     return run, backbone.model
@@ -204,6 +210,15 @@ class _Watch:
         data.step = timed
 
 
+TARGETS = {
+    "roberta": ("query", "value"),
+    "t5": ("q", "v"),
+    "llama": ("q_proj", "v_proj"),
+    "gpt2": ("c_attn",),
+}
+"""Family of shapes -> the maps that a LoRA is at."""
+
+
 # Theirs ----------------------------------------------------------------------------------------------------------
 
 
@@ -212,6 +227,8 @@ def collate(
 ) -> dict[str, torch.Tensor]:
     """Padded tokens, mask and labels, as a data collator gives them."""
     special = setup.shape.special
+    if setup.shape.decodes:
+        return _continued(setup, rows, fixed=fixed)
     if setup.shape.family == "t5":
         ids = [[*row.ids, special.eos_token_id] for row in rows]
         labels = torch.tensor([[*WORDS[row.label], special.eos_token_id] for row in rows])
@@ -227,9 +244,23 @@ def collate(
     return {"input_ids": padded, "attention_mask": mask, "labels": labels}
 
 
+def _continued(setup: Setup, rows: Sequence[Sample], *, fixed: bool) -> dict[str, torch.Tensor]:
+    """Texts with their answers behind them, padded on the left, as in PEFT's guide to causal language models."""
+    ids = [[*BEFORE, *row.ids, *AFTER, *WORDS[row.label]] for row in rows]
+    room = LONGEST + setup.more + len(BEFORE) + len(AFTER) + 1 if fixed else max(map(len, ids))
+    pads = [room - len(row) for row in ids]
+    padded = torch.tensor([[0] * pad + row for pad, row in zip(pads, ids, strict=True)])
+    labels = torch.full_like(padded, -100)
+    labels[:, -1] = padded[:, -1]
+    mask = torch.tensor([[0] * pad + [1] * (room - pad) for pad in pads])
+    return {"input_ids": padded, "attention_mask": mask, "labels": labels}
+
+
 def count_tokens(setup: Setup, rows: Sequence[Sample]) -> int:
     """Tokens without padding, the prompt included."""
     special = 1 if setup.shape.family == "t5" else 3
+    if setup.shape.decodes:
+        special = len(BEFORE) + len(AFTER)
     return sum(len(row.ids) + special + setup.reserved for row in rows)
 
 
@@ -247,10 +278,15 @@ def peft(
 
     base = make_model(setup.shape, torch.bfloat16 if weights else torch.float32, setup.place)
     kind = "SEQ_2_SEQ_LM" if setup.shape.family == "t5" else "FEATURE_EXTRACTION"
+    if setup.shape.decodes:
+        kind = "CAUSAL_LM"
     config = PromptTuningConfig(task_type=kind, num_virtual_tokens=setup.length)
     if setup.method == "lora":
-        targets = ["q", "v"] if setup.shape.family == "t5" else ["query", "value"]
-        config = LoraConfig(task_type=kind, r=8, lora_alpha=16, target_modules=targets)
+        targets = TARGETS[setup.shape.family]
+        turned = setup.shape.family == "gpt2"
+        config = LoraConfig(
+            task_type=kind, r=8, lora_alpha=16, target_modules=list(targets), fan_in_fan_out=turned
+        )
     model = get_peft_model(base, config)
     seen: list[Sequence[Sample]] = []
 

@@ -1,17 +1,25 @@
-"""Seconds of processor time that a training step of a decoder takes, frozen layers beside the modules of transformers.
+"""How fast adaptations of decoders are trained, beside PEFT and beside the modules of transformers.
 
-    python scripts/benchmark_decoders.py --backbone smollm2-135m
+    python scripts/benchmark_decoders.py                       PEFT: SmolLM2-135M and GPT-2, a prompt of 100, of 20, LoRA 8
+    python scripts/benchmark_decoders.py --only engines --backbone smollm2-135m
 
-Rows have the lengths of sst2 in a template (about 20 to 40 tokens); a step is the loss of 16 of them and its gradient.
+Beside PEFT models have real shapes and random weights, rows the lengths of sst2 and a template around them, and every
+contestant its own process; they take turns (benchmark.py). By default seconds are those of one processor's time, which a
+busy machine leaves comparable. `engines` needs the packaged model: frozen layers beside transformers' own modules, a step
+being the loss of 16 rows of 20 to 40 tokens and its gradient.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 import time
 from collections.abc import Callable
 
 import torch
+from benchmark import NAMES, describe_machine, times_faster, turns
+from benchmark_print import markdown, say
 
 from prompttransfer.adaptations.methods import parse_method
 from prompttransfer.backbones.base import Backbone
@@ -62,21 +70,76 @@ def seconds(step: Callable[[], None], times: int) -> float:
     return min(found)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backbone", default="smollm2-135m")
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--times", type=int, default=5)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
+CONTESTANTS = ("ours", "peft", "peft-weights")
+"""Ours, PEFT as its guides show it, and the fair fight: weights in bf16, rows padded to the longest of their batch."""
+ASKED = (("prompt", 100), ("prompt", 20), ("lora", 1))
+"""Method and its length, which a LoRA has none of."""
+
+
+def beside_peft(options: argparse.Namespace) -> None:
+    """Ours beside PEFT under transformers.Trainer, for every model and method."""
+    say(describe_machine("cpu"))
+    for model in options.models:
+        rows = []
+        for method, length in ASKED:
+            common = {"model": model, "method": method, "length": length, "batch": ROWS, "device": "cpu"}
+            setups = [{"contestant": name, "precision": options.precision, **common} for name in CONTESTANTS]
+            workers, limits = turns(setups, options)
+            kind = "bfloat16" if options.precision == "bf16" else "float32"
+            said = f"prompt of {length}" if method == "prompt" else "LoRA, rank 8"
+            for worker in workers:
+                if worker.killed:
+                    rows.append([said, NAMES[worker.contestant], "did not fit", "-", "-"])
+                    continue
+                share = worker.share(limits["float32" if worker.contestant == "peft" else kind])
+                faster = times_faster(workers[0], worker)
+                rows.append([said, NAMES[worker.contestant], faster, f"{worker.rate:.2f}", share])
+        say(f"\n## {model}, lengths of {options.task} in a template, batch {ROWS}")
+        head = [
+            "",
+            "",
+            "ours is faster by (each round)",
+            "examples/s",
+            "share of the product's best rate (at the time)",
+        ]
+        markdown(head, rows)
+
+
+def engines(options: argparse.Namespace) -> None:
+    """Frozen layers beside the modules of transformers."""
     frozen, plain = (
-        load_backbone(given.backbone, precision=given.precision, device="cpu", engine=engine)
+        load_backbone(options.backbone, precision=options.precision, device="cpu", engine=engine)
         for engine in ("frozen", "plain")
     )
-    print(f"{given.backbone}, {frozen.dtype}, {ROWS} rows of {LENGTHS[0]} to {LENGTHS[1]} tokens, 1 thread")
+    say(f"{options.backbone}, {frozen.dtype}, {ROWS} rows of {LENGTHS[0]} to {LENGTHS[1]} tokens, 1 thread")
     for text in METHODS:
-        ours, theirs = (seconds(step_of(backbone, text), given.times) for backbone in (frozen, plain))
-        print(f"{text:20} frozen {ours:.2f} s  plain {theirs:.2f} s  ratio {theirs / ours:.2f}")
+        ours, theirs = (seconds(step_of(backbone, text), options.times) for backbone in (frozen, plain))
+        say(f"{text:20} frozen {ours:.2f} s  plain {theirs:.2f} s  ratio {theirs / ours:.2f}")
+
+
+SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {"peft": beside_peft, "engines": engines}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", choices=SECTIONS, default="peft")
+    parser.add_argument("--models", nargs="+", default=["smollm2-135m", "gpt2"], help="shapes beside PEFT")
+    parser.add_argument("--backbone", default="smollm2-135m", help="of `engines`")
+    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2, help="steps a round (ours: three times as many)")
+    parser.add_argument(
+        "--times", type=int, default=5, help="steps of `engines`, of which the fastest counts"
+    )
+    parser.add_argument("--clock", choices=("cpu", "wall"), default="cpu")
+    options = parser.parse_args()
+    if options.clock == "cpu" and os.environ.get("BENCHMARK_CLOCK") != "cpu":
+        environment = {**os.environ, "BENCHMARK_CLOCK": "cpu", "OMP_NUM_THREADS": "1"}
+        os.execve(sys.executable, [sys.executable, *sys.argv], environment)  # before torch counts its threads
+    options.task, options.data, options.device = "sst2", None, "cpu"
+    SECTIONS[options.only](options)
 
 
 if __name__ == "__main__":

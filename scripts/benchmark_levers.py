@@ -88,7 +88,7 @@ PLAIN = ("all logits", "modules, eager attention", "modules, sdpa attention", "w
 
 def backbone_for(setup: Setup) -> Any:
     """Our backbone with the lever of the setup taken away."""
-    masked, t5 = KINDS.get(setup.lever, (MaskedLM, T5))
+    masked, t5 = KINDS.get(setup.lever, (None, None))  # none takes the family's own
     cast = setup.lever == "autocast"
     full = setup.precision == "fp32" or setup.lever == "no bf16" or cast
     attention = "sdpa" if "sdpa" in setup.lever else "eager"

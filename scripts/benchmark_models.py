@@ -15,7 +15,17 @@ import torch
 clock = time.process_time if os.environ.get("BENCHMARK_CLOCK") == "cpu" else time.perf_counter
 """Seconds of wall time, or of processor time where the machine is busy with other things."""
 
+
+class _Reader(SimpleNamespace):
+    """A decoder's tokenizer, as far as it is asked: nothing begins a row."""
+
+    def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
+        return {"input_ids": [7]}
+
+
 SPECIAL = SimpleNamespace(
+    llama=dict(pad_token_id=0, eos_token_id=0),
+    gpt2=dict(pad_token_id=0, eos_token_id=0),
     roberta=dict(cls_token_id=0, pad_token_id=1, sep_token_id=2, eos_token_id=2, mask_token_id=50264),
     t5=dict(pad_token_id=0, eos_token_id=1),
 )
@@ -34,9 +44,15 @@ class Shape:
     settings: dict[str, Any]
 
     @property
+    def decodes(self) -> bool:
+        """Whether it is a decoder alone."""
+        return self.family in ("llama", "gpt2")
+
+    @property
     def special(self) -> SimpleNamespace:
         """Stands in for the tokenizer."""
-        return SimpleNamespace(**getattr(SPECIAL, self.family))
+        kind = _Reader if self.decodes else SimpleNamespace
+        return kind(**getattr(SPECIAL, self.family))
 
     @property
     def vocabulary(self) -> int:
@@ -75,6 +91,28 @@ def _t5(name: str, width: int, layers: int, heads: int) -> Shape:
     return Shape(name, "t5", settings)
 
 
+def _smollm(name: str, width: int, layers: int, heads: int, shared: int) -> Shape:
+    settings = dict(
+        vocab_size=49152,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=shared,
+        intermediate_size=8 * width // 3,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return Shape(name, "llama", settings)
+
+
+def _gpt2(name: str, width: int, layers: int, heads: int) -> Shape:
+    settings = dict(vocab_size=50257, n_embd=width, n_layer=layers, n_head=heads, n_positions=1024)
+    return Shape(name, "gpt2", {**settings, "bos_token_id": 0, "eos_token_id": 0})
+
+
 SHAPES = {
     shape.name: shape
     for shape in (
@@ -82,6 +120,10 @@ SHAPES = {
         _roberta("roberta-large", 1024, 24, 16),
         _t5("t5-base", 768, 12, 12),
         _t5("t5-large", 1024, 24, 16),
+        _smollm("smollm2-135m", 576, 30, 9, 3),
+        _gpt2("gpt2", 768, 12, 12),
+        _smollm("smollm2-tiny", 192, 2, 3, 1),
+        _gpt2("gpt2-tiny", 128, 2, 2),
         _roberta("roberta-tiny", 128, 2, 2),  # to try the script
         _t5("t5-tiny", 128, 2, 2),
     )
@@ -97,6 +139,10 @@ def make_model(shape: Shape, dtype: torch.dtype, device: torch.device, attention
 
     torch.manual_seed(0)
     chosen = {} if attention is None else {"attn_implementation": attention}
+    if shape.decodes:
+        config = transformers.AutoConfig.for_model(shape.family, **shape.settings)
+        made = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype, **chosen)
+        return made.to(device).eval().requires_grad_(False)
     if shape.family == "t5":
         config, kind = (
             transformers.T5Config(**shape.settings, **chosen),
@@ -150,7 +196,8 @@ def operations(model: Any, tokens: float, rows: float) -> float:
     """
     everywhere = once = 0
     for name, parameter in model.named_parameters():
-        if parameter.ndim != 2 or "embed" in name or (".block." not in name and ".layer." not in name):
+        inside = any(part in name for part in (".block.", ".layer.", ".layers.", ".h."))
+        if parameter.ndim != 2 or "embed" in name or not inside:
             continue
         if "relative_attention_bias" in name:
             continue

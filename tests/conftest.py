@@ -41,8 +41,26 @@ KINDS = ("roberta", "bert", "t5", "t5-v1.1")
 DECODERS = ("llama", "mistral", "qwen2", "gpt2", "qwen3", "gemma3_text", "phi", "opt", "gpt_neox")
 OTHER_DECODERS = ("olmo2", "granite")
 """Decoders that the house does not name."""
+ENCODERS = (
+    "xlm-roberta",
+    "distilbert",
+    "albert",
+    "electra",
+    "deberta-v2",
+    "deberta-v3",
+    "modernbert",
+    "mpnet",
+)
+"""Masked language models beside RoBERTa and BERT; `deberta-v3` has the other of DeBERTa's heads."""
+T5_LIKE = ("mt5", "flan-t5", "byt5", "longt5", "longt5-global")
 CUES = ("\n", "Review", "Sentiment", ":", "Question", "Answer", "True", "?")
 """What templates are made of, for the tokenizers of decoders."""
+SPELLED = {
+    **dict.fromkeys(("xlm-roberta", "mpnet"), "roberta"),
+    **dict.fromkeys(("distilbert", "albert", "electra", "deberta-v2", "deberta-v3", "modernbert"), "bert"),
+    **dict.fromkeys(("mt5", "flan-t5", "longt5", "longt5-global"), "t5"),
+}
+"""Kind -> whose special tokens the tests give it."""
 WIDTH = 16
 
 
@@ -66,6 +84,11 @@ def make_tokenizer(kind: str):  # type: ignore[no-untyped-def]
                 single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", entries.index("<s>"))]
             )
         return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named)
+    if kind == "byt5":
+        from transformers import ByT5Tokenizer
+
+        return ByT5Tokenizer(extra_ids=5)
+    kind = SPELLED.get(kind, kind)
     specials = {
         "roberta": {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"},
         "bert": {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"},
@@ -98,6 +121,10 @@ def make_model(kind: str, vocabulary: int, width: int):  # type: ignore[no-untyp
     import transformers
     from torch import nn
 
+    if kind in ENCODERS:
+        return make_encoder(kind, vocabulary, width)
+    if kind in T5_LIKE:
+        return make_encoder_decoder(kind, vocabulary, width)
     if kind.startswith("t5"):
         config = transformers.T5Config(
             vocab_size=vocabulary,
@@ -139,6 +166,86 @@ def make_model(kind: str, vocabulary: int, width: int):  # type: ignore[no-untyp
         eos_token_id=2,
     )
     return transformers.RobertaForMaskedLM(config)
+
+
+def make_encoder(kind: str, vocabulary: int, width: int):  # type: ignore[no-untyped-def]
+    """Two layers of an encoder (ALBERT: one, run three times); narrow embeddings, windows, relative positions where it has them."""
+    import transformers
+    from torch import nn
+
+    sizes = dict(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=2 * width,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        initializer_range=0.3,
+    )
+    relative = dict(
+        relative_attention=True,
+        pos_att_type=["c2p", "p2c"],
+        position_buckets=8,
+        norm_rel_ebd="layer_norm",
+        share_att_key=True,
+        position_biased_input=False,
+        type_vocab_size=0,
+    )
+    more = {
+        "xlm-roberta": dict(max_position_embeddings=66, type_vocab_size=1, pad_token_id=1),
+        "distilbert": dict(dim=width, n_layers=2, n_heads=2, hidden_dim=2 * width),
+        "albert": dict(embedding_size=width // 2, num_hidden_layers=3),
+        "electra": dict(embedding_size=width // 2),
+        "deberta-v2": relative,
+        "deberta-v3": relative | dict(legacy=False),
+        "modernbert": dict(local_attention=8, global_attn_every_n_layers=2, num_hidden_layers=3),
+        "mpnet": dict(max_position_embeddings=66, pad_token_id=1),
+    }[kind]
+    if kind == "distilbert":
+        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"):
+            del sizes[name]
+    config = transformers.AutoConfig.for_model(kind.replace("deberta-v3", "deberta-v2"), **sizes | more)
+    model = transformers.AutoModelForMaskedLM.from_config(config)
+    for name, parameter in model.named_parameters():  # biases and norms that show whether they are used
+        if parameter.ndim == 1:
+            nn.init.normal_(parameter, mean=float("norm" in name.lower() and "weight" in name), std=0.2)
+    return model
+
+
+def make_encoder_decoder(kind: str, vocabulary: int, width: int):  # type: ignore[no-untyped-def]
+    """Two layers a stack of what is like a T5; ByT5's encoder is deeper than its decoder."""
+    import torch
+    import transformers
+    from torch import nn
+
+    config = transformers.AutoConfig.for_model(
+        {"mt5": "mt5", "longt5": "longt5", "longt5-global": "longt5"}.get(kind, "t5"),
+        vocab_size=vocabulary,
+        d_model=width,
+        d_kv=8,
+        d_ff=2 * width,
+        num_layers=3 if kind == "byt5" else 2,
+        num_decoder_layers=2,
+        num_heads=2,
+        relative_attention_num_buckets=8,
+        relative_attention_max_distance=16,
+        feed_forward_proj="gated-gelu",
+        decoder_start_token_id=0,
+        tie_word_embeddings=False,
+        **(
+            dict(
+                encoder_attention_type="transient-global" if kind == "longt5-global" else "local",
+                local_radius=5,
+                global_block_size=4,
+            )
+            if kind.startswith("longt5")
+            else {}
+        ),
+    )
+    model = transformers.AutoModelForSeq2SeqLM.from_config(config)
+    model.lm_head.weight = nn.Parameter(0.5 * torch.randn(vocabulary, width))
+    return model
 
 
 def make_decoder(kind: str, vocabulary: int, width: int):  # type: ignore[no-untyped-def]
@@ -195,13 +302,18 @@ def save_backbone(folder: Path, kind: str, *, width: int = WIDTH, seed: int = 4)
         model = make_model(kind, len(tokenizer), width)
     tokenizer.save_pretrained(folder)
     model.config.save_pretrained(folder)
-    if kind == "t5-v1.1":
+    if kind == "t5-v1.1" or kind in T5_LIKE:
         # The real checkpoints say so in their configuration; transformers writes its own view of it.
         config = json.loads((folder / "config.json").read_text())
         config["tie_word_embeddings"] = False
         config.pop("scale_decoder_outputs", None)
         (folder / "config.json").write_text(json.dumps(config))
-    aliases = ("encoder.embed_tokens", "decoder.embed_tokens", "lm_head.decoder", "cls.predictions.decoder")
+    aliases = (
+        *("encoder.embed_tokens", "decoder.embed_tokens", "lm_head.decoder", "cls.predictions.decoder"),
+        *("vocab_projector.weight", "predictions.decoder", "generator_lm_head.weight"),
+    )
+    if kind == "modernbert":
+        aliases = (*aliases, "decoder.weight")
     ties = kind in (*DECODERS, *OTHER_DECODERS) and model.config.tie_word_embeddings
     tied = ("lm_head.weight",) if kind == "t5" or ties else ()
     state = {

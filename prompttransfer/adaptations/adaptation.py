@@ -54,6 +54,8 @@ class Origin:
     """How it was trained: the values of a recipe, the precision, with how many others at once."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """Source and revision of the rows, and how many each split had."""
+    opening: tuple[str, ...] | None = None
+    """The tokens that a decoder's rows began with behind the prompt; None for the other families, and where it is unknown."""
 
 
 @dataclass(frozen=True, eq=False)

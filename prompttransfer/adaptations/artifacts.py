@@ -102,6 +102,7 @@ class OriginRecord(BaseModel):
     words: dict[str, str]
     recipe: dict[str, Any]
     data: dict[str, Any]
+    opening: tuple[str, ...] | None = None
 
     @field_validator("recipe")
     @classmethod

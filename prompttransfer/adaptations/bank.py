@@ -104,6 +104,8 @@ class _LowRankRows(Interventions):
 class _OneLowRank(Interventions):
     """The same for rows that all belong to one member."""
 
+    alike = True
+
     def __init__(self, into: Mapping[str, Tensor], out: Mapping[str, Tensor]):
         self.into, self.out = into, out
         self.sites = into.keys()

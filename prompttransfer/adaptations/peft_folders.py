@@ -15,13 +15,17 @@ from torch import Tensor
 from prompttransfer.adaptations.adaptation import check_tensors
 from prompttransfer.adaptations.method import Method
 from prompttransfer.adaptations.methods import make_method
-from prompttransfer.adaptations.methods.low_rank import USUAL_TARGETS
 from prompttransfer.tensor_files import read_tensors, read_torch
 from tasks.documents import read_json_object, shortened
 from tasks.errors import MissingError, UserError, unknown
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 Config = Mapping[str, Any]
+USUAL = (
+    *({"query", "value"}, {"q", "v"}, {"q_proj", "v_proj"}, {"q_lin", "v_lin"}, {"query_proj", "value_proj"}),
+    *({"c_attn"}, {"query_key_value"}, {"qkv_proj"}, {"Wqkv"}),
+)
+"""What the maps of queries and values are called in the models that run here; a method names none where it means these."""
 
 
 def _targets(config: Config) -> dict[str, Any]:
@@ -35,7 +39,7 @@ def _targets(config: Config) -> dict[str, Any]:
     ]
     if any(found != layers[0] for found in layers):  # some layers alone
         return {"targets": sorted(map(str, named))}
-    usual = any(set(ends) == set(targets) for ways in USUAL_TARGETS.values() for targets in ways)
+    usual = set(ends) in USUAL
     return {} if usual else {"targets": ends}
 
 

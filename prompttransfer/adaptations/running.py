@@ -127,7 +127,10 @@ def common_encoding(
     *,
     other_layout: bool = False,
 ) -> Encoding:
-    """`wanted` with the layout that all share; UserError if they differ or one does not run on the backbone."""
+    """`wanted` with the layout and the template that all share, unless it names another template.
+
+    Raises UserError if they differ, or one does not run on the backbone.
+    """
     if not adaptations:
         raise UserError("no prompt given: name at least one prompt folder")
     names = [each.name for each in adaptations]
@@ -135,6 +138,7 @@ def common_encoding(
     if twice is not None:
         raise UserError(f"two prompts are called {twice!r}: rename one folder's prompt, or give one of them")
     layout = adaptations[0].layout
+    template = wanted.template or adaptations[0].encoding.template
     for each in adaptations:
         check_runs_on(
             each,
@@ -146,9 +150,10 @@ def common_encoding(
             other_layout=other_layout,
             other_backbone=backbone.takes_any,
         )
+        check_reads(each, backbone, template, other_layout=other_layout)
         each.method.check_fits(backbone, each.tensors, each.name)
         each.method.check_place(replace(wanted, layout=layout).place(backbone.family), backbone.family)
-    return replace(wanted, layout=layout)
+    return replace(wanted, layout=layout, template=template)
 
 
 def check_runs_on(
@@ -188,6 +193,30 @@ def check_runs_on(
         return
     if line := another_backbone(adaptation, backbone, revision):
         raise UserError(line)
+
+
+def check_reads(
+    adaptation: Adaptation, backbone: Backbone, template: str | None, *, other_layout: bool = False
+) -> None:
+    """Raise UserError where an adaptation of a decoder was trained on rows that begin or are put together otherwise.
+
+    `template` is what rows are read by, None for each task's own; another than its own can be asked for with
+    `other_layout`.
+    """
+    what, own = f"{adaptation.method.called} {adaptation.name!r}", adaptation.encoding.template
+    if template != own and not other_layout:
+        named = [repr(each) if each else "each task's own template" for each in (own, template)]
+        raise UserError(
+            f"{what} was trained with {named[0]}, not with {named[1]}: leave --template out and use one template at a time, or "
+            f"ask for it with --other-layout"
+        )
+    before, now = adaptation.origin.opening, backbone.opening
+    if before is not None and now is not None and before != now and not backbone.takes_any:
+        said = [" ".join(tokens) or "nothing" for tokens in (before, now)]
+        raise UserError(
+            f"{what} was trained on rows that begin with {said[0]} behind the prompt, here {backbone.name} begins them with "
+            f"{said[1]}: bring the tokenizer that it was trained with, or ask for it as it is with --other-backbone"
+        )
 
 
 def another_backbone(adaptation: Adaptation, backbone: str, revision: str) -> str | None:

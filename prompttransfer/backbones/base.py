@@ -8,8 +8,9 @@ to a backbone through this class; a family of models is one file beside it.
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -47,6 +48,9 @@ class Backbone(ABC):
     family: str
     generates: bool
     """Whether it can write text (question answering, summarisation)."""
+
+    shardable: bool = True
+    """Whether its weights can be shared out among processes."""
 
     engines: tuple[str, ...] = ("frozen", "plain")
     """What can run it, the usual first: `frozen`, layers written for frozen weights; `plain`, transformers' modules."""
@@ -132,7 +136,17 @@ class Backbone(ABC):
     @property
     def layer_products(self) -> int:
         """Multiply-adds of a layer with its weights, for one token."""
-        return 4 * self.width**2 + 2 * self.width * self.feed_forward
+        return 4 * self.state_width**2 + 2 * self.state_width * self.feed_forward
+
+    @property
+    def opening(self) -> tuple[str, ...] | None:
+        """The tokens that every row of a decoder begins with behind the prompt; None for the other families."""
+        return None
+
+    @property
+    def state_width(self) -> int:
+        """Width of the states in the layers; that of word embeddings is `width`."""
+        return self.width
 
     @property
     def word_embeddings(self) -> nn.Embedding:
@@ -409,6 +423,28 @@ class Backbone(ABC):
             if isinstance(module, nn.Linear) and name.startswith(self.layer_names)
         }
 
+    @property
+    def roles(self) -> Mapping[str, str]:
+        """query, key, value, narrow (the map that a feed-forward ends with), joint (one for queries, keys and values) -> what
+        the full names of those linear maps look like, a regular expression."""
+        return {}
+
+    def maps_of(self, *roles: str) -> tuple[str, ...]:
+        """Full names of the linear maps of some `roles`, in the model's order; none where it has none such."""
+        ends = [self.roles[role] for role in roles if role in self.roles]
+        return tuple(name for name in self.linear_maps if any(re.search(end, name) for end in ends))
+
+    @property
+    def idle_biases(self) -> tuple[str, ...]:
+        """Full names of the linear maps whose bias changes nothing."""
+        return ()
+
+    @property
+    def neuron_sites(self) -> tuple[tuple[str, ...], str]:
+        """Full name of the module of each layer whose output [batch, time, neurons] holds its neurons, and what that is, in
+        words."""
+        raise UserError(f"the neurons of {self.name} ({self.family}) are not known here")
+
     @abstractmethod
     def lay_out(self) -> None:
         """Make the frozen engine's layers of the model's weights; its linear modules may then hold views of those."""
@@ -426,7 +462,7 @@ class Backbone(ABC):
     @property
     def head_width(self) -> int:
         """Width of a key or value of one attention head."""
-        return self.width // self.heads
+        return self.state_width // self.heads
 
     @property
     def attentions(self) -> dict[str, tuple[str, ...]]:
@@ -446,7 +482,12 @@ class Backbone(ABC):
     @property
     @abstractmethod
     def feed_forward(self) -> int:
-        """Neurons of a feed-forward layer."""
+        """Rows of weights that a feed-forward layer begins with."""
+
+    @property
+    def neurons(self) -> int:
+        """Neurons of a feed-forward layer; of a gated one each stands for two rows of weights."""
+        return self.feed_forward
 
     # What a family adds --------------------------------------------------------------------------------------
 
@@ -467,6 +508,11 @@ class Backbone(ABC):
     @abstractmethod
     def answer_slot(self, length: int, layout: Layout) -> int | None:
         """Position, the prompt of `length` included, at which the answer is read; None where text is written."""
+
+    def answer_slots(self, own: Interventions, batch: Batch) -> Tensor:
+        """The same for each row of a batch, [batch]; the first position of what is written where text is."""
+        slot = self.answer_slot(own.reserved, batch.layout) or 0
+        return torch.full((batch.rows,), slot, device=batch.ids.device)
 
     @abstractmethod
     def label_scores(self, own: Interventions | Tensor, batch: Batch) -> Tensor:

@@ -11,6 +11,7 @@ Llama, Mistral, Qwen2 and GPT-2 run on laid-out frozen weights (decoder_layers.p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -30,7 +31,7 @@ from prompttransfer.backbones.kernels.causal import signed
 from prompttransfer.backbones.label_words import Pieces
 from prompttransfer.backbones.layouts import USUAL, Encoding, Layout, find_layout
 from prompttransfer.backbones.masked_lm import class_scores, combine_pieces
-from prompttransfer.backbones.plain import at_modules, by_weights, real
+from prompttransfer.backbones.plain import at_modules, by_weights
 from prompttransfer.backbones.rows import Batch, Row
 from prompttransfer.backbones.templates import TextReader, TokenFrame
 from prompttransfer.distributed.fsdp import recomputing, whole
@@ -42,6 +43,8 @@ USUAL_FRAME = 16
 """Tokens around the texts of a row, about: what batches are planned with."""
 ANSWER = 64
 """Most tokens of an answer that is written, its end included."""
+ACTIVATIONS = ("mlp.act_fn", "mlp.act", "mlp.activation_fn", "activation_fn")
+"""What the activation of a feed-forward is called in the layers of decoders."""
 WORDS_AT_ONCE = 16_384
 """Rows of the vocabulary that a normaliser is summed over at one time."""
 
@@ -51,6 +54,16 @@ class CausalLM(Backbone):
 
     family = "causal-lm"
     generates = True
+
+    @property
+    def roles(self) -> Mapping[str, str]:
+        return {
+            "query": r"\.q_proj$",
+            "key": r"\.k_proj$",
+            "value": r"\.v_proj$",
+            "narrow": r"\.mlp\.down_proj$",
+            "joint": r"\.(c_attn|query_key_value|qkv_proj|Wqkv)$",
+        }
 
     # What it is --------------------------------------------------------------------------------------------------
 
@@ -160,6 +173,28 @@ class CausalLM(Backbone):
             for kind, starts in prefixes.items()
         }
 
+    @property
+    def neuron_sites(self) -> tuple[tuple[str, ...], str]:
+        name, layers = self._stack
+        inside = next((part for part in ACTIVATIONS if _has(layers[0], part)), None)
+        if inside is None:
+            kind = self.model.config.model_type
+            raise UserError(
+                f"neurons of {self.name} ({kind}) are not read: its layers have none of {', '.join(ACTIVATIONS)}"
+            )
+        config = self.model.config
+        given = (
+            getattr(config, key, None) for key in ("hidden_act", "activation_function", "hidden_activation")
+        )
+        act = next((name for name in given if name), "activation")
+        gated = any(site.startswith(f"{name}.0.") and "gate" in site for site in self.linear_maps)
+        words = (
+            f"gate {act}(gate_proj), before it multiplies up_proj" if gated else f"feed-forward, after {act}"
+        )
+        return tuple(
+            f"{name}.{index}.{inside}" for index in range(len(layers))
+        ), f"{words}, at the last position"
+
     # Gemma multiplies what it looks up; a prompt stands where that is done already.
     def embedding_table(self) -> Tensor:
         return super().embedding_table() * self._embedding_scale
@@ -213,6 +248,9 @@ class CausalLM(Backbone):
     def answer_slot(self, length: int, layout: Layout) -> int:
         return -1  # the last of each row
 
+    def answer_slots(self, own: Interventions, batch: Batch) -> Tensor:
+        return own.reserved + last_slots(batch)[:, 0]
+
     def _target(self, text: str) -> tuple[int, ...]:
         (ids,) = self._tokens([text], ANSWER - 1)
         end = self.reader.line_end
@@ -235,16 +273,25 @@ class CausalLM(Backbone):
         words = self._joined(own.vectors(), self.word_embeddings(batch.ids), start)
         self.check_recomputes(own)
         with (
-            recomputing(self._stack[1], self.checkpoints, partial(at_modules, self.model, own)),
-            at_modules(self.model, own),
+            recomputing(
+                self._stack[1], self.checkpoints, partial(at_modules, self.model, own, rows=batch.rows)
+            ),
+            at_modules(self.model, own, rows=batch.rows),
         ):
             hidden: Tensor = self.model.base_model(
                 inputs_embeds=words,
-                attention_mask=real(F.pad(batch.mask, (own.reserved, 0), value=1)),
+                attention_mask=self._mask(own, batch, words),
                 use_cache=False,
                 **self._shifted(own, words.shape[1]),
             ).last_hidden_state
         return picked(hidden, slots + own.reserved)
+
+    def _mask(self, own: Interventions, batch: Batch, words: Tensor) -> Tensor:
+        """The mask as modules of transformers take it. They look at its values, of which an outline has none, and not at those
+        of a mask [rows, 1, time, time]."""
+        if words.is_meta:
+            return words.new_zeros(len(words), 1, words.shape[1], words.shape[1])
+        return F.pad(batch.mask, (own.reserved, 0), value=1)
 
     def _shifted(self, own: Interventions, time: int) -> dict[str, Tensor]:
         """Positions behind keys that stand in front; transformers counts from 0 on its own."""
@@ -450,7 +497,7 @@ class CausalLM(Backbone):
         )
         # Keys in front are no tokens that transformers counts, and the text stands behind them.
         behind = (mask.cumsum(dim=1) - 1).clamp(min=0) + own.extra
-        with at_modules(self.model, own):
+        with at_modules(self.model, own, rows=batch.rows):
             written = self.model.generate(
                 inputs_embeds=inputs,
                 attention_mask=mask,
@@ -473,6 +520,11 @@ class PlainCausalLM(CausalLM):
     """A decoder that runs by the modules of transformers alone."""
 
     engines = ("plain",)
+
+
+def _has(module: nn.Module, path: str) -> bool:
+    """Whether a module has a part of that name."""
+    return any(name == path for name, _ in module.named_modules())
 
 
 def last_slots(batch: Batch) -> Tensor:

@@ -45,6 +45,8 @@ class Interventions:
     outputs: Collection[str] = ()
     """Full names of the linear modules behind which something stands, before the residual."""
 
+    alike: bool = False
+    """Whether all rows have one member, whose maps then take any number of rows."""
     has_head: bool = False
     """Whether `head` gives logits."""
     weights: Sequence[OwnWeights] = ()

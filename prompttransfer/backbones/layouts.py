@@ -63,7 +63,11 @@ class Encoding:
         find_layout(self.layout)
 
     def place(self, family: str) -> Layout:
-        """The layout. Raises UserError where a backbone of `family` has no such."""
+        """The layout. Raises UserError where a backbone of `family` has no such, or reads no template."""
+        if self.template is not None and family != "causal-lm":
+            raise UserError(
+                f"a template is what decoders read; a {family} backbone reads texts alone: leave --template out"
+            )
         return find_layout(self.layout, family)
 
 

@@ -15,12 +15,13 @@ import torch
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.causal_lm import CausalLM, PlainCausalLM
 from prompttransfer.backbones.decoder_layers import LAYERS
+from prompttransfer.backbones.encoders import ENCODERS, PlainEncoder, missing_head
 from prompttransfer.backbones.kernels.host_memory import drop_compiled, keep_heap
 from prompttransfer.backbones.kernels.nf4 import check_nf4, hold_in_nf4
 from prompttransfer.backbones.locating import locate
 from prompttransfer.backbones.masked_lm import MaskedLM
 from prompttransfer.backbones.reading import check_config, read_config, read_part
-from prompttransfer.backbones.seq2seq import T5
+from prompttransfer.backbones.seq2seq import T5, LongT5
 from prompttransfer.backbones.tokens import check_tokenizer, load_tokenizer, otherwise_read
 from prompttransfer.distributed.fsdp import check_shardable
 from prompttransfer.distributed.placement import SINGLE, Placement
@@ -35,9 +36,10 @@ if TYPE_CHECKING:
 DECODERS = ("llama", "mistral", "qwen2", "gpt2", "qwen3", "gemma3_text", "phi", "opt", "gpt_neox")
 """Decoders that are tested; any other that transformers loads as a causal LM runs if its logits are what we take them for."""
 FAMILIES: dict[str, type[Backbone]] = {
-    "roberta": MaskedLM,
-    "bert": MaskedLM,
-    "t5": T5,
+    **dict.fromkeys(("roberta", "bert", "xlm-roberta"), MaskedLM),
+    **dict.fromkeys(ENCODERS, PlainEncoder),
+    **dict.fromkeys(("t5", "mt5"), T5),
+    "longt5": LongT5,
     **{kind: CausalLM if kind in LAYERS else PlainCausalLM for kind in DECODERS},
 }
 """`model_type` of a Hugging Face configuration -> the class that runs it."""
@@ -54,6 +56,8 @@ def family_class(model_type: str) -> type[Backbone] | None:
     return PlainCausalLM if decodes and not any(model_type in names for names in others) else None
 
 
+EAGER = ("t5", "mt5", "longt5", "deberta-v2", "mpnet")
+"""Types whose modules compute attention in one way alone, or are run here in that one."""
 ENGINES = ("auto", "frozen", "plain")
 PRECISIONS = ("auto", "bf16", "fp32", "nf4")
 
@@ -98,6 +102,11 @@ def load_backbone(
     dtype = choose_dtype(precision, place)
     folder, found = locate(name, revision)
     config, tokenizer = _load_outline(name, Path(folder))
+    made = family_class(config.model_type)
+    if placement.shards and made is not None and not made.shardable:
+        raise UserError(
+            f"the weights of backbone {name} ({config.model_type}) cannot be shared out: use --strategy ddp"
+        )
     model = _load_model(name, folder, config, dtype, place)
     first = torch.device("cpu") if placement.shards or precision == "nf4" else place
     backbone = _made(name, Path(folder), found, model, tokenizer, first, engine)
@@ -244,24 +253,13 @@ def _load_model(
     # Measured on CPU: in bf16 the backward of scaled-dot-product attention costs 1.4 to 2.5 times a whole step of
     # the plain one (scripts/benchmark.py shows both).
     attention = "eager" if device.type == "cpu" and dtype is torch.bfloat16 else "sdpa"
-    if config.model_type == "t5" or config.model_type not in FAMILIES:
+    if config.model_type in EAGER or config.model_type not in FAMILIES:
         attention = "eager"
-    from transformers import GenerationConfig
-
-    model, info = read_part(
-        name,
-        "weights",
-        lambda: _auto_class(config).from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            attn_implementation=attention,
-            generation_config=GenerationConfig(),  # the folder's own would steer ours
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # they are an error below, with the sizes
-            output_loading_info=True,
-        ),
-    )
+    model, info = _read_weights(name, folder, config, dtype, attention)
+    for settings in missing_head(config.model_type):
+        if info["missing_keys"]:
+            config.update(dict(settings))
+            model, info = _read_weights(name, folder, config, dtype, attention)
     for key, held, needed in sorted(info["mismatched_keys"]):
         raise UserError(
             f"backbone {name!r}: {key} is {list(held)} in its weights, {list(needed)} by its config.json: they are not of "
@@ -282,6 +280,29 @@ def _load_model(
             f"they are not of one model"
         )
     return model
+
+
+def _read_weights(
+    name: str, folder: str, config: PretrainedConfig, dtype: torch.dtype, attention: str
+) -> tuple[Any, Any]:
+    """The model of a configuration with a folder's weights, and what did not fit."""
+    from transformers import GenerationConfig
+
+    found: tuple[Any, Any] = read_part(
+        name,
+        "weights",
+        lambda: _auto_class(config).from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attention,
+            generation_config=GenerationConfig(),  # the folder's own would steer ours
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # they are an error where they are found, with the sizes
+            output_loading_info=True,
+        ),
+    )
+    return found
 
 
 _INSIDE = re.compile(r"(?:layers?|block|h)\.\d+\.")

@@ -6,6 +6,7 @@ words' rows of the decoder. Position ids are explicit, so neither padding nor th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -110,6 +111,7 @@ _INSIDE = {
     "value": "attention.self.value",
     "merge": "attention.output.dense",
     "widen": "intermediate.dense",
+    "active": "intermediate",
     "narrow": "output.dense",
 }
 
@@ -119,6 +121,15 @@ class MaskedLM(Backbone):
 
     family = "masked-lm"
     generates = False
+
+    @property
+    def roles(self) -> Mapping[str, str]:
+        return {
+            "query": r"\.attention\.self\.query$",
+            "key": r"\.attention\.self\.key$",
+            "value": r"\.attention\.self\.value$",
+            "narrow": r"\.layer\.\d+\.output\.dense$",
+        }
 
     @property
     def max_positions(self) -> int:
@@ -243,6 +254,16 @@ class MaskedLM(Backbone):
     @property
     def outputs(self) -> dict[str, tuple[str, ...]]:
         return {"attention": self._inside("merge"), "feed-forward": self._inside("narrow")}
+
+    @property
+    def idle_biases(self) -> tuple[str, ...]:
+        # They add the same to all scores of a query, which the softmax takes out again.
+        return self.maps_of("key")
+
+    @property
+    def neuron_sites(self) -> tuple[tuple[str, ...], str]:
+        words = f"intermediate, after {self.model.config.hidden_act}, at the mask"
+        return self._inside("active"), words
 
     def _inside(self, part: str) -> tuple[str, ...]:
         (prefix,) = self.layer_names

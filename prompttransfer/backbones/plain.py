@@ -26,8 +26,19 @@ NAME = "prompttransfer-prefixed"
 
 
 @contextmanager
-def at_modules(model: nn.Module, own: Interventions, part: str = "") -> Iterator[None]:
-    """Let those modules of `model` whose names begin with `part` do what `own` says, in this block."""
+def at_modules(
+    model: nn.Module, own: Interventions, part: str = "", *, rows: int | None = None
+) -> Iterator[None]:
+    """Let those modules of `model` whose names begin with `part` do what `own` says, in this block.
+
+    Some modules (OPT) are given the tokens of all rows in one line; where `rows` says how many these are, `own` sees them
+    row by row.
+    """
+
+    def by_row(states: Tensor) -> Tensor:
+        line = rows is not None and states.ndim == 2 and len(states) != rows
+        return states.unflatten(0, (rows, -1)) if line else states
+
     undo: list[Callable[[], Any]] = []
     try:
         if own.placed:  # already, but for where layers are computed again
@@ -36,14 +47,14 @@ def at_modules(model: nn.Module, own: Interventions, part: str = "") -> Iterator
             if site.startswith(part):
 
                 def changed(module: Any, inputs: tuple[Any, ...], output: Tensor, site: str = site) -> Tensor:
-                    return own.changed(site, inputs[0], output)
+                    return own.changed(site, by_row(inputs[0]), by_row(output)).reshape(output.shape)
 
                 undo.append(model.get_submodule(site).register_forward_hook(changed).remove)
         for site in own.inputs:
             if site.startswith(part):
 
                 def before(module: Any, inputs: tuple[Any, ...], site: str = site) -> tuple[Tensor]:
-                    return (own.before(site, inputs[0]),)
+                    return (own.before(site, by_row(inputs[0])).reshape(inputs[0].shape),)
 
                 undo.append(model.get_submodule(site).register_forward_pre_hook(before).remove)
         distances: dict[str, Tensor] = {}

@@ -32,6 +32,21 @@ SIZES = {
     "causal-lm": ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"),
 }
 """Family -> the settings that are whole numbers above 0."""
+_ENCODER = (
+    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"),
+    "intermediate_size",
+)
+_FACTORISED = (*_ENCODER, "embedding_size", "type_vocab_size")
+SIZES_OF = {
+    "distilbert": (*_ENCODER[:-1], "hidden_dim"),
+    "albert": (*_FACTORISED, "num_hidden_groups", "inner_group_num"),
+    "electra": _FACTORISED,
+    "deberta-v2": _ENCODER,
+    "modernbert": (*_ENCODER, "local_attention"),
+    "mpnet": (*_ENCODER, "relative_attention_num_buckets"),
+    "longt5": (*SIZES["t5"], "local_radius", "global_block_size"),
+}
+"""The same of architectures that have others than their family."""
 
 
 def read_part(name: str, part: str, load: Callable[[], Value]) -> Value:
@@ -87,7 +102,7 @@ def check_config(name: str, folder: Path, config: Any, family: str) -> None:
             f"backbone {name!r}: {key} is {getattr(config, key, None)!r} in config.json: it must be {needed}"
         )
 
-    for key in SIZES[family]:
+    for key in SIZES_OF.get(config.model_type, SIZES[family]):
         value = getattr(config, key, None)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MOST.get(key, 10**10):
             raise refuse(key, f"a whole number from 1 to {MOST.get(key, 10**10)}")
@@ -95,7 +110,7 @@ def check_config(name: str, folder: Path, config: Any, family: str) -> None:
         if not 0 <= getattr(config, epsilon, 0) < 1:
             raise refuse(epsilon, "at least 0 and below 1")
     pad = config.pad_token_id
-    if (pad is None and config.model_type == "roberta") or (
+    if (pad is None and config.model_type in ("roberta", "xlm-roberta")) or (
         pad is not None and not (-1 if family == "causal-lm" else 0) <= pad < config.vocab_size
     ):
         raise refuse("pad_token_id", f"a token's id, below vocab_size {config.vocab_size}")
@@ -148,6 +163,9 @@ def _check_causal_lm(config: Any, refuse: Refuse) -> None:
 
 def _least_weights(config: Any, family: str) -> int:
     """Weights that a model of these sizes has at the least; each takes a byte or more."""
+    if config.model_type in SIZES_OF:
+        narrow = getattr(config, "embedding_size", None) or config.hidden_size
+        return int(narrow * config.vocab_size)
     if family == "t5":
         layers, inner = config.num_layers + config.num_decoder_layers, config.num_heads * config.d_kv
         return int(config.d_model * (config.vocab_size + layers * (4 * inner + 2 * config.d_ff)))

@@ -31,10 +31,12 @@ _NOTES = ("transformers_version", "_name_or_path", "architectures", "dtype", "to
 """Keys of a configuration that say where it came from, not what is computed."""
 
 TOKENIZER = "tokenizer.json"
-VOCABULARIES = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
+VOCABULARIES = (
+    *("vocab.txt", "vocab.json", "spiece.model", "spm.model", "sentencepiece.bpe.model", "tokenizer.model"),
+)
 """Files that a tokenizer can be made from where there is no tokenizer.json."""
 
-_WRITES = ("t5",)
+_WRITES = ("t5", "mt5", "longt5")
 """`model_type` of models whose generation settings are part of the revision."""
 
 

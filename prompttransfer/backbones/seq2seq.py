@@ -1,4 +1,4 @@
-"""T5 (v1.0, v1.1 and LM-adapted): the prompt stands in front of the encoder's input and the decoder writes.
+"""T5 (v1.0, v1.1, LM-adapted, Flan), mT5, ByT5 and LongT5: the prompt stands in front of the encoder's input and the decoder writes.
 
 Classification scores each label's whole token sequence; labels of one token cost one decoder step with the logits
 of the label words only. Question answering and summarisation are trained on the reference's tokens and decoded
@@ -7,9 +7,9 @@ greedily. Padding is masked in training and in evaluation alike (the original co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -30,10 +30,12 @@ from prompttransfer.backbones.kernels.attention import (
     self_attention,
 )
 from prompttransfer.backbones.kernels.linear import FrozenLinear, rectified
+from prompttransfer.backbones.label_words import Pieces
 from prompttransfer.backbones.layouts import Layout
 from prompttransfer.backbones.masked_lm import class_scores, combine_pieces
 from prompttransfer.backbones.plain import at_modules, by_weights, real
 from prompttransfer.backbones.rows import Batch, Row
+from prompttransfer.backbones.tokens import BYTES, first_ids
 from prompttransfer.distributed.fsdp import recomputing
 
 
@@ -96,6 +98,46 @@ class T5(Backbone):
     generates = True
 
     @property
+    def roles(self) -> Mapping[str, str]:
+        return {
+            "query": r"Attention\.q$",
+            "key": r"Attention\.k$",
+            "value": r"Attention\.v$",
+            "narrow": r"\.wo$",
+        }
+
+    @property
+    def own_attention(self) -> str:
+        """What the encoder's attention is called in its layers."""
+        return "SelfAttention"
+
+    @cached_property
+    def reads_bytes(self) -> bool:
+        """Whether tokens are bytes (ByT5): a word then has as many as it has letters, and no space of its own in front."""
+        return type(self.tokenizer).__name__ == BYTES
+
+    def word_pieces(self, word: str) -> Pieces | None:
+        if not self.reads_bytes:
+            return super().word_pieces(word)
+        ids = tuple(self.tokenizer(word.strip(), add_special_tokens=False)["input_ids"])
+        return (ids, tuple(self.tokenizer.convert_ids_to_tokens(list(ids)))) if ids else None
+
+    def _tokens(self, texts: Sequence[str], keep: int) -> list[tuple[int, ...]]:
+        if not self.reads_bytes:
+            return super()._tokens(texts, keep)
+        return first_ids(self.tokenizer, [text.strip() for text in texts], keep)
+
+    @property
+    def neuron_sites(self) -> tuple[tuple[str, ...], str]:
+        act, last = self.model.config.dense_act_fn, "layer.2.DenseReluDense"
+        blocks = [f"decoder.block.{index}.{last}" for index in range(self.model.config.num_decoder_layers)]
+        if not self.model.config.is_gated_act:
+            return tuple(f"{name}.wi" for name in blocks), f"decoder wi, before {act}, first decoding step"
+        # A gated layer has two halves; the gate act(wi_0) decides what passes, so it is what counts as active.
+        words = f"decoder gate {act}(wi_0), before it multiplies wi_1, first decoding step"
+        return tuple(f"{name}.act" for name in blocks), words
+
+    @property
     def max_positions(self) -> None:
         return None
 
@@ -110,6 +152,10 @@ class T5(Backbone):
     @property
     def feed_forward(self) -> int:
         return int(self.model.config.d_ff) * (2 if self.model.config.is_gated_act else 1)
+
+    @property
+    def neurons(self) -> int:
+        return int(self.model.config.d_ff)
 
     def _assemble(self, row: Row, layout: Layout) -> list[int]:
         eos = self.tokenizer.eos_token_id
@@ -173,7 +219,7 @@ class T5(Backbone):
         config = self.model.config
         encoder, decoder = range(config.num_layers), range(config.num_decoder_layers)
         return {
-            "encoder": tuple(f"encoder.block.{index}.layer.0.SelfAttention" for index in encoder),
+            "encoder": tuple(f"encoder.block.{index}.layer.0.{self.own_attention}" for index in encoder),
             "decoder": tuple(f"decoder.block.{index}.layer.0.SelfAttention" for index in decoder),
             "cross": tuple(f"decoder.block.{index}.layer.1.EncDecAttention" for index in decoder),
         }
@@ -184,9 +230,12 @@ class T5(Backbone):
 
     @property
     def outputs(self) -> dict[str, tuple[str, ...]]:
-        itself = self.attentions["encoder"] + self.attentions["decoder"]
-        last = [name.replace("0.SelfAttention", "1") for name in self.attentions["encoder"]]
-        last += [name.replace("0.SelfAttention", "2") for name in self.attentions["decoder"]]
+        config = self.model.config
+        encoder = [f"encoder.block.{index}.layer." for index in range(config.num_layers)]
+        decoder = [f"decoder.block.{index}.layer." for index in range(config.num_decoder_layers)]
+        itself = [f"{name}0.{self.own_attention}" for name in encoder]
+        itself += [f"{name}0.SelfAttention" for name in decoder]
+        last = [f"{name}1" for name in encoder] + [f"{name}2" for name in decoder]
         return {
             "attention": tuple(f"{name}.o" for name in itself),
             "feed-forward": tuple(f"{name}.DenseReluDense.wo" for name in last),
@@ -214,8 +263,10 @@ class T5(Backbone):
 
     @property
     def _scales_output(self) -> bool:
-        # T5 v1.0 ties the output to the input embedding and rescales; v1.1 has an output matrix of its own.
+        # T5 v1.0 ties the output to the input embedding and rescales; v1.1 and mT5 have an output matrix of their own.
         config = self.model.config
+        if config.model_type == "mt5":
+            return False
         return bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))
 
     @by_weights
@@ -340,3 +391,22 @@ class T5(Backbone):
             eos_token_id=self.tokenizer.eos_token_id,
             pad_token_id=self.tokenizer.pad_token_id,
         )
+
+
+class LongT5(T5):
+    """LongT5, whose encoder sees a window around each position, and with `transient-global` means of blocks of the text.
+
+    A prompt in front is seen as words are: by its window, and as part of the first blocks.
+    """
+
+    engines = ("plain",)
+    shardable = False
+
+    @property
+    def own_attention(self) -> str:
+        kind = self.model.config.encoder_attention_type
+        return "LocalSelfAttention" if kind == "local" else "TransientGlobalSelfAttention"
+
+    @property
+    def attentions(self) -> dict[str, tuple[str, ...]]:
+        return {}  # its windows take no keys and values in front

@@ -19,16 +19,22 @@ SETTINGS = ("special_tokens_map.json", "tokenizer_config.json")
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 _ROBERTA = {name: "</s>" if name in ("eos_token", "sep_token") else "<s>" for name in NAMES}
+_ROBERTA |= {"unk_token": "<unk>", "pad_token": "<pad>", "mask_token": "<mask>"}
+_BERT = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+_T5 = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 USUAL: dict[str, dict[str, str]] = {
-    "roberta": {**_ROBERTA, "unk_token": "<unk>", "pad_token": "<pad>", "mask_token": "<mask>"},
-    "bert": {
-        "unk_token": "[UNK]",
-        "sep_token": "[SEP]",
-        "pad_token": "[PAD]",
-        "cls_token": "[CLS]",
-        "mask_token": "[MASK]",
-    },
-    "t5": {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "mpnet": {**_ROBERTA, "unk_token": "[UNK]"},
+    **dict.fromkeys(("bert", "distilbert", "electra", "deberta-v2", "modernbert"), _BERT),
+    "albert": {**_BERT, "unk_token": "<unk>", "pad_token": "<pad>"},
+    **dict.fromkeys(("t5", "mt5", "longt5"), _T5),
     "gpt2": {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"},
 }
 """`model_type` -> what tokenizers of its family call their tokens; folders from before 2023 rely on it."""
@@ -58,7 +64,7 @@ def special_tokens(folder: Path, model_type: Any) -> SpecialTokens:
             extra += _several(values.get(key), key, path)
     usual = {} if generic else USUAL.get(model_type if isinstance(model_type, str) else "", {})
     known = {name: token for name, token in {**usual, **named}.items() if token is not None}
-    if model_type == "t5":
+    if model_type in ("t5", "longt5"):
         extra += [f"<extra_id_{index}>" for index in range(100)]
     return SpecialTokens(known, tuple(dict.fromkeys(extra)))
 

@@ -14,15 +14,25 @@ from typing import Any
 
 from prompttransfer.backbones.reading import read_part
 from prompttransfer.backbones.revisions import TOKENIZER, VOCABULARIES
-from prompttransfer.backbones.special_tokens import NAMES, SpecialTokens, special_tokens
+from prompttransfer.backbones.special_tokens import (
+    NAMES,
+    SpecialTokens,
+    read_settings,
+    settings_files,
+    special_tokens,
+)
 from tasks.errors import UserError
 
+_MASKED = ("cls_token", "sep_token", "pad_token", "mask_token")
 NEEDED = {
-    "roberta": ("cls_token", "sep_token", "pad_token", "mask_token"),
-    "bert": ("cls_token", "sep_token", "pad_token", "mask_token"),
-    "t5": ("eos_token", "pad_token"),
+    **dict.fromkeys(("roberta", "xlm-roberta", "mpnet", "bert", "distilbert", "electra"), _MASKED),
+    **dict.fromkeys(("albert", "deberta-v2", "modernbert"), _MASKED),
+    **dict.fromkeys(("t5", "mt5", "longt5"), ("eos_token", "pad_token")),
 }
 """`model_type` -> the special tokens that a row is made with; decoders need none."""
+
+BYTES = "ByT5Tokenizer"
+"""The class of tokenizers whose tokens are bytes, which need no file."""
 
 PROBES = (
     " The film was GREAT.",
@@ -42,6 +52,8 @@ def load_tokenizer(name: str, folder: Path, model_type: str) -> Any:
     tokens = special_tokens(folder, model_type)
     if (folder / TOKENIZER).exists():
         return read_part(name, TOKENIZER, partial(_from_file, name, folder / TOKENIZER, tokens))
+    if any(read_settings(path).get("tokenizer_class") == BYTES for path in settings_files(folder)):
+        return read_part(name, "tokenizer", partial(_bytes, folder))
     if not any((folder / file).exists() for file in VOCABULARIES):
         raise UserError(
             f"backbone {name!r} holds no tokenizer (no {TOKENIZER}, nor any of {', '.join(VOCABULARIES)}): copy that of "
@@ -77,6 +89,12 @@ def _from_file(name: str, file: Path, tokens: SpecialTokens) -> Any:
         if ids != raw.encode(text, add_special_tokens=False).ids:
             raise UserError(f"backbone {name!r}: transformers gives {text!r} other ids than its {TOKENIZER}")
     return made
+
+
+def _bytes(folder: Path) -> Any:
+    from transformers import ByT5Tokenizer
+
+    return ByT5Tokenizer.from_pretrained(str(folder))
 
 
 def _from_vocabulary(folder: Path) -> Any:

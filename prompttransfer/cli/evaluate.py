@@ -23,8 +23,9 @@ from prompttransfer.cli.options import (
     Precision,
     Revision,
     SourceMethods,
+    Template,
 )
-from prompttransfer.cli.values import OneOf, Output, checked
+from prompttransfer.cli.values import OneOf, Output, checked, lines_of
 from prompttransfer.distributed.placement import SINGLE, Placement
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from prompttransfer.adaptations.adaptation import Adaptation
     from prompttransfer.backbones.base import Backbone
+    from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.evaluation.calibration import Calibration
     from prompttransfer.evaluation.encoding import EncodedTask
     from prompttransfer.evaluation.evaluate import Score
@@ -57,6 +59,7 @@ def evaluate(
         typer.Option("--layout", help="Another layout, with --other-layout."),
         OneOf("layout", LAYOUTS),
     ] = None,
+    template: Template = None,
     data: DataFolder = None,
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
@@ -77,10 +80,10 @@ def evaluate(
 ) -> list[Score]:
     """Score prompts on the test split of tasks. The label words are the task's own, never the prompt's."""
     given = dict(locals())
+    from dataclasses import replace
     from functools import cache
 
-    from prompttransfer.adaptations.running import bank_of, check_runs_on, impossible
-    from prompttransfer.backbones.layouts import Encoding
+    from prompttransfer.adaptations.running import bank_of, check_reads, check_runs_on, impossible
     from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say, table
     from prompttransfer.cli.tables import read_prompts
     from prompttransfer.evaluation.calibration import (
@@ -97,7 +100,7 @@ def evaluate(
     from prompttransfer.outputs import Files, settings_of
     from tasks.errors import UserError
 
-    calibration = calibration_of(calibrate)
+    calibration, wanted = calibration_of(calibrate), lines_of(template)
     loaded = read_prompts(prompts, method)
     tasks = resolve_tasks(task or list(dict.fromkeys(p.task for p in loaded)), label_words, loaded)
     written = Files(() if output is None else (output,), settings_of("evaluate", given))
@@ -116,20 +119,21 @@ def evaluate(
             other_layout=other_layout,
             other_backbone=other_backbone,
         )
+        check_reads(each, model, wanted or each.encoding.template, other_layout=other_layout)
         each.method.check_fits(model, each.tensors, each.name)
 
     @cache
-    def prepared(place: int, reserved: int, layout: str) -> Prepared:
+    def prepared(place: int, reserved: int, read: Encoding) -> Prepared:
         """Rows, inputs of the calibration and the backbone alone, once for all that take as much of the text."""
         task, splits = targets[place].task, targets[place].splits
-        encoding = Encoding(layout, max_length, aggregation)
+        encoding = replace(read, max_length=max_length, aggregation=aggregation)
         encoded = encode_task(model, task, splits.test, encoding, reserved=reserved)
         chosen = calibration or Calibration(TRAIN_MEAN)
         inputs = encode_inputs(model, chosen, encoded, splits)
         return encoded, inputs, bare_calibrated(model, encoded, inputs)
 
     cells: dict[tuple[int, int], tuple[Score | None, dict[str, Any]]] = {}
-    for group, chosen in alike(loaded, layout):
+    for group, chosen in alike(loaded, layout, wanted):
         bank = bank_of(model, group.adaptations)
         for column, target in enumerate(targets):
             if reason := impossible(group.adaptations[0], target.task):

@@ -106,7 +106,11 @@ def mask(
     reading = read_activations(model, group, encoded=on, rule=rule, share=share)
     states = reading.states().states
     encoded = encode_task(
-        model, target.task, target.splits.test, Encoding(own.layout, max_length), reserved=reserved_by([own])
+        model,
+        target.task,
+        target.splits.test,
+        Encoding(own.layout, max_length, template=own.encoding.template),
+        reserved=reserved_by([own]),
     )
     say(
         f"{own.name} on {target.task.name}: {len(chosen) * (1 + 2 * draws)} evaluations of {len(encoded.rows)} test "
@@ -152,7 +156,7 @@ def training_rows(
     from prompttransfer.evaluation.encoding import encode_task
 
     target = load_targets(resolve_tasks([name], prompts=prompts), data=data, limit_train=rows)[0]
-    encoding = Encoding(prompts[0].layout, max_length)
+    encoding = Encoding(prompts[0].layout, max_length, template=prompts[0].encoding.template)
     return encode_task(model, target.task, target.splits.train, encoding, reserved=reserved_by(prompts))
 
 

@@ -52,7 +52,18 @@ LayoutName = Annotated[
     str, typer.Option("--layout", help="prompt-first, after-bos or su2022."), OneOf("layout", LAYOUTS)
 ]
 OtherLayout = Annotated[
-    bool, typer.Option("--other-layout", help="Use a prompt under a layout that it was not trained with.")
+    bool,
+    typer.Option(
+        "--other-layout", help="Use a prompt under a layout or template that it was not trained with."
+    ),
+]
+Template = Annotated[
+    str | None,
+    typer.Option(
+        "--template",
+        help=r"What a decoder reads in place of each task's own, as '{text}\nIt was' or "
+        r"'{text_a}\n{text_b}\nAnswer:'; \n is a new line.",
+    ),
 ]
 MaxLength = Annotated[
     int | None,

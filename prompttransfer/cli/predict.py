@@ -24,12 +24,14 @@ from prompttransfer.cli.options import (
     Device,
     MaxLength,
     OtherBackbone,
+    OtherLayout,
     Overwrite,
     Precision,
     Revision,
     SourceMethods,
+    Template,
 )
-from prompttransfer.cli.values import checked
+from prompttransfer.cli.values import checked, lines_of
 from tasks.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -78,6 +80,8 @@ def predict(
     ] = None,
     revision: Revision = None,
     other_backbone: OtherBackbone = False,
+    template: Template = None,
+    other_layout: OtherLayout = False,
     max_length: MaxLength = None,
     overwrite: Overwrite = False,
     precision: Precision = "auto",
@@ -114,7 +118,13 @@ def predict(
             return Predicted(count, count, 0.0)
         model = backbone_of(adaptations, backbone, precision, device, revision=revision)
         model.takes_any = other_backbone
-        answers = Answers(model, adaptations, max_length=max_length)
+        answers = Answers(
+            model,
+            adaptations,
+            max_length=max_length,
+            template=lines_of(template),
+            other_layout=other_layout,
+        )
         started, before = time.monotonic(), 0
         with _Progress(count) as progress:
             if place is None:

@@ -19,8 +19,9 @@ from prompttransfer.cli.options import (
     LayoutName,
     MaxLength,
     Revision,
+    Template,
 )
-from prompttransfer.cli.values import Whole, checked
+from prompttransfer.cli.values import Whole, checked, lines_of
 
 tasks_app = typer.Typer(help="List, show and check tasks.", no_args_is_help=True)
 ROWS = 500
@@ -66,6 +67,7 @@ def check_task(
     revision: Revision = None,
     data: DataFolder = None,
     layout: LayoutName = "prompt-first",
+    template: Template = None,
     length: Annotated[int, typer.Option(help="Prompt length."), Whole(1, LONGEST_PROMPT)] = 20,
     max_length: MaxLength = None,
     label_words: LabelWords = None,
@@ -76,7 +78,7 @@ def check_task(
     from prompttransfer.backbones.loading import load_backbone, read_otherwise
     from prompttransfer.cli.common import load_targets, resolve_tasks, say, table, unknown_words
 
-    encoding = Encoding(layout, max_length, aggregation)
+    encoding = Encoding(layout, max_length, aggregation, lines_of(template))
     task = resolve_tasks([name], label_words)[0]
     target = load_targets([task], data=data)[0]
     model = load_backbone(backbone, revision=revision)
@@ -90,12 +92,16 @@ def check_task(
     say(f"source: {splits.source}, revision {splits.revision}")
     say(f"rows: {len(splits.train)} train, {len(splits.validation)} validation, {len(splits.test)} test")
     for index in range(min(2, len(rows))):
-        slot = model.answer_slot(length, place)
         tokens = model.describe(rows[index], length=length, layout=place)
+        slot = model.answer_slot(length, place)
+        if slot is not None and slot < 0:  # counted from a row's end
+            slot += len(tokens)
         shown = [f"{i}:{t}{' <- answer' if i == slot else ''}" for i, t in enumerate(tokens)]
         say(f"\nrow {index + 1}: " + "  ".join(_shorten(shown, length, place.start)))
         if slot is None:
             say("  the answer is written by the decoder")
+        elif task.generates:
+            say("  the answer is written behind it")
     answers = model.answers(task, encoding)
     if answers is not None:
         balance = Counter(example.label for example in splits.test)

@@ -37,10 +37,11 @@ from prompttransfer.cli.options import (
     Steps,
     Strategy,
     TaskNames,
+    Template,
     WarmUp,
     WeightDecay,
 )
-from prompttransfer.cli.values import OneOf, Output, checked
+from prompttransfer.cli.values import OneOf, Output, checked, lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,6 +85,7 @@ def train(
         ),
     ] = "random",
     layout: LayoutName = "prompt-first",
+    template: Template = None,
     length: Length = None,
     steps: Steps = None,
     batch: Batch = None,
@@ -138,7 +140,7 @@ def train(
     from prompttransfer.distributed.placement import Placement
 
     placement = Placement(devices, strategy, nodes)
-    encoding = Encoding(layout, max_length, aggregation)
+    encoding = Encoding(layout, max_length, aggregation, lines_of(template))
     locate(backbone, revision)  # before the heavy imports: a name that is nothing is said at once
     from prompttransfer.cli.common import (
         describe,
@@ -176,11 +178,12 @@ def train(
         model = load_backbone(
             backbone, revision=revision, precision=precision, device=device, placement=placement
         )
+    encoding.place(model.family)
     first = only_the_first_speaks(model)
     model.checkpoints = checkpoint_activations
     chosen_method, recipe = method_and_recipe(
         model.family,
-        model.width,
+        model.state_width,
         method,
         optimizer=optimizer,
         lr=lr,
@@ -291,6 +294,8 @@ def finished(
 
     Raises UserError for a prompt of other settings, unless it may be overwritten.
     """
+    from dataclasses import replace
+
     from prompttransfer.adaptations.adaptation import digest_tensors
     from prompttransfer.adaptations.artifacts import holds_one, load_adaptation
     from prompttransfer.outputs import check_same
@@ -304,6 +309,8 @@ def finished(
         if not holds_one(folder):
             continue
         there = load_adaptation(folder)
+        if there.origin.opening is None:  # of a version that did not record it
+            origin = replace(origin, opening=None)
         start = job.member(method, model, encoding).tensors()
         before = None if there.initial is None else digest_tensors(there.initial)
         check_same(

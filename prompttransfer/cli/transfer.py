@@ -30,12 +30,15 @@ from prompttransfer.cli.options import (
     Patience,
     Precision,
     Revision,
+    Schedule,
     Seeds,
     SourceMethods,
     Steps,
     Strategy,
+    Template,
+    WarmUp,
 )
-from prompttransfer.cli.values import Output, Whole, checked
+from prompttransfer.cli.values import Output, Whole, checked, lines_of
 from prompttransfer.transfers.files import FILES, MARKER, record_of, write_transfer
 
 if TYPE_CHECKING:
@@ -72,6 +75,7 @@ def transfer(
     data: DataFolder = None,
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
+    template: Template = None,
     other_layout: OtherLayout = False,
     other_backbone: OtherBackbone = False,
     seeds: Seeds = None,
@@ -80,6 +84,8 @@ def transfer(
     batch: Batch = None,
     lr: LearningRate = None,
     optimizer: Optimizer = None,
+    schedule: Schedule = None,
+    warm_up: WarmUp = None,
     evaluate_every: EvaluateEvery = None,
     patience: Patience = None,
     max_length: MaxLength = None,
@@ -143,7 +149,7 @@ def transfer(
 
     placement = Placement(devices, strategy, nodes)
     calibration = calibration_of(calibrate)
-    encoding = Encoding(max_length=max_length, aggregation=aggregation)
+    encoding = Encoding(max_length=max_length, aggregation=aggregation, template=lines_of(template))
     if draws is not None and in_context is None:
         raise UserError("--draws are those of the rows of --in-context: give both")
     prompts = read_prompts(sources, method)
@@ -212,6 +218,8 @@ def transfer(
                 batch=batch,
                 lr=lr,
                 optimizer=optimizer,
+                schedule=schedule,
+                warm_up=warm_up,
                 evaluate_every=evaluate_every,
                 patience=patience,
             ),

@@ -202,3 +202,8 @@ def _is_path(hint: Any) -> bool:
 
 def _optional(hint: Any) -> bool:
     return type(None) in _kinds(hint)
+
+
+def lines_of(text: str | None) -> str | None:
+    r"""What was typed with its `\n` as new lines, which a shell hands over as two characters."""
+    return None if text is None else text.replace("\\n", "\n")

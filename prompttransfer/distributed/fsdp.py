@@ -25,16 +25,14 @@ if TYPE_CHECKING:
 
 
 def stacks(model: Any) -> list[tuple[nn.Module, nn.ModuleList]]:
-    """The encoder, and the decoder where there is one, each with its layers; empty where neither is found."""
+    """The encoder, and the decoder where there is one, each with its layers; of a decoder alone, the whole of it.
+
+    Empty where there is none with a list of layers.
+    """
     base = model.base_model
-    found = [getattr(base, name, None) for name in ("encoder", "decoder")]
-    return [
-        (stack, child)
-        for stack in found
-        if isinstance(stack, nn.Module)
-        for child in stack.children()
-        if isinstance(child, nn.ModuleList)
-    ]
+    parts = [getattr(base, name, None) for name in ("encoder", "decoder")]
+    inside = [part for part in parts if isinstance(part, nn.Module)] or [base]
+    return [(part, child) for part in inside for child in part.children() if isinstance(child, nn.ModuleList)]
 
 
 def check_shardable(model: Any, name: str) -> None:
@@ -74,6 +72,9 @@ def shard(model: Any, mesh: DeviceMesh) -> Any:
 def _share_table(model: Any, table: Any, group: Any) -> None:
     """Shard one table; modules that share its weight ask it from then on."""
     weight = table.weight
+    if _sole(model, table):
+        # It has to lie where it is found when the stack that it is taken out of is sharded.
+        model.table, model.get_input_embeddings = table, lambda: table
     running = [stack for stack, _ in stacks(model)]  # what lies in one of these is sharded with it
     sharers = [
         (parent, name, child)
@@ -86,6 +87,15 @@ def _share_table(model: Any, table: Any, group: Any) -> None:
     table.rows = MethodType(_rows, table)
     table.scores = MethodType(_scores, table)
     group(table)
+
+
+def _sole(model: Any, table: Any) -> bool:
+    """Whether a table of words lies in a stack of layers and nowhere else, as that of a decoder."""
+    if table is not model.get_input_embeddings():
+        return False
+    running = [stack for stack, _ in stacks(model)]
+    holders = [parent for parent in model.modules() if any(child is table for child in parent.children())]
+    return bool(holders) and all(parent in running for parent in holders)
 
 
 def _rows(table: Any, ids: Tensor) -> Tensor:

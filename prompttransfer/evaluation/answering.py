@@ -14,7 +14,7 @@ import torch
 
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.bank import Bank
-from prompttransfer.adaptations.running import bank_of, check_runs_on
+from prompttransfer.adaptations.running import bank_of, check_reads, check_runs_on
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.kernels.token_batching import cut
 from prompttransfer.backbones.layouts import Encoding
@@ -52,13 +52,20 @@ class Answers:
     """
 
     def __init__(
-        self, backbone: Backbone, adaptations: Sequence[Adaptation], *, max_length: int | None = None
+        self,
+        backbone: Backbone,
+        adaptations: Sequence[Adaptation],
+        *,
+        max_length: int | None = None,
+        template: str | None = None,
+        other_layout: bool = False,
     ):
-        self.backbone, self.max_length = backbone, max_length
+        self.backbone = backbone
+        self.max_length, self.template = max_length, template
         self.adaptations = tuple(adaptations)
         for each in adaptations:
-            _check(backbone, each)
-        self.groups = alike(adaptations)
+            _check(backbone, each, template, other_layout)
+        self.groups = alike(adaptations, template=template)
         self.banks = [bank_of(backbone, group.adaptations) for group, _ in self.groups]
         self.homes = {
             place: (number, member)
@@ -96,8 +103,10 @@ class Answers:
         for (place, task), indices in alike_rows.items():
             own = self.adaptations[place]
             task = in_own_words(task, own)
-            encoding = (
-                own.encoding if self.max_length is None else replace(own.encoding, max_length=self.max_length)
+            encoding = replace(
+                own.encoding,
+                max_length=self.max_length or own.encoding.max_length,
+                template=self.template or own.encoding.template,
             )
             reserved = self.groups[self.homes[place][0]][0].reserved
             examples = [questions[index].example for index in indices]
@@ -147,7 +156,7 @@ def in_own_words(task: Task, adaptation: Adaptation) -> Task:
     return with_words(task, words) if words and task.name == adaptation.task else task
 
 
-def _check(backbone: Backbone, adaptation: Adaptation) -> None:
+def _check(backbone: Backbone, adaptation: Adaptation, template: str | None, other_layout: bool) -> None:
     check_runs_on(
         adaptation,
         backbone=backbone.name,
@@ -157,4 +166,5 @@ def _check(backbone: Backbone, adaptation: Adaptation) -> None:
         layout=adaptation.layout,
         other_backbone=backbone.takes_any,
     )
+    check_reads(adaptation, backbone, template or adaptation.encoding.template, other_layout=other_layout)
     adaptation.method.check_fits(backbone, adaptation.tensors, adaptation.name)

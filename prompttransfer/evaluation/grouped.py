@@ -31,12 +31,16 @@ def evaluate_all(
     return scores
 
 
-def alike(adaptations: Sequence[Adaptation], layout: str | None = None) -> list[tuple[Group, str]]:
-    """Those that can run in one bank on the same rows, with the layout that they run under: `layout`, or their own."""
-    layouts = [layout or each.layout for each in adaptations]
+def alike(
+    adaptations: Sequence[Adaptation], layout: str | None = None, template: str | None = None
+) -> list[tuple[Group, Encoding]]:
+    """Those that can run in one bank on the same rows, with the layout and template of these: the given, or their own."""
+    read = [
+        Encoding(layout or each.layout, template=template or each.encoding.template) for each in adaptations
+    ]
     found = []
-    for chosen in dict.fromkeys(layouts):
-        places = [place for place, own in enumerate(layouts) if own == chosen]
+    for chosen in dict.fromkeys(read):
+        places = [place for place, own in enumerate(read) if own == chosen]
         for group in groups_of([adaptations[place] for place in places]):
             found.append((Group(tuple(places[i] for i in group.places), group.adaptations), chosen))
     return found

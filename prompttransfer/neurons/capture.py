@@ -9,6 +9,8 @@ of RoBERTa are read after GELU and those of T5 before ReLU, so the sign of a mea
     RoBERTa, BERT     output of `intermediate`, after its activation; read at the mask
     T5 v1.0           output of the decoder's `wi`, before ReLU (the sign is the same); first decoding step
     T5 v1.1, LM       act(wi_0) of the decoder's gated layer, before it multiplies wi_1; first decoding step
+    Llama and kin     act(gate_proj) of the gated layer, before it multiplies up_proj; each row's last token
+    GPT-2, OPT, ...   output of the feed-forward's activation; each row's last token
 
 Overlap and statistics of states are in analysis/neurons.py; files of states are in neurons/states.py; switching neurons
 off by steps is in neurons/masking.py.
@@ -31,6 +33,7 @@ from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.bank import Bank, on_the_same
 from prompttransfer.adaptations.running import Group, bank_of, common_encoding, groups_of
 from prompttransfer.backbones.base import Backbone
+from prompttransfer.backbones.causal_lm import CausalLM
 from prompttransfer.backbones.layouts import Layout
 from prompttransfer.backbones.revisions import DECIDING, differing
 from prompttransfer.backbones.rows import Batch
@@ -51,41 +54,32 @@ class Site:
     """Which tensor that is, in words."""
 
 
-def _masked_lm(backbone: Backbone) -> Site:
-    layers = backbone.model.base_model.encoder.layer
-    act = backbone.model.config.hidden_act
-    return Site(tuple(layer.intermediate for layer in layers), f"intermediate, after {act}, at the mask")
-
-
-def _t5(backbone: Backbone) -> Site:
-    forward = [block.layer[-1].DenseReluDense for block in backbone.model.decoder.block]
-    act = backbone.model.config.dense_act_fn
-    if hasattr(forward[0], "wi"):
-        return Site(tuple(f.wi for f in forward), f"decoder wi, before {act}, first decoding step")
-    # A gated layer has two halves; the gate act(wi_0) decides what passes, so it is what counts as active.
-    words = f"decoder gate {act}(wi_0), before it multiplies wi_1, first decoding step"
-    return Site(tuple(f.act for f in forward), words)
-
-
-SITES: dict[str, Callable[[Backbone], Site]] = {"masked-lm": _masked_lm, "t5": _t5}
-"""Family of backbones -> where its neurons are."""
-
-
 def find_site(backbone: Backbone) -> Site:
-    """Where the neurons of this backbone are; a UserError for a family without an entry."""
-    if backbone.family not in SITES:
-        raise unknown("family of backbones with known neurons", backbone.family, SITES)
-    return SITES[backbone.family](backbone)
+    """Where the neurons of this backbone are. Raises UserError for one whose neurons are not known."""
+    names, tensor = backbone.neuron_sites
+    return Site(tuple(backbone.model.get_submodule(name) for name in names), tensor)
+
+
+@dataclass
+class Reading:
+    """What the passes inside `reading` give: `slots` [batch] are set before a pass, `layers` is there after it."""
+
+    layers: list[Tensor]
+    """[batch, neurons] of each layer, at each row's slot."""
+    slots: Tensor
 
 
 @contextmanager
-def reading(backbone: Backbone, slot: int) -> Iterator[list[Tensor]]:
-    """Inside the block every pass fills the list with its activations at `slot`, [batch, neurons] a layer."""
+def reading(backbone: Backbone) -> Iterator[Reading]:
+    """Inside the block every pass keeps its activations where its rows' answers are read."""
     site = find_site(backbone)
-    found: list[Tensor] = [torch.empty(0)] * len(site.modules)
+    found = Reading([torch.empty(0)] * len(site.modules), torch.zeros(0, dtype=torch.long))
 
     def keep(layer: int, module: nn.Module, inputs: object, output: Tensor) -> None:
-        found[layer] = output[:, slot].detach().float()
+        rows = torch.arange(len(found.slots), device=output.device)
+        if output.ndim == 2:  # OPT puts the tokens of all rows in one line
+            output = output.unflatten(0, (len(rows), -1))
+        found.layers[layer] = output[rows, found.slots].detach().float()
 
     handles = [
         module.register_forward_hook(partial(keep, layer)) for layer, module in enumerate(site.modules)
@@ -133,9 +127,12 @@ def prompt_alone(backbone: Backbone, layout: Layout) -> tuple[int, ...]:
     """The tokens that stand beside a prompt when it is read without any text.
 
     su2022 as the authors ran it: `<mask> P2 .. PL <s>`. The other masked layouts keep what they always have:
-    `P1 .. PL <s> <mask> </s>`. T5: `P1 .. PL <extra_id_0>` into the encoder.
+    `P1 .. PL <s> <mask> </s>`. T5: `P1 .. PL <extra_id_0>` into the encoder. Decoders: `P1 .. PL <s>` where the tokenizer
+    begins with one, else the prompt itself.
     """
     tokenizer = backbone.tokenizer
+    if isinstance(backbone, CausalLM):
+        return backbone.reader.opening
     if backbone.family == "t5":
         sentinel = tokenizer.convert_tokens_to_ids("<extra_id_0>")
         if sentinel in (None, tokenizer.unk_token_id):
@@ -171,23 +168,26 @@ def _any_answer(batch: Batch) -> Batch:
     )
 
 
-def _slot(backbone: Backbone, bank: Bank, layout: Layout) -> int:
-    ahead = bank.rows(torch.zeros(1, dtype=torch.long, device=backbone.device)).reserved
-    return backbone.answer_slot(ahead, layout) or 0  # T5 answers at its first decoding step
-
-
 @torch.no_grad()
 def activations(backbone: Backbone, bank: Bank, layout: Layout) -> Tensor:
     """Activations that the members of `bank` stimulate on their own, [members, layers, neurons] float32."""
     tokens = prompt_alone(backbone, layout)
+    ahead = bank.rows(torch.zeros(1, dtype=torch.long, device=backbone.device)).reserved
+    if ahead + len(tokens) == 0:
+        raise UserError(
+            f"nothing stands in front of a text here, and {backbone.name} begins with no token of its own: average over real "
+            f"rows with --task"
+        )
     at_once = max(1, backbone.tokens_at_once // (bank.reserved + len(tokens)))
     parts = []
-    with reading(backbone, _slot(backbone, bank, layout)) as found:
+    with reading(backbone) as found:
         for owners in torch.arange(bank.members, device=backbone.device).split(at_once):
-            ids = torch.tensor([tokens] * len(owners), device=backbone.device)
+            ids = torch.tensor([tokens] * len(owners), dtype=torch.long, device=backbone.device)
             batch = Batch(ids, torch.ones_like(ids), layout, None, None, None, None)
-            backbone.label_scores(bank.rows(owners), _any_answer(batch))
-            parts.append(torch.stack(found, dim=1).cpu())
+            own = bank.rows(owners)
+            found.slots = backbone.answer_slots(own, batch)
+            backbone.label_scores(own, _any_answer(batch))
+            parts.append(torch.stack(found.layers, dim=1).cpu())
     return torch.cat(parts)
 
 
@@ -202,11 +202,12 @@ def over_rows(
     count = bank.members
     shape = (count, len(find_site(backbone).modules), -1)
     totals: list[Tensor | float] = [0.0] * len(measures)
-    with reading(backbone, _slot(backbone, bank, encoded.layout)) as found:
+    with reading(backbone) as found:
         for _, batch in batches(backbone, encoded, prompts=count):
             own, wide = on_the_same(bank, batch)
+            found.slots = backbone.answer_slots(own, wide)
             backbone.label_scores(own, _any_answer(wide))
-            values = torch.stack(found, dim=1).unflatten(0, (count, batch.rows)).cpu()
+            values = torch.stack(found.layers, dim=1).unflatten(0, (count, batch.rows)).cpu()
             totals = [
                 total + of(values).float().sum(dim=1) for total, of in zip(totals, measures, strict=True)
             ]

@@ -174,7 +174,7 @@ def kept_bytes(
     if (
         backbone.checkpoints
     ):  # the inputs of layers are then held by the layers' calls, where the hook sees nothing
-        total += tokens * backbone.width * backbone.dtype.itemsize * backbone.layers
+        total += tokens * backbone.state_width * backbone.dtype.itemsize * backbone.layers
     del loss
     return total, tokens
 
@@ -221,7 +221,7 @@ def _heaviest(data: BankData) -> tuple[list[Row], int]:
 
 def _widest(backbone: Backbone, tokens: int) -> int:
     """Bytes of what lives at one time in a feed-forward layer, the widest: its values, or their gradients."""
-    return tokens * (2 * backbone.feed_forward + 4 * backbone.width) * backbone.dtype.itemsize
+    return tokens * (2 * backbone.feed_forward + 4 * backbone.state_width) * backbone.dtype.itemsize
 
 
 def _training(backbone: Backbone, tokens: int, checkpoints: bool, rows: int) -> int:
@@ -229,7 +229,9 @@ def _training(backbone: Backbone, tokens: int, checkpoints: bool, rows: int) -> 
     taken = _widest(backbone, tokens)
     if checkpoints:  # one layer's inner values live again while its backward pass runs
         attention = backbone.heads * (tokens // rows)
-        taken += tokens * (5 * backbone.width + backbone.feed_forward + attention) * backbone.dtype.itemsize
+        taken += (
+            tokens * (5 * backbone.state_width + backbone.feed_forward + attention) * backbone.dtype.itemsize
+        )
     return taken
 
 

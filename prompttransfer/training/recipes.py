@@ -120,7 +120,7 @@ def recipe_for(backbone: Backbone, method: Method | None = None, **overrides: An
 
     Another optimizer than the family's own brings that optimizer's own tested rate with it. The length is the method's.
     """
-    return recipe_for_size(backbone.family, backbone.width, method, **overrides)
+    return recipe_for_size(backbone.family, backbone.state_width, method, **overrides)
 
 
 def recipe_for_size(family: str, width: int, method: Method | None = None, **overrides: Any) -> Recipe:

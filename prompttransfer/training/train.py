@@ -312,6 +312,7 @@ def origins_of(
                     "split_seed": splits.seed,
                     **record_of(job.task),
                 },
+                opening=backbone.opening,
             )
         )
     return found

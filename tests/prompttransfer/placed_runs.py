@@ -14,10 +14,13 @@ from pathlib import Path
 from prompttransfer.distributed.placement import Placement
 from tasks.errors import MachineError, UserError
 
+DECODERS = ("llama", "gpt2", "gemma3_text", "opt")
 CASES = (
     ("ddp", "roberta", False),
     *(("fsdp", kind, False) for kind in ("roberta", "bert", "t5", "t5-v1.1")),
     *(("fsdp", kind, True) for kind in ("roberta", "t5")),
+    *(("fsdp", kind, False) for kind in DECODERS),
+    ("fsdp", "gpt2", True),
 )
 """Strategy, kind of backbone, and whether inner values are computed again."""
 SETTINGS = {"lr": 0.005, "batch": 5, "steps": 4, "evaluate_every": 4}

@@ -36,10 +36,6 @@ if TYPE_CHECKING:
     from tasks.task import Task
 
 
-NO_EFFECT = ".attention.self.key"
-"""How the names of maps end whose bias changes nothing."""
-
-
 class BiasMember(MapMember):
     """What the biases change by, [out] at each map."""
 
@@ -63,10 +59,11 @@ class BitFit(Method):
 
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
         only_random(self.name, start, "the backbone's own biases")
+        idle = set(backbone.idle_biases)
         changes = {
             site: torch.zeros(high)
             for site, (_, high) in backbone.linear_maps.items()
-            if frozen(backbone, site)[1] is not None and not site.endswith(NO_EFFECT)
+            if frozen(backbone, site)[1] is not None and site not in idle
         }
         if not changes:
             raise UserError(

@@ -135,7 +135,7 @@ class Adapters(Method):
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
         if start != "random":
             raise UserError(f"{self.name} starts at 'random' (close to the bare model), not {start!r}")
-        names, width = self.sites(backbone), backbone.width
+        names, width = self.sites(backbone), backbone.state_width
         shape, generator = (len(names), self.inner(width), width), torch.Generator().manual_seed(seed)
         down, up = (
             nn.init.trunc_normal_(
@@ -169,7 +169,9 @@ class Adapters(Method):
     def bank(self, backbone: Backbone, members: Sequence[Member]) -> AdapterBank:
         parts = [member for member in members if isinstance(member, AdapterMember)]
         names = self.sites(backbone)
-        if any(set(part.names) != set(names) or part.down.shape[-1] != backbone.width for part in parts):
+        if any(
+            set(part.names) != set(names) or part.down.shape[-1] != backbone.state_width for part in parts
+        ):
             raise UserError(
                 f"the adapters stand elsewhere than in {backbone.name}: they are of another model"
             )

@@ -32,14 +32,6 @@ if TYPE_CHECKING:
     from prompttransfer.backbones.base import Backbone
     from tasks.task import Task
 
-USUAL_TARGETS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "masked-lm": (("query", "value"),),
-    "t5": (("q", "v"),),
-    "causal-lm": (("q_proj", "v_proj"), ("c_attn",), ("query_key_value",), ("qkv_proj",), ("Wqkv",)),
-}
-"""Queries and values, Hu et al.'s choice and peft's, under the names that modules of a family have: the first ones that a
-backbone has. Where one map makes queries, keys and values, it is that one."""
-
 
 class LowRankMember(MapMember):
     """A and B at each linear map."""
@@ -139,10 +131,17 @@ def turned(sites: Sequence[str]) -> bool:
 
 
 def usual_targets(backbone: Backbone) -> tuple[str, ...]:
-    """The names in USUAL_TARGETS that this backbone has."""
-    have = {name.rpartition(".")[2] for name in backbone.linear_maps}
-    ways = USUAL_TARGETS[backbone.family]
-    return next((names for names in ways if have.issuperset(names)), ways[0])
+    """Queries and values, Hu et al.'s choice and peft's, by the last names that their maps have in this backbone.
+
+    Where one map makes queries, keys and values, it is that one. Raises UserError where there is neither.
+    """
+    sites = backbone.maps_of("query", "value") or backbone.maps_of("joint")
+    if not sites:
+        ends = sorted({name.rpartition(".")[2] for name in backbone.linear_maps})
+        raise UserError(
+            f"{backbone.name} has no maps of queries and values with a known name: name some with targets=, of {', '.join(ends)}"
+        )
+    return tuple(dict.fromkeys(name.rpartition(".")[2] for name in sites))
 
 
 class LoraPlusMember(LowRankMember):

@@ -141,7 +141,7 @@ class AtMaps(Interventions):
     """What members do at linear maps: `tables` as kind -> map -> [batch, ...], or [...] where all rows have one member."""
 
     def __init__(self, tables: Mapping[str, Table], *, alone: bool):
-        self.tables, self.alone = tables, alone
+        self.tables, self.alone, self.alike = tables, alone, alone
         self.sites = next(iter(tables.values())).keys()
 
     def repeat(self, times: int) -> Interventions:

@@ -91,7 +91,7 @@ class Probe(Method):
                 f"task {task.name!r} ({task.kind}) has no labels, which a probe tells apart: use another method"
             )
         classes = len(task.labels)
-        return ProbeMember(torch.zeros(classes, backbone.width), torch.zeros(classes))
+        return ProbeMember(torch.zeros(classes, backbone.state_width), torch.zeros(classes))
 
     def restored(self, tensors: Mapping[str, Tensor]) -> Member:
         if tensors.keys() != {WEIGHT, BIAS}:
@@ -105,9 +105,9 @@ class Probe(Method):
 
     def check_fits(self, backbone: Backbone, tensors: Mapping[str, Tensor], name: str) -> None:
         width = tensors[WEIGHT].shape[1]
-        if width != backbone.width:
+        if width != backbone.state_width:
             raise UserError(
-                f"{name!r} reads states of width {width}, {backbone.name} has {backbone.width}: it is of another model"
+                f"{name!r} reads states of width {width}, {backbone.name} has {backbone.state_width}: it is of another model"
             )
 
     def bank(self, backbone: Backbone, members: Sequence[Member]) -> ProbeBank:

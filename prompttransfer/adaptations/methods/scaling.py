@@ -6,7 +6,6 @@ second map reads, so that is scaled in front of it. All vectors start at 1.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -37,15 +36,6 @@ from tasks.errors import UserError
 if TYPE_CHECKING:
     from prompttransfer.backbones.base import Backbone
     from tasks.task import Task
-
-BEHIND = {
-    "masked-lm": r"\.attention\.self\.(key|value)$",
-    "t5": r"Attention\.(k|v)$",
-    "causal-lm": r"\.(k_proj|v_proj)$",
-}
-"""Keys and values under the names of a family's modules."""
-BEFORE = {"masked-lm": r"\.layer\.\d+\.output\.dense$", "t5": r"\.wo$", "causal-lm": r"\.mlp\.down_proj$"}
-"""The second map of the feed-forward."""
 
 
 class ScalingMember(MapMember):
@@ -85,9 +75,8 @@ class IA3(Method):
 
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
         only_random(self.name, start, "every scale 1")
-        maps, family = backbone.linear_maps, backbone.family
-        behind = [name for name in maps if re.search(BEHIND.get(family, "$^"), name)]
-        before = [name for name in maps if re.search(BEFORE.get(family, "$^"), name)]
+        maps = backbone.linear_maps
+        behind, before = backbone.maps_of("key", "value"), backbone.maps_of("narrow")
         if not behind or not before:
             raise UserError(
                 f"ia3 knows no keys, values and second feed-forward maps in {backbone.name}, whose maps are "

@@ -413,7 +413,7 @@ def backbone_mistakes(
         found += _window_mistakes(spec, document, backbone)
         where: Path_ = ("backbones", index, "tasks") if entry.tasks is not None else ("tasks",)
         for method, reasons in zip(spec.methods, refused, strict=True):
-            chosen, _ = method_on(backbone.family, backbone.width, spec, entry, method)
+            chosen, _ = method_on(backbone.family, backbone.state_width, spec, entry, method)
             tasks = {name: task_for(entry, name, folder) for name in spec.tasks_of(entry)}
             without = {name: why_not(chosen, backbone, task) for name, task in tasks.items()}
             if tasks and all(without.values()):

@@ -274,4 +274,4 @@ class _Wiring:
 
 def _large(side: BackboneFacts) -> bool:
     """Whether a unit of this backbone asks for a GPU of its own; the small ones run anywhere."""
-    return side.width >= SMALL_WIDTH
+    return side.state_width >= SMALL_WIDTH

@@ -130,7 +130,14 @@ class BackboneFacts:
     """In the order of the study's file."""
     chosen: int = 0
     """Which of them is looked at."""
+    states: int = 0
+    """Width of its layers where that is not the one of word embeddings, else 0."""
     certain: bool = True
+
+    @property
+    def state_width(self) -> int:
+        """Width of its layers, which recipes go by."""
+        return self.states or self.width
 
     def under(self, chosen: int) -> BackboneFacts:
         """The same, looking at another method."""
@@ -290,15 +297,15 @@ def _backbone_facts(
     if outline is None:
         bare = _known(entry.name, spec, entry, folder)
     else:
-        config = outline.model.config
         bare = BackboneFacts(
             label=label_of(entry.name, folder),
             place=backbone_place(entry.name, folder),
             revision=outline.revision,
             family=outline.family,
             width=outline.width,
+            states=outline.state_width if outline.state_width != outline.width else 0,
             layers=layers_of(outline),
-            neurons=int(config.d_ff if outline.family == "t5" else config.intermediate_size),
+            neurons=outline.neurons,
             parameters=sum(p.numel() for p in outline.model.parameters()),
             embedded=outline.word_embeddings.weight.numel(),
             special=outline.special_tokens,
@@ -335,7 +342,7 @@ def _method_facts(
     given: MethodEntry,
     tasks: Mapping[str, Task],
 ) -> MethodFacts:
-    method, recipe = method_on(side.family, side.width, spec, entry, given)
+    method, recipe = method_on(side.family, side.state_width, spec, entry, given)
     without: dict[str, str] = {}
     values, pairs = method.reserved * side.width, {}
     if outline is not None:
@@ -357,7 +364,7 @@ def _method_facts(
         trains=method.trains,
         lacks=_lacks(spec, method),
         recipes={
-            name: method_on(side.family, side.width, spec, entry, given, name)[1]
+            name: method_on(side.family, side.state_width, spec, entry, given, name)[1]
             for name in entry.recipe.per_task
         },
         refused=next(iter(without.values())) if tasks and len(without) == len(tasks) else "",

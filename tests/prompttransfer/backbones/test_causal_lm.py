@@ -267,6 +267,26 @@ def test_a_decoder_that_is_not_named_runs_if_its_logits_are_those_scored(tiny, b
         tiny("granite")
 
 
+@pytest.mark.parametrize(
+    "text", ["houlsby:bottleneck=4", "lora:rank=2", "lora:rank=2,targets=fc1+fc2", "bitfit"]
+)
+def test_maps_that_are_given_all_rows_in_one_line_know_their_rows(tiny, text):
+    """OPT's feed-forward; members together are members alone."""
+    backbone, method, task = tiny("opt"), parse_method(text), label_task()
+    members = [method.member(backbone, task, start="random", seed=seed) for seed in (0, 1)]
+    with torch.no_grad():
+        for seed, member in enumerate(members):
+            for index, parameter in enumerate(member.parameters()):
+                parameter += 0.2 * noise(*parameter.shape, seed=10 * seed + index)
+        together = backbone.label_scores(
+            method.bank(backbone, members).rows(torch.tensor([1, 0, 1])), encoded(backbone, task, ROWS)
+        )
+        for row, owner in enumerate((1, 0, 1)):
+            own = method.bank(backbone, [members[owner]]).rows(torch.tensor([0]))
+            alone = backbone.label_scores(own, encoded(backbone, task, ROWS[row : row + 1]))
+            torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-5)
+
+
 def test_the_bare_model_answers_too(tiny, backbone_folder, kind):
     backbone, model = tiny(kind), hugging_face(backbone_folder, kind)
     batch = encoded(backbone, label_task(), ROWS)

@@ -51,6 +51,17 @@ OPTIONS = {
 }
 
 
+def code():
+    """When the project's files were last changed, and how many they are."""
+    packages = ("prompttransfer", "tasks", "analysis", "projectors", "tests")
+    times = [path.stat().st_mtime_ns for name in packages for path in (HOME / name).rglob("*.py")]
+    return max(times), len(times)
+
+
+CODE = code()
+"""As this process has it; processes that are started later read the files again."""
+
+
 def command(output, **options):
     """The command line of a training."""
     given = {**OPTIONS, "output": output, **options}
@@ -78,6 +89,11 @@ def python(*arguments):
         timeout=600,
         check=False,
     )
+    if code() != CODE:
+        pytest.fail(
+            "files of the project were changed while its tests ran, so two processes had other code than one: run it again",
+            pytrace=False,
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -92,7 +108,7 @@ def alone(tmp_path_factory):
 def two(tmp_path_factory, backbone_folder):
     """What two processes found that torchrun started, and what their command printed."""
     folder = tmp_path_factory.mktemp("two")
-    backbones = json.dumps({kind: str(backbone_folder(kind)) for kind in KINDS})
+    backbones = json.dumps({kind: str(backbone_folder(kind)) for kind in (*KINDS, *placed_runs.DECODERS)})
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     study = ["study", "run", write_study(folder), "--device", "cpu", "--devices", "2", "--strategy", "fsdp"]
     commands = [

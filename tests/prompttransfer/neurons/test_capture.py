@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from conftest import DECODERS
 from safetensors.numpy import save_file
 from toys import label_task, noise, prompt_on, question_task, sentences
+from transformers import AutoModelForCausalLM
 
 from analysis.neurons import overlap, pack
-from prompttransfer.adaptations.bank import VectorBank
+from prompttransfer.adaptations.bank import BareBank, VectorBank
+from prompttransfer.adaptations.methods import parse_method
 from prompttransfer.adaptations.running import bank_of
 from prompttransfer.backbones.layouts import LAYOUTS, find_layout
 from prompttransfer.evaluation.encoding import encode_task
@@ -84,6 +87,69 @@ def test_t5_is_read_in_the_decoder_at_its_first_step(tiny, kind, act):
     assert seen["out"].shape[:2] == (2, 1)
     assert ("wi, before relu" if act is None else "gelu_new(wi_0)") in find_site(backbone).tensor
     assert input_in_words(backbone, FIRST) == "P1 .. PL <extra_id_0>"
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_a_decoder_is_read_behind_its_activation_at_the_last_token_of_each_row(tiny, backbone_folder, kind):
+    """By the input of the map that the feed-forward ends with: for a gated layer, that is the gate times the other half."""
+    backbone, vectors = tiny(kind), noise(1, 3, 16)
+    ends = {"gpt2": "mlp.c_proj", "phi": "mlp.fc2", "opt": "fc2", "gpt_neox": "mlp.dense_4h_to_h"}
+    model = AutoModelForCausalLM.from_pretrained(backbone_folder(kind)).eval()
+    stack = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == 3)
+    seen = {}
+    last = stack[1].get_submodule(ends.get(kind, "mlp.down_proj"))
+    last.register_forward_hook(lambda module, inputs, output: seen.update(narrow=inputs[0]))
+    gated = hasattr(stack[1], "mlp") and hasattr(stack[1].mlp, "up_proj")
+    if gated:
+        stack[1].mlp.up_proj.register_forward_hook(lambda module, inputs, output: seen.update(up=output))
+    rows = sentences(("film",))[:3]
+    values = [
+        mean_activations(backbone, VectorBank(vectors), encoded(backbone, examples=rows[i : i + 1]))[0, 1]
+        for i in range(3)
+    ]
+    together = mean_activations(backbone, VectorBank(vectors), encoded(backbone, examples=rows))[0, 1]
+    torch.testing.assert_close(together, torch.stack(values).mean(0), atol=1e-5, rtol=1e-5)
+    batch = backbone.batch(encoded(backbone, examples=rows[1:2]).rows, layout=FIRST)
+    words = torch.cat([vectors, model.get_input_embeddings()(batch.ids)], dim=1)
+    with torch.no_grad():
+        model(inputs_embeds=words)
+    got = values[1] * seen["up"][0, -1] if gated else values[1]
+    wanted = seen["narrow"].flatten(0, -2)[-1]  # OPT puts the tokens of all rows in one line
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
+    assert ("gate" in find_site(backbone).tensor) == gated
+
+
+def test_a_decoder_that_begins_with_no_token_reads_the_last_vector_alone(tiny):
+    assert input_in_words(tiny("llama"), FIRST) == "P1 .. PL <s>"
+    assert input_in_words(tiny("gpt2"), FIRST) == "P1 .. PL"
+    for kind in ("llama", "gpt2"):
+        together = activations(tiny(kind), VectorBank(noise(2, 3, 16)), FIRST)
+        alone = activations(tiny(kind), VectorBank(noise(2, 3, 16)[1:]), FIRST)
+        torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=1e-5)
+    prefix = parse_method("p-tuning-v2:length=3")
+    member = prefix.member(tiny("gpt2"), label_task(), start="random", seed=0)
+    for bank in (BareBank(), prefix.bank(tiny("gpt2"), [member])):
+        with pytest.raises(UserError, match="average over real rows with --task"):
+            activations(tiny("gpt2"), bank, FIRST)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_switching_off_the_neurons_of_a_decoder_leaves_attention_alone(tiny, kind):
+    """With all of them off a layer adds nothing but its attention and the biases of its last map."""
+    backbone = tiny(kind)
+    rows = encoded(backbone)
+    own = VectorBank(noise(1, 3, 16))
+    before = evaluate_bank(backbone, own, rows)[0]
+    seen = []
+    last = {"llama": "model.layers.0.mlp.down_proj", "gpt2": "transformer.h.0.mlp.c_proj"}[kind]
+    handle = backbone.model.get_submodule(last).register_forward_hook(lambda m, i, o: seen.append(i[0]))
+    try:
+        with switched_off(backbone, np.ones((3, backbone.neurons), dtype=bool)):
+            evaluate_bank(backbone, own, rows)
+    finally:
+        handle.remove()
+    assert seen and all(states.abs().max() == 0 for states in seen)
+    assert evaluate_bank(backbone, own, rows)[0] == before
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -182,7 +248,7 @@ def test_hooks_are_gone_after_an_exception_and_the_model_is_unchanged(tiny, kind
     backbone = tiny(kind)
     before, count = backbone.digest(), hooks(backbone)
     off = np.ones((2, 32), dtype=bool)
-    for context in (reading(backbone, 0), switched_off(backbone, off)):
+    for context in (reading(backbone), switched_off(backbone, off)):
         with pytest.raises(RuntimeError, match="in the middle"), context:
             assert hooks(backbone) == count + 2
             raise RuntimeError("in the middle")
