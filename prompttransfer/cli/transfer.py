@@ -29,6 +29,7 @@ from prompttransfer.cli.options import (
     Overwrite,
     Patience,
     Precision,
+    RandomDraws,
     Revision,
     Seeds,
     SourceMethods,
@@ -86,6 +87,7 @@ def transfer(
     limit_train: LimitTrain = None,
     limit_test: LimitTest = None,
     calibrate: Calibrate = "none",
+    random_draws: RandomDraws = None,
     precision: Precision = "auto",
     device: Device = "auto",
     devices: Devices = 1,
@@ -166,6 +168,7 @@ def transfer(
         other_layout=other_layout,
         encoding=encoding,
         calibration=calibration,
+        draws=random_draws,
         advance=lambda name: say(f"zero-shot: {name}", quiet=as_json),
     )
     pairs: list[TunedPair] = []
