@@ -82,8 +82,8 @@ def demo(
     heatmap([table], output=picture, title=title, overwrite=overwrite)
     projected = _carry(output, prompts, chosen, backbone, revision, seed, overwrite)
     stage("6. put it all on one page")
-    say(f"$ prompttransfer report {output}\n")
-    report(output, overwrite=overwrite)
+    say(f"$ prompttransfer report {output} --overwrite\n")
+    report(output, overwrite=True)  # a demo that is run again has drawn its pictures anew
     _explain(matrix)
     if projected is not None:
         _explain_projector(projected)

@@ -41,9 +41,9 @@ class Lesson:
 
 LESSONS = (
     Lesson("prompt", "sst2", 120, "prompts"),
-    Lesson("lora:rank=8", "sst2", 80, "loras"),
-    Lesson("prompt", "snli", 300, "prompts"),
-    Lesson("lora:rank=8", "snli", 240, "loras"),
+    Lesson("lora:rank=8", "sst2", 60, "loras"),
+    Lesson("prompt", "snli", 260, "prompts"),
+    Lesson("lora:rank=8", "snli", 200, "loras"),
 )
 NEW = ("rotten_tomatoes", "imdb", "tweeteval_sentiment", "mnli")
 """Tasks that nothing is trained on."""
@@ -127,7 +127,7 @@ def demo_real(
             [table], output=picture, title=f"Zero-shot transfer on {backbone}, {title}", overwrite=True
         )  # fmt: skip
     say(f"$ prompttransfer report {output} --overwrite\n")
-    report(output, overwrite=True)
+    report(output, overwrite=True)  # a demo that is run again has drawn its pictures anew
     explain(matrix)
     say(f"\nOne seed: a demonstration, not evidence. Took {(time.monotonic() - begun) / 60:.0f} minutes.")
 
