@@ -46,7 +46,14 @@ def test_a_projector_is_fitted_between_families_beside_its_controls(
 ):
     places = [backbone_folder(kind, 24 if kind == "roberta" else 16) for kind in (source, target)]
     given = ["fit", "--source-backbone", places[0], "--target-backbone", places[1], "--method", method]
-    given += ["--source-prompts", world / source, "--target-prompts", world / target, "--data", world / "data"]
+    given += [
+        "--source-prompts",
+        world / source,
+        "--target-prompts",
+        world / target,
+        "--data",
+        world / "data",
+    ]
     given += ["--tasks", world / "film.yaml", "--tasks", world / "food.yaml", "--unseen", world / "plot.yaml"]
     given += ["--steps", 2, "--precision", "fp32", "--output", world / "p"]
     result = call(*given)
