@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
@@ -33,6 +33,7 @@ from prompttransfer.cli.terminal import clean_line, replace_unknown_letters
 from prompttransfer.cli.train import train
 from prompttransfer.cli.transfer import transfer
 from prompttransfer.cli.values import as_command
+from prompttransfer.cli.waiting import wait_briefly
 from prompttransfer.signals import Interrupted, listening, say_once
 from tasks.errors import MachineError, UserError, out_of_memory
 
@@ -114,17 +115,6 @@ def check_arguments(arguments: list[str]) -> None:
 
 MAY_BE_EMPTY = {"--title", "--label"}
 """Options whose value is only shown."""
-
-
-SPINS = 2000
-"""Rounds that a thread waits awake for the others at the end of a product before it sleeps. Where another process has one
-of the cores, waiting awake takes what the others need (docs/backbones.md has the times)."""
-
-
-def wait_briefly(environment: MutableMapping[str, str]) -> None:
-    """Limit the spinning of OpenMP's threads, which reads this when torch is loaded, unless the user has said how they wait."""
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & environment.keys():
-        environment["GOMP_SPINCOUNT"] = str(SPINS)
 
 
 def main(arguments: list[str] | None = None) -> None:

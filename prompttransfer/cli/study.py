@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prompttransfer.cli.options import AsJson
-from prompttransfer.cli.study_look import Folder, explain, status
+from prompttransfer.cli.study_look import Folder, explain, short, status
 from prompttransfer.cli.study_run import run
 from prompttransfer.cli.values import Output, checked
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 study_app = typer.Typer(
     help="Whole experiments from one file: planned, run, resumed, reported. FILE may be the name of a shipped study: "
-    "demo, su2022, su2022-small, real-smollm2, real-smollm2-small.",
+    "demo, methods, real-smollm2, real-smollm2-small, su2022, su2022-small.",
     no_args_is_help=True,
 )
 
@@ -107,8 +107,8 @@ def print_plan(made: Plan, costs: Estimate, folder: str, done: set[str]) -> None
     )
     left = len(made.graph.cells) - len(done)
     say(f"{left} of {len(made.graph.cells)} cells are left to make in {folder}")
-    for one in made.graph.impossible:
-        say(f"cannot be: {one.line}")
+    for line in short([f"cannot be: {one.line}" for one in made.graph.impossible]):
+        say(line)
     for note in made.facts.notes:
         say(f"note: {note}")
     if not made.facts.certain:

@@ -1,11 +1,12 @@
 """The command line starts without what torchmetrics would import for metrics that are not used here."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
-from prompttransfer.cli import wait_briefly
+from prompttransfer.cli.waiting import others_running, wait_briefly
 
 UNUSED = ("scipy.signal", "scipy.optimize", "matplotlib")
 
@@ -55,14 +56,22 @@ def test_whoever_imports_the_package_gets_all_of_torchmetrics():
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted"),
+    ("given", "busy", "wanted"),
     [
-        ({}, {"GOMP_SPINCOUNT": "2000"}),
-        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
-        ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+        ({}, 0, {"GOMP_SPINCOUNT": "2000"}),
+        ({}, os.cpu_count(), {"GOMP_SPINCOUNT": "0"}),
+        ({"GOMP_SPINCOUNT": "7"}, 0, {"GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, os.cpu_count(), {"OMP_WAIT_POLICY": "ACTIVE"}),
     ],
 )
-def test_threads_wait_briefly_unless_the_user_says_how(given, wanted):
+def test_threads_wait_briefly_and_not_at_all_beside_others_unless_the_user_says_how(given, busy, wanted):
     environment = dict(given)
-    wait_briefly(environment)
+    wait_briefly(environment, busy=busy)
     assert environment == wanted
+
+
+def test_who_else_runs_is_read_where_the_system_says_it(tmp_path):
+    said = tmp_path / "loadavg"
+    said.write_text("0.52 0.40 0.38 3/116 9933\n")
+    assert list(others_running(said)) == [2, 2, 2]
+    assert list(others_running(tmp_path / "nothing")) == []
