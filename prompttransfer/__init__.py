@@ -39,6 +39,7 @@ _WHERE = {
     "overlap": "analysis.neurons",
     "predict_transfer": "analysis.prediction",
     "demo": "prompttransfer.cli.demo",
+    "demo_real": "prompttransfer.cli.demo_real",
     "train": "prompttransfer.cli.train",
     "evaluate": "prompttransfer.cli.evaluate",
     "transfer": "prompttransfer.cli.transfer",

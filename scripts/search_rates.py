@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
 
 from prompttransfer.adaptations.method import Method
@@ -34,10 +35,11 @@ def search(
     rates: Sequence[float],
     seeds: Sequence[int],
     limit: int | None,
+    data: Path | None,
 ) -> dict[float, list[float]]:
     """Rate -> the best validation score of each task and seed."""
     runs = [(rate, task, seed) for rate in rates for task in tasks for seed in seeds]
-    splits = {(task.name, seed): load_splits(task, seed=seed, limit_train=limit) for task in tasks for seed in seeds}  # fmt: skip
+    splits = {(task.name, seed): load_splits(task, seed=seed, limit_train=limit, data=data) for task in tasks for seed in seeds}  # fmt: skip
     jobs = [
         Job(task, splits[task.name, seed], seed, name=f"{task.name}-{rate:g}-s{seed}", lr=rate)
         for rate, task, seed in runs
@@ -57,6 +59,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--steps", type=int)
     parser.add_argument("--limit-train", type=int)
+    parser.add_argument(
+        "--data", type=Path, help="folder with rows, for tasks that are not of the embedded world"
+    )
     options = parser.parse_args()
     backbone = load_backbone(options.backbone)
     tasks = [find_task(name) for name in options.tasks]
@@ -68,7 +73,9 @@ def main() -> None:
     for text in options.methods:
         method, recipe = method_and_recipe(backbone.family, backbone.width, text, steps=options.steps)
         started = time.monotonic()
-        found = search(backbone, method, recipe, tasks, options.rates, options.seeds, options.limit_train)
+        found = search(
+            backbone, method, recipe, tasks, options.rates, options.seeds, options.limit_train, options.data
+        )
         means = {rate: fmean(scores) for rate, scores in found.items()}
         best = max(means, key=means.__getitem__)
         edge = " (edge)" if best in (min(means), max(means)) else ""

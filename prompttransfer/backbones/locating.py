@@ -9,7 +9,7 @@ import difflib
 import logging
 from pathlib import Path
 
-from prompttransfer.backbones.packaged import PACKAGED, is_packaged, packaged_folder
+from prompttransfer.backbones.packaged import PACKAGED, SUFFIX, is_packaged, packaged_folder
 from prompttransfer.backbones.revisions import differing, folder_revision
 from tasks.errors import MachineError, UserError, unknown
 
@@ -41,6 +41,14 @@ def locate(name: str, revision: str | None = None) -> tuple[str, str]:
             f"{revision}: --revision chooses among those of a hub model; a folder has the one that lies in it"
         )
     return str(folder), here
+
+
+def check_name(name: str) -> None:
+    """Raise UserError for a name that is nothing, as far as that can be said at once: nothing is converted for it."""
+    if name.endswith(SUFFIX) and not Path(name).is_file():
+        raise UserError(f"backbone file {name} does not exist: give a GGUF file, or a folder of a model")
+    if not is_packaged(name):
+        local_folder(name)
 
 
 def local_folder(name: str) -> Path | None:

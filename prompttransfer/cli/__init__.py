@@ -17,6 +17,7 @@ import typer.main
 from prompttransfer.cli.compare import compare
 from prompttransfer.cli.correlate import correlate
 from prompttransfer.cli.demo import demo
+from prompttransfer.cli.demo_real import demo_real
 from prompttransfer.cli.evaluate import evaluate
 from prompttransfer.cli.exchange import export_prompt, import_prompt
 from prompttransfer.cli.lean_imports import make_imports_lean
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 VERBS: dict[str, Callable[..., Any]] = {
     "demo": demo,
+    "demo-real": demo_real,
     "train": train,
     "evaluate": evaluate,
     "transfer": transfer,

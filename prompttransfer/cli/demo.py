@@ -60,7 +60,7 @@ def demo(
     chosen = list(tasks or DEMO_TASKS)
     listed = " ".join(chosen)
     prompts, moved, alike = output / "prompts", output / "transfer", output / "compare"
-    _stage(f"1. train one soft prompt a task on the frozen {backbone}")
+    stage(f"1. train one soft prompt a task on the frozen {backbone}")
     given = f"--steps {steps} --evaluate-every {max(1, steps // 2)} --limit-test {TEST_ROWS}"
     say(f"$ prompttransfer train --task {listed} {given} --output {prompts}\n")
     train(
@@ -68,22 +68,22 @@ def demo(
         limit_test=TEST_ROWS, evaluate_every=max(1, steps // 2), overwrite=overwrite,
     )  # fmt: skip
     folders = [prompts / name for name in chosen]
-    _stage("2. move each prompt to every task, with nothing trained")
+    stage("2. move each prompt to every task, with nothing trained")
     say(f"$ prompttransfer transfer {prompts} --to {listed} --limit-test {TEST_ROWS} --output {moved}\n")
     matrix = transfer(sources=folders, to=chosen, output=moved, limit_test=TEST_ROWS, overwrite=overwrite)
-    _stage("3. compare the prompts: their vectors, the neurons they activate, their scores on a few rows")
+    stage("3. compare the prompts: their vectors, the neurons they activate, their scores on a few rows")
     say(f"$ prompttransfer compare {prompts} --metric {' '.join(INDICATORS)} --output {alike}\n")
     compare(folders, metric=list(INDICATORS), output=alike, overwrite=overwrite)
-    _stage("4. draw the matrix")
+    stage("4. draw the matrix")
     picture = output / "heatmap.png"
     table = moved / "transfer_relative.csv"
     say(f"$ prompttransfer plot heatmap {table} --output {picture}\n")
     title = "Zero-shot transfer, relative to own prompt"
     heatmap([table], output=picture, title=title, overwrite=overwrite)
     projected = _carry(output, prompts, chosen, backbone, revision, seed, overwrite)
-    _stage("6. put it all on one page")
-    say(f"$ prompttransfer report {output}\n")
-    report(output, overwrite=overwrite)
+    stage("6. put it all on one page")
+    say(f"$ prompttransfer report {output} --overwrite\n")
+    report(output, overwrite=True)  # a demo that is run again has drawn its pictures anew
     _explain(matrix)
     if projected is not None:
         _explain_projector(projected)
@@ -105,7 +105,7 @@ def _carry(
     from prompttransfer.cli.train import train
 
     other = next(name for name in OTHER_BACKBONES if name != backbone)
-    _stage(
+    stage(
         f"5. carry the prompts to another model, {other}, through a projector that never saw some of the tasks"
     )
     fitting, unseen = _fitting_and_unseen(tasks)
@@ -146,7 +146,8 @@ def _fitting_and_unseen(tasks: list[str]) -> tuple[list[str], list[str]]:
     return fitting, [name for name in tasks if name not in fitting][:MOST_UNSEEN]
 
 
-def _stage(line: str) -> None:
+def stage(line: str) -> None:
+    """Say what is done next."""
     from prompttransfer.cli.common import console
 
     console.print(f"\n[bold]{line}[/bold]")

@@ -152,6 +152,14 @@ Calibrate = Annotated[
         "N/A in the task's format), train-mean (training rows without labels; never test rows), or none.",
     ),
 ]
+RandomDraws = Annotated[
+    int | None,
+    typer.Option(
+        "--random-draws",
+        help="Random adaptations for each method that the random row is the mean of; 12 or more if not given.",
+    ),
+    Whole(2, 1000),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 EMBEDDED_DEFAULT = "microworld-roberta"
 MethodText = Annotated[

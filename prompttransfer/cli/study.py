@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 study_app = typer.Typer(
     help="Whole experiments from one file: planned, run, resumed, reported. FILE may be the name of a shipped study: "
-    "demo, methods, su2022, su2022-small.",
+    "demo, methods, real-smollm2, real-smollm2-small, su2022, su2022-small.",
     no_args_is_help=True,
 )
 
@@ -120,11 +120,7 @@ def side_lines(side: BackboneFacts) -> list[str]:
     from prompttransfer.study.methods import PROMPT
     from prompttransfer.study.plan.estimate import in_words
 
-    recipes = [
-        method.refused
-        or method.told + "".join(f"; {task}: {recipe}" for task, recipe in method.recipes.items())
-        for method in side.methods
-    ]
+    recipes = [method.refused or method.told for method in side.methods]
     head = f"{side.label} ({side.family}, {in_words(side.parameters)}): {len(side.tasks)} tasks"
     if [method.label for method in side.methods] == [PROMPT]:
         return [f"{head}; {recipes[0]}"]

@@ -29,6 +29,7 @@ from prompttransfer.cli.options import (
     Overwrite,
     Patience,
     Precision,
+    RandomDraws,
     Revision,
     Schedule,
     Seeds,
@@ -92,6 +93,7 @@ def transfer(
     limit_train: LimitTrain = None,
     limit_test: LimitTest = None,
     calibrate: Calibrate = "none",
+    random_draws: RandomDraws = None,
     in_context: Annotated[
         int | None,
         typer.Option(
@@ -191,6 +193,7 @@ def transfer(
         other_layout=other_layout,
         encoding=encoding,
         calibration=calibration,
+        draws=random_draws,
         advance=lambda name: say(f"zero-shot: {name}", quiet=as_json),
     )
     if in_context is not None:

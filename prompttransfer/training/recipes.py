@@ -148,7 +148,7 @@ def _base(method: str, family: str, width: int, optimizer: str | None) -> Recipe
     if method == "text-search":
         return _search(small)
     if method in OWN_RATES:
-        recipe = _own(method, width, optimizer)
+        recipe = _own(method, family, width, optimizer)
     elif family == "causal-lm":
         recipe = _causal_lm(optimizer)
     else:
@@ -179,13 +179,16 @@ OWN_RATES: dict[str, tuple[float, float]] = {
 not searched for."""
 
 
-def _own(method: str, width: int, optimizer: str | None) -> Recipe:
+def _own(method: str, family: str, width: int, optimizer: str | None) -> Recipe:
     small, usual = OWN_RATES[method]
     if width < SMALL_WIDTH:
         return Recipe(
             optimizer or "adamw", small, f"{method} on small backbones, searched on the embedded ones"
         )
-    return Recipe(optimizer or "adamw", usual, f"{method}: our choice, not searched for at this size")
+    source = f"{method}: our choice, not searched for at this size"
+    if family == "causal-lm":
+        return Recipe(optimizer or "adamw", usual, source, **DECODER)
+    return Recipe(optimizer or "adamw", usual, source)
 
 
 def _search(small: bool) -> Recipe:
@@ -213,10 +216,11 @@ def _masked_lm(width: int, optimizer: str | None) -> Recipe:
 def _causal_lm(optimizer: str | None) -> Recipe:
     if optimizer == "adafactor":
         return Recipe("adafactor", 0.3, "Lester et al. 2021", weight_decay=1e-5)
-    source = "for decoders, tried on SmolLM2-135M"
-    return Recipe(
-        "adamw", 0.02, source, steps=600, length=20, evaluate_every=50, schedule="linear", warm_up=20
-    )
+    return Recipe("adamw", 0.02, "for decoders, tried on SmolLM2-135M", length=20, **DECODER)
+
+
+DECODER: dict[str, Any] = {"steps": 600, "evaluate_every": 50, "schedule": "linear", "warm_up": 20}
+"""How long decoders learn, and how the rate falls: a constant one ends where the last batches threw it."""
 
 
 def _t5(optimizer: str | None) -> Recipe:

@@ -59,6 +59,7 @@ def zero_shot(
     encoding: Encoding = USUAL,
     seed: int = 0,
     calibration: Calibration | None = None,
+    draws: int | None = None,
     advance: Callable[[str], None] | None = None,
 ) -> TransferMatrix:
     """Every source on the test split of every target, and the reference rows beneath.
@@ -66,11 +67,11 @@ def zero_shot(
     Sources of one method and shape run in one bank. With a `calibration` the matrix has a second one of calibrated
     scores (`.calibrated`), from the same passes; the row `no prompt, calibrated` is there in any case (by the mean over
     training rows where nothing else is asked for). The random row is the mean over random adaptations at the sources'
-    own norms, whose spread is kept beside it. Raises UserError for a source that does not run on this backbone, or
+    own norms, whose spread is kept beside it: `draws` of them for each bank, or as many as `random_draws` says. Raises UserError for a source that does not run on this backbone, or
     sources of different layout.
     """
     used = common_encoding(backbone, sources, encoding, other_layout=other_layout)
-    groups = _with_noise(backbone, sources, torch.Generator().manual_seed(seed))
+    groups = _with_noise(backbone, sources, torch.Generator().manual_seed(seed), draws)
     drawn = sum(noise for _, _, noise in groups)
     references = reference_rows(sources)
     columns: list[list[float]] = []
@@ -146,14 +147,14 @@ def zero_shot(
 
 
 def _with_noise(
-    backbone: Backbone, sources: Sequence[Adaptation], generator: torch.Generator
+    backbone: Backbone, sources: Sequence[Adaptation], generator: torch.Generator, draws: int | None
 ) -> list[tuple[Group, Bank, int]]:
     """The sources in banks, random ones at their own norms behind them, and how many those are."""
     found = []
     for group in groups_of(sources):
         method = group.adaptations[0].method
         tensors = [each.tensors for each in group.adaptations]
-        noise = method.random_like(tensors, random_draws(len(tensors)), generator)
+        noise = method.random_like(tensors, draws or random_draws(len(tensors)), generator)
         members = [method.restored(each) for each in (*tensors, *noise)]
         with torch.no_grad():
             found.append((group, method.bank(backbone, members), len(noise)))

@@ -75,6 +75,21 @@ def test_the_recipe_of_one_task_changes_its_prompts_alone_and_parts_its_bank(pla
     assert all(len(found) == 1 for found in rates) and {0.01} in rates
 
 
+def test_a_schedule_is_part_of_a_recipe(planned):
+    own = "[{name: near, recipe: {schedule: linear, warm-up: 1}}, far]"
+    after = planned(("[near, far]", own))
+    prompts = [cell for cell in after.graph.cells.values() if cell.kind == "prompt"]
+    kinds = {
+        (
+            cell.settings["backbone"]["name"],
+            cell.settings["recipe"].get("schedule"),
+            cell.settings["recipe"].get("warm_up"),
+        )
+        for cell in prompts
+    }
+    assert kinds == {("near", "linear", 1), ("far", None, None)}
+
+
 def test_a_run_from_scratch_with_the_studys_own_recipe_is_the_studys_own_prompt(planned):
     plan = planned(("{sources: all, steps: 2, evaluate-every: 1}", "{sources: all}"))
     scratch = {cell.inputs["scratch"] for cell in plan.graph.cells.values() if cell.kind == "tuned"}
@@ -95,6 +110,7 @@ def test_a_run_from_scratch_with_the_studys_own_recipe_is_the_studys_own_prompt(
         ("sources: all, steps: 2", "sources: all, steps: 3", {"prompt", "score", "tuned"}),
         ("steps: 3\n", "steps: 2\n", {"projector", "carried", "prompt", "score", "tuned"}),
         ("report: {title", "report: {heatmaps: false, title", set()),
+        ("transfers:\n", "transfers:\n  random-draws: 3\n", {"score", "figure"}),
     ],
 )
 def test_a_changed_setting_changes_only_what_depends_on_it(planned, old, new, expected):

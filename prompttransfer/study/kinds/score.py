@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tasks.task import Task
 
 REFERENCES = "references"
-CALIBRATE, UNLABELLED = "calibrate", "unlabelled"
+CALIBRATE, UNLABELLED, DRAWS = "calibrate", "unlabelled", "draws"
 
 
 class Scored:
@@ -107,6 +107,7 @@ def with_references(
         encoding=encoding_of(reference),
         seed=setting(reference.settings, REFERENCES),
         calibration=calibration_of(reference),
+        draws=reference.settings.get(DRAWS),  # type: ignore[arg-type]
     )
     column, calibrated = (_known(prompts, one) for one in (matrix, matrix.calibrated))
     found: dict[str, dict[str, Json]] = {

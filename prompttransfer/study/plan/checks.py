@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from prompttransfer.adaptations.starts import check_start, folders_of
 from prompttransfer.backbones.label_words import AGGREGATIONS
 from prompttransfer.backbones.layouts import LAYOUTS, Encoding, find_layout
-from prompttransfer.backbones.locating import EMBEDDED, local_folder
+from prompttransfer.backbones.locating import EMBEDDED, check_name
 from prompttransfer.study.methods import text_of
 from prompttransfer.study.plan.document import Document, Mistake, Path_
 from prompttransfer.study.plan.spec import (
@@ -238,7 +238,7 @@ def _backbones(spec: Spec, folder: Path) -> Found:
     for index, entry in enumerate(spec.backbones):
         path = ("backbones", index)
         try:
-            local_folder(backbone_place(entry.name, folder))
+            check_name(backbone_place(entry.name, folder))
         except UserError as error:
             yield (*path, "name"), str(error)
         yield from _choice((*path, "layout"), "layout", entry.layout, LAYOUTS)

@@ -177,7 +177,8 @@ def _score(cell: Cell, unit: Unit, sides: Sides, cells: Mapping[str, Cell]) -> C
     side = _side(cell, sides, cells)
     task = _task(side, cell.settings["task"])
     # Beside no prompt, random ones are scored.
-    prompts = 1 + random_draws(len(cell.inputs)) if "references" in cell.settings else 1
+    asked: Any = cell.settings.get("draws")
+    prompts = 1 + (asked or random_draws(len(cell.inputs))) if "references" in cell.settings else 1
     per_row = row_tokens(side, task) + (GENERATED if task.task.generates else 0)
     tokens = prompts * task.rows.test * per_row
     weights = side.parameters * _value_bytes(cell)

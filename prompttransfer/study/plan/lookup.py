@@ -82,7 +82,7 @@ class MethodFacts:
     """What its members start from."""
     recipe: Recipe
     told: str
-    """The recipe in words."""
+    """The recipe in words, and those of tasks that have their own."""
     length: int
     """Vectors in front of the text or the like; 0 for a method without."""
     reserved: int
@@ -334,6 +334,14 @@ def _backbone_facts(
     return replace(bare, methods=tuple(found))
 
 
+def _told_of_tasks(method: Method, recipes: Mapping[str, Recipe]) -> list[str]:
+    """The recipes of tasks that have their own, each once."""
+    tasks: dict[str, list[str]] = {}
+    for name, recipe in recipes.items():
+        tasks.setdefault(recipe.told(method), []).append(name)
+    return [f"{', '.join(names)}: {told}" for told, names in tasks.items()]
+
+
 def _method_facts(
     spec: Spec,
     entry: BackboneEntry,
@@ -343,6 +351,10 @@ def _method_facts(
     tasks: Mapping[str, Task],
 ) -> MethodFacts:
     method, recipe = method_on(side.family, side.state_width, spec, entry, given)
+    recipes = {
+        name: method_on(side.family, side.state_width, spec, entry, given, name)[1]
+        for name in entry.recipe.per_task
+    }
     without: dict[str, str] = {}
     values, pairs = method.reserved * side.width, {}
     if outline is not None:
@@ -356,17 +368,14 @@ def _method_facts(
         text=text_of(method),
         start=spec.start_of(given),
         recipe=recipe,
-        told=recipe.told(method),
+        told="; ".join([recipe.told(method), *_told_of_tasks(method, recipes)]),
         length=method.settings().get("length", 0),
         reserved=method.reserved,
         values=values,
         vectors=has_vectors(method),
         trains=method.trains,
         lacks=_lacks(spec, method),
-        recipes={
-            name: method_on(side.family, side.state_width, spec, entry, given, name)[1]
-            for name in entry.recipe.per_task
-        },
+        recipes=recipes,
         refused=next(iter(without.values())) if tasks and len(without) == len(tasks) else "",
         refused_tasks=without,
         barred=pairs,

@@ -115,6 +115,8 @@ class Naming:
         settings = {**self.tested(side, target), "unlabelled": self.unlabelled(target)}
         if self.spec.transfers.calibrate != "none":
             settings |= {"calibrate": self.spec.transfers.calibrate}
+        if self.spec.transfers.random_draws is not None:
+            settings |= {"draws": self.spec.transfers.random_draws}
         return self.cell(
             "score",
             f"references of {target.task.name} seed {seed} on {side.called}",

@@ -59,6 +59,8 @@ class RecipeOptions(Part):
     length: int | None = Field(default=None, ge=1)
     evaluate_every: int | None = Field(default=None, ge=1)
     patience: int | None = Field(default=None, ge=0)
+    schedule: Literal["constant", "linear"] | None = None
+    warm_up: int | None = Field(default=None, ge=0)
 
     def overrides(self) -> dict[str, Any]:
         """What was given, under the names of `Recipe`."""
@@ -148,6 +150,8 @@ class Transfers(Part):
     zero_shot: bool = True
     calibrate: Literal["none", "content-free", "train-mean"] = "none"
     """A second matrix of scores with the bias of the label words taken off (evaluation/calibration.py)."""
+    random_draws: int | None = Field(default=None, ge=2)
+    """Random adaptations for each method that the row of the matrix is the mean of; 12 or more if not given."""
     initialisation: Initialisation | None = None
 
 

@@ -103,6 +103,9 @@ def test_the_reference_rows_are_no_prompt_random_prompt_and_majority(tiny):
     assert matrix.random_spread == pytest.approx((stdev(drawn),)) and matrix.random_draws == 12
     assert cell(matrix, MAJORITY, "uneven") == pytest.approx(7 / 13)
     assert matrix.rows == (13,) and matrix.metrics == ("accuracy",)
+    few = zero_shot(backbone, prompts, [uneven], seed=5, draws=3)
+    assert few.random_draws == 3 and few.sources == matrix.sources
+    assert cell(few, "toy-s0", "uneven") == cell(matrix, "toy-s0", "uneven")
 
 
 def test_a_matrix_does_not_depend_on_which_prompts_stand_beside_one_another(tiny):
