@@ -73,14 +73,17 @@ class Adaptation:
     """What a method needs to train on and is no part of what runs (`Member.encoder`)."""
     scores: Mapping[str, Any] = field(default_factory=dict)
     curve: tuple[CurvePoint, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """What there is to say of it in words (`Member.notes`): the text that a hard prompt is."""
 
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", self.origin.task)
         check_tensors(self.tensors, f"{self.method.name} {self.name!r}")
-        if self.initial is not None and shapes_of(self.initial) != shapes_of(self.tensors):
+        initial = None if self.method.apart else self.initial
+        if initial is not None and shapes_of(initial) != shapes_of(self.tensors):
             raise UserError(
-                f"{self.method.name} {self.name!r}: initial tensors are {shapes_of(self.initial)}, the tensors "
+                f"{self.method.name} {self.name!r}: initial tensors are {shapes_of(initial)}, the tensors "
                 f"{shapes_of(self.tensors)}"
             )
         self.encoding.place(self.origin.family)

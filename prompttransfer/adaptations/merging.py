@@ -56,6 +56,11 @@ def _at_linear_maps_only(backbone: Backbone, bank: Bank) -> Interventions:
         raise UserError(
             "an adaptation cannot be merged into weights that processes share: leave --strategy fsdp out"
         )
+    if backbone.quantised:
+        raise UserError(
+            "an adaptation cannot be merged into weights in nf4, which would round it away: load the backbone with "
+            "--precision bf16 or fp32"
+        )
     own = bank.rows(torch.zeros(1, dtype=torch.long, device=backbone.device))
     more = [name for name in ("reserved", "extra", "attentions", "outputs") if getattr(own, name, None)]
     if more or not own.sites:

@@ -64,10 +64,13 @@ def stacked(prompts: Sequence[Adaptation]) -> Tensor:
 
 
 def together(one: Adaptation, other: Adaptation) -> bool:
-    """Whether two adaptations can run in one bank: vectors of one shape, however learned, or one method and one shape."""
+    """Whether two adaptations can run in one bank: vectors of one shape, however learned, or one method and one shape.
+
+    The shape does not matter where members run one after another.
+    """
     shapes = [{name: tensor.shape for name, tensor in each.tensors.items()} for each in (one, other)]
     alike = one.method == other.method or (one.has_vectors and other.has_vectors)
-    return alike and shapes[0] == shapes[1]
+    return alike and (one.method.apart or shapes[0] == shapes[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +88,14 @@ class Group:
 
 
 def groups_of(adaptations: Sequence[Adaptation]) -> list[Group]:
-    """The fewest groups that can each run in one bank, in the order in which they come first."""
+    """The fewest groups that can each run in one bank, in the order in which they come first.
+
+    What would run one after another even in a bank is a group each.
+    """
     found: list[list[int]] = []
     for place, each in enumerate(adaptations):
         for group in found:
-            if together(adaptations[group[0]], each):
+            if not each.method.apart and together(adaptations[group[0]], each):
                 group.append(place)
                 break
         else:
@@ -98,8 +104,13 @@ def groups_of(adaptations: Sequence[Adaptation]) -> list[Group]:
 
 
 def common_method(adaptations: Sequence[Adaptation]) -> Method:
-    """The method that all share. Raises UserError where they are of several."""
+    """The method that all share, to train from them. Raises UserError where they are of several, or none is trained."""
     first = adaptations[0]
+    if not first.method.trains:
+        raise UserError(
+            f"{first.name!r} is of method {first.method.name}, of which nothing is trained: train from it with `train "
+            f"--method prompt --init from:PATH`"
+        )
     for each in adaptations:
         if each.method.name != first.method.name:
             raise UserError(
@@ -136,6 +147,7 @@ def common_encoding(
             other_backbone=backbone.takes_any,
         )
         each.method.check_fits(backbone, each.tensors, each.name)
+        each.method.check_place(replace(wanted, layout=layout).place(backbone.family), backbone.family)
     return replace(wanted, layout=layout)
 
 

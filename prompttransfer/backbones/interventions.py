@@ -4,15 +4,16 @@
     -> layers: [ LINEAR maps | KEYS AND VALUES in front of an attention's own | AFTER what a linear map gives ]
     -> HEAD in place of the label words
 
-A pass is given one `Interventions`, bound to the rows that run in it: row i of everything below belongs to row i of
-the batch, so that rows of different members of a bank run together. The base class does nothing at any site: it is
-the bare model. Sites are named as the model's own modules. The frozen engine calls them between its products; where the
-modules of transformers run themselves, `plain.py` hangs the same calls behind them.
+or it brings WEIGHTS of its own in place of the model's. A pass is given one `Interventions`, bound to the rows that run in
+it: row i of everything below belongs to row i of the batch, so that rows of different members of a bank run together. The
+base class does nothing at any site: it is the bare model. Sites are named as the model's own modules. The frozen engine
+calls them between its products; where the modules of transformers run themselves, `plain.py` hangs the same calls behind
+them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -22,6 +23,9 @@ from prompttransfer.backbones.rows import of_rows
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values, [batch, heads, extra, head width] each."""
+OwnWeights = tuple[Callable[[], Mapping[str, Tensor]], Tensor]
+"""What makes the weights that count in place of the model's own, by their full names, and the numbers of the rows of the
+batch that run with them."""
 
 
 class Interventions:
@@ -42,6 +46,9 @@ class Interventions:
 
     has_head: bool = False
     """Whether `head` gives logits."""
+    weights: Sequence[OwnWeights] = ()
+    """Weights of their own for all rows of the batch, which then run one part after another, on the plain engine; none of
+    the other sites has anything then."""
 
     def vectors(self) -> Tensor | None:
         """What stands in front of each row's text, [batch, reserved, width]; None for nothing."""

@@ -16,6 +16,7 @@ from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.causal_lm import CausalLM, PlainCausalLM
 from prompttransfer.backbones.decoder_layers import LAYERS
 from prompttransfer.backbones.kernels.host_memory import drop_compiled, keep_heap
+from prompttransfer.backbones.kernels.nf4 import check_nf4, hold_in_nf4
 from prompttransfer.backbones.locating import locate
 from prompttransfer.backbones.masked_lm import MaskedLM
 from prompttransfer.backbones.reading import check_config, read_config, read_part
@@ -54,7 +55,7 @@ def family_class(model_type: str) -> type[Backbone] | None:
 
 
 ENGINES = ("auto", "frozen", "plain")
-PRECISIONS = ("auto", "bf16", "fp32")
+PRECISIONS = ("auto", "bf16", "fp32", "nf4")
 
 
 def load_backbone(
@@ -72,7 +73,8 @@ def load_backbone(
     With a `placement` of several devices this is called in each of their processes (`run_on`), which then share rows
     and, sharded, weights; a process reads the whole checkpoint into its host memory before it keeps its share.
     precision: `auto` takes bf16 where the hardware computes in it (CPU: AMX or avx512_bf16), else float32. float16 is
-    not offered: it overflows in T5 (transformers#5651).
+    not offered: it overflows in T5 (transformers#5651). `nf4` holds the linear maps of the layers in four bits and computes
+    as `auto` does (backbones/kernels/nf4.py).
     engine: `frozen` runs layers written for frozen weights, `plain` the modules of transformers, so that what was done to
     those counts; `auto` takes the first where the family has it and its weights are not sharded.
     On a CPU the process keeps memory that it has used (backbones/kernels/host_memory.py).
@@ -81,6 +83,9 @@ def load_backbone(
     """
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
+    if precision == "nf4":
+        check_nf4(engine, shards=placement.shards)
+        engine = "plain"
     if placement.shards:
         if engine == "frozen":
             raise UserError("--strategy fsdp runs on engine 'plain' alone: leave the engine out, or use ddp")
@@ -94,9 +99,11 @@ def load_backbone(
     folder, found = locate(name, revision)
     config, tokenizer = _load_outline(name, Path(folder))
     model = _load_model(name, folder, config, dtype, place)
-    first = torch.device("cpu") if placement.shards else place
+    first = torch.device("cpu") if placement.shards or precision == "nf4" else place
     backbone = _made(name, Path(folder), found, model, tokenizer, first, engine)
     backbone.processes = processes
+    if precision == "nf4":
+        hold_in_nf4(backbone, place)
     if isinstance(backbone, CausalLM) and model.config.model_type not in FAMILIES:
         backbone.check_head()
     if place.type == "cpu":
@@ -111,8 +118,10 @@ def load_backbone(
     return backbone
 
 
-def outline_backbone(name: str, revision: str | None = None) -> Backbone:
+def outline_backbone(name: str, revision: str | None = None, *, precision: str = "auto") -> Backbone:
     """A backbone without its weights (on torch's `meta` device): enough for label words, lengths and sizes.
+
+    Of a precision nothing is taken but whether it is nf4.
 
     Raises what `load_backbone` raises for a name that is nothing, cannot be reached, or is damaged.
     """
@@ -120,8 +129,17 @@ def outline_backbone(name: str, revision: str | None = None) -> Backbone:
     config, tokenizer = _load_outline(name, Path(folder))
     meta = torch.device("meta")
     with meta:
-        model = read_part(name, "configuration", lambda: _auto_class(config).from_config(config))
-    return _made(name, Path(folder), found, model, tokenizer, meta)
+        model = read_part(
+            name,
+            "configuration",
+            # Of the ways to attend the one that keeps most, which no device is worse than.
+            lambda: _auto_class(config).from_config(config, attn_implementation="eager"),
+        )
+    if precision != "nf4":
+        return _made(name, Path(folder), found, model, tokenizer, meta)
+    backbone = _made(name, Path(folder), found, model, tokenizer, meta, "plain")
+    hold_in_nf4(backbone, meta)
+    return backbone
 
 
 def _made(
@@ -186,10 +204,10 @@ def _start_of_generation(folder: Path) -> Any:
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The type that frozen weights are held in."""
+    """The type that frozen weights are held in, or that those in NF4 are computed with."""
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
-    if precision != "auto":
+    if precision in ("bf16", "fp32"):
         return torch.bfloat16 if precision == "bf16" else torch.float32
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32

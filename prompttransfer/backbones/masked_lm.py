@@ -27,7 +27,7 @@ from prompttransfer.backbones.kernels.attention import (
 )
 from prompttransfer.backbones.kernels.linear import FrozenLinear
 from prompttransfer.backbones.layouts import Layout
-from prompttransfer.backbones.plain import at_modules
+from prompttransfer.backbones.plain import at_modules, by_weights, real
 from prompttransfer.backbones.rows import Batch, Row
 from prompttransfer.distributed.fsdp import recomputing, whole
 from tasks.errors import UserError
@@ -162,6 +162,12 @@ class MaskedLM(Backbone):
         second = [] if row.second is None else [*between, *row.second]
         return [*opening, *row.first, *second, eos]
 
+    def _filled(self, row: Row, layout: Layout, answer: tuple[int, ...]) -> list[int]:
+        # Behind what stands in front of a prompt: in `after-bos` the rows shown share the one <s>.
+        ids = self._assemble(row, layout)
+        mask = ids.index(self.tokenizer.mask_token_id)
+        return [*ids[layout.start : mask], *answer, *ids[mask + 1 :]]
+
     def answer_slot(self, length: int, layout: Layout) -> int:
         # The mask is the second token of the text part, behind the prompt wherever that stands.
         return 0 if layout.mask_is_first_row else length + 1
@@ -185,6 +191,7 @@ class MaskedLM(Backbone):
             positions = torch.cat([torch.zeros_like(positions[:length]), positions[length:]])
         return table.LayerNorm(inputs + table.token_type_embeddings.weight[0] + positions), present
 
+    @by_weights
     def answer_state(self, own: Interventions | Tensor, batch: Batch) -> Tensor:
         """Last hidden state at the answer slot, [batch, width]."""
         own = interventions(own)
@@ -192,7 +199,7 @@ class MaskedLM(Backbone):
         states, present = self._inputs(own, batch)
         self.check()
         if self.engine == "plain":
-            attention = create_bidirectional_mask(self.model.config, states, present)
+            attention = create_bidirectional_mask(self.model.config, states, real(present))
             encoder = self.model.base_model.encoder
             self.check_recomputes(own)
             with (
@@ -241,6 +248,7 @@ class MaskedLM(Backbone):
         (prefix,) = self.layer_names
         return tuple(f"{prefix}{index}.{_INSIDE[part]}" for index in range(self.layers))
 
+    @by_weights
     def label_scores(self, own: Interventions | Tensor, batch: Batch) -> Tensor:
         assert batch.candidates is not None and batch.averaged is not None
         own = interventions(own)
@@ -265,6 +273,7 @@ class MaskedLM(Backbone):
             features = self.model.cls.predictions.transform(slot)
         return features, whole(self.model.get_output_embeddings().bias)
 
+    @by_weights
     def row_losses(self, own: Interventions, batch: Batch) -> Tensor:
         assert batch.labels is not None
         return F.nll_loss(self.label_scores(own, batch), batch.labels, reduction="none")

@@ -1,6 +1,6 @@
 """The sites of interventions in the modules of transformers, as they run themselves.
 
-Linear maps are watched by hooks. Keys and values come in where transformers chooses what computes an attention: a function
+Linear maps are watched by hooks. Weights of an adaptation's own stand in the modules while its rows run. Keys and values come in where transformers chooses what computes an attention: a function
 of ours is registered there, which puts them in front of the module's own and calls what was chosen before.
 """
 
@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prompttransfer.backbones.interventions import Interventions
+from prompttransfer.backbones.interventions import BARE, Interventions, interventions
+from prompttransfer.backbones.rows import Batch, only
 
 NAME = "prompttransfer-prefixed"
 """Under which `_prefixed` is registered with transformers."""
@@ -50,6 +52,62 @@ def at_modules(model: nn.Module, own: Interventions, part: str = "") -> Iterator
     finally:
         for step in undo:
             step()
+
+
+@contextmanager
+def with_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let `model` run with other weights, by their full names, in this block; tied ones stay tied.
+
+    Its own parameters are put aside, never written to.
+    """
+    places: dict[int, list[tuple[dict[str, Any], str]]] = {}
+    for module in model.modules():
+        for key, own in module._parameters.items():
+            places.setdefault(id(own), []).append((module._parameters, key))
+    aside = [
+        (table, key, table[key], weight)
+        for name, weight in weights.items()
+        for table, key in places[id(model.get_parameter(name))]
+    ]
+    try:
+        for table, key, _, weight in aside:
+            table[key] = weight
+        yield
+    finally:
+        for table, key, own, _ in aside:
+            table[key] = own
+
+
+def real(mask: Tensor) -> Tensor | None:
+    """A padding mask for transformers; none on `meta`, where it would ask for values."""
+    return None if mask.is_meta else mask
+
+
+Gives = TypeVar("Gives", Tensor, list[str])
+
+
+def by_weights(run: Callable[..., Gives]) -> Callable[..., Gives]:
+    """`run(backbone, own, batch)`, which gives something for each row, also for what brings weights of its own."""
+
+    @wraps(run)
+    def runs(backbone: Any, own: Interventions | Tensor, batch: Batch, **options: Any) -> Gives:
+        own = interventions(own)
+        if not own.weights:
+            return run(backbone, own, batch, **options)
+        found = []
+        for made, rows in own.weights:
+            with backbone.on("plain"), with_weights(backbone.model, made()):
+                part = batch if len(rows) == batch.rows else only(batch, rows)
+                found.append(run(backbone, BARE, part, **options))
+        if len(found) == 1:
+            return found[0]
+        back = torch.cat([rows for _, rows in own.weights]).argsort()
+        if isinstance(found[0], Tensor):
+            return torch.cat(found)[back]
+        texts = [text for part in found for text in part]
+        return [texts[index] for index in back.tolist()]
+
+    return runs
 
 
 @dataclass(frozen=True)

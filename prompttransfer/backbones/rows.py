@@ -107,6 +107,23 @@ def _candidates(answers: Sequence[Answers]) -> tuple[Tensor, Tensor]:
     return candidates, torch.tensor([float(a.aggregation == "mean") for a in answers])
 
 
+def only(batch: Batch, rows: Tensor) -> Batch:
+    """Those of its rows with the numbers `rows`, padded as they are."""
+
+    def chosen(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor[rows]
+
+    return replace(
+        batch,
+        ids=batch.ids[rows],
+        mask=batch.mask[rows],
+        candidates=chosen(batch.candidates),
+        averaged=chosen(batch.averaged),
+        labels=chosen(batch.labels),
+        targets=chosen(batch.targets),
+    )
+
+
 def repeat(batch: Batch, times: int) -> Batch:
     """The same rows `times` over, one copy after another."""
     if times == 1:

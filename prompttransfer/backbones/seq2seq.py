@@ -32,7 +32,7 @@ from prompttransfer.backbones.kernels.attention import (
 from prompttransfer.backbones.kernels.linear import FrozenLinear, rectified
 from prompttransfer.backbones.layouts import Layout
 from prompttransfer.backbones.masked_lm import class_scores, combine_pieces
-from prompttransfer.backbones.plain import at_modules
+from prompttransfer.backbones.plain import at_modules, by_weights, real
 from prompttransfer.backbones.rows import Batch, Row
 from prompttransfer.distributed.fsdp import recomputing
 
@@ -115,6 +115,10 @@ class T5(Backbone):
         eos = self.tokenizer.eos_token_id
         return [*row.first, eos] if row.second is None else [*row.first, eos, *row.second, eos]
 
+    def _filled(self, row: Row, layout: Layout, answer: tuple[int, ...]) -> list[int]:
+        end = self.tokenizer.eos_token_id
+        return [*self._assemble(row, layout)[:-1], *(index for index in answer if index != end), end]
+
     def answer_slot(self, length: int, layout: Layout) -> None:
         return None
 
@@ -138,7 +142,7 @@ class T5(Backbone):
                 recomputing(encoder.block, self.checkpoints and self.sharded),
                 at_modules(self.model, own, "encoder."),
             ):
-                return encoder(inputs_embeds=inputs, attention_mask=mask).last_hidden_state, mask
+                return encoder(inputs_embeds=inputs, attention_mask=real(mask)).last_hidden_state, mask
         bias = self._encoder_bias(mask, own.extra)
         blocks = [partial(block, bias=bias, own=own) for block in self.frozen_layers]
         states = run(blocks, inputs, keep=not self.checkpoints)
@@ -190,7 +194,10 @@ class T5(Backbone):
         """Decoder outputs, [batch, time, width]."""
         with at_modules(self.model, own, "decoder."):
             output: Tensor = self.model.decoder(
-                input_ids=ids, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
+                input_ids=ids,
+                encoder_hidden_states=states,
+                encoder_attention_mask=real(mask),
+                use_cache=False,
             ).last_hidden_state
         return output
 
@@ -209,6 +216,7 @@ class T5(Backbone):
         config = self.model.config
         return bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))
 
+    @by_weights
     def label_scores(self, own: Interventions | Tensor, batch: Batch) -> Tensor:
         assert batch.candidates is not None and batch.averaged is not None
         own = interventions(own)
@@ -289,6 +297,7 @@ class T5(Backbone):
     def _starts(self, rows: int) -> Tensor:
         return torch.full((rows, 1), self.model.config.decoder_start_token_id, device=self.device)
 
+    @by_weights
     def row_losses(self, own: Interventions, batch: Batch) -> Tensor:
         if batch.labels is not None:
             return F.nll_loss(self.label_scores(own, batch), batch.labels, reduction="none")
@@ -299,6 +308,7 @@ class T5(Backbone):
         losses = F.cross_entropy(logits.transpose(1, 2), batch.targets, ignore_index=-100, reduction="none")
         return losses.sum(dim=1) / (batch.targets >= 0).sum(dim=1)
 
+    @by_weights
     @torch.no_grad()
     def generate(self, own: Interventions | Tensor, batch: Batch, *, max_new_tokens: int) -> list[str]:
         own = interventions(own)

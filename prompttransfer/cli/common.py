@@ -101,6 +101,8 @@ def only_the_first_speaks(backbone: Backbone) -> bool:
 def describe(backbone: Backbone) -> str:
     """One line on what was loaded, and where."""
     line = f"backbone {backbone.name}: {backbone.family}, width {backbone.width}, {backbone.dtype}, {backbone.device}"
+    if backbone.quantised:
+        line += ", linear maps of the layers in nf4"
     if backbone.engine != "frozen":
         line += f", {backbone.engine} engine"
     if backbone.processes.count > 1:

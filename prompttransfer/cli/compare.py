@@ -91,7 +91,7 @@ def compare(
     written.claim()
     for path, table in zip(paths, tables.values(), strict=bool(paths)):
         write_table(path, table)
-    ran = {"precision": precision_name(backbone().dtype)} if backbone.cache_info().currsize else {}
+    ran = {"precision": precision_name(backbone().precision)} if backbone.cache_info().currsize else {}
     note_call(paths, remember("compare", compare, given, **ran))
     if not json_:
         _print(tables)

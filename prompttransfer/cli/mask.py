@@ -122,7 +122,7 @@ def mask(
         )
     written.claim()
     _finish(curve, own, target.task.metric, output, as_json)
-    call = remember("neurons mask", mask, given, precision=precision_name(model.dtype))
+    call = remember("neurons mask", mask, given, precision=precision_name(model.precision))
     note_call([output.with_suffix(".csv")], call)
 
 

@@ -112,7 +112,7 @@ def capture(
     )
     written.claim()
     path = save_states(captured, output)
-    note_call([path], remember("neurons capture", capture, given, precision=precision_name(model.dtype)))
+    note_call([path], remember("neurons capture", capture, given, precision=precision_name(model.precision)))
     if as_json:
         say_written([path], True, _record(captured))
     else:

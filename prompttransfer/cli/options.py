@@ -72,8 +72,10 @@ LimitTest = Annotated[
 ]
 Precision = Annotated[
     str,
-    typer.Option(help="auto (bf16 where the hardware has it), bf16 or fp32."),
-    OneOf("precision", ("auto", "bf16", "fp32")),
+    typer.Option(
+        help="auto (bf16 where the hardware has it), bf16, fp32, or nf4 (linear maps held in four bits by bitsandbytes)."
+    ),
+    OneOf("precision", ("auto", "bf16", "fp32", "nf4")),
 ]
 OneSplit = Annotated[
     bool,

@@ -212,7 +212,7 @@ def fit(
     outcome = run_experiment(source, target, fitting, others, options, tell=tell)
     save(outcome, output, made_from)
     call = remember(
-        "project fit", fit, given, precision=precision_name(source.dtype), source_backbone=source.name, source_revision=commit_of(source.revision),
+        "project fit", fit, given, precision=precision_name(source.precision), source_backbone=source.name, source_revision=commit_of(source.revision),
         target_revision=commit_of(target.revision),
         target_backbone=target.name,
     )  # fmt: skip

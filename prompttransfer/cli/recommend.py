@@ -103,7 +103,7 @@ def recommend(
     if output is not None:
         written.claim()
         files = _write(answers, output)
-    chosen = precision_name(model.dtype)
+    chosen = precision_name(model.precision)
     note_call(files, remember("recommend", recommend, given, precision=chosen))
     sources = {p.name: p for p in found}
     commands = []

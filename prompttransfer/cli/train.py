@@ -154,7 +154,7 @@ def train(
     names = names_of([item.name for item in tasks], chosen, output)
     check_start(init)
     method = method or _source_method(init)
-    parse_method(method, length=length or 1)  # before the heavy imports, too
+    parse_method(method, length=length or 1).check_complete()  # before the heavy imports, too
     if not dry_run and must_start(placement, device):
         return run_on(placement, train, **given)
     from prompttransfer.adaptations.artifacts import save_adaptation
@@ -167,7 +167,7 @@ def train(
         tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
     )
     if dry_run:
-        model = outline_backbone(backbone, revision)
+        model = outline_backbone(backbone, revision, precision=precision)
     else:
         model = load_backbone(
             backbone, revision=revision, precision=precision, device=device, placement=placement
@@ -193,6 +193,8 @@ def train(
         say(describe(model), quiet=as_json)
     if chosen_method.name != PROMPT:
         say(f"method: {chosen_method}", quiet=as_json)
+    for remark in chosen_method.remarks(model):
+        say(remark, quiet=as_json)
     say(f"recipe: {recipe.told(chosen_method)}", quiet=as_json)
     say_strange(model, targets, quiet=as_json)
     say(seeds_line(chosen, one_split=one_split), quiet=as_json)
@@ -233,7 +235,7 @@ def train(
                 **recipe.as_dict(),
                 backbone=model.name,
                 revision=commit_of(model.revision),
-                precision=precision_name(model.dtype),
+                precision=precision_name(model.precision),
             )
             note_call([output / run.adaptation.name for run in results], call)
             options.clear()
@@ -289,12 +291,12 @@ def finished(
     found: dict[str, Adaptation] = {}
     if output is None or overwrite:
         return found
-    for job, origin in zip(jobs, origins_of(model, jobs, recipe, encoding), strict=True):
+    for job, origin in zip(jobs, origins_of(model, jobs, recipe, encoding, method), strict=True):
         folder = output / job.name
         if not holds_one(folder):
             continue
         there = load_adaptation(folder)
-        start = method.started(model, job.task, job.start, seed=job.seed).tensors()
+        start = job.member(method, model, encoding).tensors()
         before = None if there.initial is None else digest_tensors(there.initial)
         check_same(
             folder,
@@ -412,8 +414,25 @@ def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Pa
         rows,
         left=2,
     )
+    for run in results:
+        for line in _noted(run.adaptation):
+            say(line)
     if output is not None:
         say(f"written to {output}")
+
+
+def _noted(adaptation: Adaptation) -> list[str]:
+    """What is said of an adaptation beside its scores: a hard prompt's text, and what a search for it cost."""
+    from tasks.documents import shortened
+
+    notes = adaptation.notes
+    found = [f"{adaptation.name}: {shortened(notes['text'], 300)!r}"] if "text" in notes else []
+    if "forward_passes" in notes:
+        found.append(
+            f"{adaptation.name}: the search took {notes['forward_passes']:,} forward and {notes['backward_passes']:,} "
+            f"backward passes of a row"
+        )
+    return found
 
 
 def _say_memory(
@@ -438,6 +457,11 @@ def _say_memory(
     from prompttransfer.training.memory import expected_memory
     from prompttransfer.training.train import RowEncoder, bank_data
 
+    if not method.trains:
+        say(f"{method.name}: nothing is trained, so it takes what an evaluation takes", quiet=quiet)
+        if quiet:
+            print_json({"trains": False})
+        return
     asked = model.checkpoints
     place = encoding.place(model.family)
     encode = RowEncoder(model, method.reserved, encoding)

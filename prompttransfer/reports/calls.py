@@ -122,10 +122,9 @@ def commit_of(revision: str) -> str | None:
     return revision if is_commit(revision) else None
 
 
-def precision_name(dtype: object) -> str:
-    """What `--precision` calls a data type: `torch.float32` is fp32."""
-    name = str(dtype).removeprefix("torch.")
-    return {"float32": "fp32", "bfloat16": "bf16"}.get(name, name)
+def precision_name(kept: object) -> str:
+    """What `--precision` calls what is kept of it: float32 is fp32."""
+    return {"float32": "fp32", "bfloat16": "bf16"}.get(str(kept), str(kept))
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -51,6 +51,11 @@ class RowOrder:
         per_epoch = max(1, len(self.sizes) // self.batch)
         return list(self._epoch(step // per_epoch)[step % per_epoch])
 
+    def drawn(self, step: int, count: int) -> list[int]:
+        """Indices of `count` rows beside those of step `step`, of all where there are no more; a pure function as well."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step + 2**40)
+        return torch.randperm(len(self.sizes), generator=generator)[:count].tolist()
+
     @cached_property
     def _epoch(self) -> Callable[[int], list[list[int]]]:
         # A cache of its own for every prompt: with a shared one, the prompts of a bank would push each other out.
@@ -94,6 +99,7 @@ class BankData(LightningDataModule):
         layout: Layout,
         steps: int,
         evaluate_every: int,
+        apart: bool = False,
     ):
         super().__init__()
         self.backbone = backbone
@@ -102,6 +108,8 @@ class BankData(LightningDataModule):
         self.layout = layout
         self.steps = steps
         self.evaluate_every = evaluate_every
+        self.apart = apart
+        """Whether rows of different members never run together."""
         self.orders = [
             RowOrder(tuple(row.size for row in own), batch, seed)
             for own, seed in zip(rows, seeds, strict=True)
@@ -125,6 +133,10 @@ class BankData(LightningDataModule):
         assert self.bank is not None
         return [self._micro(self.share(part)) for part in self.plan(step, self.bank.active)]
 
+    def drawn(self, owner: int, step: int, count: int) -> list[Row]:
+        """Rows of a prompt on which others are tried at a step."""
+        return [self.rows[owner][index] for index in self.orders[owner].drawn(step, count)]
+
     def share(self, part: Sequence[Planned]) -> list[Planned]:
         """What this process runs of a micro-batch: its share of the rows, or where none is left one of weight 0.
 
@@ -142,7 +154,10 @@ class BankData(LightningDataModule):
             for index in indices
         ]
         picked.sort(key=lambda item: item[1].size)
-        return list(self._split(picked))
+        together = (
+            [[item for item in picked if item[0] == owner] for owner in active] if self.apart else [picked]
+        )
+        return [part for rows in together for part in self._split(rows)]
 
     def _split(self, picked: Sequence[Planned]) -> Iterator[list[Planned]]:
         """Cut rows in order of length where it pays (backbones/kernels/token_batching.py), apart by kind of target."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,16 @@ from torch.optim import Optimizer
 from prompttransfer import signals
 from prompttransfer.adaptations.adaptation import CurvePoint
 from prompttransfer.adaptations.bank import Bank
-from prompttransfer.adaptations.method import Member, Method
+from prompttransfer.adaptations.method import Member, Method, Trial
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.kernels.async_copies import HostCopy
 from prompttransfer.evaluation.encoding import EncodedTask
 from prompttransfer.evaluation.evaluate import Score, evaluate_bank
-from prompttransfer.training.batches import MicroBatch
+from prompttransfer.training.batches import BankData, MicroBatch
 from prompttransfer.training.progress import TrainingProgress
 from prompttransfer.training.recipes import Recipe, make_optimizer
 from prompttransfer.training.state import MemberState, kept_of, read_state, write_state
+from prompttransfer.training.trials import RowTrial
 
 
 class BankTraining(LightningModule):
@@ -59,6 +61,8 @@ class BankTraining(LightningModule):
         self.last_losses: list[float] = []
         """Of every member in the last step whose losses have arrived."""
         self.states = [MemberState(best=kept_of(member)) for member in members]
+        self.together = _together(members)
+        """Of each member those that it shares a parameter with, itself among them: they end together."""
         self.steps_done = 0
         self._losses: list[list[float]] = [[] for _ in members]
         self._unsettled: HostCopy | None = None
@@ -92,12 +96,13 @@ class BankTraining(LightningModule):
         return make_optimizer(self.recipe, [each for each, _ in found], [rate for _, rate in found])
 
     def _rated(self) -> list[tuple[Tensor, float]]:
-        """Every parameter of every member, and its rate before the schedule."""
-        return [
-            (parameter, rate * self._member(index).rates().get(name, 1.0))
-            for index, rate in enumerate(self.rates)
-            for name, parameter in self._member(index).named_parameters()
-        ]
+        """Every parameter of every member, and its rate before the schedule; one that members share comes once."""
+        found: dict[int, tuple[Tensor, float]] = {}
+        for index, rate in enumerate(self.rates):
+            own = self._member(index).rates()
+            for name, parameter in self._member(index).named_parameters():
+                found.setdefault(id(parameter), (parameter, rate * own.get(name, 1.0)))
+        return list(found.values())
 
     def configure_optimizers(self) -> Optimizer:
         """The optimizer, where a killed run was."""
@@ -144,10 +149,19 @@ class BankTraining(LightningModule):
         optimizer.step()
         for index in self.active:
             self._member(index).after_step(self.steps_done, self.recipe.steps)
+            if self._member(index).searches:
+                self._member(index).choose(partial(self._trial, index))
         if device.type != "cuda":
             self._settle()
         if self.progress is not None:
             self.progress.step(self)
+
+    def _trial(self, index: int, rows: int) -> Trial:
+        """Rows of a member's job, others at every step, on which it may try members of its method."""
+        data: BankData = self.trainer.datamodule  # type: ignore[attr-defined]
+        drawn = data.drawn(index, self.steps_done, rows)
+        trained = len(data.orders[index].step(self.steps_done - 1))
+        return RowTrial(self.backbone, self.method, drawn, data.layout, trained)
 
     def _set_rates(self, optimizer: Any) -> None:
         """Give every parameter the rate that the schedule has for this step."""
@@ -198,20 +212,25 @@ class BankTraining(LightningModule):
             for parameter in self.members[index].parameters():
                 parameter.grad = None
             if index in active:
-                self.states[index].ended = "not finite"
-                self.states[index].steps = self.steps_done
+                self._end(index, "not finite")
+
+    def _end(self, index: int, why: str) -> None:
+        """End a member and those that it shares with, which would otherwise go on with what it has spoilt or left alone."""
+        for each in self.together[index].intersection(self.active):
+            self.states[each].ended, self.states[each].steps = why, self.steps_done
 
     def on_train_epoch_end(self) -> None:
         """Evaluate, decide who goes on, and write the state."""
         self._settle()
         self._evaluate()
+        patience = self.recipe.patience
+        waiting = {index for index in self.active if patience and self.states[index].since_best >= patience}
         for index in self.active:
-            state = self.states[index]
-            state.steps = self.steps_done
+            self.states[index].steps = self.steps_done
             if self.steps_done >= self.recipe.steps:
-                state.ended = "steps"
-            elif self.recipe.patience and state.since_best >= self.recipe.patience:
-                state.ended = "patience"
+                self._end(index, "steps")
+            elif self.together[index].intersection(self.active) <= waiting:
+                self._end(index, "patience")
         if self.state_file is not None and self.backbone.processes.first:
             optimizer = self.optimizers(use_pl_optimizer=False)
             assert isinstance(optimizer, Optimizer)
@@ -240,8 +259,7 @@ class BankTraining(LightningModule):
         finite = score.loss is None or math.isfinite(score.loss)
         finite = finite and all(bool(torch.isfinite(tensor).all()) for tensor in kept.values())
         if not finite and self.steps_done > 0:
-            self.states[index].ended = "not finite"
-            self.states[index].steps = self.steps_done
+            self._end(index, "not finite")
             return
         losses, self._losses[index] = self._losses[index], []
         mean = sum(losses) / len(losses) if losses else None
@@ -274,3 +292,15 @@ class BankTraining(LightningModule):
             member.load_state_dict(values)
         self._written = self.steps_done
         return True
+
+
+def _together(members: Sequence[Member]) -> list[frozenset[int]]:
+    """Of each member the numbers of those that it shares a parameter with, itself among them."""
+    owners: dict[int, set[int]] = {}
+    for index, member in enumerate(members):
+        for parameter in member.parameters():
+            owners.setdefault(id(parameter), set()).add(index)
+    return [
+        frozenset({index}).union(*(owners[id(parameter)] for parameter in member.parameters()))
+        for index, member in enumerate(members)
+    ]

@@ -118,7 +118,7 @@ def expected_memory(
         size for task, prompts in evaluated.items() for size in batch_sizes(backbone, task, prompts=prompts)
     }
     if device.type == "cpu" and dtype is torch.bfloat16 and has_bf16_products():
-        weights += 0 if placement.shards else _laid_out(backbone)
+        weights += _laid_out(backbone) if backbone.engine == "frozen" and not placement.shards else 0
         compiled = TRAINED * shapes + EVALUATED * len(sizes)
         process += COMPILED * min(compiled, compiled_kept(backbone.layer_products))
     most = max(math.prod(size) for size in sizes)
@@ -139,7 +139,8 @@ def expected_memory(
 def outlined(backbone: Backbone, method: Method, task: Task, members: int, rows: int) -> Interventions:
     """What a bank of so many members does to so many rows, where `backbone` has no values: neither has it."""
     member = method.outline(backbone, task)
-    alike = min(members, 2)  # one member may take a shorter way than several
+    # One member may take a shorter way than several; what runs apart is there for one at a time.
+    alike = 1 if method.apart else min(members, 2)
     owners = torch.arange(rows, device=backbone.device) % alike
     return method.bank(backbone, [member] * alike).rows(owners)
 

@@ -22,7 +22,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from prompttransfer import signals
-from prompttransfer.adaptations.adaptation import Adaptation, Origin, digest_tensors
+from prompttransfer.adaptations.adaptation import Adaptation, CurvePoint, Origin, digest_tensors
 from prompttransfer.adaptations.method import Member, Method
 from prompttransfer.adaptations.methods.prompt import PromptTuning
 from prompttransfer.adaptations.starts import RANDOM, Start
@@ -31,6 +31,7 @@ from prompttransfer.backbones.layouts import USUAL, Encoding, Layout
 from prompttransfer.backbones.rows import Row
 from prompttransfer.distributed.processes import quiet_lightning
 from prompttransfer.evaluation.encoding import EncodedTask, encode_task
+from prompttransfer.evaluation.evaluate import evaluate_bank
 from prompttransfer.files import disk_errors
 from prompttransfer.training.batches import BankData
 from prompttransfer.training.loop import BankTraining
@@ -64,6 +65,11 @@ class Job:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed {self.seed} of {self.called!r}: give one from 0 to 2^63 - 1")
+
+    def member(self, method: Method, backbone: Backbone, encoding: Encoding = USUAL) -> Member:
+        """What it trains, as it is before the first step."""
+        rows = self.splits.train
+        return method.started(backbone, self.task, self.start, seed=self.seed, rows=rows, encoding=encoding)
 
 
 @dataclass(frozen=True)
@@ -128,10 +134,16 @@ def train_adaptations(
     options = options or TrainingOptions()
     method = method or PromptTuning(recipe.length)
     place = encoding.place(backbone.family)
+    method.check_complete()
+    method.check_place(place, backbone.family)
+    if not method.trains:
+        return _untrained(backbone, jobs, replace(recipe, steps=0), encoding, method)
     encode = RowEncoder(backbone, method.reserved, encoding)
     train_rows = [encode.train(job) for job in jobs]
     validation = [encode.validation(job) for job in jobs]
-    members = [method.started(backbone, job.task, job.start, seed=job.seed) for job in jobs]
+    members = [job.member(method, backbone, encoding) for job in jobs]
+    rates = [own_recipe(job, recipe).lr for job in jobs]
+    method.join(members, rates)
     initial = [member.tensors() for member in members]
     processes = backbone.processes
     progress = options.progress if processes.first else None
@@ -148,7 +160,7 @@ def train_adaptations(
         recipe,
         state_file,
         progress,
-        rates=[own_recipe(job, recipe).lr for job in jobs],
+        rates=rates,
     )
     resumed = module.resume()
     processes.agree(
@@ -166,7 +178,7 @@ def train_adaptations(
         _fit(module, data, options, key)
     if backbone.digest() != frozen:
         raise MachineError("the frozen backbone changed during training: this is a bug, please report it")
-    origins = origins_of(backbone, jobs, recipe, encoding)
+    origins = origins_of(backbone, jobs, recipe, encoding, method)
     results = [
         _finish(job, state, Adaptation(method, start, origin, encoding, job.called, start), member)
         for job, state, start, origin, member in zip(
@@ -196,7 +208,26 @@ def bank_data(
         layout=layout,
         steps=recipe.steps,
         evaluate_every=recipe.evaluate_every,
+        apart=method.apart,
     )
+
+
+def _untrained(
+    backbone: Backbone, jobs: Sequence[Job], recipe: Recipe, encoding: Encoding, method: Method
+) -> list[Trained]:
+    """What is made without training, one a job, with its score on the validation split."""
+    found = []
+    for job, origin in zip(jobs, origins_of(backbone, jobs, recipe, encoding), strict=True):
+        member = job.member(method, backbone, encoding)
+        bank = method.bank(backbone, [member])
+        encoded = RowEncoder(backbone, bank.reserved, encoding).validation(job)
+        (score,) = evaluate_bank(backbone, bank, encoded)
+        state = MemberState(best=kept_of(member), ended="steps")
+        state.add(CurvePoint(0, None, score.value, score.loss), state.best)
+        tensors = member.tensors()
+        begun = Adaptation(method, tensors, origin, encoding, job.called, tensors)
+        found.append(_finish(job, state, begun, member))
+    return found
 
 
 CONVERGED = 0.99
@@ -248,13 +279,16 @@ def origins_of(
     jobs: Sequence[Job],
     recipe: Recipe,
     encoding: Encoding = USUAL,
+    method: Method | None = None,
 ) -> list[Origin]:
     """What the adaptations of a bank will say of where they come from, known before the first step.
 
     The same method, encoding, origin and initial tensors give the same adaptation; its tensors, scores and curve are
     the result.
     """
-    common = {"precision": str(backbone.dtype).removeprefix("torch."), "bank": len(jobs)}
+    common: dict[str, Any] = {"precision": backbone.precision, "bank": len(jobs)}
+    if method is not None and method.shares:
+        common["shared_by"] = [job.called for job in jobs]
     found = []
     for job in jobs:
         answers = backbone.answers(job.task, encoding)
@@ -299,7 +333,7 @@ def _fingerprint(
     members: Sequence[Member],
 ) -> str:
     """16 digits that change with anything that changes an adaptation; `way` is what else does."""
-    sha = hashlib.sha256(repr((backbone.name, backbone.revision, str(backbone.dtype), recipe, way)).encode())
+    sha = hashlib.sha256(repr((backbone.name, backbone.revision, backbone.precision, recipe, way)).encode())
     seen: dict[int, bytes] = {}
     digests: dict[int, str] = {}
     for job, own, member in zip(jobs, rows, members, strict=True):
@@ -386,6 +420,7 @@ def _interrupts_as_they_are() -> Iterator[None]:
 def _finish(job: Job, state: MemberState, started: Adaptation, member: Member) -> Trained:
     """The adaptation that began as `started`, with the best state of its member."""
     best = max(state.curve, key=lambda point: point.score)
+    spent = member.spent()  # up to the end, not to the best of it
     member.load_state_dict(state.best)
     adaptation = replace(
         started,
@@ -393,5 +428,6 @@ def _finish(job: Job, state: MemberState, started: Adaptation, member: Member) -
         encoder=member.encoder(),
         scores={"validation": {job.task.metric: best.score, "step": state.best_step}},
         curve=tuple(state.curve),
+        notes={**member.notes(), **spent},
     )
     return Trained(adaptation, state.ended or "steps", state.steps)

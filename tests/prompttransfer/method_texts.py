@@ -2,7 +2,11 @@
 
 TEXTS = {
     "prompt": ("prompt:length=3",),
-    "p-tuning": ("p-tuning:length=3,hidden=8", "p-tuning:length=3,encoder=mlp,hidden=8"),
+    "p-tuning": (
+        "p-tuning:length=3,hidden=8",
+        "p-tuning:length=3,encoder=mlp,hidden=8",
+        "p-tuning:length=3,hidden=8,free=1",
+    ),
     "lora": ("lora:rank=2", "lora:rank=3,alpha=5,stabilised=true"),
     "lora-plus": ("lora-plus:rank=2,alpha=2,ratio=2",),
     "lora-fa": ("lora-fa:rank=2",),
@@ -17,6 +21,10 @@ TEXTS = {
     "houlsby": ("houlsby:bottleneck=4", "houlsby:bottleneck=4,activation=tanh"),
     "pfeiffer": ("pfeiffer:reduction=4",),
     "probe": ("probe",),
+    "text": ('text:prompt="is it good and bad"',),
+    "text-search": ("text-search:length=3,candidates=6,beam=2,rows=8",),
+    "in-context": ("in-context:k=2",),
+    "full": ("full", "full:keep=all"),
 }
 LACKS = {("t5", "bitfit"), ("t5-v1.1", "bitfit"), ("llama", "bitfit"), ("gpt2", "ia3")}
 """Kinds of backbones without what a method changes: T5 and Llama have no biases, GPT-2 no keys apart from its queries."""

@@ -2,11 +2,17 @@
 
 P = encoder(E) with E [length, width] free: an LSTM over the positions and a perceptron behind it, or the perceptron
 alone, as in the authors' code and peft's. The encoder runs outside the frozen pass, once a step and member; what is
-kept is P, a plain prompt, and beside it the encoder for training on.
+kept is P, a plain prompt, and beside it the encoder for training on. With `free` the last so many vectors are trained as
+they are, behind the encoded ones: prompt tuning and P-tuning together.
+
+With `shared` the members of a bank that start from the same encoder at the same rate (tasks of one seed, as a rule) have
+one between them, each with its own E: the encoder learns from the sum of their losses. Each keeps the encoder as it was when
+the member itself was best, so an artifact is whole without the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -28,12 +34,13 @@ ENCODERS = ("mlp", "lstm")
 
 
 class EncodedMember(Member):
-    """E and the encoder."""
+    """E, the encoder, and vectors that it does not make."""
 
-    def __init__(self, vectors: Tensor, kind: str, hidden: int):
+    def __init__(self, vectors: Tensor, kind: str, hidden: int, free: int = 0):
         super().__init__()
-        width = int(vectors.shape[1])
-        self.embedding = nn.Parameter(vectors.detach().clone())
+        width, encoded = int(vectors.shape[1]), len(vectors) - free
+        self.embedding = nn.Parameter(vectors[:encoded].detach().clone())
+        self.free = nn.Parameter(vectors[encoded:].detach().clone()) if free else None
         self.lstm: nn.LSTM | None = None
         if kind == "lstm":
             self.lstm = nn.LSTM(width, hidden, num_layers=2, bidirectional=True, batch_first=True)
@@ -55,7 +62,16 @@ class EncodedMember(Member):
         if self.lstm is not None:
             states = self.lstm(states[None])[0][0]
         encoded: Tensor = self.head(states)
-        return encoded
+        return encoded if self.free is None else torch.cat([encoded, self.free])
+
+    def share(self, other: EncodedMember) -> None:
+        """Take the encoder of `other` for its own from here on."""
+        self.lstm, self.head = other.lstm, other.head
+
+    def same_encoder(self, other: EncodedMember) -> bool:
+        """Whether both make the same vectors of the same E, bit for bit."""
+        own, theirs = ({n: t for n, t in m.state_dict().items() if "." in n} for m in (self, other))
+        return own.keys() == theirs.keys() and all(map(torch.equal, own.values(), theirs.values()))
 
     def tensors(self) -> dict[str, Tensor]:
         return {PROMPT_KEY: self.vectors().detach().cpu().clone()}
@@ -74,6 +90,10 @@ class PTuning(PromptTuning):
     encoder: str = "lstm"
     hidden: int = 0
     """Width of the encoder's inner layers; 0 takes the backbone's width."""
+    free: int = 0
+    """How many of the `length` vectors, the last ones, no encoder makes."""
+    shared: bool = False
+    """Whether tasks that are trained together have one encoder."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,25 +103,44 @@ class PTuning(PromptTuning):
             raise UserError(
                 f"p-tuning: hidden {self.hidden}: it must be at least 1, or 0 for the backbone's width"
             )
+        if not 0 <= self.free < self.length:
+            raise UserError(
+                f"p-tuning: free {self.free} of length {self.length}: from 0 up to {self.length - 1}, since the encoder makes "
+                f"the others; for free vectors alone use prompt"
+            )
+
+    @property
+    def shares(self) -> bool:
+        return self.shared
 
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
         vectors = initial_vectors(start, backbone, task, length=self.length, seed=seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # nn.Linear and nn.LSTM take no generator
-            return EncodedMember(vectors, self.encoder, self.hidden or backbone.width)
+            return self._made(vectors, backbone)
+
+    def _made(self, vectors: Tensor, backbone: Backbone) -> EncodedMember:
+        return EncodedMember(vectors, self.encoder, self.hidden or backbone.width, self.free)
 
     def outline(self, backbone: Backbone, task: Task) -> Member:
         with torch.device(backbone.device):
-            return EncodedMember(
-                torch.empty(self.length, backbone.width), self.encoder, self.hidden or backbone.width
-            )
+            return self._made(torch.empty(self.length, backbone.width), backbone)
+
+    def join(self, members: Sequence[Member], rates: Sequence[float]) -> None:
+        first: list[tuple[EncodedMember, float]] = []
+        for member, rate in zip(members, rates, strict=True):
+            if not (self.shared and isinstance(member, EncodedMember)):
+                continue
+            same = (other for other, at in first if at == rate and member.same_encoder(other))
+            if (other := next(same, None)) is not None:
+                member.share(other)
+            else:
+                first.append((member, rate))
 
     def continued(self, start: From, backbone: Backbone) -> Member:
         """The member whose encoder was kept; vectors alone say nothing of what made them."""
         try:
-            member = EncodedMember(
-                torch.zeros_like(start.encoder["embedding"]), self.encoder, self.hidden or backbone.width
-            )
+            member = self._made(torch.zeros(self.length, start.encoder["embedding"].shape[1]), backbone)
             member.load_state_dict(dict(start.encoder))
         except (KeyError, RuntimeError):
             raise UserError(

@@ -38,39 +38,11 @@ class VectorMember(Member):
 
 
 @dataclass(frozen=True)
-class PromptTuning(Method):
-    """`length` vectors in front of the text."""
+class Vectors(Method):
+    """What is kept as vectors in front of the text, however they were found."""
 
-    name: ClassVar[str] = "prompt"
-    summary: ClassVar[str] = "vectors in front of the text (Lester et al. 2021)"
     called: ClassVar[str] = "prompt"
     is_prompt: ClassVar[bool] = True
-
-    length: int = 100
-
-    def __post_init__(self) -> None:
-        if self.length < 1:
-            raise UserError(f"{self.name}: length {self.length}: a prompt has at least 1 vector")
-
-    @property
-    def reserved(self) -> int:
-        return self.length
-
-    def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
-        return VectorMember(initial_vectors(start, backbone, task, length=self.length, seed=seed))
-
-    def outline(self, backbone: Backbone, task: Task) -> Member:
-        return VectorMember(torch.empty(self.length, backbone.width, device=backbone.device))
-
-    def continued(self, start: From, backbone: Backbone) -> Member:
-        vectors = start.tensors.get(PROMPT_KEY)
-        wanted = [self.length, backbone.width]
-        if vectors is not None and list(vectors.shape) != wanted:
-            raise UserError(
-                f"{start} is {list(vectors.shape)}, but {wanted} is needed on {backbone.name}: use --length "
-                f"{len(vectors)}, or carry it across with `prompttransfer project`"
-            )
-        return super().continued(start, backbone)
 
     def random_like(
         self, given: Sequence[Mapping[str, Tensor]], draws: int, generator: torch.Generator
@@ -98,3 +70,37 @@ class PromptTuning(Method):
             "num_layers": 1,
             "prompt_tuning_init": "RANDOM",
         }
+
+
+@dataclass(frozen=True)
+class PromptTuning(Vectors):
+    """`length` vectors in front of the text."""
+
+    name: ClassVar[str] = "prompt"
+    summary: ClassVar[str] = "vectors in front of the text (Lester et al. 2021)"
+
+    length: int = 100
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise UserError(f"{self.name}: length {self.length}: a prompt has at least 1 vector")
+
+    @property
+    def reserved(self) -> int:
+        return self.length
+
+    def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
+        return VectorMember(initial_vectors(start, backbone, task, length=self.length, seed=seed))
+
+    def outline(self, backbone: Backbone, task: Task) -> Member:
+        return VectorMember(torch.empty(self.length, backbone.width, device=backbone.device))
+
+    def continued(self, start: From, backbone: Backbone) -> Member:
+        vectors = start.tensors.get(PROMPT_KEY)
+        wanted = [self.length, backbone.width]
+        if vectors is not None and list(vectors.shape) != wanted:
+            raise UserError(
+                f"{start} is {list(vectors.shape)}, but {wanted} is needed on {backbone.name}: use --length "
+                f"{len(vectors)}, or carry it across with `prompttransfer project`"
+            )
+        return super().continued(start, backbone)

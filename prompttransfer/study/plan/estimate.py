@@ -145,7 +145,7 @@ def kept_bytes(side: BackboneFacts, tokens: float, bytes_a_value: int) -> float:
 
 def _value_bytes(cell: Cell, key: str = "backbone") -> int:
     named: Any = cell.settings[key]
-    return 2 if named["precision"] == "bf16" else 4
+    return 4 if named["precision"] == "fp32" else 2  # nf4 computes in bf16
 
 
 def _prompt(cell: Cell, unit: Unit, sides: Sides, cells: Mapping[str, Cell]) -> Cost:
