@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 import typer.main
 
+from prompttransfer import __version__
 from prompttransfer.cli.compare import compare
 from prompttransfer.cli.correlate import correlate
 from prompttransfer.cli.demo import demo
@@ -40,34 +41,51 @@ from tasks.errors import MachineError, UserError, out_of_memory
 
 app = typer.Typer(
     name="prompttransfer",
-    help="Train soft prompts on frozen language models, reuse them across tasks and models, and see why it works.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-VERBS: dict[str, Callable[..., Any]] = {
-    "demo": demo,
-    "demo-real": demo_real,
-    "train": train,
-    "evaluate": evaluate,
-    "transfer": transfer,
-    "compare": compare,
-    "correlate": correlate,
-    "recommend": recommend,
-    "predict": predict,
-    "report": report,
-    "import": import_prompt,
-    "export": export_prompt,
+GROUPS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
+    "Begin": {"demo": demo, "demo-real": demo_real, "tasks": tasks_app},
+    "Train and use": {
+        "train": train,
+        "evaluate": evaluate,
+        "transfer": transfer,
+        "project": project_app,
+        "predict": predict,
+    },
+    "Why it transfers, and what to start from": {
+        "compare": compare,
+        "correlate": correlate,
+        "recommend": recommend,
+        "neurons": neurons_app,
+    },
+    "Figures, pages, whole experiments": {"plot": plot_app, "report": report, "study": study_app},
+    "Folders and files": {"prompts": prompts_app, "import": import_prompt, "export": export_prompt},
 }
-for verb, function in VERBS.items():
-    app.command(verb)(as_command(function))
-app.add_typer(tasks_app, name="tasks")
-app.add_typer(project_app, name="project")
-app.add_typer(neurons_app, name="neurons")
-app.add_typer(plot_app, name="plot")
-app.add_typer(study_app, name="study")
-app.add_typer(prompts_app, name="prompts")
+"""What `--help` shows together -> name -> a verb, or several with one name in front."""
+for subject, entries in GROUPS.items():
+    for name, entry in entries.items():
+        if isinstance(entry, typer.Typer):
+            app.add_typer(entry, name=name, rich_help_panel=subject)
+        else:
+            app.command(name, rich_help_panel=subject)(as_command(entry))
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"prompttransfer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def begin(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Say which version this is.", callback=_say_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Train soft prompts on frozen language models, reuse them across tasks and models, and see why it works."""
 
 
 def spread(command: Any, arguments: list[str]) -> list[str]:
