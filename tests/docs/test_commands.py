@@ -32,7 +32,7 @@ OURS = [
     (block, words)
     for block in EVERY_BLOCK
     for words in block.commands()
-    if words[0] == "prompttransfer" or "prompttransfer" in words[:12] and words[0] in ("torchrun", "srun")
+    if words[0] == "prompttransfer" or ("prompttransfer" in words[:12] and words[0] in ("torchrun", "srun"))
 ]
 
 
