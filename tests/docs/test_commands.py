@@ -32,7 +32,7 @@ OURS = [
     (block, words)
     for block in EVERY_BLOCK
     for words in block.commands()
-    if words[0] == "prompttransfer" or "prompttransfer" in words[:12] and words[0] in ("torchrun", "srun")
+    if words[0] == "prompttransfer" or ("prompttransfer" in words[:12] and words[0] in ("torchrun", "srun"))
 ]
 
 
@@ -48,7 +48,9 @@ def parsed(words: Sequence[str]) -> tuple[Any, list[str], dict[str, Any]]:
     return command, spread_out, command.make_context("prompttransfer", list(spread_out)).params
 
 
-@pytest.mark.parametrize(("block", "words"), OURS, ids=lambda value: str(value) if isinstance(value, Block) else "")
+@pytest.mark.parametrize(
+    ("block", "words"), OURS, ids=lambda value: str(value) if isinstance(value, Block) else ""
+)
 def test_a_command_has_the_verb_the_options_and_the_values(block: Block, words: list[str]) -> None:
     _, _, values = parsed(words)
     if "--method" in words and not {"project", "plot"} & set(words):  # which have methods of their own
@@ -97,7 +99,9 @@ def test_scripts_that_pages_name_are_there_and_have_the_options() -> None:
     sources = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "scripts").glob("*.py")}
     options = "\n".join(sources.values())
     for page in PAGES:
-        for name, rest in re.findall(r"python\s+scripts/([\w-]+\.py)([^`\n]*)", page.read_text(encoding="utf-8")):
+        for name, rest in re.findall(
+            r"python\s+scripts/([\w-]+\.py)([^`\n]*)", page.read_text(encoding="utf-8")
+        ):
             assert name in sources, f"{page.name}: no scripts/{name}"
             for option in re.findall(r"--[a-z][a-z-]+", rest):
                 assert f'"{option}"' in options, f"{page.name}: scripts/{name} has no {option}"
@@ -107,5 +111,7 @@ def test_names_of_a_python_block_can_be_imported() -> None:
     for block in EVERY_BLOCK:
         if block.language == "python":
             compile(block.text, str(block), "exec")
-            for line in re.findall(r"^from (?:prompttransfer|tasks|projectors|analysis)\S* import .+$", block.text, re.M):
+            for line in re.findall(
+                r"^from (?:prompttransfer|tasks|projectors|analysis)\S* import .+$", block.text, re.M
+            ):
                 exec(line, {})

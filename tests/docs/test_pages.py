@@ -36,12 +36,16 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_file_of_the_project_that_is_named_is_there(page: Path) -> None:
-    for path in re.findall(rf"(?<![\w/.-]){TOP}/[\w/.-]+\.(?:py|md|yaml|png)\b", page.read_text(encoding="utf-8")):
+    for path in re.findall(
+        rf"(?<![\w/.-]){TOP}/[\w/.-]+\.(?:py|md|yaml|png)\b", page.read_text(encoding="utf-8")
+    ):
         assert (ROOT / path).exists(), f"{page.name}: no {path}"
 
 
 def test_messages_in_troubleshooting_are_the_programs_own() -> None:
-    sources = [path for top in ("prompttransfer", "tasks", "projectors") for path in (ROOT / top).rglob("*.py")]
+    sources = [
+        path for top in ("prompttransfer", "tasks", "projectors") for path in (ROOT / top).rglob("*.py")
+    ]
     said = {
         node.value
         for path in sources
