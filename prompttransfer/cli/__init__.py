@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version as installed
 from typing import Annotated, Any
 
 import typer
 import typer.main
 
-from prompttransfer import __version__
 from prompttransfer.cli.compare import compare
 from prompttransfer.cli.correlate import correlate
 from prompttransfer.cli.demo import demo
@@ -74,7 +74,7 @@ for subject, entries in GROUPS.items():
 
 def _say_version(wanted: bool) -> None:
     if wanted:
-        print(f"prompttransfer {__version__}")
+        print(f"prompttransfer {installed('prompttransfer')}")
         raise typer.Exit
 
 

@@ -74,3 +74,11 @@ def test_an_argument_of_bytes_that_are_no_text_is_one_line(capsys) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["tasks", "show", "t\udce9.yaml"])
     assert ended.value.code == 2 and "LC_ALL=C.UTF-8" in capsys.readouterr().err
+
+
+def test_the_version_is_said_in_one_line(capsys) -> None:
+    from prompttransfer import __version__
+
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out == f"prompttransfer {__version__}\n"
