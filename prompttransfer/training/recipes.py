@@ -8,6 +8,7 @@
     t5                  Adafactor 0.3 constant, weight decay 1e-5, no parameter scaling   Lester et al. 2021
     t5 with adamw       AdamW 5e-3 constant, batch 16      Su et al. 2022, T5
     causal-lm           AdamW 0.02, 20 warm-up steps, then linearly to 0, 20 vectors   tried on SmolLM2-135M
+    LoRA on causal-lm   AdamW 2e-3, the same otherwise                                 tried on SmolLM2-135M
     text-search         no rate: 40 steps of a search, each of which tries some 65 prompts
     other methods       AdamW at a rate of their own (OWN_RATES)   searched by scripts/search_rates.py
 
@@ -200,6 +201,8 @@ def _own(method: str, family: str, width: int, optimizer: str | None) -> Recipe:
     usual = rates.wider
     source = f"{method}: our choice, not searched for at this size"
     if family == "causal-lm":
+        if method == "lora":
+            usual, source = DECODER_LORA, "LoRA on decoders, tried on SmolLM2-135M (docs/real-models.md)"
         return Recipe(optimizer or "adamw", usual, source, **DECODER)
     return Recipe(optimizer or "adamw", usual, source)
 
@@ -229,9 +232,13 @@ def _masked_lm(width: int, optimizer: str | None) -> Recipe:
 def _causal_lm(optimizer: str | None) -> Recipe:
     if optimizer == "adafactor":
         return Recipe("adafactor", 0.3, "Lester et al. 2021", weight_decay=1e-5)
-    return Recipe("adamw", 0.02, "for decoders, tried on SmolLM2-135M", length=20, **DECODER)
+    return Recipe(
+        "adamw", 0.02, "for decoders, tried on SmolLM2-135M (docs/real-models.md)", length=20, **DECODER
+    )
 
 
+DECODER_LORA = 2e-3
+"""Rate of AdamW for LoRA on decoders."""
 DECODER: dict[str, Any] = {"steps": 600, "evaluate_every": 50, "schedule": "linear", "warm_up": 20}
 """How long decoders learn, and how the rate falls: a constant one ends where the last batches threw it."""
 

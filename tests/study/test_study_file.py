@@ -147,6 +147,12 @@ def test_shipped_studies_are_found_by_name_and_have_no_mistakes(name):
     assert find_study(name).spec.study == name
 
 
+def test_reading_a_study_converts_no_packaged_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert [entry.name for entry in find_study("real-smollm2").spec.backbones] == ["smollm2-135m"]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_demo_fits_on_a_screen():
     assert len((SHIPPED / "demo.yaml").read_text().splitlines()) <= 24
 

@@ -119,6 +119,13 @@ def test_a_schedule_rises_in_its_warm_up_and_falls_to_nothing_behind_the_last_st
         recipe(schedule="liner")
 
 
+def test_the_rate_of_decoders_rises_and_falls():
+    prompt, lora = (method_and_recipe("causal-lm", 576, text)[1] for text in ("prompt", "lora"))
+    assert (prompt.lr, prompt.length, lora.lr) == (0.02, 20, 2e-3)
+    assert {(own.schedule, own.warm_up) for own in (prompt, lora)} == {("linear", 20)}
+    assert method_and_recipe("masked-lm", 768, "lora")[1].schedule == "constant"
+
+
 def test_every_method_has_a_recipe_on_every_family():
     for family in ("masked-lm", "t5", "causal-lm"):
         for name in METHODS:
