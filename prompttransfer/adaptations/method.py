@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from prompttransfer.adaptations.bank import Bank
 from prompttransfer.adaptations.random_prompts import rounds, scrambled
 from prompttransfer.adaptations.starts import From, Mixture, Start
+from tasks.errors import UserError
 
 if TYPE_CHECKING:
     from prompttransfer.backbones.base import Backbone
@@ -51,6 +52,14 @@ class Member(nn.Module, ABC):
 
     def after_step(self, step: int, steps: int) -> None:
         """The same when they have been used."""
+
+
+class Stored(NamedTuple):
+    """What is written of an adaptation in place of its tensors, where that is smaller."""
+
+    tensors: Mapping[str, Tensor]
+    initial: Mapping[str, Tensor] | None
+    """The same before the first step."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +138,14 @@ class Method(ABC):
     @abstractmethod
     def peft_config(self, *, family: str, tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
         """What stands in peft's adapter_config.json beside model and task type; None where peft has no such method."""
+
+    def stored(self, encoder: Mapping[str, Tensor]) -> Stored | None:
+        """What is written in place of the tensors of a member with this encoder; None for the tensors themselves."""
+        return None
+
+    def read(self, stored: Stored) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """Tensors, initial tensors and encoder of what `stored` gave. Raises UserError for anything else."""
+        raise UserError(f"{self.name} holds no {', '.join(sorted(stored.tensors)) or 'nothing'}")
 
     def random_like(
         self, given: Sequence[Mapping[str, Tensor]], draws: int, generator: torch.Generator

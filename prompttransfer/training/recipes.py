@@ -145,7 +145,8 @@ def _base(method: str, family: str, width: int, optimizer: str | None) -> Recipe
     else:
         recipe = _t5(optimizer) if family == "t5" else _masked_lm(width, optimizer)
     if small:
-        return replace(recipe, steps=300, batch=32, length=20, evaluate_every=25)
+        rate = SMALL_RATES.get(method, recipe.lr) if recipe.optimizer == "adamw" else recipe.lr
+        return replace(recipe, lr=rate, steps=300, batch=32, length=20, evaluate_every=25)
     return recipe
 
 
@@ -168,6 +169,11 @@ OWN_RATES: dict[str, tuple[float, float]] = {
 }
 """Methods that are not prompts -> rate of AdamW on small backbones (scripts/search_rates.py) and on others, where it was
 not searched for."""
+
+
+SMALL_RATES: dict[str, float] = {"ulpt": 0.01}
+"""Methods of prompts whose rate of AdamW on small backbones is another than that of free vectors, tried on
+microworld-roberta (docs/later-methods.md)."""
 
 
 def _own(method: str, width: int, optimizer: str | None) -> Recipe:

@@ -3,6 +3,8 @@
 TEXTS = {
     "prompt": ("prompt:length=3",),
     "p-tuning": ("p-tuning:length=3,hidden=8", "p-tuning:length=3,encoder=mlp,hidden=8", "p-tuning:length=3,hidden=8,free=1"),
+    "residual": ("residual:length=3,hidden=8", "residual:length=3,hidden=8,separate=true,norm=false"),
+    "ulpt": ("ulpt:length=3,rank=4",),
     "lora": ("lora:rank=2", "lora:rank=3,alpha=5,stabilised=true"),
     "lora-plus": ("lora-plus:rank=2,alpha=2,ratio=2",),
     "lora-fa": ("lora-fa:rank=2",),

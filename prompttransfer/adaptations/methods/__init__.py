@@ -18,7 +18,9 @@ from prompttransfer.adaptations.methods.low_rank import Lora, LoraPlus
 from prompttransfer.adaptations.methods.prefixes import PrefixTuning, PTuningV2
 from prompttransfer.adaptations.methods.probe import Probe
 from prompttransfer.adaptations.methods.prompt import PromptTuning
+from prompttransfer.adaptations.methods.residual import Residual
 from prompttransfer.adaptations.methods.scaling import IA3
+from prompttransfer.adaptations.methods.ulpt import LowDimensional
 from prompttransfer.adaptations.methods.vera import Vera
 from tasks.errors import UserError, unknown
 
@@ -27,6 +29,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         *(PromptTuning, PTuning, PrefixTuning, PTuningV2),
         *(Lora, LoraPlus, LoraFA, DeltaLora, Dora, AdaLora, Vera),
+        *(Residual, LowDimensional),
         *(IA3, BitFit, Houlsby, Pfeiffer, Probe, Full),
     )
 }

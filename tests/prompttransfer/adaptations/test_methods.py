@@ -26,14 +26,20 @@ ROWS = (
     Example("the room was very bright", label=1),
     Example("fresh", label=1),
 )
-CHANGES_AT_ONCE = ("prompt", "p-tuning", "prefix", "p-tuning-v2", "houlsby", "pfeiffer", "probe")
+CHANGES_AT_ONCE = (
+    *("prompt", "p-tuning", "residual", "ulpt"),
+    *("prefix", "p-tuning-v2", "houlsby", "pfeiffer", "probe"),
+)
 """Methods that are not the bare model at their start."""
 SEEDLESS = ("probe", "vera", "ia3", "bitfit", "full")
 """Methods that start the same whatever the seed."""
 IN_PEFT = {
     *(
         (name, family)
-        for name in ("prompt", "p-tuning", "lora", "lora-plus", "lora-fa", "dora", "adalora", "vera", "ia3")
+        for name in (
+            *("prompt", "p-tuning", "residual", "ulpt"),
+            *("lora", "lora-plus", "lora-fa", "dora", "adalora", "vera", "ia3"),
+        )
         for family in ("masked-lm", "t5", "causal-lm")
     ),
     *((name, family) for name in ("prefix", "p-tuning-v2") for family in ("masked-lm", "causal-lm")),

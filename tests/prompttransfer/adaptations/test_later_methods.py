@@ -1,0 +1,151 @@
+"""Prompts of later papers: each formula against one made of other parts, and what is particular to each."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from method_texts import TEXTS
+from safetensors.torch import load_file, save_file
+from torch import nn
+from toys import label_task, noise, recipe, splits
+
+from prompttransfer.adaptations.adaptation import PROMPT_KEY, same_tensors
+from prompttransfer.adaptations.artifacts import load_adaptation, save_adaptation
+from prompttransfer.adaptations.exchange import export_prompts
+from prompttransfer.adaptations.methods import parse_method
+from prompttransfer.adaptations.peft_folders import read_config
+from prompttransfer.adaptations.starts import From
+from prompttransfer.training.train import Job, train_adaptations
+from tasks.errors import UserError
+
+TASK = label_task()
+
+
+def member_of(backbone, text, seed=0, start="random"):
+    return parse_method(text).member(backbone, TASK, start=start, seed=seed)
+
+
+def stirred(member, by=0.3):
+    with torch.no_grad():
+        for index, parameter in enumerate(member.parameters()):
+            parameter += by * noise(*parameter.shape, seed=index)
+    return member
+
+
+def vectors(member):
+    return member.tensors()[PROMPT_KEY]
+
+
+def perceptron(member, group, norm):
+    """The MLP of one group of vectors, of torch's own modules."""
+    into, out = member.down[group], member.up[group]
+    made = nn.Sequential(nn.Linear(*into.shape), nn.ReLU(), nn.Linear(*out.shape))
+    values = [into.T, member.down_bias[group, 0], out.T, member.up_bias[group, 0]]
+    if norm:
+        made.append(nn.LayerNorm(out.shape[1]))
+        values += [member.scale[group, 0], member.shift[group, 0]]
+    with torch.no_grad():
+        for parameter, value in zip(made.parameters(), values, strict=True):
+            parameter.copy_(value)
+    return made
+
+
+@pytest.mark.parametrize("text", TEXTS["residual"])
+def test_a_residual_prompt_is_its_vectors_plus_an_mlp_of_them(tiny, text):
+    method = parse_method(text)
+    member = stirred(member_of(tiny("roberta"), text))
+    expected = [
+        vector + perceptron(member, place if method.separate else 0, method.norm)(vector)
+        for place, vector in enumerate(member.prompt)
+    ]
+    torch.testing.assert_close(vectors(member), torch.stack(expected).detach())
+
+
+def test_the_mlp_of_a_residual_prompt_has_a_rate_of_its_own(tiny):
+    member = member_of(tiny("roberta"), "residual:length=3,ratio=0.25")
+    assert {name: rate for name, rate in member.rates().items() if rate != 0.25} == {}
+    assert {name for name, _ in member.named_parameters()} - member.rates().keys() == {"prompt"}
+
+
+@pytest.mark.parametrize("text", TEXTS["residual"])
+def test_a_residual_prompt_goes_on_from_a_plain_one_as_it_is(tiny, text):
+    backbone = tiny("roberta")
+    plain = vectors(member_of(backbone, "prompt:length=3", seed=4))
+    member = parse_method(text).started(backbone, TASK, From({PROMPT_KEY: plain}, "from:plain"), seed=0)
+    assert torch.equal(vectors(member), plain)
+    with pytest.raises(UserError, match=r"from:short is \[2, 16\], but \[3, 16\] is needed"):
+        parse_method(text).started(backbone, TASK, From({PROMPT_KEY: plain[:2]}, "from:short"), seed=0)
+
+
+def test_a_low_dimensional_prompt_is_diag_s_p_z_plus_b(tiny):
+    member = stirred(member_of(tiny("roberta"), "ulpt:length=3,rank=4,basis=7"))
+    matrix = np.random.RandomState(7).standard_normal((4, 16)).astype(np.float32)
+    latent, scale, shift = (getattr(member, name).detach().numpy() for name in ("latent", "scale", "shift"))
+    expected = np.stack([np.diag(scale) @ matrix.T @ z + shift for z in latent])
+    np.testing.assert_allclose(vectors(member).numpy(), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(member.vectors().detach(), vectors(member))
+
+
+def test_a_low_dimensional_prompt_starts_with_the_deviation_of_a_random_one(tiny):
+    own, plain = (vectors(member_of(tiny("roberta"), f"{m}:length=60")) for m in ("ulpt", "prompt"))
+    assert own.std() == pytest.approx(float(plain.std()), rel=0.25)
+    with pytest.raises(UserError, match=r"start 'vocabulary': the vectors of ulpt cannot be chosen"):
+        member_of(tiny("roberta"), "ulpt:length=3", start="vocabulary")
+
+
+@pytest.fixture(scope="module")
+def low(tiny):
+    """A trained one."""
+    jobs = [Job(TASK, splits(), 0)]
+    return train_adaptations(tiny("roberta"), jobs, recipe(), method=parse_method("ulpt:length=3,rank=4"))[
+        0
+    ].adaptation
+
+
+def test_a_low_dimensional_prompt_is_kept_as_its_numbers(low, tmp_path):
+    folder = save_adaptation(low, tmp_path / "a")
+    shapes = {
+        name: tuple(value.shape) for name, value in load_file(folder / "adapter_model.safetensors").items()
+    }
+    assert shapes == {"latent": (3, 4), "scale": (16,), "shift": (16,)}
+    assert not (folder / "adapter_config.json").exists() and not (folder / "encoder.safetensors").exists()
+    again = load_adaptation(folder)
+    assert same_tensors(again.tensors, low.tensors) and same_tensors(again.initial, low.initial)
+    assert not same_tensors(again.tensors, again.initial)
+
+
+def test_a_low_dimensional_prompt_is_exported_as_a_plain_one(low, tmp_path):
+    export_prompts([low], tmp_path / "peft", "peft", overwrite=False)
+    assert read_config(tmp_path / "peft")["peft_type"] == "PROMPT_TUNING"
+    assert torch.equal(load_file(tmp_path / "peft" / "adapter_model.safetensors")[PROMPT_KEY], low.vectors)
+
+
+def test_a_low_dimensional_prompt_with_another_matrix_or_number_is_noticed(low, tmp_path):
+    folder = save_adaptation(low, tmp_path / "a")
+    record = folder / "adaptation.json"
+    record.write_text(record.read_text().replace('"basis": 0', '"basis": 1'))
+    with pytest.raises(UserError, match="or its vectors are made otherwise here"):
+        load_adaptation(folder)
+    record.write_text(
+        record.read_text().replace('"basis": 1', '"basis": 0').replace('"rank": 4', '"rank": 5')
+    )
+    with pytest.raises(UserError, match="ulpt holds latent, scale, shift of rank 5, not what is there"):
+        load_adaptation(folder)
+    save_file({"latent": torch.zeros(3, 5)}, folder / "adapter_model.safetensors")
+    with pytest.raises(UserError, match="ulpt holds latent, scale, shift of rank 5"):
+        load_adaptation(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ulpt:rank=0", "ulpt: rank 0: it must be at least 1"),
+        ("ulpt:basis=-1", "ulpt: basis -1: the matrix's seed is from 0"),
+        ("residual:hidden=-1", "residual: hidden -1: it must be at least 1, or 0 for the backbone's width"),
+        ("residual:ratio=0", "residual: ratio 0: the MLP's rate over that of the vectors must be above 0"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_line(text, message):
+    with pytest.raises(UserError, match=message):
+        parse_method(text)
