@@ -82,6 +82,11 @@ class Method(ABC):
         return 0
 
     @property
+    def most_tokens(self) -> int | None:
+        """Most tokens that a row may have, special ones counted; None for any number."""
+        return None
+
+    @property
     def shares(self) -> bool:
         """Whether what a member learns depends on who else is in its bank."""
         return False

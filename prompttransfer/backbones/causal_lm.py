@@ -206,9 +206,10 @@ class CausalLM(Backbone):
     def states_at(self, own: Interventions, batch: Batch, slots: Tensor) -> Tensor:
         """Last states at `slots` [rows, slots] of the rows, positions of the prompt not counted; [rows, slots, width]."""
         self.check()
+        own, words = own.read(self.word_embeddings(batch.ids), batch.mask)
         if self.engine == "frozen":
-            return self._frozen_states(own, batch.ids, slots)
-        vectors, words = own.vectors(), self.word_embeddings(batch.ids)
+            return self._frozen_states(own, words, slots)
+        vectors = own.vectors()
         if vectors is not None:
             words = torch.cat([vectors.to(device=self.device, dtype=self.dtype), words], dim=1)
         self.check_recomputes(own)
@@ -230,8 +231,8 @@ class CausalLM(Backbone):
             return {}
         return {"position_ids": torch.arange(own.extra, own.extra + time, device=self.device)[None]}
 
-    def _frozen_states(self, own: Interventions, ids: Tensor, slots: Tensor) -> Tensor:
-        inputs, tokens, slots = self._frozen_inputs(own, self.word_embeddings(ids), slots)
+    def _frozen_states(self, own: Interventions, words: Tensor, slots: Tensor) -> Tensor:
+        inputs, tokens, slots = self._frozen_inputs(own, words, slots)
         positions = self._positions(tokens, slots + tokens.length)
         *lower, last = self.frozen_layers
         states = run(
@@ -425,7 +426,7 @@ class CausalLM(Backbone):
 
     def _padded_left(self, own: Interventions, batch: Batch) -> tuple[Tensor, Tensor]:
         """[padding][prompt][text] for every row, [batch, reserved + time, width], and its mask."""
-        words = self.word_embeddings(batch.ids)
+        own, words = own.read(self.word_embeddings(batch.ids), batch.mask)
         vectors = own.vectors()
         if vectors is not None:
             words = torch.cat([vectors.to(device=self.device, dtype=self.dtype), words], dim=1)

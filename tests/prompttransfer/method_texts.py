@@ -5,6 +5,7 @@ TEXTS = {
     "p-tuning": ("p-tuning:length=3,hidden=8", "p-tuning:length=3,encoder=mlp,hidden=8", "p-tuning:length=3,hidden=8,free=1"),
     "residual": ("residual:length=3,hidden=8", "residual:length=3,hidden=8,separate=true,norm=false"),
     "ulpt": ("ulpt:length=3,rank=4",),
+    "dept": ("dept:length=3,rank=4,positions=32",),
     "lora": ("lora:rank=2", "lora:rank=3,alpha=5,stabilised=true"),
     "lora-plus": ("lora-plus:rank=2,alpha=2,ratio=2",),
     "lora-fa": ("lora-fa:rank=2",),

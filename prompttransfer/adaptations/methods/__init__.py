@@ -10,6 +10,7 @@ from prompttransfer.adaptations.methods.adalora import AdaLora
 from prompttransfer.adaptations.methods.biases import BitFit
 from prompttransfer.adaptations.methods.bottleneck import Houlsby, Pfeiffer
 from prompttransfer.adaptations.methods.delta import DeltaLora
+from prompttransfer.adaptations.methods.dept import DePT
 from prompttransfer.adaptations.methods.dora import Dora
 from prompttransfer.adaptations.methods.encoded import PTuning
 from prompttransfer.adaptations.methods.frozen_a import LoraFA
@@ -29,7 +30,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         *(PromptTuning, PTuning, PrefixTuning, PTuningV2),
         *(Lora, LoraPlus, LoraFA, DeltaLora, Dora, AdaLora, Vera),
-        *(Residual, LowDimensional),
+        *(Residual, LowDimensional, DePT),
         *(IA3, BitFit, Houlsby, Pfeiffer, Probe, Full),
     )
 }

@@ -16,10 +16,13 @@ from prompttransfer.adaptations.exchange import export_prompts
 from prompttransfer.adaptations.methods import parse_method
 from prompttransfer.adaptations.peft_folders import read_config
 from prompttransfer.adaptations.starts import From
+from prompttransfer.backbones.layouts import LAYOUTS
 from prompttransfer.training.train import Job, train_adaptations
 from tasks.errors import UserError
+from tasks.task import Example
 
 TASK = label_task()
+ROWS = (Example("the film was dull and the room was very cold", label=0), Example("fresh", label=1))
 
 
 def member_of(backbone, text, seed=0, start="random"):
@@ -31,6 +34,12 @@ def stirred(member, by=0.3):
         for index, parameter in enumerate(member.parameters()):
             parameter += by * noise(*parameter.shape, seed=index)
     return member
+
+
+def batch_of(backbone, method, rows=ROWS):
+    return backbone.batch(
+        backbone.encode(TASK, rows, reserved=method.reserved), layout=LAYOUTS["prompt-first"]
+    )
 
 
 def vectors(member):
@@ -137,9 +146,97 @@ def test_a_low_dimensional_prompt_with_another_matrix_or_number_is_noticed(low, 
         load_adaptation(folder)
 
 
+@pytest.mark.parametrize("engine", ["frozen", "plain"])
+def test_dept_gives_a_t5_what_transformers_makes_of_its_embeddings(tiny, engine):
+    method, backbone = parse_method("dept:length=3,rank=4,positions=32,alpha=3"), tiny("t5", engine=engine)
+    member = stirred(member_of(backbone, str(method)))
+    short, into, out = (member.tensors()[name] for name in ("short_prompt", "position_a", "position_b"))
+    batch = batch_of(backbone, method)
+    words = backbone.model.shared(batch.ids) + (3 / 4**0.5 * into @ out)[: batch.ids.shape[1]]
+    with torch.no_grad():
+        rows = method.bank(backbone, [member]).rows(torch.zeros(batch.rows, dtype=torch.long))
+        logits = backbone.model(
+            inputs_embeds=torch.cat([short.expand(batch.rows, -1, -1), words], dim=1),
+            attention_mask=torch.nn.functional.pad(batch.mask, (3, 0), value=1),
+            decoder_input_ids=torch.zeros(batch.rows, 1, dtype=torch.long),
+        ).logits[:, 0]
+        expected = logits.gather(1, batch.candidates[..., 0]).log_softmax(-1)
+        torch.testing.assert_close(backbone.label_scores(rows, batch), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+@pytest.mark.parametrize("engine", ["frozen", "plain"])
+def test_dept_adds_its_moves_to_the_words_at_their_positions(tiny, kind, engine):
+    """The same rows through a model whose word embeddings are moved by a hook."""
+    method, backbone = parse_method("dept:length=3,rank=4,positions=32,alpha=3"), tiny(kind, engine=engine)
+    member = stirred(member_of(backbone, str(method)))
+    short, into, out = (member.tensors()[name] for name in ("short_prompt", "position_a", "position_b"))
+    moves = 3 / 4**0.5 * into @ out
+    batch = batch_of(backbone, method)
+    one_each = torch.zeros(batch.rows, dtype=torch.long)
+    plain = parse_method("prompt:length=3")
+    bank = plain.bank(backbone, [plain.restored({PROMPT_KEY: short})])
+
+    def moved(module, inputs, output):
+        return output + moves[: output.shape[1]] if inputs[0].shape == batch.ids.shape else output
+
+    with torch.no_grad():
+        own = backbone.label_scores(method.bank(backbone, [member]).rows(one_each), batch)
+        unmoved = backbone.label_scores(bank.rows(one_each), batch)
+        table = backbone.word_embeddings
+        hook = table.register_forward_hook(moved)
+        try:
+            with backbone.on("plain"):
+                expected = backbone.label_scores(bank.rows(one_each), batch)
+        finally:
+            hook.remove()
+    torch.testing.assert_close(own, expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(own, unmoved, atol=1e-3)
+
+
+def test_dept_goes_on_from_a_plain_prompt_as_it_is(tiny):
+    backbone, method = tiny("roberta"), parse_method("dept:length=3,rank=4,positions=32")
+    plain = parse_method("prompt:length=3").member(backbone, TASK, start="random", seed=4)
+    start = From(plain.tensors(), "from:plain")
+    batch, rows = batch_of(backbone, method), torch.zeros(len(ROWS), dtype=torch.long)
+    with torch.no_grad():
+        scores = [
+            backbone.label_scores(way.bank(backbone, [member]).rows(rows), batch)
+            for way, member in (
+                (method, method.started(backbone, TASK, start, seed=0)),
+                (parse_method("prompt:length=3"), plain),
+            )
+        ]
+    assert torch.equal(*scores)
+    with pytest.raises(UserError, match=r"from:plain is \[3, 16\], but \[2, 16\] is needed"):
+        parse_method("dept:length=2").started(backbone, TASK, start, seed=0)
+
+
+def test_a_text_longer_than_the_positions_of_dept_is_one_line(tiny):
+    with pytest.raises(
+        UserError, match=r"dept takes 4 tokens, but a row has \d+: give positions=\d+ or more"
+    ):
+        train_adaptations(
+            tiny("roberta"),
+            [Job(TASK, splits(), 0)],
+            recipe(),
+            method=parse_method("dept:length=3,positions=4"),
+        )
+    method = parse_method("dept:length=3,positions=4")
+    bank = method.bank(tiny("roberta"), [member_of(tiny("roberta"), str(method))])
+    with pytest.raises(
+        UserError, match=r"dept takes 4 tokens, but a row has \d+: give a shorter --max-length"
+    ):
+        tiny("roberta").loss(
+            bank.rows(torch.zeros(len(ROWS), dtype=torch.long)), batch_of(tiny("roberta"), method)
+        )
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("dept:positions=0", "dept: positions 0: it must be at least 1"),
+        ("dept:ratio=-1", "dept: ratio -1: it must be a number above 0"),
         ("ulpt:rank=0", "ulpt: rank 0: it must be at least 1"),
         ("ulpt:basis=-1", "ulpt: basis -1: the matrix's seed is from 0"),
         ("residual:hidden=-1", "residual: hidden -1: it must be at least 1, or 0 for the backbone's width"),

@@ -27,7 +27,7 @@ ROWS = (
     Example("fresh", label=1),
 )
 CHANGES_AT_ONCE = (
-    *("prompt", "p-tuning", "residual", "ulpt"),
+    *("prompt", "p-tuning", "residual", "ulpt", "dept"),
     *("prefix", "p-tuning-v2", "houlsby", "pfeiffer", "probe"),
 )
 """Methods that are not the bare model at their start."""
