@@ -16,6 +16,7 @@ from prompttransfer.adaptations.methods.encoded import PTuning
 from prompttransfer.adaptations.methods.frozen_a import LoraFA
 from prompttransfer.adaptations.methods.full import Full
 from prompttransfer.adaptations.methods.low_rank import Lora, LoraPlus
+from prompttransfer.adaptations.methods.multitask import Multitask
 from prompttransfer.adaptations.methods.prefixes import PrefixTuning, PTuningV2
 from prompttransfer.adaptations.methods.probe import Probe
 from prompttransfer.adaptations.methods.prompt import PromptTuning
@@ -30,7 +31,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         *(PromptTuning, PTuning, PrefixTuning, PTuningV2),
         *(Lora, LoraPlus, LoraFA, DeltaLora, Dora, AdaLora, Vera),
-        *(Residual, LowDimensional, DePT),
+        *(Residual, LowDimensional, DePT, Multitask),
         *(IA3, BitFit, Houlsby, Pfeiffer, Probe, Full),
     )
 }

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from prompttransfer.adaptations.method import Member
-from prompttransfer.adaptations.methods.made import MadeMember, MadePrompt
+from prompttransfer.adaptations.methods.made import MadeMember, MadePrompt, join_alike
 from tasks.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class EncodedMember(MadeMember):
         """Take the encoder of `other` for its own from here on."""
         self.lstm, self.head = other.lstm, other.head
 
-    def same_encoder(self, other: EncodedMember) -> bool:
+    def shares_with(self, other: EncodedMember) -> bool:
         """Whether both make the same vectors of the same E, bit for bit."""
         own, theirs = ({n: t for n, t in m.state_dict().items() if "." in n} for m in (self, other))
         return own.keys() == theirs.keys() and all(map(torch.equal, own.values(), theirs.values()))
@@ -107,12 +107,5 @@ class PTuning(MadePrompt):
         return EncodedMember(vectors, self.encoder, self.hidden or backbone.width, self.free)
 
     def join(self, members: Sequence[Member], rates: Sequence[float]) -> None:
-        first: list[tuple[EncodedMember, float]] = []
-        for member, rate in zip(members, rates, strict=True):
-            if not (self.shared and isinstance(member, EncodedMember)):
-                continue
-            same = (other for other, at in first if at == rate and member.same_encoder(other))
-            if (other := next(same, None)) is not None:
-                member.share(other)
-            else:
-                first.append((member, rate))
+        if self.shared:
+            join_alike([member for member in members if isinstance(member, EncodedMember)], rates)

@@ -7,8 +7,9 @@ beside them the member's own state for training on.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -37,6 +38,30 @@ class MadeMember(Member):
 
     def encoder(self) -> dict[str, Tensor]:
         return {name: value.detach().cpu().clone() for name, value in self.state_dict().items()}
+
+
+class Sharing(Protocol):
+    """A member that may have something in common with others."""
+
+    def shares_with(self, other: Any) -> bool:
+        """Whether what could be shared is the same in both, bit for bit."""
+
+    def share(self, other: Any) -> None:
+        """Take what `other` has of it for its own from here on."""
+
+
+Alike = TypeVar("Alike", bound=Sharing)
+
+
+def join_alike(members: Sequence[Alike], rates: Sequence[float]) -> None:
+    """Let members share what is the same in them, where they also learn at one rate."""
+    first: list[tuple[Alike, float]] = []
+    for member, rate in zip(members, rates, strict=True):
+        same = (other for other, at in first if at == rate and member.shares_with(other))
+        if (other := next(same, None)) is not None:
+            member.share(other)
+        else:
+            first.append((member, rate))
 
 
 @dataclass(frozen=True)

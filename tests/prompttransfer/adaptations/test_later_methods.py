@@ -15,9 +15,9 @@ from prompttransfer.adaptations.artifacts import load_adaptation, save_adaptatio
 from prompttransfer.adaptations.exchange import export_prompts
 from prompttransfer.adaptations.methods import parse_method
 from prompttransfer.adaptations.peft_folders import read_config
-from prompttransfer.adaptations.starts import From
+from prompttransfer.adaptations.starts import From, Mixture
 from prompttransfer.backbones.layouts import LAYOUTS
-from prompttransfer.training.train import Job, train_adaptations
+from prompttransfer.training.train import Job, TrainingOptions, train_adaptations
 from tasks.errors import UserError
 from tasks.task import Example
 
@@ -232,9 +232,70 @@ def test_a_text_longer_than_the_positions_of_dept_is_one_line(tiny):
         )
 
 
+def test_a_multitask_prompt_is_the_shared_one_times_the_product_of_a_task(tiny):
+    member = stirred(member_of(tiny("roberta"), "mpt:length=3,rank=2"))
+    by_hand = [
+        [
+            sum(member.rows[i, k] * member.columns[k, j] for k in range(2)).item()
+            * member.shared[i, j].item()
+            for j in range(16)
+        ]
+        for i in range(3)
+    ]
+    torch.testing.assert_close(vectors(member), torch.tensor(by_hand))
+
+
+def test_a_multitask_prompt_starts_near_the_start_of_a_prompt(tiny):
+    own, plain = (vectors(member_of(tiny("roberta"), f"{m}:length=3")) for m in ("mpt", "prompt"))
+    torch.testing.assert_close(own, plain, atol=0, rtol=0.15)
+
+
+@pytest.fixture(scope="module")
+def two_tasks(tiny):
+    """Multitask prompts of two tasks, trained together, and what their bank looked like at each step."""
+    tasks = (label_task(name="one"), label_task(name="two", negative="bad", positive="good"))
+    seen = []
+
+    class Look:
+        def evaluated(self, bank):
+            pass
+
+        def step(self, bank):
+            first, second = bank.members
+            seen.append((first.shared is second.shared, first.rows is second.rows, bank.together))
+
+    runs = train_adaptations(
+        tiny("roberta"),
+        [Job(task, splits(), 0) for task in tasks],
+        recipe(),
+        method=parse_method("mpt:length=3"),
+        options=TrainingOptions(progress=Look()),
+    )
+    return [run.adaptation for run in runs], seen
+
+
+def test_tasks_that_are_trained_together_have_one_shared_prompt_and_parts_of_their_own(two_tasks):
+    (first, second), seen = two_tasks
+    assert seen and all(each == (True, False, [frozenset({0, 1})] * 2) for each in seen)
+    assert first.origin.recipe["shared_by"] == ["one", "two"]
+    assert first.encoder.keys() == second.encoder.keys() == {"shared", "rows", "columns"}
+
+
+def test_the_mean_of_multitask_prompts_is_the_shared_one_times_the_mean_of_the_parts(tiny, two_tasks):
+    shared = two_tasks[0][0].encoder["shared"]
+    parts = [own.encoder["rows"] @ own.encoder["columns"] for own in two_tasks[0]]
+    kept = tuple(From({PROMPT_KEY: shared * part}, f"from:{place}") for place, part in enumerate(parts))
+    member = parse_method("mpt:length=3").started(tiny("roberta"), TASK, Mixture(kept, (0.5, 0.5)), seed=0)
+    torch.testing.assert_close(vectors(member), shared * (parts[0] + parts[1]) / 2)
+    with pytest.raises(UserError, match=r"mpt: rank 2 with mixture:.*: parts that are all 1 would stay alike"):
+        parse_method("mpt:length=3,rank=2").started(tiny("roberta"), TASK, Mixture(kept, (0.5, 0.5)), seed=0)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("mpt:rank=0", "mpt: rank 0: it must be at least 1"),
+        ("mpt:ratio=0", "mpt: ratio 0: it must be a number above 0"),
         ("dept:positions=0", "dept: positions 0: it must be at least 1"),
         ("dept:ratio=-1", "dept: ratio -1: it must be a number above 0"),
         ("ulpt:rank=0", "ulpt: rank 0: it must be at least 1"),

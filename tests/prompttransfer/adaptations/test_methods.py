@@ -27,7 +27,7 @@ ROWS = (
     Example("fresh", label=1),
 )
 CHANGES_AT_ONCE = (
-    *("prompt", "p-tuning", "residual", "ulpt", "dept"),
+    *("prompt", "p-tuning", "residual", "ulpt", "dept", "mpt"),
     *("prefix", "p-tuning-v2", "houlsby", "pfeiffer", "probe"),
 )
 """Methods that are not the bare model at their start."""
@@ -37,7 +37,7 @@ IN_PEFT = {
     *(
         (name, family)
         for name in (
-            *("prompt", "p-tuning", "residual", "ulpt"),
+            *("prompt", "p-tuning", "residual", "ulpt", "mpt"),
             *("lora", "lora-plus", "lora-fa", "dora", "adalora", "vera", "ia3"),
         )
         for family in ("masked-lm", "t5", "causal-lm")
