@@ -31,6 +31,7 @@ REFERENCE_ROWS = (
     "random prompt",
     "random adaptation",
     "random",
+    "in-context",
     "majority",
     "majority class",
     "full fine-tuning",

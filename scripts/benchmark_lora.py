@@ -83,21 +83,21 @@ def evaluated(options: argparse.Namespace) -> None:
     shape, device = SHAPES[options.models[0]], torch.device(options.device)
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
     answers = Answers(("no", "yes"), ("no", "yes"), WORDS, "mean")
-    samples = draw(lengths_of(options.task, options.data), 16, vocabulary=shape.vocabulary)
+    samples = draw(lengths_of(options.task, options.data), 32, vocabulary=shape.vocabulary)
     rows = [Row(sample.ids, None, sample.label, answers, None, False) for sample in samples]
     task = find_task(TASKS[0])
-    small = load_backbone(BACKBONE, device=options.device)
+    small = load_backbone(BACKBONE, device=options.device, precision=options.precision)
     test = load_splits(task, limit_test=128).test
-    theirs = AutoModelForMaskedLM.from_pretrained(EMBEDDED_FOLDER / BACKBONE, dtype=small.dtype).to(device)
-    found = [
-        [
-            shape.name,
-            *mixed(make_backbone(shape, dtype, device), make_model(shape, dtype, device), rows, options),
-        ],
-        [BACKBONE, *mixed(small, theirs, small.encode(task, test, reserved=0), options)],
-    ]
-    say(f"\n{MEMBERS} LoRAs on the same rows, {PER_BATCH} of these for all of them in a batch, {dtype}")
-    markdown(["", "ours is faster by (each round)", "ours s", "PEFT, adapter_names s"], found)
+    embedded = small.encode(task, test, reserved=0)
+    found = []
+    for theirs in dict.fromkeys((dtype, torch.float32)):  # float32 is what PEFT's documentation loads
+        large = make_backbone(shape, dtype, device)
+        said = f"{str(dtype).removeprefix('torch.')}, PEFT {str(theirs).removeprefix('torch.')}"
+        found.append([shape.name, said, *mixed(large, make_model(shape, theirs, device), rows, options)])
+        base = AutoModelForMaskedLM.from_pretrained(EMBEDDED_FOLDER / BACKBONE, dtype=theirs).to(device)
+        found.append([BACKBONE, said, *mixed(small, base, embedded, options)])
+    say(f"\n{MEMBERS} LoRAs on the same rows, {PER_BATCH} of these for all of them in a batch")
+    markdown(["", "ours", "ours is faster by (each round)", "ours s", "PEFT, adapter_names s"], found)
 
 
 PER_BATCH = 4

@@ -73,6 +73,8 @@ class Adaptation:
     """What a method needs to train on and is no part of what runs (`Member.encoder`)."""
     scores: Mapping[str, Any] = field(default_factory=dict)
     curve: tuple[CurvePoint, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """What there is to say of it in words (`Member.notes`): the text that a hard prompt is."""
 
     def __post_init__(self) -> None:
         if not self.name:

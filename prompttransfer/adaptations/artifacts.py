@@ -145,6 +145,12 @@ class AdaptationRecord(BaseModel):
     curve: list[PointRecord]
     digest: str
     versions: dict[str, str]
+    notes: dict[str, Any] = {}
+    """Not there where there is nothing to say."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return self.model_dump(exclude=None if self.notes else {"notes"})
 
 
 class PromptRecord(BaseModel):
@@ -216,7 +222,7 @@ def save_adaptation(adaptation: Adaptation, folder: Path) -> Path:
         config = peft_config(adaptation) if small is None else None
         if config is not None:
             _write(temporary / "adapter_config.json", config)
-        _write(temporary / MARKER, record(adaptation).model_dump())
+        _write(temporary / MARKER, record(adaptation).as_dict())
         (temporary / "README.md").write_text(card(adaptation), encoding="utf-8")
         keep_others(folder, temporary, FILES)
     return folder
@@ -273,6 +279,7 @@ def load_adaptation(folder: Path) -> Adaptation:
         encoder=encoder,
         scores=values.scores,
         curve=tuple(point.point for point in values.curve),
+        notes=values.notes,
     )
     if adaptation.digest != values.digest and small:
         raise UserError(
@@ -376,6 +383,7 @@ def record(adaptation: Adaptation) -> AdaptationRecord:
         curve=[PointRecord(**asdict(point)) for point in adaptation.curve],
         digest=adaptation.digest,
         versions=library_versions(),
+        notes=dict(adaptation.notes),
     )
 
 
@@ -429,7 +437,7 @@ def peft_note(adaptation: Adaptation) -> str:
         )
     if adaptation.method.peft_config(family=adaptation.family, tensors=adaptation.tensors) is None:
         return f"PEFT has no method `{adaptation.method.name}`, so it cannot read this folder; prompttransfer can."
-    if adaptation.layout == "prompt-first" or adaptation.family != "masked-lm":
+    if adaptation.layout == "prompt-first" or adaptation.family == "t5":
         return "PEFT reads this folder and gives the same logits."
     return f"PEFT puts prompts first, so it cannot run layout `{adaptation.layout}`; prompttransfer can."
 
@@ -439,6 +447,9 @@ def card(adaptation: Adaptation) -> str:
     origin = adaptation.origin
     scores = "\n".join(f"| {split} | {_score(value)} |" for split, value in adaptation.scores.items())
     words = ", ".join(f"{label} = {word}" for label, word in origin.words.items()) or "none (text is written)"
+    noted = "".join(
+        f"- {key.replace('_', ' ')}: {_quoted(value)}\n" for key, value in adaptation.notes.items()
+    )
     if adaptation.has_vectors:
         title, tag = "Soft prompt", "soft-prompt"
         what = f"{adaptation.length} vectors of width {adaptation.width}"
@@ -458,7 +469,7 @@ tags: [{tag}, prompttransfer]
 - layout: `{adaptation.layout}`; label words: {words}
 - start: `{origin.start}`, seed {origin.seed}
 - data: {origin.data.get("source", "unknown")}
-- digest: `{adaptation.digest}`
+{noted}- digest: `{adaptation.digest}`
 
 | split | score |
 |---|---|
@@ -466,6 +477,11 @@ tags: [{tag}, prompttransfer]
 
 {peft_note(adaptation)}
 """
+
+
+def _quoted(value: Any) -> str:
+    """A note as JSON: text of rows may hold anything."""
+    return f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
 def _score(value: Any) -> str:

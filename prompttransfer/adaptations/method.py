@@ -7,10 +7,11 @@ method in `methods/`, one entry in `METHODS`.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,12 @@ from torch import Tensor, nn
 from prompttransfer.adaptations.bank import Bank
 from prompttransfer.adaptations.random_prompts import rounds, scrambled
 from prompttransfer.adaptations.starts import From, Mixture, Start
+from prompttransfer.backbones.layouts import USUAL, Encoding, Layout
 from tasks.errors import UserError
 
 if TYPE_CHECKING:
     from prompttransfer.backbones.base import Backbone
-    from tasks.task import Task
+    from tasks.task import Example, Task
 
 
 class Member(nn.Module, ABC):
@@ -53,6 +55,35 @@ class Member(nn.Module, ABC):
     def after_step(self, step: int, steps: int) -> None:
         """The same when they have been used."""
 
+    searches: ClassVar[bool] = False
+    """Whether `choose` is to be called."""
+
+    def choose(self, trials: Callable[[int], Trial]) -> None:
+        """Called behind every step of a member that searches, while its gradient is there: it may try other members on
+        rows of its job, as many as it asks for, and become one of them."""
+
+    def notes(self) -> dict[str, Any]:
+        """What is kept of it in words beside its tensors, for JSON: the text that a hard prompt is."""
+        return {}
+
+    def spent(self) -> dict[str, Any]:
+        """What it took beside the steps, for JSON, kept with the notes."""
+        return {}
+
+
+class Trial(Protocol):
+    """Rows of a job on which members of its method can be tried, the same for all of them."""
+
+    rows: int
+    trained: int
+    """Rows of the step that went before."""
+
+    def losses(self, members: Sequence[Member]) -> Tensor:
+        """The mean loss of each, [members] float32 on the CPU."""
+
+    def gradients(self, members: Sequence[Member]) -> list[Tensor]:
+        """Of that loss, for the one parameter of each, on the CPU."""
+
 
 class Stored(NamedTuple):
     """What is written of an adaptation in place of its tensors, where that is smaller."""
@@ -73,12 +104,16 @@ class Method(ABC):
     """What one of it is called in messages."""
     is_prompt: ClassVar[bool] = False
     """Whether what is kept is a soft prompt, vectors in front of the text."""
+    trains: ClassVar[bool] = True
+    """Whether it is trained at all; a run of one that is not takes no step."""
+    searches: ClassVar[bool] = False
+    """Whether its members search (`Member.choose`) instead of following an optimizer."""
     apart: ClassVar[bool] = False
     """Whether members run one after another, each with weights of its own, so that a bank may be of any shapes."""
 
     @property
     def reserved(self) -> int:
-        """Positions that it takes from the text, by standing in front of it."""
+        """Positions that it takes from the text, by standing in front of it, as far as its settings tell; its bank knows."""
         return 0
 
     @property
@@ -98,8 +133,20 @@ class Method(ABC):
         Raises UserError for a backbone that lacks what the method changes, or a start that the method does not have.
         """
 
-    def started(self, backbone: Backbone, task: Task, start: Start, *, seed: int) -> Member:
-        """A member at any start. Raises what `member` raises, and UserError for an adaptation that it cannot go on from."""
+    def started(
+        self,
+        backbone: Backbone,
+        task: Task,
+        start: Start,
+        *,
+        seed: int,
+        rows: Sequence[Example] = (),
+        encoding: Encoding = USUAL,
+    ) -> Member:
+        """A member at any start, for methods that are made of them from the training `rows` of the task.
+
+        Raises what `member` raises, and UserError for an adaptation that it cannot go on from.
+        """
         if isinstance(start, Mixture):
             start = start.summed()
         if isinstance(start, From):
@@ -135,6 +182,14 @@ class Method(ABC):
     @abstractmethod
     def bank(self, backbone: Backbone, members: Sequence[Member]) -> Bank:
         """`members` as a bank, differentiable in their parameters."""
+
+    def check_complete(self) -> None:
+        """Raise UserError where a setting is missing that only a member needs, before anything is read or loaded."""
+        return None
+
+    def check_place(self, place: Layout, family: str) -> None:
+        """Raise UserError if it cannot stand where a layout puts it on a family of backbones."""
+        return None
 
     def check_cell(self, tensors: Mapping[str, Tensor], task: Task) -> None:
         """Raise UserError if what a member has learned (its `tensors()`) cannot be used on `task` at all."""
@@ -179,4 +234,10 @@ class Method(ABC):
 
 
 def _spelled(value: Any) -> str:
-    return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    """A setting as `parse_method` reads it."""
+    if isinstance(value, tuple):
+        return "+".join(map(str, value))
+    plain = str(value)
+    ends = plain != plain.strip()
+    quoted = isinstance(value, str) and (ends or any(sign in plain for sign in ',"\n') or not plain)
+    return json.dumps(plain, ensure_ascii=False) if quoted else plain

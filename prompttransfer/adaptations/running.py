@@ -104,8 +104,13 @@ def groups_of(adaptations: Sequence[Adaptation]) -> list[Group]:
 
 
 def common_method(adaptations: Sequence[Adaptation]) -> Method:
-    """The method that all share. Raises UserError where they are of several."""
+    """The method that all share, to train from them. Raises UserError where they are of several, or none is trained."""
     first = adaptations[0]
+    if not first.method.trains:
+        raise UserError(
+            f"{first.name!r} is of method {first.method.name}, of which nothing is trained: train from it with `train "
+            f"--method prompt --init from:PATH`"
+        )
     for each in adaptations:
         if each.method.name != first.method.name:
             raise UserError(
@@ -142,6 +147,7 @@ def common_encoding(
             other_backbone=backbone.takes_any,
         )
         each.method.check_fits(backbone, each.tensors, each.name)
+        each.method.check_place(replace(wanted, layout=layout).place(backbone.family), backbone.family)
     return replace(wanted, layout=layout)
 
 

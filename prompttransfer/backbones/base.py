@@ -35,6 +35,8 @@ from tasks.task import Example, Task
 ROWS_LOOKED_AT = 1000
 """Rows of which the words are looked at, and of each of their texts TEXT_LOOKED_AT characters."""
 TEXT_LOOKED_AT = 4000
+LONGEST_TEXT = 100_000
+"""Most tokens of a text that is a prompt; what fits a model is looked at when rows are encoded."""
 FEWEST = 3
 """Different words below which nothing is said of a task: inputs without content, such as N/A, are encoded too."""
 
@@ -162,6 +164,11 @@ class Backbone(ABC):
         """The token embeddings as a float32 copy on the CPU, [vocabulary, width]."""
         return whole(self.word_embeddings.weight).detach().float().cpu().clone()
 
+    def word_vectors(self, ids: Tensor) -> Tensor:
+        """Rows of that table, [..., width] float32 on the CPU for token ids [...]."""
+        rows = whole(self.word_embeddings.weight).detach()[ids.to(self.device)]
+        return rows.float().cpu()
+
     def output_rows(self, ids: Tensor) -> Tensor:
         """Rows of the matrix that states are compared with for an answer, [..., width] for token ids [...]."""
         output: Any = self.model.get_output_embeddings()
@@ -202,6 +209,21 @@ class Backbone(ABC):
             return None
         return ids, tuple(self.tokenizer.convert_ids_to_tokens(list(ids)))
 
+    def prompt_ids(self, text: str) -> tuple[int, ...]:
+        """Tokens of a text that stands where a prompt does, in front of the rows."""
+        (ids,) = self._tokens([text], LONGEST_TEXT)
+        return ids
+
+    @property
+    def prompt_end(self) -> tuple[int, ...]:
+        """The tokens that such a text ends with beside its words."""
+        return ()
+
+    def prompt_text(self, ids: Sequence[int]) -> str:
+        """The text that such tokens are."""
+        text: str = self.tokenizer.decode(list(ids))
+        return text.strip()
+
     def answers(self, task: Task, encoding: Encoding = USUAL) -> Answers | None:
         """The label words of `task` on this backbone; None for a task without labels."""
         if task.generates:
@@ -215,6 +237,20 @@ class Backbone(ABC):
         )
 
     # Rows ----------------------------------------------------------------------------------------------------
+
+    def shown(self, row: Row, layout: Layout) -> list[int]:
+        """Token ids of a row with its answer filled in, as it stands in front of other rows."""
+        return self._filled(row, layout, self._spoken(row))
+
+    def _spoken(self, row: Row) -> tuple[int, ...]:
+        """The tokens of a row's right answer: its label word, or what is to be written."""
+        if row.answers is None:
+            return row.target or ()
+        return () if row.label is None else row.answers.pieces[row.label]
+
+    @abstractmethod
+    def _filled(self, row: Row, layout: Layout, answer: tuple[int, ...]) -> list[int]:
+        """A row with `answer` where its own would be read or written."""
 
     def encode(
         self,
@@ -347,7 +383,12 @@ class Backbone(ABC):
         prompt = [f"[P{index + 1}]" for index in range(length)]
         if layout.mask_is_first_row and self.family == "masked-lm":
             prompt[:1] = [self.tokenizer.mask_token]
-        return [*tokens[: layout.start], *prompt, *tokens[layout.start :]]
+        start = self.prompt_start(layout)
+        return [*tokens[:start], *prompt, *tokens[start:]]
+
+    def prompt_start(self, layout: Layout) -> int:
+        """Tokens of a row that stand in front of the prompt."""
+        return layout.start
 
     @property
     def layers(self) -> int:

@@ -160,9 +160,16 @@ class CausalLM(Backbone):
             for kind, starts in prefixes.items()
         }
 
+    # Gemma multiplies what it looks up; a prompt stands where that is done already.
     def embedding_table(self) -> Tensor:
-        # Gemma multiplies what it looks up; a prompt stands where that is done already.
-        return super().embedding_table() * float(getattr(self.word_embeddings, "scalar_embed_scale", 1.0))
+        return super().embedding_table() * self._embedding_scale
+
+    def word_vectors(self, ids: Tensor) -> Tensor:
+        return super().word_vectors(ids) * self._embedding_scale
+
+    @property
+    def _embedding_scale(self) -> float:
+        return float(getattr(self.word_embeddings, "scalar_embed_scale", 1.0))
 
     # Rows --------------------------------------------------------------------------------------------------------
 
@@ -187,6 +194,22 @@ class CausalLM(Backbone):
         assert row.frame is not None
         return row.frame.around(row.first, row.second)
 
+    def prompt_ids(self, text: str) -> tuple[int, ...]:
+        # A line of its own, which the first line of a template stands behind.
+        return self.reader.line(text)
+
+    @property
+    def prompt_end(self) -> tuple[int, ...]:
+        return self.reader.ids("\n")
+
+    def _filled(self, row: Row, layout: Layout, answer: tuple[int, ...]) -> list[int]:
+        ids = self._assemble(row, layout)[len(self.reader.opening) :]
+        end = self.reader.line_end
+        return [*ids, *answer, *([] if end is None or answer[-1:] == (end,) else [end])]
+
+    def prompt_start(self, layout: Layout) -> int:
+        return len(self.reader.opening) if layout.start else 0
+
     def answer_slot(self, length: int, layout: Layout) -> int:
         return -1  # the last of each row
 
@@ -206,12 +229,11 @@ class CausalLM(Backbone):
     def states_at(self, own: Interventions, batch: Batch, slots: Tensor) -> Tensor:
         """Last states at `slots` [rows, slots] of the rows, positions of the prompt not counted; [rows, slots, width]."""
         self.check()
+        start = self.prompt_start(batch.layout)
         own, words = own.read(self.word_embeddings(batch.ids), batch.mask)
         if self.engine == "frozen":
-            return self._frozen_states(own, words, slots)
-        vectors = own.vectors()
-        if vectors is not None:
-            words = torch.cat([vectors.to(device=self.device, dtype=self.dtype), words], dim=1)
+            return self._frozen_states(own, words, slots, start)
+        words = self._joined(own.vectors(), words, start)
         self.check_recomputes(own)
         with (
             recomputing(self._stack[1], self.checkpoints and self.sharded),
@@ -231,8 +253,15 @@ class CausalLM(Backbone):
             return {}
         return {"position_ids": torch.arange(own.extra, own.extra + time, device=self.device)[None]}
 
-    def _frozen_states(self, own: Interventions, words: Tensor, slots: Tensor) -> Tensor:
-        inputs, tokens, slots = self._frozen_inputs(own, words, slots)
+    def _joined(self, vectors: Tensor | None, words: Tensor, start: int) -> Tensor:
+        """Prompts [batch, length, width] behind the first `start` of the words [batch, time, width]."""
+        if vectors is None:
+            return words
+        vectors = vectors.to(device=self.device, dtype=self.dtype)
+        return torch.cat([words[:, :start], vectors, words[:, start:]] if start else [vectors, words], dim=1)
+
+    def _frozen_states(self, own: Interventions, words: Tensor, slots: Tensor, start: int) -> Tensor:
+        inputs, tokens, slots = self._frozen_inputs(own, words, slots, start)
         positions = self._positions(tokens, slots + tokens.length)
         *lower, last = self.frozen_layers
         states = run(
@@ -245,19 +274,21 @@ class CausalLM(Backbone):
         return norm(states) if isinstance(norm, nn.LayerNorm) else root_mean_square(states, norm)
 
     def _frozen_inputs(
-        self, own: Interventions, words: Tensor, slots: Tensor
+        self, own: Interventions, words: Tensor, slots: Tensor, start: int
     ) -> tuple[Tensor, Tokens, Tensor]:
         """What the first layer gets, [tokens, width], what these are, and `slots` among the tokens of a text."""
         prompts = own.distinct()
         if prompts is None:
-            given = own.vectors()
-            if given is not None:
-                words = torch.cat([given.to(device=self.device, dtype=self.dtype), words], dim=1)
+            words = self._joined(own.vectors(), words, start)
             words = words + self._learned(own.extra, words.shape[1])
             return words.flatten(0, 1), Tokens(own, *words.shape[:2]), slots + own.reserved
         shared, owners = prompts
         vectors = shared.vectors()
         assert vectors is not None
+        if start:  # every row begins with the same tokens, which stand in front of each prompt once
+            opening = words[:1, :start].expand(len(vectors), -1, -1)
+            vectors = torch.cat([opening, vectors.to(device=self.device, dtype=self.dtype)], dim=1)
+            words, slots = words[:, start:], slots - start
         count, length, _ = vectors.shape
         ahead = vectors.to(device=self.device, dtype=self.dtype) + self._learned(0, length)
         words = words + self._learned(length, words.shape[1])
@@ -370,7 +401,10 @@ class CausalLM(Backbone):
         if self.sharded:
             return torch.logsumexp(self._capped(head(states).float()), dim=-1)
 
-        weight, bias = head.weight, head.bias  # taken now: the head may have others when this is computed again
+        weight, bias = (
+            head.weight,
+            head.bias,
+        )  # taken now: the head may have others when this is computed again
 
         def part(states: Tensor, start: int) -> Tensor:
             rows = slice(start, start + WORDS_AT_ONCE)
@@ -427,9 +461,7 @@ class CausalLM(Backbone):
     def _padded_left(self, own: Interventions, batch: Batch) -> tuple[Tensor, Tensor]:
         """[padding][prompt][text] for every row, [batch, reserved + time, width], and its mask."""
         own, words = own.read(self.word_embeddings(batch.ids), batch.mask)
-        vectors = own.vectors()
-        if vectors is not None:
-            words = torch.cat([vectors.to(device=self.device, dtype=self.dtype), words], dim=1)
+        words = self._joined(own.vectors(), words, self.prompt_start(batch.layout))
         real = own.reserved + batch.mask.sum(dim=1, keepdim=True)
         places = torch.arange(words.shape[1], device=words.device) - (words.shape[1] - real)
         return picked(words, places.clamp(min=0)), (places >= 0).to(batch.mask.dtype)

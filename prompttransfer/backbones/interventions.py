@@ -4,10 +4,11 @@
     -> layers: [ LINEAR maps | KEYS AND VALUES in front of an attention's own | AFTER what a linear map gives ]
     -> HEAD in place of the label words
 
-or brings WEIGHTS of its own in place of the model's. A pass is given one `Interventions`, bound to the rows that run in it: row i of everything below belongs to row i of
-the batch, so that rows of different members of a bank run together. The base class does nothing at any site: it is
-the bare model. Sites are named as the model's own modules. The frozen engine calls them between its products; where the
-modules of transformers run themselves, `plain.py` hangs the same calls behind them.
+or it brings WEIGHTS of its own in place of the model's. A pass is given one `Interventions`, bound to the rows that run in
+it: row i of everything below belongs to row i of the batch, so that rows of different members of a bank run together. The
+base class does nothing at any site: it is the bare model. Sites are named as the model's own modules. The frozen engine
+calls them between its products; where the modules of transformers run themselves, `plain.py` hangs the same calls behind
+them.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ another one is an error unless asked for.
                                                        gets zero position embeddings, the answer is read at slot 0
 
 T5 has no answer slot: `P1 .. PL text </s>` enters the encoder in `prompt-first` and `su2022` alike. A decoder reads
-`P1 .. PL <s> template with text, cue` (<s> where its tokenizer has one) and answers at each row's last position.
+`P1 .. PL <s> template with text, cue` (<s> where its tokenizer has one), in `after-bos` `<s> P1 .. PL template with text,
+cue`, and answers at each row's last position.
 Source of su2022: thunlp/Prompt-Transferability 1.0, `modelling_roberta.py` (Su et al., NAACL 2022).
 """
 
@@ -38,7 +39,7 @@ LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
         Layout("prompt-first", families=("masked-lm", "t5", "causal-lm")),
-        Layout("after-bos", start=1, families=("masked-lm",)),
+        Layout("after-bos", start=1, families=("masked-lm", "causal-lm")),
         Layout("su2022", mask_is_first_row=True, zero_positions=True),
     )
 }

@@ -162,6 +162,12 @@ class MaskedLM(Backbone):
         second = [] if row.second is None else [*between, *row.second]
         return [*opening, *row.first, *second, eos]
 
+    def _filled(self, row: Row, layout: Layout, answer: tuple[int, ...]) -> list[int]:
+        # Behind what stands in front of a prompt: in `after-bos` the rows shown share the one <s>.
+        ids = self._assemble(row, layout)
+        mask = ids.index(self.tokenizer.mask_token_id)
+        return [*ids[layout.start : mask], *answer, *ids[mask + 1 :]]
+
     def answer_slot(self, length: int, layout: Layout) -> int:
         # The mask is the second token of the text part, behind the prompt wherever that stands.
         return 0 if layout.mask_is_first_row else length + 1

@@ -115,6 +115,10 @@ class T5(Backbone):
         eos = self.tokenizer.eos_token_id
         return [*row.first, eos] if row.second is None else [*row.first, eos, *row.second, eos]
 
+    def _filled(self, row: Row, layout: Layout, answer: tuple[int, ...]) -> list[int]:
+        end = self.tokenizer.eos_token_id
+        return [*self._assemble(row, layout)[:-1], *(index for index in answer if index != end), end]
+
     def answer_slot(self, length: int, layout: Layout) -> None:
         return None
 
@@ -190,7 +194,10 @@ class T5(Backbone):
         """Decoder outputs, [batch, time, width]."""
         with at_modules(self.model, own, "decoder."):
             output: Tensor = self.model.decoder(
-                input_ids=ids, encoder_hidden_states=states, encoder_attention_mask=real(mask), use_cache=False
+                input_ids=ids,
+                encoder_hidden_states=states,
+                encoder_attention_mask=real(mask),
+                use_cache=False,
             ).last_hidden_state
         return output
 

@@ -77,6 +77,11 @@ class TextReader:
         ids = dict(zip(known, first_ids(self.tokenizer, list(known.values()), keep), strict=True))
         return [ids.get(text, ()) for text in texts]
 
+    def line(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text that others stand behind, as a line of its own."""
+        text = text.lstrip()
+        return self._plain(text if text[-1:].isspace() else text + "\n")
+
     def frame(self, frame: Frame) -> TokenFrame:
         """A template in tokens; what it begins with is the beginning of the whole text."""
         return TokenFrame(

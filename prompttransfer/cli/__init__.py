@@ -24,6 +24,7 @@ from prompttransfer.cli.neurons import neurons_app
 from prompttransfer.cli.plot import plot_app
 from prompttransfer.cli.predict import predict
 from prompttransfer.cli.project import project_app
+from prompttransfer.cli.prompts import prompts_app
 from prompttransfer.cli.recommend import recommend
 from prompttransfer.cli.report import report
 from prompttransfer.cli.study import study_app
@@ -64,6 +65,7 @@ app.add_typer(project_app, name="project")
 app.add_typer(neurons_app, name="neurons")
 app.add_typer(plot_app, name="plot")
 app.add_typer(study_app, name="study")
+app.add_typer(prompts_app, name="prompts")
 
 
 def spread(command: Any, arguments: list[str]) -> list[str]:

@@ -127,7 +127,9 @@ def predict(
                     _answer(answers, left, part.write, progress.advance)
                 files.claim()
                 part.finish()
-                note_call([place], remember("predict", predict, given, precision=precision_name(model.precision)))
+                note_call(
+                    [place], remember("predict", predict, given, precision=precision_name(model.precision))
+                )
     seconds = time.monotonic() - started
     if as_json and place is not None:
         print_json({"rows": count, "from_an_earlier_run": before, "seconds": seconds, "output": str(place)})

@@ -31,10 +31,10 @@ def of_methods(found: Sequence[Adaptation], methods: Sequence[str] | None) -> li
 
 
 def _fitting(text: str) -> Callable[[Method], bool]:
-    from prompttransfer.adaptations.methods import parse_method
+    from prompttransfer.adaptations.methods import parse_method, settings_in
 
     wanted = parse_method(text)
-    given = [part.partition("=")[0].strip().replace("-", "_") for part in text.partition(":")[2].split(",")]
+    given = [key.replace("-", "_") for key in settings_in(text)]
     settings = {key: value for key, value in wanted.settings().items() if key in given}
 
     def fits(method: Method) -> bool:

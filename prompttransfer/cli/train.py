@@ -154,7 +154,7 @@ def train(
     names = names_of([item.name for item in tasks], chosen, output)
     check_start(init)
     method = method or _source_method(init)
-    parse_method(method, length=length or 1)  # before the heavy imports, too
+    parse_method(method, length=length or 1).check_complete()  # before the heavy imports, too
     if not dry_run and must_start(placement, device):
         return run_on(placement, train, **given)
     from prompttransfer.adaptations.artifacts import save_adaptation
@@ -296,7 +296,7 @@ def finished(
         if not holds_one(folder):
             continue
         there = load_adaptation(folder)
-        start = method.started(model, job.task, job.start, seed=job.seed).tensors()
+        start = job.member(method, model, encoding).tensors()
         before = None if there.initial is None else digest_tensors(there.initial)
         check_same(
             folder,
@@ -414,8 +414,25 @@ def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Pa
         rows,
         left=2,
     )
+    for run in results:
+        for line in _noted(run.adaptation):
+            say(line)
     if output is not None:
         say(f"written to {output}")
+
+
+def _noted(adaptation: Adaptation) -> list[str]:
+    """What is said of an adaptation beside its scores: a hard prompt's text, and what a search for it cost."""
+    from tasks.documents import shortened
+
+    notes = adaptation.notes
+    found = [f"{adaptation.name}: {shortened(notes['text'], 300)!r}"] if "text" in notes else []
+    if "forward_passes" in notes:
+        found.append(
+            f"{adaptation.name}: the search took {notes['forward_passes']:,} forward and {notes['backward_passes']:,} "
+            f"backward passes of a row"
+        )
+    return found
 
 
 def _say_memory(
@@ -440,6 +457,11 @@ def _say_memory(
     from prompttransfer.training.memory import expected_memory
     from prompttransfer.training.train import RowEncoder, bank_data
 
+    if not method.trains:
+        say(f"{method.name}: nothing is trained, so it takes what an evaluation takes", quiet=quiet)
+        if quiet:
+            print_json({"trains": False})
+        return
     asked = model.checkpoints
     place = encoding.place(model.family)
     encode = RowEncoder(model, method.reserved, encoding)

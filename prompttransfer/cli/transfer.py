@@ -35,7 +35,7 @@ from prompttransfer.cli.options import (
     Steps,
     Strategy,
 )
-from prompttransfer.cli.values import Output, checked
+from prompttransfer.cli.values import Output, Whole, checked
 from prompttransfer.transfers.files import FILES, MARKER, record_of, write_transfer
 
 if TYPE_CHECKING:
@@ -86,6 +86,19 @@ def transfer(
     limit_train: LimitTrain = None,
     limit_test: LimitTest = None,
     calibrate: Calibrate = "none",
+    in_context: Annotated[
+        int | None,
+        typer.Option(
+            "--in-context",
+            help="A row with so many labelled training rows of each target in front of its rows.",
+        ),
+        Whole(1, 1000),
+    ] = None,
+    draws: Annotated[
+        int | None,
+        typer.Option("--draws", help="Draws of those rows, of which it is the mean (5)."),
+        Whole(1, 1000),
+    ] = None,
     precision: Precision = "auto",
     device: Device = "auto",
     devices: Devices = 1,
@@ -100,10 +113,13 @@ def transfer(
     `plot heatmap` draws one beside the other. Without --tune nothing is trained: the result is a matrix with the rows `no prompt` (also with its label words
     calibrated), `random prompt` and `majority` beneath, with --calibrate a second one of calibrated scores. With --tune each source is also the start of a training run on each target (TPT_task), with
     the target's run from scratch beside it and both speed-ups of the paper. Prompts that `project apply` carried from
-    another model are used in the same way (TPT_model). With --devices every device takes a share of the rows.
+    another model are used in the same way (TPT_model). With --in-context stands beside them what is done without any
+    training: labelled rows in front of each row, the mean over --draws. With --devices every device takes a share of the rows.
     From Python nothing is written without `output`.
     """
     given = dict(locals())
+    from dataclasses import replace
+
     from prompttransfer.adaptations.running import common_method
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.backbones.locating import locate
@@ -128,6 +144,8 @@ def transfer(
     placement = Placement(devices, strategy, nodes)
     calibration = calibration_of(calibrate)
     encoding = Encoding(max_length=max_length, aggregation=aggregation)
+    if draws is not None and in_context is None:
+        raise UserError("--draws are those of the rows of --in-context: give both")
     prompts = read_prompts(sources, method)
     if tune:
         common_method(prompts)
@@ -146,6 +164,7 @@ def transfer(
     if must_start(placement, device):
         return run_on(placement, transfer, **given)
     from prompttransfer.reports.calls import commit_of, note_call, precision_name, recipe_options, remember
+    from prompttransfer.transfers.in_context import Shown, with_in_context
     from prompttransfer.transfers.zero_shot import zero_shot
 
     chosen = list(dict.fromkeys(seeds or [0]))
@@ -168,6 +187,16 @@ def transfer(
         calibration=calibration,
         advance=lambda name: say(f"zero-shot: {name}", quiet=as_json),
     )
+    if in_context is not None:
+        matrix = with_in_context(
+            model,
+            matrix,
+            targets,
+            Shown(in_context, draws or 5),
+            replace(encoding, layout=prompts[0].layout),
+            calibration=calibration,
+            advance=lambda name: say(f"in-context: {name}", quiet=as_json),
+        )
     pairs: list[TunedPair] = []
     trained: list[Trained] = []
     options: TrainingOptions | None = None
@@ -291,7 +320,8 @@ def matrix_of(record: MatrixRecord) -> TransferMatrix:
 
     from prompttransfer.transfers.matrix import TransferMatrix
 
-    values = [[float("nan") if value is None else value for value in row] for row in record.values]
+    nan = float("nan")
+    values = [[nan if value is None else value for value in row] for row in record.values]
     return TransferMatrix(
         sources=tuple(record.sources),
         source_tasks=tuple(record.source_tasks),
@@ -303,6 +333,8 @@ def matrix_of(record: MatrixRecord) -> TransferMatrix:
         impossible_cells=record.impossible_cells,
         methods=tuple(record.methods),
         calibration=record.calibration,
+        in_context=record.in_context,
+        in_context_spread=tuple(nan if value is None else value for value in record.in_context_spread),
     )
 
 
@@ -346,7 +378,7 @@ def _tune(
 def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> None:
     """The matrix in per cent, with the reference rows beneath and how far random prompts lie apart."""
     from prompttransfer.cli.common import say, table
-    from prompttransfer.transfers.matrix import RANDOM_ROWS
+    from prompttransfer.transfers.matrix import IN_CONTEXT, RANDOM_ROWS
 
     shared = "microworld-" if all(name.startswith("microworld-") for name in matrix.targets) else ""
     rows = []
@@ -354,6 +386,8 @@ def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> N
         rows.append([name.removeprefix(shared), *map(_per_cent, row)])
         if name in RANDOM_ROWS and matrix.random_draws:
             rows.append(["  its spread", *map(_per_cent, matrix.random_spread)])
+        if name == IN_CONTEXT and matrix.in_context:
+            rows.append(["  its spread", *map(_per_cent, matrix.in_context_spread)])
     table(
         f"{title}, per cent (rows: source prompts, columns: target tasks"
         + (f"; {shared!r} left out of the names)" if shared else ")"),
@@ -367,6 +401,8 @@ def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> N
             f"{next(n for n in matrix.sources if n in RANDOM_ROWS)}: mean and standard deviation of {matrix.random_draws} draws, each with random directions "
             "at the norms of one source's vectors"
         )
+    if matrix.in_context:
+        say(f"in-context: {matrix.in_context}; mean and standard deviation")
     if matrix.written:
         say(f"calibrated: none for {', '.join(matrix.written)}, whose answer is written")
 

@@ -157,7 +157,8 @@ def input_in_words(backbone: Backbone, layout: Layout, in_front: bool = True) ->
     if not in_front:
         return " ".join(tokens)
     prompt = f"{backbone.tokenizer.mask_token} P2 .. PL" if masked else "P1 .. PL"
-    return " ".join([*tokens[: layout.start], prompt, *tokens[layout.start :]])
+    start = backbone.prompt_start(layout)
+    return " ".join([*tokens[:start], prompt, *tokens[start:]])
 
 
 def _any_answer(batch: Batch) -> Batch:

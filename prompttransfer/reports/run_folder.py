@@ -40,6 +40,8 @@ class MatrixRecord(BaseModel):
     impossible_cells: dict[str, dict[str, str]] = {}
     methods: list[str] = []
     calibration: str = ""
+    in_context: str = ""
+    in_context_spread: list[float | None] = []
 
 
 class TunedRecord(BaseModel):

@@ -51,6 +51,11 @@ class RowOrder:
         per_epoch = max(1, len(self.sizes) // self.batch)
         return list(self._epoch(step // per_epoch)[step % per_epoch])
 
+    def drawn(self, step: int, count: int) -> list[int]:
+        """Indices of `count` rows beside those of step `step`, of all where there are no more; a pure function as well."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step + 2**40)
+        return torch.randperm(len(self.sizes), generator=generator)[:count].tolist()
+
     @cached_property
     def _epoch(self) -> Callable[[int], list[list[int]]]:
         # A cache of its own for every prompt: with a shared one, the prompts of a bank would push each other out.
@@ -128,6 +133,10 @@ class BankData(LightningDataModule):
         assert self.bank is not None
         return [self._micro(self.share(part)) for part in self.plan(step, self.bank.active)]
 
+    def drawn(self, owner: int, step: int, count: int) -> list[Row]:
+        """Rows of a prompt on which others are tried at a step."""
+        return [self.rows[owner][index] for index in self.orders[owner].drawn(step, count)]
+
     def share(self, part: Sequence[Planned]) -> list[Planned]:
         """What this process runs of a micro-batch: its share of the rows, or where none is left one of weight 0.
 
@@ -145,7 +154,9 @@ class BankData(LightningDataModule):
             for index in indices
         ]
         picked.sort(key=lambda item: item[1].size)
-        together = [[item for item in picked if item[0] == owner] for owner in active] if self.apart else [picked]
+        together = (
+            [[item for item in picked if item[0] == owner] for owner in active] if self.apart else [picked]
+        )
         return [part for rows in together for part in self._split(rows)]
 
     def _split(self, picked: Sequence[Planned]) -> Iterator[list[Planned]]:

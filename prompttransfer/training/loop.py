@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,16 @@ from torch.optim import Optimizer
 from prompttransfer import signals
 from prompttransfer.adaptations.adaptation import CurvePoint
 from prompttransfer.adaptations.bank import Bank
-from prompttransfer.adaptations.method import Member, Method
+from prompttransfer.adaptations.method import Member, Method, Trial
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.kernels.async_copies import HostCopy
 from prompttransfer.evaluation.encoding import EncodedTask
 from prompttransfer.evaluation.evaluate import Score, evaluate_bank
-from prompttransfer.training.batches import MicroBatch
+from prompttransfer.training.batches import BankData, MicroBatch
 from prompttransfer.training.progress import TrainingProgress
 from prompttransfer.training.recipes import Recipe, make_optimizer
 from prompttransfer.training.state import MemberState, kept_of, read_state, write_state
+from prompttransfer.training.trials import RowTrial
 
 
 class BankTraining(LightningModule):
@@ -147,10 +149,19 @@ class BankTraining(LightningModule):
         optimizer.step()
         for index in self.active:
             self._member(index).after_step(self.steps_done, self.recipe.steps)
+            if self._member(index).searches:
+                self._member(index).choose(partial(self._trial, index))
         if device.type != "cuda":
             self._settle()
         if self.progress is not None:
             self.progress.step(self)
+
+    def _trial(self, index: int, rows: int) -> Trial:
+        """Rows of a member's job, others at every step, on which it may try members of its method."""
+        data: BankData = self.trainer.datamodule  # type: ignore[attr-defined]
+        drawn = data.drawn(index, self.steps_done, rows)
+        trained = len(data.orders[index].step(self.steps_done - 1))
+        return RowTrial(self.backbone, self.method, drawn, data.layout, trained)
 
     def _set_rates(self, optimizer: Any) -> None:
         """Give every parameter the rate that the schedule has for this step."""

@@ -8,6 +8,7 @@
     t5                  Adafactor 0.3 constant, weight decay 1e-5, no parameter scaling   Lester et al. 2021
     t5 with adamw       AdamW 5e-3 constant, batch 16      Su et al. 2022, T5
     causal-lm           AdamW 0.02, 20 warm-up steps, then linearly to 0, 20 vectors   tried on SmolLM2-135M
+    text-search         no rate: 40 steps of a search, each of which tries some 65 prompts
     other methods       AdamW at a rate of their own (OWN_RATES)   searched by scripts/search_rates.py
 
 Adafactor's three flags (scale_parameter, relative_step, warmup_init) are all off, as in the original
@@ -94,7 +95,11 @@ class Recipe:
         return (self.steps - step + 1) / max(1, self.steps - self.warm_up)
 
     def told(self, method: Method) -> str:
-        """The recipe in words, for a method that may have no length."""
+        """The recipe in words, for a method that may have no length, no rate, or nothing that is trained."""
+        if not method.trains:
+            return "nothing is trained"
+        if method.searches:
+            return f"{self.steps} steps of {self.batch} rows, evaluated every {self.evaluate_every} ({self.source})"
         return str(self) if method.is_prompt else self._told("")
 
     def __str__(self) -> str:
@@ -124,6 +129,8 @@ def recipe_for_size(family: str, width: int, method: Method | None = None, **ove
     if method is not None and "length" in method.settings():
         given["length"] = method.settings()["length"]
     name = "prompt" if method is None else method.name
+    if method is not None and not method.trains:
+        given["steps"] = 0
     return replace(_base(name, family, width, given.get("optimizer")), **given)
 
 
@@ -138,6 +145,8 @@ def method_and_recipe(family: str, width: int, text: str, **overrides: Any) -> t
 
 def _base(method: str, family: str, width: int, optimizer: str | None) -> Recipe:
     small = width < SMALL_WIDTH
+    if method == "text-search":
+        return _search(small)
     if method in OWN_RATES:
         recipe = _own(method, width, optimizer)
     elif family == "causal-lm":
@@ -183,6 +192,18 @@ def _own(method: str, width: int, optimizer: str | None) -> Recipe:
             optimizer or "adamw", small, f"{method} on small backbones, searched on the embedded ones"
         )
     return Recipe(optimizer or "adamw", usual, f"{method}: our choice, not searched for at this size")
+
+
+def _search(small: bool) -> Recipe:
+    return Recipe(
+        "adamw",
+        1.0,
+        "a search, which has no rate",
+        steps=40,
+        batch=32 if small else 16,
+        length=5,
+        evaluate_every=5,
+    )
 
 
 def _masked_lm(width: int, optimizer: str | None) -> Recipe:

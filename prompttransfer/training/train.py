@@ -22,7 +22,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from prompttransfer import signals
-from prompttransfer.adaptations.adaptation import Adaptation, Origin, digest_tensors
+from prompttransfer.adaptations.adaptation import Adaptation, CurvePoint, Origin, digest_tensors
 from prompttransfer.adaptations.method import Member, Method
 from prompttransfer.adaptations.methods.prompt import PromptTuning
 from prompttransfer.adaptations.starts import RANDOM, Start
@@ -31,6 +31,7 @@ from prompttransfer.backbones.layouts import USUAL, Encoding, Layout
 from prompttransfer.backbones.rows import Row
 from prompttransfer.distributed.processes import quiet_lightning
 from prompttransfer.evaluation.encoding import EncodedTask, encode_task
+from prompttransfer.evaluation.evaluate import evaluate_bank
 from prompttransfer.files import disk_errors
 from prompttransfer.training.batches import BankData
 from prompttransfer.training.loop import BankTraining
@@ -64,6 +65,11 @@ class Job:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed {self.seed} of {self.called!r}: give one from 0 to 2^63 - 1")
+
+    def member(self, method: Method, backbone: Backbone, encoding: Encoding = USUAL) -> Member:
+        """What it trains, as it is before the first step."""
+        rows = self.splits.train
+        return method.started(backbone, self.task, self.start, seed=self.seed, rows=rows, encoding=encoding)
 
 
 @dataclass(frozen=True)
@@ -128,12 +134,16 @@ def train_adaptations(
     options = options or TrainingOptions()
     method = method or PromptTuning(recipe.length)
     place = encoding.place(backbone.family)
+    method.check_complete()
+    method.check_place(place, backbone.family)
+    if not method.trains:
+        return _untrained(backbone, jobs, replace(recipe, steps=0), encoding, method)
     encode = RowEncoder(backbone, method.reserved, encoding)
     train_rows = [encode.train(job) for job in jobs]
     validation = [encode.validation(job) for job in jobs]
     for own, held in zip(train_rows, validation, strict=True):
         check_tokens(backbone, method, [*own, *held.rows], place)
-    members = [method.started(backbone, job.task, job.start, seed=job.seed) for job in jobs]
+    members = [job.member(method, backbone, encoding) for job in jobs]
     rates = [own_recipe(job, recipe).lr for job in jobs]
     method.join(members, rates)
     initial = [member.tensors() for member in members]
@@ -214,6 +224,24 @@ def bank_data(
         evaluate_every=recipe.evaluate_every,
         apart=method.apart,
     )
+
+
+def _untrained(
+    backbone: Backbone, jobs: Sequence[Job], recipe: Recipe, encoding: Encoding, method: Method
+) -> list[Trained]:
+    """What is made without training, one a job, with its score on the validation split."""
+    found = []
+    for job, origin in zip(jobs, origins_of(backbone, jobs, recipe, encoding), strict=True):
+        member = job.member(method, backbone, encoding)
+        bank = method.bank(backbone, [member])
+        encoded = RowEncoder(backbone, bank.reserved, encoding).validation(job)
+        (score,) = evaluate_bank(backbone, bank, encoded)
+        state = MemberState(best=kept_of(member), ended="steps")
+        state.add(CurvePoint(0, None, score.value, score.loss), state.best)
+        tensors = member.tensors()
+        begun = Adaptation(method, tensors, origin, encoding, job.called, tensors)
+        found.append(_finish(job, state, begun, member))
+    return found
 
 
 CONVERGED = 0.99
@@ -406,6 +434,7 @@ def _interrupts_as_they_are() -> Iterator[None]:
 def _finish(job: Job, state: MemberState, started: Adaptation, member: Member) -> Trained:
     """The adaptation that began as `started`, with the best state of its member."""
     best = max(state.curve, key=lambda point: point.score)
+    spent = member.spent()  # up to the end, not to the best of it
     member.load_state_dict(state.best)
     adaptation = replace(
         started,
@@ -413,5 +442,6 @@ def _finish(job: Job, state: MemberState, started: Adaptation, member: Member) -
         encoder=member.encoder(),
         scores={"validation": {job.task.metric: best.score, "step": state.best_step}},
         curve=tuple(state.curve),
+        notes={**member.notes(), **spent},
     )
     return Trained(adaptation, state.ended or "steps", state.steps)

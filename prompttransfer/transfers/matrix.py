@@ -27,7 +27,11 @@ NO_PROMPT_CALIBRATED = "no prompt, calibrated"
 RANDOM_ADAPTATION = "random adaptation"
 """The row of random ones where the sources are not all soft prompts."""
 RANDOM_ROWS = (RANDOM_PROMPT, RANDOM_ADAPTATION)
-REFERENCE_ROWS = (NO_PROMPT, NO_PROMPT_CALIBRATED, *RANDOM_ROWS, MAJORITY)
+IN_CONTEXT = "in-context"
+"""The row of labelled rows in front of the text (transfers/in_context.py), where it was asked for."""
+REFERENCE_ROWS = (NO_PROMPT, NO_PROMPT_CALIBRATED, *RANDOM_ROWS, IN_CONTEXT, MAJORITY)
+OPTIONAL_ROWS = (*RANDOM_ROWS, IN_CONTEXT)
+"""Those that not every matrix has."""
 MEANINGS = {
     "raw": "the target's metric, 0 to 1",
     "relative": "the target's metric over that of the target's own prompt",
@@ -65,6 +69,10 @@ class TransferMatrix:
     """Of each target, the standard deviation over random draws of what the random row is the mean of."""
     random_draws: int = 0
     """How many random prompts those are."""
+    in_context: str = ""
+    """What the row `in-context` is the mean of, in words; empty where there is no such row."""
+    in_context_spread: tuple[float, ...] = ()
+    """Of each target, the standard deviation over its draws."""
     calibrated: TransferMatrix | None = None
     """The same cells with calibrated label words, where they were asked for."""
     calibration: str = ""
@@ -75,8 +83,9 @@ class TransferMatrix:
             raise ValueError(
                 f"matrix is {list(self.values.shape)}, labels are {len(self.sources)} x {len(self.targets)}"
             )
-        if self.random_spread and len(self.random_spread) != len(self.targets):
-            raise ValueError(f"{len(self.random_spread)} spreads for {len(self.targets)} targets")
+        for spread in (self.random_spread, self.in_context_spread):
+            if spread and len(spread) != len(self.targets):
+                raise ValueError(f"{len(spread)} spreads for {len(self.targets)} targets")
 
     def own(self) -> Tensor:
         """The score of each target's own prompt (mean over its seeds), [targets]; NaN where there is none."""
@@ -115,10 +124,11 @@ class TransferMatrix:
                 "and scores above 0 there; give the targets' own prompts among the sources, or read the raw matrix"
             )
         own = own.where(own > 0, float("nan"))
-        spread = tuple(s / o for s, o in zip(self.random_spread, own.tolist(), strict=False))
-        return replace(
-            self, values=self.values / own, meaning="relative", random_spread=spread, calibrated=None
-        )
+        spreads = {
+            name: tuple(s / o for s, o in zip(getattr(self, name), own.tolist(), strict=False))
+            for name in ("random_spread", "in_context_spread")
+        }
+        return replace(self, values=self.values / own, meaning="relative", calibrated=None, **spreads)
 
     def summary(self, types: Mapping[str, str]) -> dict[str, float]:
         """Mean cell by kind of pair (self left out), `types` being task -> type; NaN where there is no such pair.
@@ -166,9 +176,14 @@ class TransferMatrix:
             "impossible_cells": {source: dict(cells) for source, cells in self.impossible_cells.items()},
             "methods": list(self.methods),
             "calibration": self.calibration,
-            "values": [[None if math.isnan(v) else v for v in row] for row in self.values.tolist()],
+            "values": [_nulls(row) for row in self.values.tolist()],
             "random_draws": self.random_draws,
-            "random_spread": [None if math.isnan(v) else v for v in self.random_spread],
+            "random_spread": _nulls(self.random_spread),
+            **(
+                {"in_context": self.in_context, "in_context_spread": _nulls(self.in_context_spread)}
+                if self.in_context
+                else {}
+            ),
         }
 
     def random_csv(self) -> str:
@@ -182,3 +197,8 @@ class TransferMatrix:
             writer.writerow([name, *("" if math.isnan(value) else f"{value:.6f}" for value in row)])
         writer.writerow(["draws", *([self.random_draws] * len(self.targets))])
         return stream.getvalue()
+
+
+def _nulls(values: Sequence[float]) -> list[float | None]:
+    """For JSON."""
+    return [None if math.isnan(value) else value for value in values]

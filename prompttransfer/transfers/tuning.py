@@ -9,7 +9,7 @@ from typing import Any
 
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.bank import BareBank
-from prompttransfer.adaptations.running import bank_of, common_encoding, common_method
+from prompttransfer.adaptations.running import bank_of, common_encoding, common_method, groups_of
 from prompttransfer.adaptations.starts import RANDOM, Start, start_from
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding
@@ -220,21 +220,18 @@ def with_test_score(
 
     Beside each score stand the number of rows, chance, the share of texts cut, and the backbone without a prompt.
     """
-    bank = bank_of(backbone, [run.adaptation for run in trained])
-    encoded = encode_task(
-        backbone,
-        target.task,
-        target.splits.test,
-        encoding,
-        reserved=bank.reserved,
-    )
-    scores = evaluate_bank(backbone, bank, encoded)
-    bare = evaluate_bank(backbone, BareBank(), encoded)[0].value
-    tested = []
-    for run, score in zip(trained, scores, strict=True):
-        beside = {"rows": score.rows, "chance": score.chance, "no_prompt": bare, "cut": score.cut}
-        known = {**run.adaptation.scores, "test": {**score.values, **beside}}
-        tested.append(replace(run, adaptation=replace(run.adaptation, scores=known)))
+    bare: float | None = None
+    tested = list(trained)
+    for group in groups_of([run.adaptation for run in trained]):
+        encoded = encode_task(backbone, target.task, target.splits.test, encoding, reserved=group.reserved)
+        scores = evaluate_bank(backbone, bank_of(backbone, group.adaptations), encoded)
+        if bare is None:
+            bare = evaluate_bank(backbone, BareBank(), encoded)[0].value
+        for place, score in zip(group.places, scores, strict=True):
+            run = trained[place]
+            beside = {"rows": score.rows, "chance": score.chance, "no_prompt": bare, "cut": score.cut}
+            known = {**run.adaptation.scores, "test": {**score.values, **beside}}
+            tested[place] = replace(run, adaptation=replace(run.adaptation, scores=known))
     return tested
 
 

@@ -2,7 +2,11 @@
 
 TEXTS = {
     "prompt": ("prompt:length=3",),
-    "p-tuning": ("p-tuning:length=3,hidden=8", "p-tuning:length=3,encoder=mlp,hidden=8", "p-tuning:length=3,hidden=8,free=1"),
+    "p-tuning": (
+        "p-tuning:length=3,hidden=8",
+        "p-tuning:length=3,encoder=mlp,hidden=8",
+        "p-tuning:length=3,hidden=8,free=1",
+    ),
     "residual": ("residual:length=3,hidden=8", "residual:length=3,hidden=8,separate=true,norm=false"),
     "ulpt": ("ulpt:length=3,rank=4",),
     "dept": ("dept:length=3,rank=4,positions=32",),
@@ -21,6 +25,9 @@ TEXTS = {
     "houlsby": ("houlsby:bottleneck=4", "houlsby:bottleneck=4,activation=tanh"),
     "pfeiffer": ("pfeiffer:reduction=4",),
     "probe": ("probe",),
+    "text": ('text:prompt="is it good and bad"',),
+    "text-search": ("text-search:length=3,candidates=6,beam=2,rows=8",),
+    "in-context": ("in-context:k=2",),
     "full": ("full", "full:keep=all"),
 }
 LACKS = {("t5", "bitfit"), ("t5-v1.1", "bitfit"), ("llama", "bitfit"), ("gpt2", "ia3")}

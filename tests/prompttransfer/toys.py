@@ -10,6 +10,7 @@ import torch
 from prompttransfer.adaptations.adaptation import PROMPT_KEY, Adaptation, Origin
 from prompttransfer.adaptations.methods import parse_method
 from prompttransfer.adaptations.prompts import soft_prompt
+from prompttransfer.adaptations.starts import RANDOM
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.training.recipes import Recipe
 from tasks.loading import Splits
@@ -115,11 +116,17 @@ def changed(adaptation: Adaptation, **fields: object) -> Adaptation:
 
 
 def adapted(
-    backbone: Backbone, text: str, *, task: Task | None = None, seed: int = 0, name: str = ""
+    backbone: Backbone,
+    text: str,
+    *,
+    task: Task | None = None,
+    seed: int = 0,
+    name: str = "",
+    rows: Sequence[Example] = (),
 ) -> Adaptation:
     """An adaptation of any method (`lora:rank=2`) for a backbone, away from its start."""
     method, task = parse_method(text), task or label_task()
-    member = method.member(backbone, task, start="random", seed=seed)
+    member = method.started(backbone, task, RANDOM, seed=seed, rows=rows or sentences())
     with torch.no_grad():
         for number, parameter in enumerate(member.parameters()):
             parameter += 0.2 * noise(*parameter.shape, seed=100 * seed + number)
@@ -127,4 +134,5 @@ def adapted(
     origin = Origin(
         task.name, backbone.name, backbone.revision, family=backbone.family, seed=seed, words=words
     )
-    return Adaptation(method, member.tensors(), origin, name=name or f"{task.name}-{method.name}-s{seed}")
+    name = name or f"{task.name}-{method.name}-s{seed}"
+    return Adaptation(method, member.tensors(), origin, name=name, notes=member.notes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -15,6 +16,7 @@ from prompttransfer.adaptations.methods.dora import Dora
 from prompttransfer.adaptations.methods.encoded import PTuning
 from prompttransfer.adaptations.methods.frozen_a import LoraFA
 from prompttransfer.adaptations.methods.full import Full
+from prompttransfer.adaptations.methods.in_context import InContext
 from prompttransfer.adaptations.methods.low_rank import Lora, LoraPlus
 from prompttransfer.adaptations.methods.multitask import Multitask
 from prompttransfer.adaptations.methods.prefixes import PrefixTuning, PTuningV2
@@ -22,6 +24,8 @@ from prompttransfer.adaptations.methods.probe import Probe
 from prompttransfer.adaptations.methods.prompt import PromptTuning
 from prompttransfer.adaptations.methods.residual import Residual
 from prompttransfer.adaptations.methods.scaling import IA3
+from prompttransfer.adaptations.methods.text import TextPrompt
+from prompttransfer.adaptations.methods.text_search import TextSearch
 from prompttransfer.adaptations.methods.ulpt import LowDimensional
 from prompttransfer.adaptations.methods.vera import Vera
 from tasks.errors import UserError, unknown
@@ -33,6 +37,7 @@ METHODS: dict[str, type[Method]] = {
         *(Lora, LoraPlus, LoraFA, DeltaLora, Dora, AdaLora, Vera),
         *(Residual, LowDimensional, DePT, Multitask),
         *(IA3, BitFit, Houlsby, Pfeiffer, Probe, Full),
+        *(TextPrompt, TextSearch, InContext),
     )
 }
 
@@ -40,19 +45,56 @@ METHODS: dict[str, type[Method]] = {
 def parse_method(text: str, **defaults: Any) -> Method:
     """The method that `name` or `name:setting=value,...` stands for, as in `lora:rank=8,targets=query+value`.
 
-    `defaults` are settings that count where the text gives none and the method has them. Raises UserError for an
-    unknown name or setting, or a value that is not what the setting takes.
+    A value may stand in double quotes, as a string of JSON (`text:prompt="good, or bad?"`); without them it ends at the
+    next comma. `defaults` are settings that count where the text gives none and the method has them. Raises UserError for
+    an unknown name or setting, or a value that is not what the setting takes.
     """
-    name, _, rest = text.partition(":")
+    name = text.partition(":")[0]
     if name not in METHODS:
         raise unknown("method", name, METHODS)
-    given = {}
-    for part in filter(None, rest.split(",")):
-        key, sign, value = part.partition("=")
-        if not sign:
-            raise UserError(f"method {text!r}: {part!r} is no setting: write {_example(name)}")
-        given[key.strip()] = value.strip()
-    return make_method(name, given, **defaults)
+    return make_method(name, settings_in(text), **defaults)
+
+
+def settings_in(text: str) -> dict[str, str]:
+    """Setting -> value as they stand in `name:setting=value,...`. Raises UserError where that is none."""
+    name, _, rest = text.partition(":")
+    given: dict[str, str] = {}
+    while rest := rest.lstrip(" ,"):
+        part, sign, value = rest.partition("=")
+        if not sign or "," in part:
+            said = f"method {text!r}: {part.partition(',')[0].strip()!r} is no setting"
+            raise UserError(f"{said}: {_advice(name, given)}")
+        value, rest = _read_value(text, value)
+        given[part.strip()] = value
+    return given
+
+
+def _read_value(text: str, value: str) -> tuple[str, str]:
+    """What a value at the beginning of `value` is, and what stands behind it and its comma."""
+    if not value.lstrip().startswith('"'):
+        found, _, rest = value.partition(",")
+        return found.strip(), rest
+    value = value.lstrip()
+    try:
+        found, end = json.JSONDecoder(strict=False).raw_decode(value)
+    except json.JSONDecodeError:
+        raise UserError(
+            f"method {text!r}: the quotes of {value} are not closed, or a backslash in them is none of JSON's: write "
+            f'"...", and \\" for a quote inside'
+        ) from None
+    rest = value[end:].lstrip()
+    if rest and not rest.startswith(","):
+        raise UserError(f"method {text!r}: a comma must follow the quotes, not {rest!r}")
+    return found, rest[1:]
+
+
+def _advice(name: str, given: dict[str, str]) -> str:
+    """What to write in its place; where a text was cut at its comma, in quotes that the shell leaves alone."""
+    if given and name in METHODS:
+        last, value = next(reversed(given.items()))
+        if last in {f.name for f in fields(METHODS[name]) if isinstance(f.default, str)}:
+            return f"""a {last} with a comma stands in quotes, as in '{name}:{last}="{value}, ..."'"""
+    return f"write {_example(name)}"
 
 
 def make_method(name: str, given: dict[str, Any], **defaults: Any) -> Method:

@@ -222,7 +222,9 @@ def _parsed(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor | N
             numbers = rows.long()
             alike = rows.ndim == 1 and len(rows) == len(change) and len(numbers.unique()) == len(rows)
             if not (alike and torch.equal(numbers.float(), rows) and (numbers >= 0).all()):
-                raise UserError(f"full: {ROWS}{name} are not the numbers of the {len(change)} rows that changed")
+                raise UserError(
+                    f"full: {ROWS}{name} are not the numbers of the {len(change)} rows that changed"
+                )
             rows = numbers
         found[name] = (change, rows)
     return found

@@ -38,13 +38,46 @@ class VectorMember(Member):
 
 
 @dataclass(frozen=True)
-class PromptTuning(Method):
+class Vectors(Method):
+    """What is kept as vectors in front of the text, however they were found."""
+
+    called: ClassVar[str] = "prompt"
+    is_prompt: ClassVar[bool] = True
+
+    def random_like(
+        self, given: Sequence[Mapping[str, Tensor]], draws: int, generator: torch.Generator
+    ) -> list[dict[str, Tensor]]:
+        found = random_like([tensors[PROMPT_KEY] for tensors in given], draws, generator)
+        return [{PROMPT_KEY: vectors} for vectors in found]
+
+    def restored(self, tensors: Mapping[str, Tensor]) -> Member:
+        if tensors.keys() != {PROMPT_KEY}:
+            raise UserError(f"a prompt holds {PROMPT_KEY!r}, not {', '.join(sorted(tensors)) or 'nothing'}")
+        return VectorMember(tensors[PROMPT_KEY])
+
+    def bank(self, backbone: Backbone, members: Sequence[Member]) -> VectorBank:
+        vectors = [member.vectors().to(backbone.device) for member in members]  # type: ignore[operator]
+        return VectorBank(torch.stack(vectors))
+
+    def peft_config(self, *, family: str, tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        length, width = tensors[PROMPT_KEY].shape
+        return {
+            "peft_type": "PROMPT_TUNING",
+            "num_virtual_tokens": length,
+            "token_dim": width,
+            "num_transformer_submodules": 1,
+            "num_attention_heads": 1,
+            "num_layers": 1,
+            "prompt_tuning_init": "RANDOM",
+        }
+
+
+@dataclass(frozen=True)
+class PromptTuning(Vectors):
     """`length` vectors in front of the text."""
 
     name: ClassVar[str] = "prompt"
     summary: ClassVar[str] = "vectors in front of the text (Lester et al. 2021)"
-    called: ClassVar[str] = "prompt"
-    is_prompt: ClassVar[bool] = True
 
     length: int = 100
 
@@ -75,30 +108,3 @@ class PromptTuning(Method):
                 f"{start} is {list(vectors.shape)}, but {wanted} is needed on {backbone.name}: use --length "
                 f"{len(vectors)}, or carry it across with `prompttransfer project`"
             )
-
-    def random_like(
-        self, given: Sequence[Mapping[str, Tensor]], draws: int, generator: torch.Generator
-    ) -> list[dict[str, Tensor]]:
-        found = random_like([tensors[PROMPT_KEY] for tensors in given], draws, generator)
-        return [{PROMPT_KEY: vectors} for vectors in found]
-
-    def restored(self, tensors: Mapping[str, Tensor]) -> Member:
-        if tensors.keys() != {PROMPT_KEY}:
-            raise UserError(f"a prompt holds {PROMPT_KEY!r}, not {', '.join(sorted(tensors)) or 'nothing'}")
-        return VectorMember(tensors[PROMPT_KEY])
-
-    def bank(self, backbone: Backbone, members: Sequence[Member]) -> VectorBank:
-        vectors = [member.vectors().to(backbone.device) for member in members]  # type: ignore[operator]
-        return VectorBank(torch.stack(vectors))
-
-    def peft_config(self, *, family: str, tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        length, width = tensors[PROMPT_KEY].shape
-        return {
-            "peft_type": "PROMPT_TUNING",
-            "num_virtual_tokens": length,
-            "token_dim": width,
-            "num_transformer_submodules": 1,
-            "num_attention_heads": 1,
-            "num_layers": 1,
-            "prompt_tuning_init": "RANDOM",
-        }

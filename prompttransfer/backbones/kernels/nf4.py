@@ -128,9 +128,7 @@ def _quantised(weight: Tensor) -> dict[str, Tensor]:
     if weight.is_meta:
         blocks = -(-weight.numel() // BLOCK)
         sizes = {"packed": -(-weight.numel() // 2), "largest": blocks}
-        found = {
-            name: torch.empty(size, dtype=torch.uint8, device="meta") for name, size in sizes.items()
-        }
+        found = {name: torch.empty(size, dtype=torch.uint8, device="meta") for name, size in sizes.items()}
         return found | {"scales": torch.empty(-(-blocks // SCALES_BLOCK), device="meta")}
     packed, state = _library().quantize_4bit(
         weight.contiguous(), blocksize=BLOCK, compress_statistics=True, quant_type="nf4"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from prompttransfer.transfers.matrix import RANDOM_ROWS, REFERENCE_ROWS, TransferMatrix
+from prompttransfer.transfers.matrix import OPTIONAL_ROWS, REFERENCE_ROWS, TransferMatrix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,7 @@ def transfer_matrix(scores: Sequence[dict[str, Any]]) -> TransferMatrix:
         score["random_draws"] for score in scores if score.get("random_draws") and score["task"] == targets[0]
     ]
     known = {row for score in scores for row in score.get("references", ())}
-    references = [row for row in REFERENCE_ROWS if row in known or row not in RANDOM_ROWS]
+    references = [row for row in REFERENCE_ROWS if row in known or row not in OPTIONAL_ROWS]
     matrix = TransferMatrix(
         sources=(*prompts, *references),
         source_tasks=(*prompts.values(), *references),

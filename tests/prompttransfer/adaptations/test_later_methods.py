@@ -287,7 +287,9 @@ def test_the_mean_of_multitask_prompts_is_the_shared_one_times_the_mean_of_the_p
     kept = tuple(From({PROMPT_KEY: shared * part}, f"from:{place}") for place, part in enumerate(parts))
     member = parse_method("mpt:length=3").started(tiny("roberta"), TASK, Mixture(kept, (0.5, 0.5)), seed=0)
     torch.testing.assert_close(vectors(member), shared * (parts[0] + parts[1]) / 2)
-    with pytest.raises(UserError, match=r"mpt: rank 2 with mixture:.*: parts that are all 1 would stay alike"):
+    with pytest.raises(
+        UserError, match=r"mpt: rank 2 with mixture:.*: parts that are all 1 would stay alike"
+    ):
         parse_method("mpt:length=3,rank=2").started(tiny("roberta"), TASK, Mixture(kept, (0.5, 0.5)), seed=0)
 
 

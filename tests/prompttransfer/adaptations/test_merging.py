@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from test_methods import CASES, TASK, batch_of, moved, owners
+from method_texts import TEXTS
+from test_methods import CASES, batch_of, moved, owners, started
 
 from prompttransfer.adaptations.bank import BareBank
 from prompttransfer.adaptations.merging import merged
@@ -58,9 +59,8 @@ def test_weights_that_were_laid_out_in_bf16_follow_a_merge_and_back(backbone_fol
 def test_what_does_more_than_change_linear_maps_is_not_merged(tiny):
     backbone = tiny("roberta")
     for name in METHODS.keys() - set(FOLDS):
-        method = parse_method(name)
-        member = method.member(backbone, TASK, start="random", seed=0)
-        bank = method.bank(backbone, [member])
+        method = parse_method(TEXTS[name][0])
+        bank = method.bank(backbone, [started(method, backbone, 0)])
         with (
             pytest.raises(UserError, match="only what changes linear maps can be merged"),
             merged(backbone, bank),

@@ -9,11 +9,12 @@ import torch
 from conftest import DECODERS, KINDS
 from method_texts import LACKS, TEXTS
 from safetensors.torch import save_file
-from toys import label_task, noise, question_task
+from toys import label_task, noise, question_task, sentences
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from prompttransfer.adaptations.bank import BareBank
 from prompttransfer.adaptations.methods import METHODS, parse_method
+from prompttransfer.adaptations.starts import RANDOM
 from prompttransfer.backbones.interventions import BARE
 from prompttransfer.backbones.layouts import LAYOUTS
 from tasks.errors import UserError
@@ -27,17 +28,19 @@ ROWS = (
     Example("fresh", label=1),
 )
 CHANGES_AT_ONCE = (
-    *("prompt", "p-tuning", "residual", "ulpt", "dept", "mpt"),
-    *("prefix", "p-tuning-v2", "houlsby", "pfeiffer", "probe"),
+    *("residual", "ulpt", "dept", "mpt"),
+    *("prompt", "p-tuning", "prefix", "p-tuning-v2", "houlsby", "pfeiffer", "probe"),
+    *("text", "text-search", "in-context"),
 )
 """Methods that are not the bare model at their start."""
-SEEDLESS = ("probe", "vera", "ia3", "bitfit", "full")
+SEEDLESS = ("probe", "vera", "ia3", "bitfit", "text", "full")
 """Methods that start the same whatever the seed."""
 IN_PEFT = {
     *(
         (name, family)
         for name in (
-            *("prompt", "p-tuning", "residual", "ulpt", "mpt"),
+            *("residual", "ulpt", "mpt"),
+            *("prompt", "p-tuning", "text", "text-search", "in-context"),
             *("lora", "lora-plus", "lora-fa", "dora", "adalora", "vera", "ia3"),
         )
         for family in ("masked-lm", "t5", "causal-lm")
@@ -49,6 +52,7 @@ ALL = (*KINDS, "llama", "gpt2")
 CASES = [
     (kind, text) for kind in ALL for name in METHODS for text in TEXTS[name] if (kind, name) not in LACKS
 ]
+TRAINED = [(kind, text) for kind, text in CASES if parse_method(text).trains]
 
 
 def batch_of(backbone, method, rows=ROWS, task=TASK):
@@ -58,7 +62,7 @@ def batch_of(backbone, method, rows=ROWS, task=TASK):
 
 def moved(method, backbone, *, seed=0, by=0.2):
     """A member that is no longer at its start, where a LoRA does nothing; Delta-LoRA has begun in between."""
-    member = method.member(backbone, TASK, start="random", seed=seed)
+    member = started(method, backbone, seed)
     for round_number in (1, 2):
         with torch.no_grad():
             for index, parameter in enumerate(member.parameters()):
@@ -67,11 +71,15 @@ def moved(method, backbone, *, seed=0, by=0.2):
     return member
 
 
+def started(method, backbone, seed):
+    return method.started(backbone, TASK, RANDOM, seed=seed, rows=(*ROWS, *sentences()))
+
+
 def owners(*numbers):
     return torch.tensor(numbers)
 
 
-@pytest.mark.parametrize(("kind", "text"), CASES)
+@pytest.mark.parametrize(("kind", "text"), TRAINED)
 def test_only_the_member_of_a_row_gets_its_gradient(tiny, kind, text):
     backbone, method = tiny(kind), parse_method(text)
     members = [moved(method, backbone, seed=seed) for seed in (0, 1)]
@@ -101,7 +109,7 @@ def test_members_together_are_members_alone(tiny, kind, text):
             torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "text"), CASES)
+@pytest.mark.parametrize(("kind", "text"), TRAINED)
 def test_the_modules_of_transformers_agree_with_the_frozen_layers(tiny, kind, text):
     backbone, method = tiny(kind), parse_method(text)
     members = [moved(method, backbone, seed=seed) for seed in (0, 1)]
@@ -128,7 +136,7 @@ def loss_and_gradients(backbone, method, by=0.2):
     return loss.detach(), [p.grad for member in members for p in member.parameters() if p.grad is not None]
 
 
-@pytest.mark.parametrize(("kind", "text"), CASES)
+@pytest.mark.parametrize(("kind", "text"), TRAINED)
 def test_computing_inner_values_again_changes_no_gradient(tiny, kind, text):
     backbone, method = tiny(kind), parse_method(text)
     loss, kept = loss_and_gradients(backbone, method)
@@ -140,7 +148,7 @@ def test_computing_inner_values_again_changes_no_gradient(tiny, kind, text):
     assert torch.equal(loss, same) and all(map(torch.equal, kept, again))
 
 
-@pytest.mark.parametrize(("kind", "text"), CASES)
+@pytest.mark.parametrize(("kind", "text"), TRAINED)
 @pytest.mark.parametrize("engine", ["frozen", "plain"])
 def test_a_member_of_float32_trains_on_a_backbone_in_bf16(tiny, kind, text, engine):
     method = parse_method(text)
@@ -169,9 +177,7 @@ def test_what_is_kept_runs_as_what_was_trained(tiny, kind, text):
 @pytest.mark.parametrize(("kind", "text"), CASES)
 def test_the_same_seed_gives_the_same_start(tiny, kind, text):
     method = parse_method(text)
-    first, again, other = (
-        method.member(tiny(kind), TASK, start="random", seed=seed).tensors() for seed in (3, 3, 4)
-    )
+    first, again, other = (started(method, tiny(kind), seed).tensors() for seed in (3, 3, 4))
     assert all(torch.equal(again[name], value) for name, value in first.items())
     assert all(torch.equal(other[name], value) for name, value in first.items()) == (method.name in SEEDLESS)
 

@@ -19,12 +19,13 @@ from prompttransfer.evaluation.evaluate import evaluate_bank
 from prompttransfer.training.train import Job, TrainingOptions, train_adaptations
 
 TASK = label_task()
+TRAINED = [name for name, method in METHODS.items() if method.trains]
 CASES = [
-    (kind, text) for kind in KINDS for name in METHODS for text in TEXTS[name] if (kind, name) not in LACKS
+    (kind, text) for kind in KINDS for name in TRAINED for text in TEXTS[name] if (kind, name) not in LACKS
 ]
 ONCE = [
     (next(kind for kind in (*KINDS[i % 4 :], *KINDS) if (kind, name) not in LACKS), TEXTS[name][0])
-    for i, name in enumerate(METHODS)
+    for i, name in enumerate(TRAINED)
 ]
 """Each method on one family."""
 

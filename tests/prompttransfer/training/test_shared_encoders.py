@@ -100,7 +100,12 @@ def test_tasks_of_another_seed_or_rate_have_an_encoder_of_their_own(tiny):
     train(tiny("roberta"), *TASKS, seeds=(0, 1), options=TrainingOptions(progress=At(1, shares)))
     assert groups == [[0, 2], [1, 3]]
     groups.clear()
-    train(tiny("roberta"), "one", text="p-tuning:length=3,hidden=8", options=TrainingOptions(progress=At(1, shares)))
+    train(
+        tiny("roberta"),
+        "one",
+        text="p-tuning:length=3,hidden=8",
+        options=TrainingOptions(progress=At(1, shares)),
+    )
     assert groups == [[0]]
 
 

@@ -1,0 +1,109 @@
+"""`prompts list | show | read`."""
+
+import json
+
+import pytest
+import torch
+from toys import adapted, changed, prompt_on
+
+from prompttransfer.adaptations.artifacts import save_adaptation
+from prompttransfer.adaptations.nearest_words import by_chance, nearest_words
+from prompttransfer.cli import main
+
+
+def call(capsys, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(list(map(str, arguments)))
+    return stopped.value.code, *capsys.readouterr()
+
+
+def scored(adaptation, value):
+    scores = {"validation": {"accuracy": value, "step": 2}, "test": {"accuracy": value, "rows": 9}}
+    return changed(adaptation, scores=scores)
+
+
+@pytest.fixture
+def folder(tiny, tmp_path):
+    backbone = tiny("roberta")
+    for seed, value in enumerate((0.5, 0.75, 0.25)):
+        save_adaptation(scored(prompt_on(backbone, seed=seed), value), tmp_path / f"p{seed}")
+    save_adaptation(adapted(backbone, "lora:rank=2", name="low"), tmp_path / "low")
+    return tmp_path
+
+
+def test_a_list_says_what_each_is_and_sorts_scores_from_the_best_down(folder, capsys):
+    code, out, _ = call(capsys, "prompts", "list", folder, "--sort", "test", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert [line["name"] for line in found] == ["toy-s1", "toy-s0", "toy-s2", "low"]
+    assert [line["test"] for line in found] == [0.75, 0.5, 0.25, None]
+    assert found[0]["method"] == "prompt:length=3" and found[0]["size"] == 3 * 16
+    assert found[3]["method"] == "lora:rank=2"
+    assert found[0]["bytes"] == sum(path.stat().st_size for path in (folder / "p1").iterdir())
+
+
+def test_a_list_for_people_holds_the_same(folder, capsys):
+    code, out, _ = call(capsys, "prompts", "list", folder)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[2:]] == ["low", "toy-s0", "toy-s1", "toy-s2"]
+    assert "0.750" in out
+
+
+def test_a_column_that_is_none_is_one_line(folder, capsys):
+    code, out, err = call(capsys, "prompts", "list", folder, "--sort", "taks")
+    assert code == 2 and out == ""
+    assert err == f"error: unknown column 'taks': did you mean 'task'? available: {', '.join(AVAILABLE)}\n"
+
+
+AVAILABLE = sorted(
+    ("name", "method", "backbone", "task", "seed", "validation", "test", "size", "bytes", "start")
+)
+
+
+def test_show_says_all_of_one(folder, capsys):
+    code, out, _ = call(capsys, "prompts", "show", folder / "p1")
+    assert code == 0
+    assert "prompt toy-s1" in out and "prompt-first" in out and "accuracy: 0.75" in out
+    code, out, _ = call(capsys, "prompts", "show", folder / "p1", "--json")
+    assert json.loads(out)["origin"]["seed"] == 1
+
+
+def test_the_nearest_word_of_a_word_is_itself_and_cosines_are_those_of_the_table(tiny):
+    backbone = tiny("roberta")
+    ids = backbone.tokenizer("film great", add_special_tokens=False)["input_ids"]
+    table = backbone.embedding_table()
+    first, second = nearest_words(backbone, 3.0 * table[ids], top=2)
+    assert (first[0].word, second[0].word) == ("film", "great")
+    assert first[0].cosine == pytest.approx(1.0, abs=1e-6)
+    others = torch.nn.functional.cosine_similarity(table[ids[0]], table, dim=1)
+    others[ids[0]] = -1
+    assert first[1].id == int(others.argmax())
+    assert first[1].cosine == pytest.approx(float(others.max()), abs=1e-6)
+    assert 0 < by_chance(backbone) < 1
+
+
+def test_read_names_words_for_every_position_beside_chance(folder, capsys):
+    code, out, _ = call(capsys, "prompts", "read", folder / "p0", "--top", "2", "--json")
+    (found,) = json.loads(out)
+    assert code == 0 and found["name"] == "toy-s0" and 0 < found["by_chance"] < 1
+    assert [len(near) for near in found["positions"]] == [2, 2, 2]
+    code, out, _ = call(capsys, "prompts", "read", folder / "p0")
+    assert found["positions"][0][0]["word"] in out and "a random direction" in out
+
+
+def test_what_has_no_vectors_is_refused_in_one_line(folder, capsys):
+    code, out, err = call(capsys, "prompts", "read", folder / "low")
+    assert code == 2 and out == "" and err.count("\n") == 1 and "has no vectors" in err
+
+
+def test_a_prompt_that_is_a_text_says_so_and_every_word_is_nearest_to_itself(tiny, tmp_path, capsys):
+    save_adaptation(adapted(tiny("roberta"), "text:prompt=is it good", name="words"), tmp_path / "words")
+    code, out, _ = call(capsys, "prompts", "read", tmp_path / "words", "--json")
+    (found,) = json.loads(out)
+    assert code == 0 and found["text"] == "is it good"
+    assert [near[0]["word"] for near in found["positions"]] == ["is", "it", "good"]
+    assert all(near[0]["cosine"] == pytest.approx(1, abs=1e-6) for near in found["positions"])
+    code, out, _ = call(capsys, "prompts", "read", tmp_path / "words")
+    assert "its text: 'is it good'" in out
+    code, out, _ = call(capsys, "prompts", "show", tmp_path / "words")
+    assert "text: is it good" in out
