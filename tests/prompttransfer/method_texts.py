@@ -11,6 +11,7 @@ TEXTS = {
     "ulpt": ("ulpt:length=3,rank=4",),
     "dept": ("dept:length=3,rank=4,positions=32",),
     "mpt": ("mpt:length=3", "mpt:length=3,rank=2,ratio=2"),
+    "attempt": ("attempt:length=3,hidden=4,sources=random:2,temperature=2",),
     "lora": ("lora:rank=2", "lora:rank=3,alpha=5,stabilised=true"),
     "lora-plus": ("lora-plus:rank=2,alpha=2,ratio=2",),
     "lora-fa": ("lora-fa:rank=2",),

@@ -8,6 +8,7 @@ from typing import Any
 
 from prompttransfer.adaptations.method import Method
 from prompttransfer.adaptations.methods.adalora import AdaLora
+from prompttransfer.adaptations.methods.attempt import Attempt
 from prompttransfer.adaptations.methods.biases import BitFit
 from prompttransfer.adaptations.methods.bottleneck import Houlsby, Pfeiffer
 from prompttransfer.adaptations.methods.delta import DeltaLora
@@ -35,7 +36,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         *(PromptTuning, PTuning, PrefixTuning, PTuningV2),
         *(Lora, LoraPlus, LoraFA, DeltaLora, Dora, AdaLora, Vera),
-        *(Residual, LowDimensional, DePT, Multitask),
+        *(Residual, LowDimensional, DePT, Multitask, Attempt),
         *(IA3, BitFit, Houlsby, Pfeiffer, Probe, Full),
         *(TextPrompt, TextSearch, InContext),
     )

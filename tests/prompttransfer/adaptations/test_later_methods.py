@@ -16,7 +16,9 @@ from prompttransfer.adaptations.exchange import export_prompts
 from prompttransfer.adaptations.methods import parse_method
 from prompttransfer.adaptations.peft_folders import read_config
 from prompttransfer.adaptations.starts import From, Mixture
-from prompttransfer.backbones.layouts import LAYOUTS
+from prompttransfer.backbones.layouts import LAYOUTS, Encoding
+from prompttransfer.evaluation.attention import attention_weights, mixed_prompts
+from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.training.train import Job, TrainingOptions, train_adaptations
 from tasks.errors import UserError
 from tasks.task import Example
@@ -293,9 +295,76 @@ def test_the_mean_of_multitask_prompts_is_the_shared_one_times_the_mean_of_the_p
         parse_method("mpt:length=3,rank=2").started(tiny("roberta"), TASK, Mixture(kept, (0.5, 0.5)), seed=0)
 
 
+ATTEMPT = "attempt:length=3,hidden=4,sources=random:2,temperature=1.5"
+
+
+@pytest.mark.parametrize("kind", ["roberta", "t5", "gpt2"])
+def test_attempt_puts_in_front_of_each_row_the_mixture_of_its_formula(tiny, kind):
+    backbone, method = tiny(kind), parse_method(ATTEMPT)
+    members = [stirred(member_of(backbone, ATTEMPT, seed=seed)) for seed in (0, 1)]
+    batch, given = batch_of(backbone, method), torch.tensor([1, 0])
+    vectors = []
+    for row, owner in enumerate(given):
+        own = members[owner]
+        embedded = backbone.word_embeddings(batch.ids[row, : int(batch.mask[row].sum())])
+        asked = own.up @ nn.functional.silu(own.down @ embedded.max(dim=0).values)
+        norm = nn.LayerNorm(16)
+        norm.weight, norm.bias = own.norm_scale, own.norm_shift
+        prompts = [*own.sources, own.target]
+        scores = [float(prompt.max(dim=0).values @ norm(asked)) / 1.5 for prompt in prompts]
+        weights = torch.tensor(scores).softmax(dim=0)
+        vectors.append(own.target + sum(a * prompt for a, prompt in zip(weights, prompts, strict=True)))
+    with torch.no_grad():
+        expected = backbone.label_scores(torch.stack(vectors).detach(), batch)
+        found = backbone.label_scores(method.bank(backbone, members).rows(given), batch)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_tasks_that_share_the_attention_of_attempt_keep_their_own_prompts(tiny):
+    method = parse_method(f"{ATTEMPT},shared=true")
+    first, second, other = (member_of(tiny("roberta"), str(method), seed=seed) for seed in (0, 0, 1))
+    method.join([first, second, other], [0.1, 0.1, 0.1])
+    assert first.down is second.down and first.target is not second.target and first.down is not other.down
+    assert {name for name, rate in first.rates().items() if rate == method.ratio} == {
+        *("down", "up", "norm_scale", "norm_shift")
+    }
+
+
+def test_the_sources_of_attempt_are_read_and_stay_as_they_are(tiny, tmp_path):
+    backbone = tiny("roberta")
+    jobs = [Job(TASK, splits(), seed, name=f"s{seed}") for seed in (0, 1)]
+    runs = train_adaptations(backbone, jobs, recipe(), method=parse_method("prompt:length=3"))
+    for run in runs:
+        save_adaptation(run.adaptation, tmp_path / run.adaptation.name)
+    method = parse_method(f"attempt:length=3,hidden=4,sources={tmp_path}")
+    (trained,) = train_adaptations(backbone, [Job(TASK, splits(), 0)], recipe(), method=method)
+    kept = torch.stack([run.adaptation.vectors for run in runs])
+    assert torch.equal(trained.adaptation.tensors["sources"], kept)
+    assert mixed_prompts(trained.adaptation) == ["s0", "s1", "its own"]
+    encoded = encode_task(backbone, TASK, splits().test, reserved=3)
+    weights = attention_weights(backbone, trained.adaptation, encoded)
+    assert weights.shape == (len(encoded.rows), 3)
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(len(weights)))
+    with pytest.raises(UserError, match="is of method prompt, which mixes no prompts"):
+        mixed_prompts(runs[0].adaptation)
+    with pytest.raises(UserError, match="have 3 vectors, the target's own 2: use --length 3"):
+        member_of(backbone, f"attempt:length=2,sources={tmp_path}")
+    with pytest.raises(UserError, match="was trained under layout 'prompt-first', not 'su2022'"):
+        train_adaptations(backbone, jobs[:1], recipe(), Encoding("su2022"), method=method)
+    with pytest.raises(UserError, match=r"was trained on .*roberta"):
+        member_of(tiny("bert"), str(method))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no prompt in .*empty"):
+        member_of(backbone, f"attempt:length=3,sources={tmp_path / 'empty'}")
+    with pytest.raises(UserError, match="attempt needs source prompts: write attempt:sources=DIR"):
+        member_of(backbone, "attempt:length=3")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("attempt:hidden=0", "attempt: hidden 0: it must be at least 1"),
+        ("attempt:sources=random", "attempt: sources 'random': say how many, as in sources=random:3"),
         ("mpt:rank=0", "mpt: rank 0: it must be at least 1"),
         ("mpt:ratio=0", "mpt: ratio 0: it must be a number above 0"),
         ("dept:positions=0", "dept: positions 0: it must be at least 1"),

@@ -28,7 +28,7 @@ ROWS = (
     Example("fresh", label=1),
 )
 CHANGES_AT_ONCE = (
-    *("residual", "ulpt", "dept", "mpt"),
+    *("residual", "ulpt", "dept", "mpt", "attempt"),
     *("prompt", "p-tuning", "prefix", "p-tuning-v2", "houlsby", "pfeiffer", "probe"),
     *("text", "text-search", "in-context"),
 )
