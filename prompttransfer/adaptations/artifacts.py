@@ -32,7 +32,7 @@ from prompttransfer.adaptations.adaptation import (
     Origin,
     check_tensors,
 )
-from prompttransfer.adaptations.method import Method
+from prompttransfer.adaptations.method import Method, Stored
 from prompttransfer.adaptations.methods import make_method
 from prompttransfer.adaptations.methods.prompt import PromptTuning
 from prompttransfer.backbones.layouts import Encoding
@@ -212,13 +212,15 @@ def save_adaptation(adaptation: Adaptation, folder: Path) -> Path:
     Files in the folder that are not ours stay in it. Raises UserError if the folder holds something else, MachineError if the disk refuses.
     """
     safe_name(adaptation.name, "prompt name")
+    small = adaptation.method.stored(adaptation.encoder)
+    tensors, initial = small or (adaptation.tensors, adaptation.initial)
     with atomic_folder(folder, marker=MARKERS) as temporary:
-        save_file(_whole(adaptation.tensors), temporary / WEIGHTS)
-        if adaptation.initial is not None:
-            write_sealed(temporary / INITIAL, _whole(adaptation.initial))
-        if adaptation.encoder:
+        save_file(_whole(tensors), temporary / WEIGHTS)
+        if initial is not None:
+            write_sealed(temporary / INITIAL, _whole(initial))
+        if adaptation.encoder and small is None:
             write_sealed(temporary / ENCODER, _whole(adaptation.encoder))
-        config = peft_config(adaptation)
+        config = peft_config(adaptation) if small is None else None
         if config is not None:
             _write(temporary / "adapter_config.json", config)
         _write(temporary / MARKER, record(adaptation).as_dict())
@@ -259,22 +261,32 @@ def load_adaptation(folder: Path) -> Adaptation:
     folder = Path(folder)
     values = read_record(folder)
     what = f"adaptation {folder}"
-    tensors = _read_weights(folder / WEIGHTS)
+    method = method_of(values)
+    tensors, initial = _read_weights(folder / WEIGHTS), _read_sealed(folder / INITIAL)
+    encoder = _read_sealed(folder / ENCODER) or {}
+    if small := method.is_prompt and PROMPT_KEY in values.shapes and PROMPT_KEY not in tensors:
+        check_tensors(tensors, what)
+        tensors, initial, encoder = method.read(Stored(tensors, initial))
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     if found != values.shapes:
         raise UserError(f"{what}: {WEIGHTS} holds {_told(found)}, its record says {_told(values.shapes)}")
     adaptation = Adaptation(
-        method=method_of(values),
+        method=method,
         tensors=tensors,
         origin=Origin(**values.origin.model_dump()),
         encoding=Encoding(**values.encoding.model_dump()),
         name=values.name,
-        initial=_read_sealed(folder / INITIAL),
-        encoder=_read_sealed(folder / ENCODER) or {},
+        initial=initial,
+        encoder=encoder,
         scores=values.scores,
         curve=tuple(point.point for point in values.curve),
         notes=values.notes,
     )
+    if adaptation.digest != values.digest and small:
+        raise UserError(
+            f"{what} was changed after it was written, or its vectors are made otherwise here (their digest differs): "
+            f"train it again"
+        )
     if adaptation.digest != values.digest:
         raise UserError(
             f"{what} was changed after it was written (its digest differs): train it again, or take the "
@@ -411,6 +423,11 @@ TASK_TYPES = {"masked-lm": "FEATURE_EXTRACTION", "t5": "SEQ_2_SEQ_LM", "causal-l
 
 def peft_note(adaptation: Adaptation) -> str:
     """What PEFT makes of an adaptation."""
+    if adaptation.method.stored(adaptation.encoder) is not None:
+        return (
+            "PEFT reads the vectors, which are made of the numbers here: write them with "
+            "`prompttransfer export FOLDER --output OUT --format peft`."
+        )
     if adaptation.method.peft_config(family=adaptation.family, tensors=adaptation.tensors) is None:
         return f"PEFT has no method `{adaptation.method.name}`, so it cannot read this folder; prompttransfer can."
     if adaptation.layout == "prompt-first" or adaptation.family == "t5":

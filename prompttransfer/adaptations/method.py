@@ -11,7 +11,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from prompttransfer.adaptations.bank import Bank
 from prompttransfer.adaptations.random_prompts import rounds, scrambled
 from prompttransfer.adaptations.starts import From, Mixture, Start
 from prompttransfer.backbones.layouts import USUAL, Encoding, Layout
+from tasks.errors import UserError
 
 if TYPE_CHECKING:
     from prompttransfer.backbones.base import Backbone
@@ -84,6 +85,14 @@ class Trial(Protocol):
         """Of that loss, for the one parameter of each, on the CPU."""
 
 
+class Stored(NamedTuple):
+    """What is written of an adaptation in place of its tensors, where that is smaller."""
+
+    tensors: Mapping[str, Tensor]
+    initial: Mapping[str, Tensor] | None
+    """The same before the first step."""
+
+
 @dataclass(frozen=True)
 class Method(ABC):
     """The settings of a method; subclasses check themselves."""
@@ -115,6 +124,11 @@ class Method(ABC):
     def reserved(self) -> int:
         """Positions that it takes from the text, by standing in front of it, as far as its settings tell; its bank knows."""
         return 0
+
+    @property
+    def most_tokens(self) -> int | None:
+        """Most tokens that a row may have, special ones counted; None for any number."""
+        return None
 
     @property
     def shares(self) -> bool:
@@ -193,6 +207,14 @@ class Method(ABC):
     @abstractmethod
     def peft_config(self, *, family: str, tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
         """What stands in peft's adapter_config.json beside model and task type; None where peft has no such method."""
+
+    def stored(self, encoder: Mapping[str, Tensor]) -> Stored | None:
+        """What is written in place of the tensors of a member with this encoder; None for the tensors themselves."""
+        return None
+
+    def read(self, stored: Stored) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """Tensors, initial tensors and encoder of what `stored` gave. Raises UserError for anything else."""
+        raise UserError(f"{self.name} holds no {', '.join(sorted(stored.tensors)) or 'nothing'}")
 
     def random_like(
         self, given: Sequence[Mapping[str, Tensor]], draws: int, generator: torch.Generator

@@ -268,9 +268,10 @@ class CausalLM(Backbone):
         """Last states at `slots` [rows, slots] of the rows, positions of the prompt not counted; [rows, slots, width]."""
         self.check()
         start = self.prompt_start(batch.layout)
+        own, words = own.read(self.word_embeddings(batch.ids), batch.mask)
         if self.engine == "frozen":
-            return self._frozen_states(own, batch.ids, slots, start)
-        words = self._joined(own.vectors(), self.word_embeddings(batch.ids), start)
+            return self._frozen_states(own, words, slots, start)
+        words = self._joined(own.vectors(), words, start)
         self.check_recomputes(own)
         with (
             recomputing(
@@ -306,8 +307,8 @@ class CausalLM(Backbone):
         vectors = vectors.to(device=self.device, dtype=self.dtype)
         return torch.cat([words[:, :start], vectors, words[:, start:]] if start else [vectors, words], dim=1)
 
-    def _frozen_states(self, own: Interventions, ids: Tensor, slots: Tensor, start: int) -> Tensor:
-        inputs, tokens, slots = self._frozen_inputs(own, self.word_embeddings(ids), slots, start)
+    def _frozen_states(self, own: Interventions, words: Tensor, slots: Tensor, start: int) -> Tensor:
+        inputs, tokens, slots = self._frozen_inputs(own, words, slots, start)
         positions = self._positions(tokens, slots + tokens.length)
         *lower, last = self.frozen_layers
         states = run(
@@ -510,7 +511,8 @@ class CausalLM(Backbone):
 
     def _padded_left(self, own: Interventions, batch: Batch) -> tuple[Tensor, Tensor]:
         """[padding][prompt][text] for every row, [batch, reserved + time, width], and its mask."""
-        words = self._joined(own.vectors(), self.word_embeddings(batch.ids), self.prompt_start(batch.layout))
+        own, words = own.read(self.word_embeddings(batch.ids), batch.mask)
+        words = self._joined(own.vectors(), words, self.prompt_start(batch.layout))
         real = own.reserved + batch.mask.sum(dim=1, keepdim=True)
         places = torch.arange(words.shape[1], device=words.device) - (words.shape[1] - real)
         return picked(words, places.clamp(min=0)), (places >= 0).to(batch.mask.dtype)

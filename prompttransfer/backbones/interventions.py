@@ -1,6 +1,6 @@
 """What an adaptation does to one pass of a frozen model, at a few fixed sites.
 
-    word embeddings -> VECTORS in front of them
+    word embeddings, READ -> VECTORS in front of them
     -> layers: [ LINEAR maps | KEYS AND VALUES in front of an attention's own | AFTER what a linear map gives ]
     -> HEAD in place of the label words
 
@@ -55,6 +55,14 @@ class Interventions:
 
     placed: Mapping[str, Tensor] = MappingProxyType({})
     """Weights that stand in the model while this runs: those of one of `weights`."""
+
+    def read(self, words: Tensor, mask: Tensor) -> tuple[Interventions, Tensor]:
+        """Itself once the words of its rows are known, and the word embeddings that count in place of `words`
+        [batch, time, width], of which `mask` [batch, time] says where there are some.
+
+        Called once in a pass, before all else. What comes back may have other vectors; at all other sites it is the same.
+        """
+        return self, words
 
     def vectors(self) -> Tensor | None:
         """What stands in front of each row's text, [batch, reserved, width]; None for nothing."""

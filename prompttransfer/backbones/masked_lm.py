@@ -186,7 +186,7 @@ class MaskedLM(Backbone):
     def _inputs(self, own: Interventions, batch: Batch) -> tuple[Tensor, Tensor]:
         """What the first layer gets, [batch, reserved + time, width], and its mask."""
         table = self._embeddings
-        words = table.word_embeddings(batch.ids)
+        own, words = own.read(table.word_embeddings(batch.ids), batch.mask)
         given = own.vectors()
         vectors = words[:, :0] if given is None else given.to(device=self.device, dtype=self.dtype)
         if batch.layout.mask_is_first_row:

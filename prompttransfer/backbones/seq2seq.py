@@ -175,7 +175,7 @@ class T5(Backbone):
 
     def _encoder(self, own: Interventions, batch: Batch) -> tuple[Tensor, Tensor]:
         """Encoder states [batch, reserved + time, width] and their mask."""
-        inputs = self.word_embeddings(batch.ids)
+        own, inputs = own.read(self.word_embeddings(batch.ids), batch.mask)
         vectors = own.vectors()
         if vectors is not None:
             inputs = torch.cat([vectors.to(device=self.device, dtype=self.dtype), inputs], dim=1)

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prompttransfer.cli import prompts_combine
-from prompttransfer.cli.options import AsJson, Revision
+from prompttransfer.cli.options import AsJson, DataFolder, LimitTest, Revision
 from prompttransfer.cli.values import OneOf, Whole, checked
 
 if TYPE_CHECKING:
     from prompttransfer.adaptations.artifacts import AdaptationRecord
 
 prompts_app = typer.Typer(
-    help="List trained prompts and other adaptations, show one, read its vectors as words, make new ones of several.",
+    help="List trained prompts and other adaptations, show one, read its vectors as words or what it attends to, make new ones "
+    "of several.",
     no_args_is_help=True,
 )
 for _verb, _function in prompts_combine.VERBS.items():
@@ -72,6 +73,65 @@ def show_prompt(
     told["curve"] = f"{len(curve)} evaluations up to step {curve[-1]['step']}" if curve else None
     rows = [[key, _plain(value)] for key, value in told.items() if value not in (None, "", {}, [])]
     table(f"{record.method.name} {record.name}", ["field", "value"], rows, left=2)
+    return values
+
+
+@prompts_app.command("attention")
+@checked
+def show_attention(
+    prompt: Annotated[Path, typer.Argument(help="The folder of one adaptation of method attempt.")],
+    task: Annotated[
+        str | None, typer.Option("--task", "-t", help="The task whose rows are read; its own if not given.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", "-b", help="Where its own backbone lies now.")
+    ] = None,
+    revision: Revision = None,
+    data: DataFolder = None,
+    limit_test: LimitTest = None,
+    as_json: AsJson = False,
+) -> dict[str, Any]:
+    """Show how much each source counts in what attempt mixes for the rows of a test split; --json has every row."""
+    from prompttransfer.adaptations.artifacts import load_adaptation
+    from prompttransfer.adaptations.running import check_runs_on
+    from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, table
+    from prompttransfer.cli.evaluate import backbone_of
+    from prompttransfer.evaluation.attention import attention_weights, mixed_prompts
+    from prompttransfer.evaluation.encoding import encode_task
+
+    own = load_adaptation(prompt)
+    names = mixed_prompts(own)
+    (target,) = load_targets(resolve_tasks([task or own.task], None, [own]), data=data, limit_test=limit_test)
+    model = backbone_of([own], backbone, "auto", "auto", revision=revision)
+    check_runs_on(
+        own,
+        backbone=model.name,
+        revision=model.revision,
+        width=model.width,
+        family=model.family,
+        layout=own.layout,
+    )
+    encoded = encode_task(model, target.task, target.splits.test, own.encoding, reserved=own.method.reserved)
+    weights = attention_weights(model, own, encoded)
+    mean, least, most = weights.mean(dim=0), weights.amin(dim=0), weights.amax(dim=0)
+    values = {
+        "prompt": own.name,
+        "task": target.task.name,
+        "mean": dict(zip(names, mean.tolist(), strict=True)),
+        "rows": [dict(zip(names, row, strict=True)) for row in weights.tolist()],
+    }
+    if as_json:
+        print_json(values)
+        return values
+    table(
+        f"attention of {own.name} on {len(weights)} rows of {target.task.name}; all alike would be {1 / len(names):.3f}",
+        ["prompt", "mean", "least", "most"],
+        [
+            [name, *(f"{float(value):.3f}" for value in line)]
+            for name, *line in zip(names, mean, least, most, strict=True)
+        ],
+        left=1,
+    )
     return values
 
 

@@ -155,7 +155,8 @@ def _base(method: str, family: str, width: int, optimizer: str | None) -> Recipe
     else:
         recipe = _t5(optimizer) if family == "t5" else _masked_lm(width, optimizer)
     if small:
-        return replace(recipe, steps=300, batch=32, length=20, evaluate_every=25)
+        rate = SMALL_RATES.get(method, recipe.lr) if recipe.optimizer == "adamw" else recipe.lr
+        return replace(recipe, lr=rate, steps=300, batch=32, length=20, evaluate_every=25)
     return recipe
 
 
@@ -189,6 +190,11 @@ OWN_RATES: dict[str, Rates] = {
 }
 """Methods that are not prompts -> their rates, of small backbones those that scripts/search_rates.py found on the embedded
 ones; where several are as good to within two validation rows, one in the middle of them."""
+
+
+SMALL_RATES: dict[str, float] = {"ulpt": 0.01}
+"""Methods of prompts whose rate of AdamW on small backbones is another than that of free vectors, tried on
+microworld-roberta (docs/later-methods.md)."""
 
 
 def _own(method: str, family: str, width: int, optimizer: str | None) -> Recipe:

@@ -141,6 +141,8 @@ def train_adaptations(
     encode = RowEncoder(backbone, method.reserved, encoding)
     train_rows = [encode.train(job) for job in jobs]
     validation = [encode.validation(job) for job in jobs]
+    for own, held in zip(train_rows, validation, strict=True):
+        check_tokens(backbone, method, [*own, *held.rows], place)
     members = [job.member(method, backbone, encoding) for job in jobs]
     rates = [own_recipe(job, recipe).lr for job in jobs]
     method.join(members, rates)
@@ -188,6 +190,18 @@ def train_adaptations(
     if state_file is not None and processes.first:
         options.state_files.append(state_file)
     return results
+
+
+def check_tokens(backbone: Backbone, method: Method, rows: Sequence[Row], layout: Layout) -> None:
+    """Raise UserError where a row has more tokens than the method takes, before anything runs."""
+    if method.most_tokens is None:
+        return
+    needed = backbone.batch([max(rows, key=lambda row: row.size)], layout=layout).ids.shape[1]
+    if needed > method.most_tokens:
+        raise UserError(
+            f"{method.name} takes {method.most_tokens} tokens, but a row has {needed}: give positions={needed} or more, or a "
+            f"shorter --max-length"
+        )
 
 
 def bank_data(

@@ -8,21 +8,26 @@ from typing import Any
 
 from prompttransfer.adaptations.method import Method
 from prompttransfer.adaptations.methods.adalora import AdaLora
+from prompttransfer.adaptations.methods.attempt import Attempt
 from prompttransfer.adaptations.methods.biases import BitFit
 from prompttransfer.adaptations.methods.bottleneck import Houlsby, Pfeiffer
 from prompttransfer.adaptations.methods.delta import DeltaLora
+from prompttransfer.adaptations.methods.dept import DePT
 from prompttransfer.adaptations.methods.dora import Dora
 from prompttransfer.adaptations.methods.encoded import PTuning
 from prompttransfer.adaptations.methods.frozen_a import LoraFA
 from prompttransfer.adaptations.methods.full import Full
 from prompttransfer.adaptations.methods.in_context import InContext
 from prompttransfer.adaptations.methods.low_rank import Lora, LoraPlus
+from prompttransfer.adaptations.methods.multitask import Multitask
 from prompttransfer.adaptations.methods.prefixes import PrefixTuning, PTuningV2
 from prompttransfer.adaptations.methods.probe import Probe
 from prompttransfer.adaptations.methods.prompt import PromptTuning
+from prompttransfer.adaptations.methods.residual import Residual
 from prompttransfer.adaptations.methods.scaling import IA3
 from prompttransfer.adaptations.methods.text import TextPrompt
 from prompttransfer.adaptations.methods.text_search import TextSearch
+from prompttransfer.adaptations.methods.ulpt import LowDimensional
 from prompttransfer.adaptations.methods.vera import Vera
 from tasks.errors import UserError, unknown
 
@@ -31,6 +36,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         *(PromptTuning, PTuning, PrefixTuning, PTuningV2),
         *(Lora, LoraPlus, LoraFA, DeltaLora, Dora, AdaLora, Vera),
+        *(Residual, LowDimensional, DePT, Multitask, Attempt),
         *(IA3, BitFit, Houlsby, Pfeiffer, Probe, Full),
         *(TextPrompt, TextSearch, InContext),
     )

@@ -19,21 +19,17 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from prompttransfer.adaptations.adaptation import PROMPT_KEY
-from prompttransfer.adaptations.initialisers import initial_vectors
 from prompttransfer.adaptations.method import Member
-from prompttransfer.adaptations.methods.prompt import PromptTuning
-from prompttransfer.adaptations.starts import From
+from prompttransfer.adaptations.methods.made import MadeMember, MadePrompt, join_alike
 from tasks.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from prompttransfer.backbones.base import Backbone
-    from tasks.task import Task
 
 ENCODERS = ("mlp", "lstm")
 
 
-class EncodedMember(Member):
+class EncodedMember(MadeMember):
     """E, the encoder, and vectors that it does not make."""
 
     def __init__(self, vectors: Tensor, kind: str, hidden: int, free: int = 0):
@@ -68,20 +64,14 @@ class EncodedMember(Member):
         """Take the encoder of `other` for its own from here on."""
         self.lstm, self.head = other.lstm, other.head
 
-    def same_encoder(self, other: EncodedMember) -> bool:
+    def shares_with(self, other: EncodedMember) -> bool:
         """Whether both make the same vectors of the same E, bit for bit."""
         own, theirs = ({n: t for n, t in m.state_dict().items() if "." in n} for m in (self, other))
         return own.keys() == theirs.keys() and all(map(torch.equal, own.values(), theirs.values()))
 
-    def tensors(self) -> dict[str, Tensor]:
-        return {PROMPT_KEY: self.vectors().detach().cpu().clone()}
-
-    def encoder(self) -> dict[str, Tensor]:
-        return {name: value.detach().cpu().clone() for name, value in self.state_dict().items()}
-
 
 @dataclass(frozen=True)
-class PTuning(PromptTuning):
+class PTuning(MadePrompt):
     """`length` vectors made by an encoder; folded into a plain prompt when they are kept."""
 
     name: ClassVar[str] = "p-tuning"
@@ -110,13 +100,7 @@ class PTuning(PromptTuning):
     def shares(self) -> bool:
         return self.shared
 
-    def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
-        vectors = initial_vectors(start, backbone, task, length=self.length, seed=seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)  # nn.Linear and nn.LSTM take no generator
-            return self._made(vectors, backbone)
-
-    def _made(self, vectors: Tensor, backbone: Backbone) -> EncodedMember:
+    def made(self, vectors: Tensor, backbone: Backbone) -> EncodedMember:
         if self.free >= self.length:  # only now is the length sure to be what was asked for
             raise UserError(
                 f"p-tuning: free {self.free} of length {self.length}: give at most {self.length - 1}, since the encoder makes "
@@ -124,29 +108,6 @@ class PTuning(PromptTuning):
             )
         return EncodedMember(vectors, self.encoder, self.hidden or backbone.width, self.free)
 
-    def outline(self, backbone: Backbone, task: Task) -> Member:
-        with torch.device(backbone.device):
-            return self._made(torch.empty(self.length, backbone.width), backbone)
-
     def join(self, members: Sequence[Member], rates: Sequence[float]) -> None:
-        first: list[tuple[EncodedMember, float]] = []
-        for member, rate in zip(members, rates, strict=True):
-            if not (self.shared and isinstance(member, EncodedMember)):
-                continue
-            same = (other for other, at in first if at == rate and member.same_encoder(other))
-            if (other := next(same, None)) is not None:
-                member.share(other)
-            else:
-                first.append((member, rate))
-
-    def continued(self, start: From, backbone: Backbone) -> Member:
-        """The member whose encoder was kept; vectors alone say nothing of what made them."""
-        try:
-            member = self._made(torch.zeros(self.length, start.encoder["embedding"].shape[1]), backbone)
-            member.load_state_dict(dict(start.encoder))
-        except (KeyError, RuntimeError):
-            raise UserError(
-                f"p-tuning goes on from an adaptation of p-tuning with the same settings and its encoder, which {start} "
-                f"is not: train on with --method prompt, whose vectors it is"
-            ) from None
-        return member
+        if self.shared:
+            join_alike([member for member in members if isinstance(member, EncodedMember)], rates)

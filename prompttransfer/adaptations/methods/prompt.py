@@ -96,6 +96,11 @@ class PromptTuning(Vectors):
         return VectorMember(torch.empty(self.length, backbone.width, device=backbone.device))
 
     def continued(self, start: From, backbone: Backbone) -> Member:
+        self.check_start(start, backbone)
+        return super().continued(start, backbone)
+
+    def check_start(self, start: From, backbone: Backbone) -> None:
+        """Raise UserError where the vectors of a start are of another shape than is needed."""
         vectors = start.tensors.get(PROMPT_KEY)
         wanted = [self.length, backbone.width]
         if vectors is not None and list(vectors.shape) != wanted:
@@ -103,4 +108,3 @@ class PromptTuning(Vectors):
                 f"{start} is {list(vectors.shape)}, but {wanted} is needed on {backbone.name}: use --length "
                 f"{len(vectors)}, or carry it across with `prompttransfer project`"
             )
-        return super().continued(start, backbone)

@@ -28,6 +28,7 @@ ROWS = (
     Example("fresh", label=1),
 )
 CHANGES_AT_ONCE = (
+    *("residual", "ulpt", "dept", "mpt", "attempt"),
     *("prompt", "p-tuning", "prefix", "p-tuning-v2", "houlsby", "pfeiffer", "probe"),
     *("text", "text-search", "in-context"),
 )
@@ -40,6 +41,7 @@ IN_PEFT = {
     *(
         (name, family)
         for name in (
+            *("residual", "ulpt", "mpt"),
             *("prompt", "p-tuning", "text", "text-search", "in-context"),
             *("lora", "lora-plus", "lora-fa", "dora", "adalora", "vera", "ia3"),
         )

@@ -1,0 +1,286 @@
+"""ATTEMPT (Asai et al. 2022, arXiv 2205.11961, eq. 1 to 3): frozen source prompts mixed for every row, by attention.
+
+x = max over a row's word embeddings, p_j = max over the vectors of prompt j (of the sources, and of the target's own);
+h = LayerNorm(W_up SiLU(W_down x)), a = softmax_j(p_j h / temperature), and in front of the row stands P + sum_j a_j P_j.
+P and the attention are trained. The paper's temperature, 2087, is e times T5-base's width; here it is that times the
+deviation of the word embeddings, which differ in size from one model to another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prompttransfer.adaptations.adaptation import PROMPT_KEY
+from prompttransfer.adaptations.initialisers import initial_vectors
+from prompttransfer.adaptations.method import Member, Method
+from prompttransfer.adaptations.methods.made import join_alike
+from prompttransfer.adaptations.starts import From, Start
+from prompttransfer.backbones.interventions import Interventions, Vectors
+from prompttransfer.backbones.layouts import USUAL, Encoding
+from prompttransfer.backbones.rows import of_rows
+from tasks.errors import UserError
+from tasks.task import Example
+
+if TYPE_CHECKING:
+    from prompttransfer.backbones.base import Backbone
+    from tasks.task import Task
+
+RANDOM = "random"
+ATTENTION = ("down", "up", "norm_scale", "norm_shift")
+FROZEN = ("sources", "temperature")
+PARTS = ("target", *ATTENTION, *FROZEN)
+
+
+class MixingMember(Member):
+    """The target's prompt [length, width], the attention, and the frozen sources [sources, length, width]."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], ratio: float, names: Sequence[str] = ()):
+        super().__init__()
+        self.ratio, self.names = ratio, tuple(names)
+        for name in PARTS:
+            value = tensors[name].detach().clone()
+            if name in FROZEN:
+                self.register_buffer(name, value)
+            else:
+                setattr(self, name, nn.Parameter(value))
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name).detach().cpu().clone() for name in PARTS}
+
+    def rates(self) -> dict[str, float]:
+        return dict.fromkeys(ATTENTION, self.ratio)
+
+    def notes(self) -> dict[str, Any]:
+        return {"sources": list(self.names)} if self.names else {}
+
+    def share(self, other: MixingMember) -> None:
+        """Take the attention of `other` for its own from here on."""
+        for name in ATTENTION:
+            setattr(self, name, getattr(other, name))
+
+    def shares_with(self, other: MixingMember) -> bool:
+        """Whether both attend alike, bit for bit."""
+        return all(torch.equal(getattr(self, name), getattr(other, name)) for name in ATTENTION)
+
+
+class MixingBank:
+    """The parts of members side by side, [members, ...] each."""
+
+    def __init__(self, parts: Mapping[str, Tensor]):
+        self.parts = parts
+        self.members, self.reserved = int(parts["target"].shape[0]), int(parts["target"].shape[1])
+
+    def rows(self, owners: Tensor) -> Mixing:
+        return Mixing(self, owners)
+
+
+class Mixing(Interventions):
+    """Every row with the mixture that its owner makes for it."""
+
+    def __init__(self, bank: MixingBank, owners: Tensor):
+        self.bank, self.owners = bank, owners
+        self.reserved = bank.reserved
+
+    def attention(self, words: Tensor, mask: Tensor) -> Tensor:
+        """a [batch, sources + 1] of word embeddings [batch, time, width]; the last is that of the target's own prompt."""
+        parts = self.bank.parts
+        seen = words.float().masked_fill(mask[..., None] == 0, -math.inf).amax(dim=1)
+        down, up, scale, shift = (of_rows(parts[name], self.owners) for name in ATTENTION)
+        inner = F.silu(torch.bmm(down, seen[..., None]))
+        asked = F.layer_norm(torch.bmm(up, inner).squeeze(-1), seen.shape[1:]) * scale + shift
+        prompts = torch.cat([parts["sources"], parts["target"][:, None]], dim=1).amax(dim=2)
+        scores = torch.bmm(of_rows(prompts, self.owners), asked[..., None]).squeeze(-1)
+        return (scores / of_rows(parts["temperature"], self.owners)).softmax(dim=-1)
+
+    def read(self, words: Tensor, mask: Tensor) -> tuple[Interventions, Tensor]:
+        weights, sources = self.attention(words, mask), self.bank.parts["sources"]
+        members, count = sources.shape[:2]
+        # One product for all rows: each has its weights in the columns of its owner's sources, and zeros in the others.
+        columns = torch.arange(count, device=words.device) + count * self.owners[:, None]
+        spread = weights.new_zeros(len(weights), members * count).scatter(1, columns, weights[:, :-1])
+        mixed = (spread @ sources.flatten(0, 1).flatten(1)).view(len(weights), *sources.shape[2:])
+        own = of_rows(self.bank.parts["target"], self.owners)
+        return Vectors(own * (1 + weights[:, -1, None, None]) + mixed), words
+
+    def repeat(self, times: int) -> Interventions:
+        return Mixing(self.bank, self.owners.repeat_interleave(times))
+
+
+@dataclass(frozen=True)
+class Attempt(Method):
+    """`length` vectors, and to every row what attention over frozen source prompts adds to them."""
+
+    name: ClassVar[str] = "attempt"
+    summary: ClassVar[str] = "frozen source prompts mixed for every row by attention (Asai et al. 2022)"
+
+    length: int = 100
+    sources: str = ""
+    """A folder of prompts, or `random:COUNT` for prompts that know nothing, the control."""
+    hidden: int = 100
+    """Size of the attention's inner layer."""
+    temperature: float = 0.0
+    """What scores are divided by; 0 takes e times the width times the deviation of the word embeddings."""
+    shared: bool = False
+    """Whether tasks that are trained together have one attention."""
+    ratio: float = 0.1
+    """The rate of the attention over that of the prompt."""
+
+    def __post_init__(self) -> None:
+        for name in ("length", "hidden"):
+            if getattr(self, name) < 1:
+                raise UserError(f"attempt: {name} {getattr(self, name)}: it must be at least 1")
+        if not 0 <= self.temperature < 1e9:
+            raise UserError(
+                f"attempt: temperature {self.temperature:g}: a number above 0, or 0 for the usual"
+            )
+        if not 0 < self.ratio < 1e6:
+            raise UserError(f"attempt: ratio {self.ratio:g}: it must be a number above 0, such as 0.1")
+        kind, _, count = self.sources.partition(":")
+        if kind == RANDOM and not (count.isdecimal() and 0 < int(count) < 1000):
+            raise UserError(f"attempt: sources {self.sources!r}: say how many, as in sources={RANDOM}:3")
+
+    def check_complete(self) -> None:
+        if not self.sources:
+            raise UserError(
+                "attempt needs source prompts: write attempt:sources=DIR with a folder of prompts of this backbone, or "
+                "sources=random:3 for the control"
+            )
+
+    @property
+    def reserved(self) -> int:
+        return self.length
+
+    @property
+    def shares(self) -> bool:
+        return self.shared
+
+    def started(
+        self,
+        backbone: Backbone,
+        task: Task,
+        start: Start,
+        *,
+        seed: int,
+        rows: Sequence[Example] = (),
+        encoding: Encoding = USUAL,
+    ) -> Member:
+        if not isinstance(start, From):
+            self._library(backbone, encoding.layout)
+        return super().started(backbone, task, start, seed=seed, rows=rows, encoding=encoding)
+
+    def _library(self, backbone: Backbone, layout: str | None = None) -> dict[str, Tensor]:
+        """Name -> vectors of the sources; empty where they are drawn. Raises UserError for those of another backbone, shape or layout."""
+        from prompttransfer.adaptations.artifacts import find_adaptations, load_adaptation
+        from prompttransfer.adaptations.running import check_runs_on, stacked
+
+        self.check_complete()
+        if self.sources.partition(":")[0] == RANDOM:
+            return {}
+        found = [load_adaptation(folder) for folder in find_adaptations(Path(self.sources))]
+        for each in found:
+            check_runs_on(
+                each,
+                backbone=backbone.name,
+                revision=backbone.revision,
+                width=backbone.width,
+                family=backbone.family,
+                layout=layout or each.layout,
+                other_backbone=backbone.takes_any,
+            )
+        names = [each.name for each in found]
+        if len(set(names)) < len(names):
+            raise UserError(f"attempt: two of the sources in {self.sources} have one name: rename one")
+        vectors = stacked(found)
+        if vectors.shape[1] != self.length:
+            raise UserError(
+                f"attempt mixes prompts of one length: the sources in {self.sources} have {vectors.shape[1]} vectors, the "
+                f"target's own {self.length}: use --length {vectors.shape[1]}"
+            )
+        return dict(zip(names, vectors, strict=True))
+
+    def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
+        library = self._library(backbone)
+        if not library:
+            count = int(self.sources.partition(":")[2])
+            library = {
+                f"random {place}": initial_vectors(
+                    RANDOM, backbone, task, length=self.length, seed=seed + 1_000_003 * place
+                )
+                for place in range(1, count + 1)
+            }
+        target = initial_vectors(start, backbone, task, length=self.length, seed=seed)
+        spread = backbone.embedding_table()[list(backbone.ordinary_tokens)].float().std()
+        generator = torch.Generator().manual_seed(seed)
+        member = self._around(target, torch.stack([*library.values()]), float(spread), generator)
+        member.names = tuple(library)
+        return member
+
+    def _around(
+        self, target: Tensor, sources: Tensor, spread: float, generator: torch.Generator | None
+    ) -> MixingMember:
+        width = int(target.shape[1])
+        down, up = torch.empty(self.hidden, width), torch.empty(width, self.hidden)
+        for weight in (down, up):  # as those of nn.Linear
+            weight.uniform_(-(weight.shape[1] ** -0.5), weight.shape[1] ** -0.5, generator=generator)
+        temperature = torch.tensor([self.temperature or math.e * width * spread])
+        norm = torch.ones(width), torch.zeros(width)
+        return MixingMember(
+            dict(zip(PARTS, (target, down, up, *norm, sources, temperature), strict=True)), self.ratio
+        )
+
+    def outline(self, backbone: Backbone, task: Task) -> Member:
+        library = self._library(backbone)
+        count = len(library) or int(self.sources.partition(":")[2])
+        with torch.device(backbone.device):
+            target, sources = (torch.empty(*some, self.length, backbone.width) for some in ((), (count,)))
+            return self._around(target, sources, 1.0, None)
+
+    def join(self, members: Sequence[Member], rates: Sequence[float]) -> None:
+        if self.shared:
+            join_alike([member for member in members if isinstance(member, MixingMember)], rates)
+
+    def check_fits(self, backbone: Backbone, tensors: Mapping[str, Tensor], name: str) -> None:
+        width = tensors["target"].shape[1]
+        if width != backbone.width:
+            raise UserError(
+                f"{name!r} is of width {width}, {backbone.name} has {backbone.width}: it is of another model"
+            )
+
+    def restored(self, tensors: Mapping[str, Tensor]) -> Member:
+        if tensors.keys() != set(PARTS):
+            hint = "; use it as a source" if tensors.keys() == {PROMPT_KEY} else ""
+            raise UserError(
+                f"attempt holds {', '.join(PARTS)}, not {', '.join(sorted(tensors)) or 'nothing'}{hint}"
+            )
+        length, width = tensors["target"].shape
+        wanted = {"sources": [len(tensors["sources"]), length, width], "down": [self.hidden, width]}
+        for name, shape in wanted.items():
+            if list(tensors[name].shape) != shape:
+                raise UserError(f"attempt: {name} is {list(tensors[name].shape)}, not {shape}")
+        return MixingMember(tensors, self.ratio)
+
+    def bank(self, backbone: Backbone, members: Sequence[Member]) -> MixingBank:
+        return MixingBank(
+            {
+                name: torch.stack([getattr(member, name).to(backbone.device) for member in members])
+                for name in PARTS
+            }
+        )
+
+    def random_like(
+        self, given: Sequence[Mapping[str, Tensor]], draws: int, generator: torch.Generator
+    ) -> list[dict[str, Tensor]]:
+        """The scores keep their temperature."""
+        found = super().random_like(given, draws, generator)
+        return [{**drawn, "temperature": given[0]["temperature"].clone()} for drawn in found]
+
+    def peft_config(self, *, family: str, tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        return None
