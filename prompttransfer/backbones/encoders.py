@@ -164,7 +164,8 @@ class PlainEncoder(MaskedLM):
     def answer_state(self, own: Interventions | Tensor, batch: Batch) -> Tensor:
         own = interventions(own)
         self.check()
-        words, start = self.word_embeddings(batch.ids), batch.layout.start
+        own, words = own.read(self.word_embeddings(batch.ids), batch.mask)
+        start = batch.layout.start
         vectors = own.vectors()
         if vectors is not None:
             prompt = vectors.to(device=self.device, dtype=self.dtype)
