@@ -324,7 +324,8 @@ def _recipe(prompt: Adaptation) -> str:
     s = prompt.settings
     if not {"optimizer", "lr", "steps", "batch"} <= s.keys():
         return f"{prompt.size}, started from {prompt.origin.start}"
+    rate = f"{s['lr']:g}" if isinstance(s["lr"], int | float) else s["lr"]
     return (
-        f"{s['optimizer']} lr {s['lr']:g}, {s['steps']} steps of {s['batch']} rows, {prompt.size} started "
+        f"{s['optimizer']} lr {rate}, {s['steps']} steps of {s['batch']} rows, {prompt.size} started "
         f"from {prompt.origin.start}, {s.get('precision', '')}"
     )

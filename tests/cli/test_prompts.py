@@ -45,7 +45,11 @@ def test_a_list_says_what_each_is_and_sorts_scores_from_the_best_down(folder, ca
 def test_a_list_for_people_holds_the_same(folder, capsys):
     code, out, _ = call(capsys, "prompts", "list", folder)
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()[2:]] == ["low", "toy-s0", "toy-s1", "toy-s2"]
+    wanted = ["low", "toy-s0", "toy-s1", "toy-s2"]
+    first = [
+        line.split()[0] for line in out.splitlines() if line.strip()
+    ]  # long places go on in lines of their own
+    assert [word for word in first if word in wanted] == wanted
     assert "0.750" in out
 
 

@@ -9,7 +9,7 @@ TEXTS = {
     ),
     "residual": ("residual:length=3,hidden=8", "residual:length=3,hidden=8,separate=true,norm=false"),
     "ulpt": ("ulpt:length=3,rank=4",),
-    "dept": ("dept:length=3,rank=4,positions=32",),
+    "dept": ("dept:length=3,rank=4,positions=96",),
     "mpt": ("mpt:length=3", "mpt:length=3,rank=2,ratio=2"),
     "attempt": ("attempt:length=3,hidden=4,sources=random:2,temperature=2",),
     "lora": ("lora:rank=2", "lora:rank=3,alpha=5,stabilised=true"),

@@ -12,7 +12,7 @@ from tasks.errors import UserError
 
 
 def backbone(family="masked-lm", width=768):
-    return SimpleNamespace(family=family, width=width)
+    return SimpleNamespace(family=family, width=width, state_width=width)
 
 
 @pytest.mark.parametrize(
