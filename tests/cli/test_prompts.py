@@ -111,3 +111,24 @@ def test_a_prompt_that_is_a_text_says_so_and_every_word_is_nearest_to_itself(tin
     assert "its text: 'is it good'" in out
     code, out, _ = call(capsys, "prompts", "show", tmp_path / "words")
     assert "text: is it good" in out
+
+
+def test_attention_shows_how_much_each_source_counts(tiny, tmp_path, capsys):
+    text = "attempt:length=3,hidden=4,sources=random:2,temperature=2"
+    place = save_adaptation(adapted(tiny("roberta"), text, name="mix"), tmp_path / "mix")
+    code, out, error = call(
+        capsys, "prompts", "attention", place, "--task", "microworld-sst2", "--limit-test", "8", "--json"
+    )
+    assert code == 0, error
+    found = json.loads(out)
+    assert found["mean"].keys() == {"random 1", "random 2", "its own"} and len(found["rows"]) == 8
+    assert sum(found["mean"].values()) == pytest.approx(1, abs=1e-5)
+    code, out, _ = call(
+        capsys, "prompts", "attention", place, "--task", "microworld-sst2", "--limit-test", "8"
+    )
+    assert "all alike would be 0.333" in out
+
+
+def test_attention_of_what_attends_to_nothing_is_one_line(folder, capsys):
+    code, _, error = call(capsys, "prompts", "attention", folder / "p0")
+    assert code == 2 and "is of method prompt, which mixes no prompts" in error

@@ -31,10 +31,10 @@ PARTS = ("short_prompt", "position_a", "position_b")
 class DecomposedMember(Member):
     """The short prompt [length, width], A and B."""
 
-    def __init__(self, vectors: Tensor, into: Tensor, out: Tensor, ratio: float):
+    def __init__(self, parts: Sequence[Tensor], ratio: float):
         super().__init__()
         self.ratio = ratio
-        for name, value in zip(PARTS, (vectors, into, out), strict=True):
+        for name, value in zip(PARTS, parts, strict=True):
             setattr(self, name, nn.Parameter(value.detach().clone()))
 
     def tensors(self) -> dict[str, Tensor]:
@@ -114,12 +114,12 @@ class DePT(Method):
         into = torch.empty(self.positions, self.rank)
         bound = self.rank**-0.5
         into.uniform_(-bound, bound, generator=torch.Generator().manual_seed(seed))
-        return DecomposedMember(vectors, into, torch.zeros(self.rank, vectors.shape[1]), self.ratio)
+        return DecomposedMember([vectors, into, torch.zeros(self.rank, vectors.shape[1])], self.ratio)
 
     def outline(self, backbone: Backbone, task: Task) -> Member:
         with torch.device(backbone.device):
             sizes = (self.length, backbone.width), (self.positions, self.rank), (self.rank, backbone.width)
-            return DecomposedMember(*(torch.empty(size) for size in sizes), self.ratio)
+            return DecomposedMember([torch.empty(size) for size in sizes], self.ratio)
 
     def continued(self, start: From, backbone: Backbone) -> Member:
         """From its own kind, or from a plain prompt of its length, whose words stay where they are at first."""
@@ -148,7 +148,7 @@ class DePT(Method):
         found = [list(tensors[name].shape) for name in PARTS]
         if found != wanted:
             raise UserError(f"dept: {', '.join(PARTS)} are {found}, the settings say {wanted}")
-        return DecomposedMember(*(tensors[name] for name in PARTS), self.ratio)
+        return DecomposedMember([tensors[name] for name in PARTS], self.ratio)
 
     def bank(self, backbone: Backbone, members: Sequence[Member]) -> DecomposedBank:
         prompts, into, out = (

@@ -47,6 +47,11 @@ def folded(latent: Tensor, scale: Tensor, shift: Tensor, basis: Tensor) -> Tenso
 class LowDimensionalMember(MadeMember):
     """z, s and b, and as buffers what they were at the start."""
 
+    latent: nn.Parameter
+    scale: nn.Parameter
+    shift: nn.Parameter
+    basis: Tensor
+
     def __init__(self, latent: Tensor, basis: Tensor):
         super().__init__()
         scale, shift = torch.ones_like(latent[0, :1]).repeat(basis.shape[1]), latent.new_zeros(basis.shape[1])
@@ -118,7 +123,8 @@ class LowDimensional(MadePrompt):
         first = stored.tensors if stored.initial is None else stored.initial
         try:
             made = [
-                folded(*(part[name] for name in PARTS), self._basis(part)) for part in (stored.tensors, first)
+                folded(part["latent"], part["scale"], part["shift"], self._basis(part))
+                for part in (stored.tensors, first)
             ]
         except (KeyError, RuntimeError, ValueError, IndexError):
             raise UserError(f"ulpt holds {', '.join(PARTS)} of rank {self.rank}, not what is there") from None
