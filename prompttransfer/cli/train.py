@@ -134,7 +134,7 @@ def train(
     """
     given = dict(locals())
     from prompttransfer.adaptations.methods import parse_method
-    from prompttransfer.adaptations.starts import check_start, parse_start
+    from prompttransfer.adaptations.starts import Retrieve, check_start, parse_start
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.backbones.locating import locate
     from prompttransfer.distributed.placement import Placement
@@ -167,7 +167,6 @@ def train(
     from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
     from prompttransfer.training.recipes import method_and_recipe
     from prompttransfer.training.train import Job, Trained
-    from prompttransfer.transfers.retrieval import with_retrieved
 
     targets = load_targets(
         tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
@@ -217,7 +216,9 @@ def train(
         for target in targets
         for seed in chosen
     ]
-    if not dry_run:
+    if isinstance(start, Retrieve) and not dry_run:
+        from prompttransfer.transfers.retrieval import with_retrieved
+
         jobs = with_retrieved(
             model, jobs, recipe, encoding, chosen_method, tell=lambda line: say(line, quiet=as_json)
         )

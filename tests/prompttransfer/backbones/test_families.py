@@ -33,6 +33,8 @@ ROWS = (
     Example("the room was very bright", label=1),
     Example("fresh", label=1),
 )
+SHOWN = (Example("fresh", label=0), Example("fresh", label=1))
+"""What is drawn of these is as long in either order, so that members that show them can share a bank."""
 EVERY = (*ENCODERS, *T5_LIKE)
 CANNOT = {
     **dict.fromkeys((("modernbert", "ia3"),), "ia3 knows no keys, values and second feed-forward maps"),
@@ -166,7 +168,7 @@ def test_labels_and_texts_of_several_tokens_are_scored_as_transformers_scores_th
 
 def moved(method, backbone, *, seed=0, by=0.2):
     """A member that is no longer at its start."""
-    member = method.started(backbone, TASK, RANDOM, seed=seed, rows=ROWS)
+    member = method.started(backbone, TASK, RANDOM, seed=seed, rows=SHOWN)
     with torch.no_grad():
         for index, parameter in enumerate(member.parameters()):
             parameter += by * noise(*parameter.shape, seed=100 * seed + index)
