@@ -192,9 +192,9 @@ OWN_RATES: dict[str, Rates] = {
 ones; where several are as good to within two validation rows, one in the middle of them."""
 
 
-SMALL_RATES: dict[str, float] = {"ulpt": 0.01}
+SMALL_RATES: dict[str, float] = {"ulpt": 0.01, "p-tuning": 3e-3}
 """Methods of prompts whose rate of AdamW on small backbones is another than that of free vectors, tried on
-microworld-roberta (docs/later-methods.md)."""
+microworld-roberta (docs/later-methods.md, docs/method-comparison.md)."""
 
 
 def _own(method: str, family: str, width: int, optimizer: str | None) -> Recipe:
