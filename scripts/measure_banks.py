@@ -11,18 +11,20 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
 from prompttransfer.adaptations.methods import METHODS, parse_method
 from prompttransfer.backbones.loading import load_backbone
 from tasks.catalog import find_task
+from tasks.errors import UserError
 from tasks.loading import load_splits
 
 
 def main() -> None:
     given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    given.add_argument("methods", nargs="*", default=list(METHODS))
+    given.add_argument("methods", nargs="*", default=usual())
     given.add_argument("--backbone", default="microworld-roberta")
     given.add_argument("--batch", type=int, default=4)
     given.add_argument("--members", type=int, default=16)
@@ -35,6 +37,18 @@ def main() -> None:
     for text in options.methods:
         alone, bank = measure(backbone, task, examples, text, options)
         print(f"| {text} | {1000 * alone:.1f} | {1000 * bank:.1f} | {alone / bank:.2f} |", flush=True)
+
+
+def usual() -> list[str]:
+    """The methods that are trained by steps and need no setting."""
+    found = []
+    for name, kind in METHODS.items():
+        with suppress(UserError):
+            method = kind()
+            method.check_complete()
+            if method.trains and not method.searches:
+                found.append(name)
+    return found
 
 
 def measure(backbone, task, examples, text: str, options: argparse.Namespace) -> tuple[float, float]:  # type: ignore[no-untyped-def]
