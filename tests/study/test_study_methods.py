@@ -156,7 +156,7 @@ def test_the_recipe_of_a_method_is_its_own(planned):
         for cell in graph.cells.values()
         if cell.kind == "prompt"
     }
-    assert rates == {"prompt": 0.03, LORA: 0.02, P_TUNING: 0.03}
+    assert rates == {"prompt": 0.03, LORA: 0.02, P_TUNING: 0.003}
     lora = next(c for c in graph.cells.values() if c.settings.get("method") == LORA)
     assert "length" not in lora.settings["recipe"]
 

@@ -311,7 +311,7 @@ def test_attempt_puts_in_front_of_each_row_the_mixture_of_its_formula(tiny, kind
         norm = nn.LayerNorm(16)
         norm.weight, norm.bias = own.norm_scale, own.norm_shift
         prompts = [*own.sources, own.target]
-        scores = [float(prompt.max(dim=0).values @ norm(asked)) / 1.5 for prompt in prompts]
+        scores = [float((prompt.max(dim=0).values @ norm(asked)).detach()) / 1.5 for prompt in prompts]
         weights = torch.tensor(scores).softmax(dim=0)
         vectors.append(own.target + sum(a * prompt for a, prompt in zip(weights, prompts, strict=True)))
     with torch.no_grad():
