@@ -115,15 +115,27 @@ def scores(results: pd.DataFrame) -> dict[str, list[str]]:
     }
 
 
+CONTROLS = {
+    "random": ("random prompt", "random adaptation"),
+    "no adaptation": ("no prompt",),
+    "calibrated": ("no prompt, calibrated",),
+    "majority": ("majority",),
+}
+"""Column -> what it is called in results.csv."""
+
+
 def transfers(results: pd.DataFrame, flags: pd.DataFrame) -> dict[str, list[str]]:
-    """Method -> relative zero-shot scores within and across types, and how well the same-type flag orders sources."""
-    shots = results[(results["condition"] == "zero-shot") & (results["measure"] == "accuracy")]
-    own = results[(results["condition"] == "own prompt") & (results["measure"] == "accuracy")]
-    best = own.groupby(["method", "target"])["value"].mean()
+    """Method -> scores over own score: zero-shot within and across types, and of the controls; then how well the same-type
+    flag orders sources."""
+    scores = results[results["measure"] == "accuracy"]
+    best = scores[scores["condition"] == "own prompt"].groupby(["method", "target"])["value"].mean()
     found = {}
-    for method, part in shots.groupby("method", sort=False):
-        relative = part["value"] / [best[method, target] for target in part["target"]]
-        means = relative.groupby(part["relation"]).mean()
+    for method, part in scores.groupby("method", sort=False):
+        own = part["target"].map(lambda target, method=method: best.get((method, target)))
+        part = part.assign(relative=part["value"] / own)
+        shots = part[part["condition"] == "zero-shot"].groupby("relation")["relative"].mean()
+        cells = [shots.get(relation, float("nan")) for relation in ("same type", "different type")]
+        cells += [part[part["condition"].isin(names)]["relative"].mean() for names in CONTROLS.values()]
         flag = flags[(flags["method"] == method) & (flags["indicator"] == "same-type")]
         said = ["-", "-"]
         if len(flag):
@@ -132,9 +144,7 @@ def transfers(results: pd.DataFrame, flags: pd.DataFrame) -> dict[str, list[str]
                 f"{row['mean_spearman']:.2f} ({row['low']:.2f} to {row['high']:.2f})",
                 f"{row['p_permutation']:.4f}",
             ]
-        found[str(method)] = [
-            f"{means.get(name, float('nan')):.3f}" for name in ("same type", "different type")
-        ] + said
+        found[str(method)] = [f"{value:.3f}" for value in cells] + said
     return found
 
 
@@ -164,7 +174,7 @@ def main() -> None:
         moved = transfers(part, flags[flags["backbone"] == backbone])
         print(f"\n{backbone}: zero-shot over own score")
         markdown(
-            ["method", "same type", "different type", "flag's rho (95 %)", "p"],
+            ["method", "same type", "different type", *CONTROLS, "flag's rho (95 %)", "p"],
             [[name, *row] for name, row in moved.items()],
         )
 

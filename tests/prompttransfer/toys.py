@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -136,3 +137,27 @@ def adapted(
     )
     name = name or f"{task.name}-{method.name}-s{seed}"
     return Adaptation(method, member.tensors(), origin, name=name, notes=member.notes())
+
+
+class Watcher:
+    """What a training run tells of itself: kept, and answered with an act behind one step."""
+
+    def __init__(self, at: int | None = None, act: Callable[[Any], object] = print):
+        self.at, self.act = at, act
+        self.seen: list[tuple[int, list[bool]]] = []
+        self.resumed_at: int | None = None
+
+    def resumed(self, step: int) -> None:
+        self.resumed_at = step
+
+    def step(self, bank: Any) -> None:
+        if bank.steps_done == self.at:
+            self.act(bank)
+
+    def evaluated(self, bank: Any) -> None:
+        self.seen.append((bank.steps_done, list(bank.active)))
+
+
+def stop(bank: object) -> None:
+    """End a run in its middle, as an error would."""
+    raise RuntimeError("stopped by the test")

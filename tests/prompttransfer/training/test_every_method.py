@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import KINDS
 from method_texts import LACKS, TEXTS
-from toys import label_task, recipe, splits
+from toys import Watcher, label_task, recipe, splits, stop
 
 from prompttransfer.adaptations.adaptation import same_tensors
 from prompttransfer.adaptations.artifacts import load_adaptation, save_adaptation
@@ -28,27 +28,6 @@ ONCE = [
     for i, name in enumerate(TRAINED)
 ]
 """Each method on one family."""
-
-
-class At:
-    """Acts at a step."""
-
-    def __init__(self, step, act):
-        self.at, self.act = step, act
-
-    def resumed(self, step):
-        pass
-
-    def step(self, bank):
-        if bank.steps_done == self.at:
-            self.act(bank)
-
-    def evaluated(self, bank):
-        pass
-
-
-def stop(bank):
-    raise RuntimeError("stopped by the test")
 
 
 def kill(bank):
@@ -101,14 +80,16 @@ def test_a_bank_trains_each_member_as_if_it_were_alone(tiny, kind, text):
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(tiny, tmp_path, kind, text, at):
     whole = train(tiny(kind), text, 0, 1)
     with pytest.raises(RuntimeError):
-        train(tiny(kind), text, 0, 1, options=TrainingOptions(tmp_path, progress=At(at, stop)))
+        train(tiny(kind), text, 0, 1, options=TrainingOptions(tmp_path, progress=Watcher(at, stop)))
     assert same(whole, train(tiny(kind), text, 0, 1, options=TrainingOptions(tmp_path)))
 
 
 def test_a_lora_that_was_killed_goes_on_bit_for_bit(tiny, tmp_path):
     child = os.fork()
     if child == 0:
-        train(tiny("roberta"), "lora:rank=2", 0, 1, options=TrainingOptions(tmp_path, progress=At(5, kill)))
+        train(
+            tiny("roberta"), "lora:rank=2", 0, 1, options=TrainingOptions(tmp_path, progress=Watcher(5, kill))
+        )
         os._exit(1)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     whole = train(tiny("roberta"), "lora:rank=2", 0, 1)
@@ -155,7 +136,7 @@ def test_values_that_are_not_finite_end_their_own_member_only(tiny, kind, text):
             next(bank.members[0].parameters()).fill_(float("nan"))
 
     clean = train(tiny(kind), text, 0, 1)
-    hurt = train(tiny(kind), text, 0, 1, options=TrainingOptions(progress=At(3, poison)))
+    hurt = train(tiny(kind), text, 0, 1, options=TrainingOptions(progress=Watcher(3, poison)))
     assert hurt[0].ended == "not finite" and "not finite at step" in hurt[0].failure
     assert hurt[1].failure is None
     for name, tensor in clean[1].adaptation.tensors.items():

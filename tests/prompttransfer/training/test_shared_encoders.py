@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toys import label_task, recipe, splits
+from toys import Watcher, label_task, recipe, splits, stop
 
 from prompttransfer.adaptations.adaptation import PROMPT_KEY, same_tensors
 from prompttransfer.adaptations.artifacts import load_adaptation, save_adaptation
@@ -15,27 +15,6 @@ from tasks.errors import UserError
 
 SHARED = "p-tuning:length=3,hidden=8,shared=true"
 TASKS = {"one": label_task(name="one"), "two": label_task(name="two", negative="bad", positive="good")}
-
-
-class At:
-    """Acts at a step."""
-
-    def __init__(self, step, act):
-        self.at, self.act = step, act
-
-    def resumed(self, step):
-        pass
-
-    def step(self, bank):
-        if bank.steps_done == self.at:
-            self.act(bank)
-
-    def evaluated(self, bank):
-        pass
-
-
-def stop(bank):
-    raise RuntimeError("stopped by the test")
 
 
 def poison(bank):
@@ -76,15 +55,15 @@ def test_the_encoder_learns_from_the_sum_of_the_losses_of_its_tasks(tiny, kind, 
         def keep(bank):
             alone.append(bank.members[0].head[0].weight.grad.clone())
 
-        train(tiny(kind), name, text=text, options=TrainingOptions(progress=At(1, keep)))
-    train(tiny(kind), *TASKS, text=text, options=TrainingOptions(progress=At(1, look)))
+        train(tiny(kind), name, text=text, options=TrainingOptions(progress=Watcher(1, keep)))
+    train(tiny(kind), *TASKS, text=text, options=TrainingOptions(progress=Watcher(1, look)))
     torch.testing.assert_close(seen["one"], alone[0] + alone[1], atol=1e-6, rtol=1e-4)
 
 
 def test_a_shared_encoder_that_was_stopped_goes_on_bit_for_bit(tiny, tmp_path):
     whole = train(tiny("roberta"), *TASKS)
     with pytest.raises(RuntimeError):
-        train(tiny("roberta"), *TASKS, options=TrainingOptions(tmp_path, progress=At(5, stop)))
+        train(tiny("roberta"), *TASKS, options=TrainingOptions(tmp_path, progress=Watcher(5, stop)))
     again = train(tiny("roberta"), *TASKS, options=TrainingOptions(tmp_path))
     for first, second in zip(whole, again, strict=True):
         assert same_tensors(first.adaptation.tensors, second.adaptation.tensors)
@@ -97,14 +76,14 @@ def test_tasks_of_another_seed_or_rate_have_an_encoder_of_their_own(tiny):
         groups.extend(sorted(map(sorted, set(bank.together))))
 
     groups = []
-    train(tiny("roberta"), *TASKS, seeds=(0, 1), options=TrainingOptions(progress=At(1, shares)))
+    train(tiny("roberta"), *TASKS, seeds=(0, 1), options=TrainingOptions(progress=Watcher(1, shares)))
     assert groups == [[0, 2], [1, 3]]
     groups.clear()
     train(
         tiny("roberta"),
         "one",
         text="p-tuning:length=3,hidden=8",
-        options=TrainingOptions(progress=At(1, shares)),
+        options=TrainingOptions(progress=Watcher(1, shares)),
     )
     assert groups == [[0]]
 
@@ -119,7 +98,7 @@ def test_who_shares_an_encoder_ends_when_all_have_waited(tiny):
 
 
 def test_a_loss_that_is_not_finite_ends_all_who_share(tiny):
-    runs = train(tiny("roberta"), *TASKS, options=TrainingOptions(progress=At(3, poison)))
+    runs = train(tiny("roberta"), *TASKS, options=TrainingOptions(progress=Watcher(3, poison)))
     assert [run.ended for run in runs] == ["not finite", "not finite"]
     assert all(run.adaptation.vectors.isfinite().all() for run in runs)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toys import label_task, noise, pair_task, question_task, recipe, sentences, splits
+from toys import Watcher, label_task, noise, pair_task, question_task, recipe, sentences, splits, stop
 
 from prompttransfer.adaptations.adaptation import CurvePoint
 from prompttransfer.adaptations.artifacts import load_adaptation, save_adaptation
@@ -27,27 +27,6 @@ from tasks.records import task_record
 from tasks.task import Example
 
 TASK = label_task()
-
-
-class Watcher:
-    """A progress object that acts at a step."""
-
-    def __init__(self, at=None, act=None):
-        self.at, self.act, self.seen, self.resumed_at = at, act, [], None
-
-    def resumed(self, step):
-        self.resumed_at = step
-
-    def step(self, bank):
-        if bank.steps_done == self.at:
-            self.act(bank)
-
-    def evaluated(self, bank):
-        self.seen.append((bank.steps_done, list(bank.active)))
-
-
-def stop(bank):
-    raise RuntimeError("stopped by the test")
 
 
 def kill(bank):
