@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -366,14 +367,23 @@ def panels_of(tables: dict[Path, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     from prompttransfer.reports.pictures import by_method
 
     panels = {}
-    for file, table in tables.items():
-        place = f"{file.parent.name}/{file.stem}" if len(tables) > 1 else ""
+    for (file, table), place in zip(tables.items(), told_apart(list(tables)), strict=True):
         parts = by_method(table, methods_beside(file))
         if len(parts) < 2:
-            panels[place or file.stem] = table
+            panels[place] = table
         else:
-            panels |= {f"{place} {kind}".strip(): part for kind, part in parts.items()}
+            beside = f"{place} " if len(tables) > 1 else ""
+            panels |= {f"{beside}{kind}": part for kind, part in parts.items()}
     return panels
+
+
+def told_apart(files: Sequence[Path]) -> list[str]:
+    """What files are called beside one another: without their suffix, and with as many of their folders as tell them apart."""
+    parts = [file.absolute().with_suffix("").parts for file in files]
+    depth = 1
+    while len({part[-depth:] for part in parts}) < len({*parts}):
+        depth += 1
+    return ["/".join(part[-depth:]) for part in parts]
 
 
 def methods_beside(matrix: Path) -> dict[str, str]:

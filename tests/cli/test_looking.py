@@ -1,6 +1,7 @@
 """`compare`, `plot` and `correlate`: what they write, and one clear line for what cannot be."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from prompttransfer.adaptations.prompts import soft_prompt
 from prompttransfer.cli.common import shortened
 from prompttransfer.cli.compare import compare, nearest_pairs
 from prompttransfer.cli.correlate import correlate
-from prompttransfer.cli.plot import meaning_of, plot_app, projector_scores
+from prompttransfer.cli.plot import meaning_of, plot_app, projector_scores, told_apart
 from prompttransfer.cli.tables import read_matrix, task_types
 from prompttransfer.reports.pictures import curve_table
 from tasks.errors import UserError
@@ -337,3 +338,16 @@ def test_the_figure_of_projectors_is_drawn_from_their_folders(tmp_path):
     table, controls = projector_scores([tmp_path / "one", tmp_path / "two"])
     assert list(table.columns) == ["one: fitted", "two: fitted"] and controls == ["no prompt"]
     assert table.loc["projected", "two: fitted"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (["prompt.csv", "lora.csv"], ["prompt", "lora"]),
+        (["a/transfer.csv"], ["transfer"]),
+        (["a/transfer.csv", "b/transfer.csv"], ["a/transfer", "b/transfer"]),
+        (["a/out/transfer.csv", "b/out/transfer.csv"], ["a/out/transfer", "b/out/transfer"]),
+    ],
+)
+def test_heatmaps_beside_one_another_are_called_by_what_tells_them_apart(files, names):
+    assert told_apart([Path(file) for file in files]) == names
