@@ -78,7 +78,9 @@ def heatmap(
 
     panels = panels_of({file: without(read_matrix(file), leave_out or []) for file in files})
     names = dict.fromkeys(str(name) for t in panels.values() for name in (*t.index, *t.columns))
-    kinds, said = task_types(names, types or []), label or meaning_of(files[0])
+    kinds = task_types(names, types or [])
+    meanings = {meaning_of(file) for file in files}
+    said = label or (meanings.pop() if len(meanings) == 1 else "score")
     if len(panels) == 1:
         figure = draw(next(iter(panels.values())), kinds, title=title, value_label=said, cluster=cluster)
     elif cluster:
