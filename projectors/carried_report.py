@@ -176,8 +176,7 @@ def _scored(
     bare: CarriedScore | None = None
     chance = 0.0
     for group in groups_of([each for *_, each in drawn]):
-        used = replace(encoding, layout=group.adaptations[0].layout)
-        encoded = encode_task(backbone, task, target.splits.test, used, reserved=group.reserved)
+        encoded = encode_task(backbone, task, target.splits.test, encoding, reserved=group.reserved)
         inputs = encode_inputs(backbone, calibration, encoded, target.splits)
         raw, less = evaluate_both(backbone, bank_of(backbone, group.adaptations), encoded, inputs)
         for index, place in enumerate(group.places):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from projectors.weights import Carrier
     from prompttransfer.adaptations.adaptation import Adaptation
     from prompttransfer.backbones.base import Backbone
+    from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.transfers.zero_shot import Target
 
 WAYS = ("copy", "cross-lora", "lora-x")
@@ -182,6 +183,7 @@ def compare_ways(
     given = dict(locals())
     from projectors.carried_report import compare_carriers
     from projectors.weights import Carrier
+    from prompttransfer.adaptations.running import common_encoding
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say
     from prompttransfer.files import write_json, write_text
@@ -199,12 +201,12 @@ def compare_ways(
     seeds = sorted({each.seed or 0 for each in found})
     targets = load_targets(tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=seeds)
     say(f"from {near.name} to {far.name}: {len(found)} adaptations", quiet=as_json)
-    encoding = Encoding(found[0].layout, max_length)
+    encoding = common_encoding(near, found, Encoding(max_length=max_length))
     if own is None:
         learned = train_own(far, targets, found, encoding, steps, output / "own", as_json=as_json)
     else:
         learned = read_weights([own])
-    _check_own(learned, far)
+    _check_own(learned, far, encoding)
     table = compare_carriers(
         near,
         far,
@@ -231,17 +233,16 @@ def compare_ways(
     return table
 
 
-def _check_own(learned: Sequence[Adaptation], target: Backbone) -> None:
-    from prompttransfer.adaptations.running import check_runs_on
+def _check_own(learned: Sequence[Adaptation], target: Backbone, encoding: Encoding) -> None:
+    """Raise UserError for what does not run on the target, or reads rows otherwise than what is carried."""
+    from prompttransfer.adaptations.running import common_encoding
+    from tasks.errors import UserError
 
-    for each in learned:
-        check_runs_on(
-            each,
-            backbone=target.name,
-            revision=target.revision,
-            width=target.width,
-            family=target.family,
-            layout=each.layout,
+    layout = common_encoding(target, learned, encoding).layout
+    if layout != encoding.layout:
+        raise UserError(
+            f"the target's own are of layout {layout!r} and those to carry of {encoding.layout!r}: give --own of the same "
+            f"layout, or leave it out to train them"
         )
 
 
@@ -249,7 +250,7 @@ def train_own(
     target: Backbone,
     targets: Sequence[Target],
     found: Sequence[Adaptation],
-    encoding: Any,
+    encoding: Encoding,
     steps: int | None,
     folder: Path,
     *,

@@ -155,3 +155,19 @@ def test_a_mistake_is_one_line(
     data = ["--data", "data"] if arguments[0] == "compare" else []
     code, _, error = call(capsys, *arguments, *data, "-o", "made")
     assert code == 2 and message in error and error.count("\n") == 1
+
+
+def test_own_adaptations_that_read_rows_otherwise_are_one_line(
+    world: Path, tmp_path: Path, capsys: Any
+) -> None:
+    for noun in ("film", "food"):
+        own = load_adaptation(world / "wide-loras" / noun)
+        behind = replace(own, encoding=replace(own.encoding, layout="after-bos"))
+        save_adaptation(behind, tmp_path / "own" / noun)
+    given = ["compare", world / "small-loras", "--target-backbone", world / "wide", "--own", tmp_path / "own"]
+    code, _, err = call(capsys, *given, "--data", world / "data", "--output", tmp_path / "out")
+    assert code == 2 and not (tmp_path / "out" / "carried.csv").exists()
+    assert err.startswith(
+        "error: the target's own are of layout 'after-bos' and those to carry of 'prompt-first'"
+    )
+    assert err.count("\n") == 1
