@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from prompttransfer.adaptations.method import Method
-from prompttransfer.adaptations.methods import parse_method
+from prompttransfer.adaptations.methods import METHODS, parse_method
 from prompttransfer.backbones.base import Backbone
 from tasks.errors import UserError, unknown
 
@@ -146,7 +146,7 @@ def method_and_recipe(family: str, width: int, text: str, **overrides: Any) -> t
 
 def _base(method: str, family: str, width: int, optimizer: str | None) -> Recipe:
     small = width < SMALL_WIDTH
-    if method == "text-search":
+    if method in METHODS and METHODS[method].searches:
         return _search(small)
     if method in OWN_RATES:
         recipe = _own(method, family, width, optimizer)
@@ -169,10 +169,12 @@ class Rates(NamedTuple):
     """On small T5s."""
     wider: float
     """On all others, where it was not searched for."""
+    decoder: float | None = None
+    """On decoders that are not small, where it was tried on SmolLM2-135M (docs/real-models.md)."""
 
 
 OWN_RATES: dict[str, Rates] = {
-    "lora": Rates(3e-3, 1e-3, 1e-3),
+    "lora": Rates(3e-3, 1e-3, 1e-3, decoder=2e-3),
     "lora-plus": Rates(1e-3, 3e-4, 2e-4),
     "lora-fa": Rates(3e-3, 3e-3, 1e-3),
     "delta-lora": Rates(1e-3, 1e-3, 1e-3),
@@ -204,13 +206,12 @@ def _own(method: str, family: str, width: int, optimizer: str | None) -> Recipe:
         return Recipe(
             optimizer or "adamw", rate, f"{method} on small backbones, searched on the embedded ones"
         )
-    usual = rates.wider
-    source = f"{method}: our choice, not searched for at this size"
-    if family == "causal-lm":
-        if method == "lora":
-            usual, source = DECODER_LORA, "LoRA on decoders, tried on SmolLM2-135M (docs/real-models.md)"
-        return Recipe(optimizer or "adamw", usual, source, **DECODER)
-    return Recipe(optimizer or "adamw", usual, source)
+    decodes = family == "causal-lm"
+    if decodes and rates.decoder is not None:
+        usual, source = rates.decoder, f"{method} on decoders, tried on SmolLM2-135M (docs/real-models.md)"
+    else:
+        usual, source = rates.wider, f"{method}: our choice, not searched for at this size"
+    return Recipe(optimizer or "adamw", usual, source, **(DECODER if decodes else {}))
 
 
 def _search(small: bool) -> Recipe:
@@ -243,8 +244,6 @@ def _causal_lm(optimizer: str | None) -> Recipe:
     return Recipe("adamw", 0.02, source, length=20, **DECODER | {"steps": 1200, "batch": 8})
 
 
-DECODER_LORA = 2e-3
-"""Rate of AdamW for LoRA on decoders."""
 DECODER: dict[str, Any] = {"steps": 600, "evaluate_every": 50, "schedule": "linear", "warm_up": 20}
 """How long decoders learn, and how the rate falls: a constant one ends where the last batches threw it."""
 
