@@ -7,6 +7,7 @@ names, types, shapes and bytes of all tensors and over the rest of the metadata.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from prompttransfer.tensor_files import TensorFile, read_tensors
 from tasks.errors import MissingError, UserError
 
 SEAL = "sha256"
+DIGEST = re.compile(r"[0-9a-f]{64}")
+"""What `digest` returns; files of earlier versions have no such value in their metadata."""
 
 
 def write_sealed(
@@ -41,7 +44,11 @@ def read_sealed(path: Path, what: str, advice: str) -> TensorFile:
     except UserError as error:
         raise UserError(f"{error}; {advice}") from None
     rest = {name: value for name, value in found.metadata.items() if name != SEAL}
-    if SEAL in found.metadata and found.metadata[SEAL] != digest(found.tensors, rest):
+    if SEAL in found.metadata:
+        changed = found.metadata[SEAL] != digest(found.tensors, rest)
+    else:  # of an earlier version, or the digest is there and its name was damaged
+        changed = any(DIGEST.fullmatch(value) for value in rest.values())
+    if changed:
         raise UserError(f"{what} {path} was changed after it was written (its digest differs): {advice}")
     return TensorFile(found.tensors, rest)
 
