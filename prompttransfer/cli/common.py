@@ -73,6 +73,7 @@ def load_targets(
     limit_test: int | None = None,
     seeds: Sequence[int] = (0,),
     one_split: bool = False,
+    shots: int | None = None,
 ) -> list[Target]:
     """Each task with its three splits; each seed draws its own validation rows, or with `one_split` has those of seed 0."""
     from prompttransfer.transfers.zero_shot import Target
@@ -81,14 +82,17 @@ def load_targets(
     drawn = [0] if one_split else list(seeds)
     targets = []
     for task in tasks:
-        found = load_seeded(task, drawn, data=data, limit_train=limit_train, limit_test=limit_test)
+        found = load_seeded(
+            task, drawn, data=data, limit_train=limit_train, limit_test=limit_test, shots=shots
+        )
         targets.append(Target(task, found[drawn[0]], {} if one_split else found))
     return targets
 
 
-def seeds_line(seeds: Sequence[int], *, one_split: bool) -> str:
+def seeds_line(seeds: Sequence[int], *, one_split: bool, shots: int | None = None) -> str:
     """What a seed decides, for people: a spread over seeds is the spread of just that."""
-    shared = "; all have the validation rows of seed 0" if one_split else " and validation rows"
+    drawn = "validation rows" if shots is None else f"{shots} rows of each label to train and to validate"
+    shared = f"; all have the {drawn} of seed 0" if one_split else f" and {drawn}"
     return f"seed{'s' * (len(seeds) > 1)} {' '.join(map(str, seeds))}: start, row order{shared}"
 
 

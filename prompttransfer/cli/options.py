@@ -78,6 +78,14 @@ LimitTrain = Annotated[
     ),
     Whole(),
 ]
+Shots = Annotated[
+    int | None,
+    typer.Option(
+        "--shots",
+        help="Train on this many rows of each label, drawn by seed, and validate on as many others (few-shot).",
+    ),
+    Whole(1, 1_000_000),
+]
 LimitTest = Annotated[
     int | None, typer.Option("--limit-test", help="Use at most this many test rows."), Whole()
 ]

@@ -34,6 +34,7 @@ from prompttransfer.cli.options import (
     Revision,
     Schedule,
     Seeds,
+    Shots,
     Steps,
     Strategy,
     TaskNames,
@@ -100,6 +101,7 @@ def train(
     aggregation: Aggregation = None,
     max_length: MaxLength = None,
     limit_train: LimitTrain = None,
+    shots: Shots = None,
     limit_test: LimitTest = None,
     precision: Precision = "auto",
     device: Device = "auto",
@@ -169,7 +171,13 @@ def train(
     from prompttransfer.training.train import Job, Trained
 
     targets = load_targets(
-        tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
+        tasks,
+        data=data,
+        limit_train=limit_train,
+        limit_test=limit_test,
+        seeds=chosen,
+        one_split=one_split,
+        shots=shots,
     )
     if dry_run:
         model = outline_backbone(backbone, revision, precision=precision)
@@ -203,7 +211,7 @@ def train(
         say(remark, quiet=as_json)
     say(f"recipe: {recipe.told(chosen_method)}", quiet=as_json)
     say_strange(model, targets, quiet=as_json)
-    say(seeds_line(chosen, one_split=one_split), quiet=as_json)
+    say(seeds_line(chosen, one_split=one_split, shots=shots), quiet=as_json)
     for target in targets:
         answers = model.answers(target.task, encoding)
         say(

@@ -33,6 +33,7 @@ from prompttransfer.cli.options import (
     Revision,
     Schedule,
     Seeds,
+    Shots,
     SourceMethods,
     Steps,
     Strategy,
@@ -91,6 +92,7 @@ def transfer(
     patience: Patience = None,
     max_length: MaxLength = None,
     limit_train: LimitTrain = None,
+    shots: Shots = None,
     limit_test: LimitTest = None,
     calibrate: Calibrate = "none",
     random_draws: RandomDraws = None,
@@ -177,7 +179,13 @@ def transfer(
 
     chosen = list(dict.fromkeys(seeds or [0]))
     targets = load_targets(
-        tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
+        tasks,
+        data=data,
+        limit_train=limit_train,
+        limit_test=limit_test,
+        seeds=chosen,
+        one_split=one_split,
+        shots=shots,
     )
     model = backbone_of(prompts, backbone, precision, device, placement, revision=revision)
     model.takes_any = other_backbone
@@ -210,7 +218,7 @@ def transfer(
     trained: list[Trained] = []
     options: TrainingOptions | None = None
     if tune and output is not None:
-        say(seeds_line(chosen, one_split=one_split), quiet=as_json)
+        say(seeds_line(chosen, one_split=one_split, shots=shots), quiet=as_json)
         result, options = _tune(
             model,
             prompts,
