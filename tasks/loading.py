@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Protocol
 
 from tasks.errors import UserError
-from tasks.folder import read_folder
+from tasks.folder import USUAL, describe_place, read_folder
 from tasks.hub import read_hub
+from tasks.tables import FORMATS
 from tasks.task import Example, Task, describe_source
 
 VALIDATION_SHARE = 0.1
@@ -50,6 +51,8 @@ class Splits:
     """What drew the validation rows, and the training rows under a limit."""
     shots: int | None = None
     """Rows of each label in train and in validation, where that is what was drawn."""
+    empty: int = 0
+    """Rows of the source that were left out on request, because a text of theirs is empty."""
 
     def __post_init__(self) -> None:
         for name in ("train", "validation", "test"):
@@ -70,8 +73,8 @@ def load_splits(
 ) -> Splits:
     """Load the three splits of a task.
 
-    `data` is a folder that holds `<task>/train.jsonl` and `<task>/validation.jsonl`; it goes before every other
-    source but a folder of the task's own that is there. `seed` chooses the validation rows, and the training rows that a
+    `data` is a folder that holds `<task>/train.jsonl` and `<task>/validation.jsonl` (or other files of rows, or these
+    themselves; folder.py) or one file; it goes before every other source but a folder of the task's own that is there. `seed` chooses the validation rows, and the training rows that a
     limit keeps; limits are drawn at random because many data sets are sorted by label. Limited test rows do not depend
     on it. With `shots` train and validation have so many rows of each label (`divide_shots`). Order within a split is the
     source's.
@@ -96,15 +99,17 @@ def load_seeded(
             raise UserError(f"limit of {limit} {name} rows: give at least 1, or no limit")
     if shots is not None:
         check_shots(task, shots, limit_train)
-    rows, source, revision = _read(task, Path(data) if data is not None else None)
-    test = sample(rows["test"], 0, limit_test)
+    source = _read(task, Path(data) if data is not None else None)
+    rows, test = source.rows, sample(source.rows["test"], 0, limit_test)
     found = {}
     for seed in dict.fromkeys(seeds):
         if shots is None:
-            validation, train = divide(rows["train"], seed, limit_train, source)
+            validation, train = divide(rows["train"], seed, limit_train, source.source)
         else:
-            validation, train = divide_shots(rows["train"], task.labels, seed, shots, source)
-        found[seed] = Splits(train, validation, test, source, revision, seed, shots)
+            validation, train = divide_shots(rows["train"], task.labels, seed, shots, source.source)
+        found[seed] = Splits(
+            train, validation, test, source.source, source.revision, seed, shots, source.empty
+        )
     return found
 
 
@@ -203,31 +208,51 @@ def _in_order(drawn: Sequence[tuple[int, Example]]) -> tuple[Example, ...]:
     return tuple(example for _, example in sorted(drawn, key=lambda pair: pair[0]))
 
 
-def _read(task: Task, data: Path | None) -> tuple[Mapping[str, Rows], str, str]:
-    """The rows of `train` and `test`, the source in words, and its revision."""
+@dataclass(frozen=True)
+class _Found:
+    """The rows of `train` and `test`, where they are from in words, and what there is to say of them."""
+
+    rows: Mapping[str, Rows]
+    source: str
+    revision: str
+    empty: int = 0
+
+
+def _read(task: Task, data: Path | None) -> _Found:
     if data is not None:
-        if not data.is_dir():
+        if not data.exists():
             raise UserError(
-                f"--data {data} is not a folder: it must hold {task.name}/train.jsonl and validation.jsonl"
+                f"--data {data} is not a folder: it must hold {task.name}/{USUAL}, or these themselves, or be one file"
             )
-        if task.folder is None or not Path(task.folder).is_dir():
-            return _from_folder(task, data / task.name)
+        if task.folder is None or not Path(task.folder).exists():
+            return _from_files(task, _place(task, data))
     if task.folder is not None:
-        return _from_folder(task, Path(task.folder))
+        return _from_files(task, Path(task.folder))
     if task.world is not None:
         return _from_world(task.world)
     splits, revision = read_hub(task)
-    return splits, describe_source(task), revision
+    return _Found(splits, describe_source(task), revision)
 
 
-def _from_folder(task: Task, folder: Path) -> tuple[Mapping[str, Rows], str, str]:
-    splits, revision = read_folder(task, folder)
-    return splits, f"folder {folder}", revision
+def _place(task: Task, data: Path) -> Path:
+    """Where under `data` the rows of a task are: in a folder of its name, in a file of its name, or there."""
+    if data.is_file() or (data / task.name).is_dir():
+        return data if data.is_file() else data / task.name
+    own = [path for suffix in FORMATS if (path := data / f"{task.name}{suffix}").is_file()]
+    if own:
+        return own[0]
+    holds_rows = any(path.suffix.lower() in FORMATS for path in data.iterdir())
+    return data if holds_rows or task.splits else data / task.name
 
 
-def _from_world(name: str) -> tuple[Mapping[str, Rows], str, str]:
+def _from_files(task: Task, place: Path) -> _Found:
+    found = read_folder(task, place)
+    return _Found(found.splits, describe_place(place), found.revision, found.empty)
+
+
+def _from_world(name: str) -> _Found:
     from tasks.microworld import generate
 
     splits = {split: generate(name, split) for split in ("train", "test")}
     digest = hashlib.sha256(repr(splits).encode()).hexdigest()
-    return splits, f"embedded world, {name}", f"sha256:{digest[:16]}"
+    return _Found(splits, f"embedded world, {name}", f"sha256:{digest[:16]}")
