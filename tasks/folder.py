@@ -9,7 +9,7 @@ same in every run, and with other rows beside them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,7 +45,11 @@ def read_folder(task: Task, place: Path) -> LocalRows:
     digest = hashlib.sha256()
     splits: dict[str, list[Example]] = {}
     empty = 0
-    files = {"train": [place]} if place.is_file() else {s: _files(task, place, s) for s in SPLITS}
+    files = (
+        {"train": [place]}
+        if place.is_file()
+        else {split: _files(place, split, task.splits, f"task {task.name!r}") for split in SPLITS}
+    )
     for split, paths in files.items():
         found: list[Example] = []
         for path in paths:
@@ -106,9 +110,18 @@ def _held_out(rows: Sequence[Example], path: Path) -> dict[str, list[Example]]:
     }
 
 
-def _files(task: Task, folder: Path, split: str) -> list[Path]:
-    """The files of a split: of the name that the task gives it, with or without its end, or all that fit a pattern."""
-    name = task.splits.get(split, SPLITS[split])
+def train_files(place: Path, splits: Mapping[str, str]) -> list[Path]:
+    """The files of the training rows in a folder, or the one file that is there."""
+    if place.is_file():
+        return [place]
+    if not place.is_dir():
+        raise MissingError(f"no file or folder of rows {place}")
+    return _files(place, "train", splits, "what is made of it")
+
+
+def _files(folder: Path, split: str, splits: Mapping[str, str], who: str) -> list[Path]:
+    """The files of a split: of the name that it is given, with or without its end, or all that fit a pattern."""
+    name = splits.get(split, SPLITS[split])
     if (folder / name).is_file():
         return [folder / name]
     found = [folder / f"{name}{suffix}" for suffix in FORMATS if (folder / f"{name}{suffix}").exists()]
@@ -119,21 +132,20 @@ def _files(task: Task, folder: Path, split: str) -> list[Path]:
     if set(name) & set("*?["):
         found = sorted(path for path in folder.glob(name) if path.suffix.lower() in FORMATS)
     if not found:
-        raise _no_file(task, folder, split, name)
+        raise _no_file(folder, name, who)
     return found
 
 
-def _no_file(task: Task, folder: Path, split: str, name: str) -> UserError:
+def _no_file(folder: Path, name: str, who: str) -> UserError:
     there = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in FORMATS)
     wanted = name if set(name) & set("*?[") or Path(name).suffix.lower() in FORMATS else f"{name}.jsonl"
-    advice = (
-        f"there are {shortened(', '.join(there))}: say which is which by --splits train={there[0]} test={there[-1]}"
-        if len(there) > 1
-        else f"there is {there[0]}: give that file itself, and a part of it becomes the test split"
-        if there
-        else "there is no file of rows"
-    )
-    return UserError(f"no file {folder / wanted}: task {task.name!r} needs {USUAL} in that folder; {advice}")
+    if len(there) > 1:
+        advice = f"there are {shortened(', '.join(there))}: say which is which by --splits train={there[0]} test={there[-1]}"
+    elif there:
+        advice = f"there is {there[0]}: give that file itself, and a part of it becomes the test split"
+    else:
+        advice = "there is no file of rows"
+    return UserError(f"no file {folder / wanted}: {who} needs {USUAL} in that folder; {advice}")
 
 
 def _content(task: Task, path: Path) -> bytes:

@@ -13,10 +13,12 @@ from prompttransfer.cli.options import (
     AsJson,
     BackboneName,
     Batch,
+    Columns,
     DataFolder,
     Device,
     Devices,
     EvaluateEvery,
+    LabelValues,
     LabelWords,
     LayoutName,
     LearningRate,
@@ -35,6 +37,8 @@ from prompttransfer.cli.options import (
     Schedule,
     Seeds,
     Shots,
+    SkipEmpty,
+    SplitNames,
     Steps,
     Strategy,
     TaskNames,
@@ -73,6 +77,10 @@ def train(
         Output(standard="runs/prompts"),
     ] = None,
     data: DataFolder = None,
+    columns: Columns = None,
+    labels: LabelValues = None,
+    splits: SplitNames = None,
+    skip_empty: SkipEmpty = False,
     seeds: Seeds = None,
     one_split: OneSplit = False,
     method: MethodText = None,
@@ -155,8 +163,10 @@ def train(
         words_line,
     )
     from prompttransfer.distributed.launching import must_start, run_on
+    from tasks.reading import parse_reading
 
-    tasks = resolve_tasks(task, label_words)
+    reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
+    tasks = resolve_tasks(task, label_words, reading=reading, data=data)
     chosen = list(dict.fromkeys(seeds or [0]))
     names = names_of([item.name for item in tasks], chosen, output)
     check_start(init)

@@ -12,10 +12,12 @@ from prompttransfer.cli.options import (
     AsJson,
     Batch,
     Calibrate,
+    Columns,
     DataFolder,
     Device,
     Devices,
     EvaluateEvery,
+    LabelValues,
     LabelWords,
     LearningRate,
     LimitTest,
@@ -34,7 +36,9 @@ from prompttransfer.cli.options import (
     Schedule,
     Seeds,
     Shots,
+    SkipEmpty,
     SourceMethods,
+    SplitNames,
     Steps,
     Strategy,
     Template,
@@ -75,6 +79,10 @@ def transfer(
         Output(standard="runs/transfer"),
     ] = None,
     data: DataFolder = None,
+    columns: Columns = None,
+    labels: LabelValues = None,
+    splits: SplitNames = None,
+    skip_empty: SkipEmpty = False,
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
     template: Template = None,
@@ -150,6 +158,7 @@ def transfer(
     from prompttransfer.files import atomic_folder, check_free, write_json
     from prompttransfer.outputs import SETTINGS, keep_others, plain, settings_of
     from tasks.errors import UserError
+    from tasks.reading import parse_reading
 
     placement = Placement(devices, strategy, nodes)
     calibration = calibration_of(calibrate)
@@ -159,7 +168,8 @@ def transfer(
     prompts = read_prompts(sources, method)
     if tune:
         common_method(prompts)
-    tasks = resolve_tasks(to, label_words, prompts)
+    reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
+    tasks = resolve_tasks(to, label_words, prompts, reading, data)
     check_names(prompts, [task.name for task in tasks], list(dict.fromkeys(seeds or [0])) if tune else [])
     at = locate(backbone or prompts[0].backbone, revision)[1]
     settings = settings_of("transfer", given) | {"backbone revision": at}
