@@ -1,5 +1,6 @@
 """Figures: a table or states in, a matplotlib Figure out; the caller writes `figure_bytes` where it likes."""
 
+from analysis.figures.confusion import confusion, confusion_counts
 from analysis.figures.curves import layer_curves, learning_curves, masking_curves
 from analysis.figures.heatmap import common_limits, heatmap
 from analysis.figures.heatmaps import heatmaps
@@ -13,6 +14,8 @@ from analysis.figures.style import FORMATS, figure_bytes, figure_style
 __all__ = [
     "FORMATS",
     "common_limits",
+    "confusion",
+    "confusion_counts",
     "coordinates",
     "figure_bytes",
     "figure_style",

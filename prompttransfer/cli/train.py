@@ -27,12 +27,14 @@ from prompttransfer.cli.options import (
     LimitTrain,
     MaxLength,
     MethodText,
+    MetricName,
     Nodes,
     OneSplit,
     Optimizer,
     Overwrite,
     Patience,
     Precision,
+    Predictions,
     Revision,
     Schedule,
     Seeds,
@@ -105,12 +107,14 @@ def train(
     warm_up: WarmUp = None,
     evaluate_every: EvaluateEvery = None,
     patience: Patience = None,
+    metric: MetricName = None,
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
     max_length: MaxLength = None,
     limit_train: LimitTrain = None,
     shots: Shots = None,
     limit_test: LimitTest = None,
+    predictions: Predictions = None,
     precision: Precision = "auto",
     device: Device = "auto",
     devices: Devices = 1,
@@ -166,7 +170,7 @@ def train(
     from tasks.reading import parse_reading
 
     reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
-    tasks = resolve_tasks(task, label_words, reading=reading, data=data)
+    tasks = resolve_tasks(task, label_words, reading=reading, data=data, metric=metric)
     chosen = list(dict.fromkeys(seeds or [0]))
     names = names_of([item.name for item in tasks], chosen, output)
     check_start(init)
@@ -176,6 +180,8 @@ def train(
         return run_on(placement, train, **given)
     from prompttransfer.adaptations.artifacts import save_adaptation
     from prompttransfer.backbones.loading import load_backbone, outline_backbone
+    from prompttransfer.evaluation.predictions import write_predictions
+    from prompttransfer.outputs import Files, settings_of
     from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
     from prompttransfer.training.recipes import method_and_recipe
     from prompttransfer.training.train import Job, Trained
@@ -246,6 +252,8 @@ def train(
             precision=precision, device=device, placement=placement, quiet=as_json,
         )  # fmt: skip
         return []
+    beside = Files((predictions,) if predictions else (), settings_of("train", given))
+    beside.check(overwrite=overwrite)
     there = finished(model, jobs, recipe, encoding, chosen_method, output, overwrite=overwrite)
     if len(there) == len(jobs):
         say("trained before with the same settings: nothing is left to do", quiet=as_json)
@@ -269,6 +277,11 @@ def train(
             )
             note_call([output / run.adaptation.name for run in results], call)
             options.clear()
+    if predictions is not None:
+        lines = predictions_of_runs(model, jobs, results, encoding)
+        if first:
+            beside.claim()
+            write_predictions(predictions, lines)
     if as_json:
         print_json([_record(run.adaptation, output) for run in results])
     else:
@@ -412,6 +425,18 @@ def run_jobs(
         runs = [run for _, run in pairs]
         tested += with_test_score(model, runs, target, encoding)
     return tested, options
+
+
+def predictions_of_runs(
+    model: Backbone, jobs: Sequence[Job], results: Sequence[Trained], encoding: Encoding
+) -> list[dict[str, Any]]:
+    """What every adaptation says to the test rows of its task."""
+    from prompttransfer.evaluation.predictions import predictions_of
+
+    lines = []
+    for job, run in zip(jobs, results, strict=True):
+        lines += predictions_of(model, [run.adaptation], job.task, job.splits.test, encoding)
+    return lines
 
 
 def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Path | None) -> None:
