@@ -26,10 +26,12 @@ from prompttransfer.cli.options import (
     Template,
 )
 from prompttransfer.cli.tasks_new import new_task
+from prompttransfer.cli.tasks_words import search_task_words
 from prompttransfer.cli.values import Whole, checked, lines_of
 
 tasks_app = typer.Typer(help="List, show, check and write tasks.", no_args_is_help=True)
 tasks_app.command("new")(new_task)
+tasks_app.command("words")(search_task_words)
 ROWS = 500
 """Test rows of which the words are looked at."""
 TaskName = Annotated[str, typer.Argument(help="Name of a shipped task, or a YAML file.")]
