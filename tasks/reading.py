@@ -31,7 +31,7 @@ class Reading:
         """The task with its files read so."""
         if not self:
             return task
-        values: dict[int | str, str | None] = dict(self.labels)
+        values: dict[int | str, str | None] = {value: label for value, label in self.labels.items()}
         return replace(
             task,
             columns={**task.columns, **self.columns},

@@ -187,11 +187,11 @@ def evaluate(
     if as_json:
         print_json(records)
     else:
-        columns = [pair for pair in COLUMNS if pair[1] in records[0]]
+        shown = [pair for pair in COLUMNS if pair[1] in records[0]]
         table(
             f"scores on {model.name}",
-            [heading for heading, _ in columns],
-            [[_shown(record[key]) for _, key in columns] for record in records],
+            [heading for heading, _ in shown],
+            [[_shown(record[key]) for _, key in shown] for record in records],
             left=3,
         )
         for reason in dict.fromkeys(record["impossible"] for record in records if "impossible" in record):
