@@ -14,11 +14,15 @@ from prompttransfer.cli.options import (
     Aggregation,
     AsJson,
     BackboneName,
+    Columns,
     DataFolder,
+    LabelValues,
     LabelWords,
     LayoutName,
     MaxLength,
     Revision,
+    SkipEmpty,
+    SplitNames,
     Template,
 )
 from prompttransfer.cli.values import Whole, checked, lines_of
@@ -66,6 +70,10 @@ def check_task(
     backbone: BackboneName = EMBEDDED_DEFAULT,
     revision: Revision = None,
     data: DataFolder = None,
+    columns: Columns = None,
+    labels: LabelValues = None,
+    splits: SplitNames = None,
+    skip_empty: SkipEmpty = False,
     layout: LayoutName = "prompt-first",
     template: Template = None,
     length: Annotated[int, typer.Option(help="Prompt length."), Whole(1, LONGEST_PROMPT)] = 20,
@@ -77,9 +85,11 @@ def check_task(
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.backbones.loading import load_backbone, read_otherwise
     from prompttransfer.cli.common import load_targets, resolve_tasks, say, table, unknown_words
+    from tasks.reading import parse_reading
 
     encoding = Encoding(layout, max_length, aggregation, lines_of(template))
-    task = resolve_tasks([name], label_words)[0]
+    reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
+    task = resolve_tasks([name], label_words, reading=reading, data=data)[0]
     target = load_targets([task], data=data)[0]
     model = load_backbone(backbone, revision=revision)
     place = encoding.place(model.family)

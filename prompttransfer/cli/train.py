@@ -13,10 +13,12 @@ from prompttransfer.cli.options import (
     AsJson,
     BackboneName,
     Batch,
+    Columns,
     DataFolder,
     Device,
     Devices,
     EvaluateEvery,
+    LabelValues,
     LabelWords,
     LayoutName,
     LearningRate,
@@ -34,6 +36,9 @@ from prompttransfer.cli.options import (
     Revision,
     Schedule,
     Seeds,
+    Shots,
+    SkipEmpty,
+    SplitNames,
     Steps,
     Strategy,
     TaskNames,
@@ -72,6 +77,10 @@ def train(
         Output(standard="runs/prompts"),
     ] = None,
     data: DataFolder = None,
+    columns: Columns = None,
+    labels: LabelValues = None,
+    splits: SplitNames = None,
+    skip_empty: SkipEmpty = False,
     seeds: Seeds = None,
     one_split: OneSplit = False,
     method: MethodText = None,
@@ -100,6 +109,7 @@ def train(
     aggregation: Aggregation = None,
     max_length: MaxLength = None,
     limit_train: LimitTrain = None,
+    shots: Shots = None,
     limit_test: LimitTest = None,
     precision: Precision = "auto",
     device: Device = "auto",
@@ -153,8 +163,10 @@ def train(
         words_line,
     )
     from prompttransfer.distributed.launching import must_start, run_on
+    from tasks.reading import parse_reading
 
-    tasks = resolve_tasks(task, label_words)
+    reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
+    tasks = resolve_tasks(task, label_words, reading=reading, data=data)
     chosen = list(dict.fromkeys(seeds or [0]))
     names = names_of([item.name for item in tasks], chosen, output)
     check_start(init)
@@ -169,7 +181,13 @@ def train(
     from prompttransfer.training.train import Job, Trained
 
     targets = load_targets(
-        tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
+        tasks,
+        data=data,
+        limit_train=limit_train,
+        limit_test=limit_test,
+        seeds=chosen,
+        one_split=one_split,
+        shots=shots,
     )
     if dry_run:
         model = outline_backbone(backbone, revision, precision=precision)
@@ -203,7 +221,7 @@ def train(
         say(remark, quiet=as_json)
     say(f"recipe: {recipe.told(chosen_method)}", quiet=as_json)
     say_strange(model, targets, quiet=as_json)
-    say(seeds_line(chosen, one_split=one_split), quiet=as_json)
+    say(seeds_line(chosen, one_split=one_split, shots=shots), quiet=as_json)
     for target in targets:
         answers = model.answers(target.task, encoding)
         say(

@@ -12,10 +12,12 @@ from prompttransfer.cli.options import (
     AsJson,
     Batch,
     Calibrate,
+    Columns,
     DataFolder,
     Device,
     Devices,
     EvaluateEvery,
+    LabelValues,
     LabelWords,
     LearningRate,
     LimitTest,
@@ -33,7 +35,10 @@ from prompttransfer.cli.options import (
     Revision,
     Schedule,
     Seeds,
+    Shots,
+    SkipEmpty,
     SourceMethods,
+    SplitNames,
     Steps,
     Strategy,
     Template,
@@ -74,6 +79,10 @@ def transfer(
         Output(standard="runs/transfer"),
     ] = None,
     data: DataFolder = None,
+    columns: Columns = None,
+    labels: LabelValues = None,
+    splits: SplitNames = None,
+    skip_empty: SkipEmpty = False,
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
     template: Template = None,
@@ -91,6 +100,7 @@ def transfer(
     patience: Patience = None,
     max_length: MaxLength = None,
     limit_train: LimitTrain = None,
+    shots: Shots = None,
     limit_test: LimitTest = None,
     calibrate: Calibrate = "none",
     random_draws: RandomDraws = None,
@@ -148,6 +158,7 @@ def transfer(
     from prompttransfer.files import atomic_folder, check_free, write_json
     from prompttransfer.outputs import SETTINGS, keep_others, plain, settings_of
     from tasks.errors import UserError
+    from tasks.reading import parse_reading
 
     placement = Placement(devices, strategy, nodes)
     calibration = calibration_of(calibrate)
@@ -157,7 +168,8 @@ def transfer(
     prompts = read_prompts(sources, method)
     if tune:
         common_method(prompts)
-    tasks = resolve_tasks(to, label_words, prompts)
+    reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
+    tasks = resolve_tasks(to, label_words, prompts, reading, data)
     check_names(prompts, [task.name for task in tasks], list(dict.fromkeys(seeds or [0])) if tune else [])
     at = locate(backbone or prompts[0].backbone, revision)[1]
     settings = settings_of("transfer", given) | {"backbone revision": at}
@@ -177,7 +189,13 @@ def transfer(
 
     chosen = list(dict.fromkeys(seeds or [0]))
     targets = load_targets(
-        tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
+        tasks,
+        data=data,
+        limit_train=limit_train,
+        limit_test=limit_test,
+        seeds=chosen,
+        one_split=one_split,
+        shots=shots,
     )
     model = backbone_of(prompts, backbone, precision, device, placement, revision=revision)
     model.takes_any = other_backbone
@@ -210,7 +228,7 @@ def transfer(
     trained: list[Trained] = []
     options: TrainingOptions | None = None
     if tune and output is not None:
-        say(seeds_line(chosen, one_split=one_split), quiet=as_json)
+        say(seeds_line(chosen, one_split=one_split, shots=shots), quiet=as_json)
         result, options = _tune(
             model,
             prompts,

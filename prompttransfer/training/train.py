@@ -324,6 +324,7 @@ def origins_of(
                     "validation": len(splits.validation),
                     "test": len(splits.test),
                     "split_seed": splits.seed,
+                    **({} if splits.shots is None else {"shots": splits.shots}),
                     **record_of(job.task),
                 },
                 opening=backbone.opening,
