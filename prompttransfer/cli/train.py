@@ -46,7 +46,7 @@ from prompttransfer.cli.options import (
     WarmUp,
     WeightDecay,
 )
-from prompttransfer.cli.values import OneOf, Output, checked, lines_of
+from prompttransfer.cli.values import OneOf, Output, Real, checked, lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,6 +93,39 @@ def train(
             "retrieve:DIR,top=3,by=C_average.",
         ),
     ] = "random",
+    distil: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--distil",
+            help="Trained prompts, or folders of them, that teach the runs of their tasks: the distance to their answers is added "
+            "to the loss.",
+        ),
+    ] = None,
+    distil_weight: Annotated[
+        float | None,
+        typer.Option("--distil-weight", help="Of that distance (0.9)."),
+        Real(0, 1e30, below=True),
+    ] = None,
+    distil_on: Annotated[
+        str | None,
+        typer.Option(
+            "--distil-on",
+            help="logits (scores of the label words; the default), states (of the last layer, where the answer is read) or both.",
+        ),
+        OneOf("part to distil", ("both", "logits", "states")),
+    ] = None,
+    distil_distance: Annotated[
+        str | None,
+        typer.Option(
+            "--distil-distance", help="Of logits: kl (the default) or squared; states are always squared."
+        ),
+        OneOf("distance to a teacher", ("kl", "squared")),
+    ] = None,
+    distil_temperature: Annotated[
+        float | None,
+        typer.Option("--distil-temperature", help="That logits are divided by under kl (1)."),
+        Real(0, 1e6, above=True),
+    ] = None,
     layout: LayoutName = "prompt-first",
     template: Template = None,
     length: Length = None,
@@ -137,7 +170,8 @@ def train(
 
     Prints the recipe, a live learning curve and the test scores beside chance and the backbone without a prompt. A
     killed run goes on from its last evaluation when the same command is given again; what it has finished is not trained
-    again. From Python nothing is written without `output`.
+    again. From Python nothing is written without `output`. With --distil each run also learns from what a frozen teacher, an
+    adaptation of its task on the same backbone, answers to the same rows.
 
     With --devices every device takes a share of the rows, and with --strategy fsdp of the backbone; the prompts are
     those of one device, but for the rounding of sums.
@@ -148,6 +182,7 @@ def train(
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.backbones.locating import locate
     from prompttransfer.distributed.placement import Placement
+    from tasks.errors import UserError
 
     placement = Placement(devices, strategy, nodes)
     encoding = Encoding(layout, max_length, aggregation, lines_of(template))
@@ -162,6 +197,7 @@ def train(
         seeds_line,
         words_line,
     )
+    from prompttransfer.cli.teachers import teachers_of
     from prompttransfer.distributed.launching import must_start, run_on
     from tasks.reading import parse_reading
 
@@ -170,6 +206,11 @@ def train(
     chosen = list(dict.fromkeys(seeds or [0]))
     names = names_of([item.name for item in tasks], chosen, output)
     check_start(init)
+    told = (distil_weight, distil_on, distil_distance, distil_temperature)
+    if distil is None and any(value is not None for value in told):
+        raise UserError(
+            "--distil-weight and the like say how to learn from teachers: give --distil FOLDER, too"
+        )
     method = method or _source_method(init)
     parse_method(method, length=length or 1).check_complete()  # before the heavy imports, too
     if not dry_run and must_start(placement, device):
@@ -177,9 +218,17 @@ def train(
     from prompttransfer.adaptations.artifacts import save_adaptation
     from prompttransfer.backbones.loading import load_backbone, outline_backbone
     from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
+    from prompttransfer.training.distillation import Distance
     from prompttransfer.training.recipes import method_and_recipe
     from prompttransfer.training.train import Job, Trained
 
+    teachers = teachers_of(
+        [item.name for item in tasks],
+        chosen,
+        distil,
+        weight=distil_weight,
+        distance=Distance(distil_on or "logits", distil_distance or "kl", distil_temperature or 1.0),
+    )
     targets = load_targets(
         tasks,
         data=data,
@@ -230,7 +279,14 @@ def train(
         )
     start = parse_start(init)
     jobs = [
-        Job(target.task, target.rows(seed), seed, start, names[target.task.name, seed])
+        Job(
+            target.task,
+            target.rows(seed),
+            seed,
+            start,
+            names[target.task.name, seed],
+            teacher=teachers.get((target.task.name, seed)),
+        )
         for target in targets
         for seed in chosen
     ]
