@@ -214,3 +214,10 @@ Schedule = Annotated[
 WarmUp = Annotated[
     int | None, typer.Option("--warm-up", help="Steps in which the learning rate rises."), Whole(0)
 ]
+Sweeps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sweep",
+        help="Settings to try, as lr=1e-3,1e-2,0.1 length=5,20: of the recipe or of the method; validation rows choose.",
+    ),
+]

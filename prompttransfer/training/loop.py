@@ -8,7 +8,7 @@ Several processes (distributed/processes.py) each take a share of the rows of ev
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -228,6 +228,17 @@ class BankTraining(LightningModule):
         """End a member and those that it shares with, which would otherwise go on with what it has spoilt or left alone."""
         for each in self.together[index].intersection(self.active):
             self.states[each].ended, self.states[each].steps = why, self.steps_done
+
+    def drop(self, indices: Iterable[int]) -> None:
+        """End members before their time; what they were at their best stays."""
+        for index in set(indices).intersection(self.active):
+            self._end(index, "dropped")
+
+    def on_train_end(self) -> None:
+        """Keep the optimizer's state, with which training may go on behind a halt."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, Optimizer)
+        self._optimizer_state = optimizer.state_dict()
 
     def on_train_epoch_end(self) -> None:
         """Evaluate, decide who goes on, and write the state."""
