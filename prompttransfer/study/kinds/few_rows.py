@@ -205,10 +205,13 @@ def best_of(tried: Sequence[Tried], name: str) -> Trained:
     if len(tried) == 1:
         return tried[0][1]
     ranks = [
-        (run.failure is None, max(_rank(point.score, point.validation_loss) for point in run.adaptation.curve))
+        (
+            run.failure is None,
+            max(_rank(point.score, point.validation_loss) for point in run.adaptation.curve),
+        )
         for _, run in tried
     ]
-    job, best = tried[ranks.index(max(ranks))]
+    _job, best = tried[ranks.index(max(ranks))]
     told: list[dict[str, Any]] = [
         {"rate": run.adaptation.origin.recipe["lr"], "start": str(each.start), "validation": rank[1][0]}
         for (each, run), rank in zip(tried, ranks, strict=True)

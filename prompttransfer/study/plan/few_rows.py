@@ -99,7 +99,9 @@ class _Library:
             "seed": seed,
             METHOD: side.method.text,
         }
-        cell = self.naming.cell("shared", f"{side.method.text} of the library seed {seed} on {side.label}", settings, {})
+        cell = self.naming.cell(
+            "shared", f"{side.method.text} of the library seed {seed} on {side.label}", settings, {}
+        )
         self.add([cell])
         return cell
 
@@ -203,7 +205,9 @@ class _System:
         library = self.library
         sources = library.prompt_side
         side = replace(sources, methods=(replace(sources.method, tasks=self.side.tasks),), chosen=0)
-        _, recipe = method_on(side.family, side.state_width, library.spec, library.entry, PROMPT_ALONE, called)
+        _, recipe = method_on(
+            side.family, side.state_width, library.spec, library.entry, PROMPT_ALONE, called
+        )
         steps = probe_steps(self.recipe(called).steps)
         short = replace(recipe, steps=steps, evaluate_every=steps, length=sources.method.length)
         task = self.side.tasks[called].few(shots, seed)

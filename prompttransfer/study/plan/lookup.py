@@ -280,9 +280,7 @@ def with_few_rows(rows: RowFacts, task: Task, spec: Spec, data: Path | None) -> 
             size = validation_size(rows.train + rows.validation, shots)
             few |= {(shots, seed): FewRows(shots, size, "unknown") for seed in spec.seeds}
             continue
-        for seed, splits in load_seeded(
-            task, spec.seeds, data=data, limit_train=shots, limit_test=1
-        ).items():
+        for seed, splits in load_seeded(task, spec.seeds, data=data, limit_train=shots, limit_test=1).items():
             counts = len(splits.train), len(splits.validation)
             few[shots, seed] = FewRows(*counts, digest_rows((splits.train, splits.validation)))
     return replace(rows, few=few)
