@@ -66,7 +66,9 @@ def parse_library_start(text: str) -> LibraryStart:
     for part in argument.split(",") if sign else ():
         key, equals, value = part.strip().partition("=")
         if not equals or not value:
-            raise UserError(f"start {text!r}: {part!r} is no setting: write it as in retrieve:top=3,by=C_average")
+            raise UserError(
+                f"start {text!r}: {part!r} is no setting: write it as in retrieve:top=3,by=C_average"
+            )
         if key not in known:
             raise unknown(f"setting of start {name}", key, known)
         if key in given:

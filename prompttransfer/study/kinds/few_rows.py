@@ -205,7 +205,10 @@ def best_of(tried: Sequence[Tried], name: str) -> Trained:
     if len(tried) == 1:
         return tried[0][1]
     ranks = [
-        (run.failure is None, max(_rank(point.score, point.validation_loss) for point in run.adaptation.curve))
+        (
+            run.failure is None,
+            max(_rank(point.score, point.validation_loss) for point in run.adaptation.curve),
+        )
         for _, run in tried
     ]
     job, best = tried[ranks.index(max(ranks))]

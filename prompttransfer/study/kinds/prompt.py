@@ -63,7 +63,9 @@ class TrainedPrompt:
             options=TrainingOptions(state_folder=context.scratch(unit)),
         )
         groups = shared_out(list(zip(jobs, runs, strict=True)), [len(jobs) for jobs in tried])
-        kept = [best_of(group, name_of(cell, group[0][0])) for cell, group in zip(unit.cells, groups, strict=True)]
+        kept = [
+            best_of(group, name_of(cell, group[0][0])) for cell, group in zip(unit.cells, groups, strict=True)
+        ]
         for cell, run in zip(unit.cells, kept, strict=True):
             save_adaptation(run.adaptation, context.output(cell) / PROMPT)
         steps = [sum(run.steps for _, run in group) for group in groups]

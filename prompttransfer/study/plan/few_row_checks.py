@@ -48,7 +48,8 @@ def _alone(spec: Spec, folder: Path) -> Found:
 def _together(spec: Spec, folder: Path) -> Found:
     """Parts that a study of few rows does not have."""
     other = {
-        ("transfers", "zero-shot"): spec.transfers.zero_shot and "zero_shot" in spec.transfers.model_fields_set,
+        ("transfers", "zero-shot"): spec.transfers.zero_shot
+        and "zero_shot" in spec.transfers.model_fields_set,
         ("transfers", "initialisation"): spec.transfers.initialisation,
         ("transfers", "calibrate"): spec.transfers.calibrate != "none",
         ("projectors",): spec.projectors,
@@ -58,9 +59,15 @@ def _together(spec: Spec, folder: Path) -> Found:
     }
     for path, given in other.items():
         if given:
-            yield path, f"a study with `shots` compares systems on few rows: leave {path[-1]!r} to another study"
+            yield (
+                path,
+                f"a study with `shots` compares systems on few rows: leave {path[-1]!r} to another study",
+            )
     if spec.limit_train is not None and spec.library is None:
-        yield ("limit-train",), "`shots` says how many rows targets have: `limit-train` is for a library's tasks"
+        yield (
+            ("limit-train",),
+            "`shots` says how many rows targets have: `limit-train` is for a library's tasks",
+        )
 
 
 def _library(spec: Spec, folder: Path) -> Found:
@@ -118,7 +125,10 @@ def _start(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
     if entry.initialiser is not None:
         yield (*path, "initialiser"), "a system has one start: keep `start` or `initialiser`"
     if start.how == SHARED and not shares:
-        yield (*path, "start"), f"method {entry.name} shares nothing among tasks: `start: {SHARED}` is for mpt"
+        yield (
+            (*path, "start"),
+            f"method {entry.name} shares nothing among tasks: `start: {SHARED}` is for mpt",
+        )
 
 
 def _tuned(path: Path_, entry: MethodEntry) -> Found:

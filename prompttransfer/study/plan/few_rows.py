@@ -79,6 +79,11 @@ class _Library:
         """Role -> prompt of one seed."""
         return {f"{LIBRARY}{task}": cell for (task, own), cell in self.trained.items() if own == seed}
 
+    def related(self, target: TaskFacts) -> int:
+        """Its tasks that are of the type of a target."""
+        sources = self.side.library.tasks.values() if self.side.library else ()
+        return sum(source.task.type == target.task.type for source in sources)
+
     def together(self, entry: MethodEntry, side: BackboneFacts, seed: int) -> Cell:
         """The library's tasks trained together by a method that shares, as one cell."""
         assert self.side.library is not None
@@ -99,7 +104,9 @@ class _Library:
             "seed": seed,
             METHOD: side.method.text,
         }
-        cell = self.naming.cell("shared", f"{side.method.text} of the library seed {seed} on {side.label}", settings, {})
+        cell = self.naming.cell(
+            "shared", f"{side.method.text} of the library seed {seed} on {side.label}", settings, {}
+        )
         self.add([cell])
         return cell
 
@@ -155,6 +162,7 @@ class _System:
                     score.id,
                     *self.steps(called, cells[shots, seed]),
                     len(self.side.tasks),
+                    self.library.related(task),
                 )
 
     def banks(self, cells: Mapping[tuple[int, int], Cell]) -> list[list[Cell]]:
@@ -203,7 +211,9 @@ class _System:
         library = self.library
         sources = library.prompt_side
         side = replace(sources, methods=(replace(sources.method, tasks=self.side.tasks),), chosen=0)
-        _, recipe = method_on(side.family, side.state_width, library.spec, library.entry, PROMPT_ALONE, called)
+        _, recipe = method_on(
+            side.family, side.state_width, library.spec, library.entry, PROMPT_ALONE, called
+        )
         steps = probe_steps(self.recipe(called).steps)
         short = replace(recipe, steps=steps, evaluate_every=steps, length=sources.method.length)
         task = self.side.tasks[called].few(shots, seed)

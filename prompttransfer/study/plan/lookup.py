@@ -185,6 +185,11 @@ class BackboneFacts:
         """Name in the study file -> facts."""
         return self.method.tasks
 
+    @property
+    def all_tasks(self) -> Mapping[str, TaskFacts]:
+        """The same with the tasks of the library."""
+        return {**(self.library.tasks if self.library else {}), **self.tasks}
+
     def recipe_of(self, task: str) -> Recipe:
         """What a task (its name in the study file) is trained with."""
         return self.method.recipes.get(task, self.recipe)
@@ -280,9 +285,7 @@ def with_few_rows(rows: RowFacts, task: Task, spec: Spec, data: Path | None) -> 
             size = validation_size(rows.train + rows.validation, shots)
             few |= {(shots, seed): FewRows(shots, size, "unknown") for seed in spec.seeds}
             continue
-        for seed, splits in load_seeded(
-            task, spec.seeds, data=data, limit_train=shots, limit_test=1
-        ).items():
+        for seed, splits in load_seeded(task, spec.seeds, data=data, limit_train=shots, limit_test=1).items():
             counts = len(splits.train), len(splits.validation)
             few[shots, seed] = FewRows(*counts, digest_rows((splits.train, splits.validation)))
     return replace(rows, few=few)

@@ -67,7 +67,9 @@ def normalised(values: dict[str, Any]) -> dict[str, Any]:
     library = made.get("library")
     if isinstance(library, dict) and isinstance(library.get("tasks"), list) and "methods" in made:
         count = len(library["tasks"])
-        made["methods"] = [_with(item, "sources", lambda given: _counted(given, count)) for item in made["methods"]]
+        made["methods"] = [
+            _with(item, "sources", lambda given: _counted(given, count)) for item in made["methods"]
+        ]
     if isinstance(made.get("projectors"), list):
         made["projectors"] = [_with(item, "initialisation", _switch) for item in made["projectors"]]
     sources = made["transfers"].get("initialisation") if isinstance(made["transfers"], dict) else None
