@@ -154,6 +154,8 @@ class SystemRun:
     """Steps on rows of the library, of all sources that it looks at."""
     shared_by: int
     """How many targets of the system share those."""
+    related: int
+    """Sources in the study's library that are of the target's type."""
 
     @property
     def all_steps(self) -> float:

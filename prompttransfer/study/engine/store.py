@@ -355,6 +355,7 @@ class RunEntry(BaseModel):
     target_steps: int = Field(ge=0)
     source_steps: int = Field(ge=0)
     shared_by: int = Field(ge=1)
+    related: int = Field(ge=0)
 
 
 class PlanRecord(BaseModel):

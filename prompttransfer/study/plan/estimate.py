@@ -120,11 +120,9 @@ def sides_of(plan: Plan) -> dict[Use, BackboneFacts]:
 
 def _with_library(side: BackboneFacts) -> BackboneFacts:
     """The same with the tasks of the library, of which the same method may be trained."""
-    if side.library is None:
-        return side
     targets = next((method.tasks for method in side.methods), {})
-    method = replace(side.method, tasks={**targets, **side.library.tasks, **side.tasks})
-    return replace(side, methods=(method,), chosen=0)
+    method = replace(side.method, tasks={**targets, **side.all_tasks})
+    return replace(side, methods=(method,), chosen=0) if side.library else side
 
 
 def _nothing(cell: Cell, unit: Unit, sides: Sides, cells: Mapping[str, Cell]) -> Cost:

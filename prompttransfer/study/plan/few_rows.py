@@ -79,6 +79,11 @@ class _Library:
         """Role -> prompt of one seed."""
         return {f"{LIBRARY}{task}": cell for (task, own), cell in self.trained.items() if own == seed}
 
+    def related(self, target: TaskFacts) -> int:
+        """Its tasks that are of the type of a target."""
+        sources = self.side.library.tasks.values() if self.side.library else ()
+        return sum(source.task.type == target.task.type for source in sources)
+
     def together(self, entry: MethodEntry, side: BackboneFacts, seed: int) -> Cell:
         """The library's tasks trained together by a method that shares, as one cell."""
         assert self.side.library is not None
@@ -157,6 +162,7 @@ class _System:
                     score.id,
                     *self.steps(called, cells[shots, seed]),
                     len(self.side.tasks),
+                    self.library.related(task),
                 )
 
     def banks(self, cells: Mapping[tuple[int, int], Cell]) -> list[list[Cell]]:

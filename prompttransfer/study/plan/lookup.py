@@ -187,6 +187,11 @@ class BackboneFacts:
         """Name in the study file -> facts."""
         return self.method.tasks
 
+    @property
+    def all_tasks(self) -> Mapping[str, TaskFacts]:
+        """The same with the tasks of the library."""
+        return {**(self.library.tasks if self.library else {}), **self.tasks}
+
     def recipe_of(self, task: str) -> Recipe:
         """What a task (its name in the study file) is trained with."""
         return self.method.recipes.get(task, self.recipe)
