@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def is_proposed(name: str) -> bool:
 
 
 def task_of_data(name: str, reading: Reading = AS_THEY_ARE) -> Task:
-    """The task in a file of rows, or in a data set of the hub (`hub:owner/name`, `hub:owner/name:config`)."""
+    """The task in a file of rows or a folder of them, or in a data set of the hub (`hub:owner/name`, `hub:owner/name:config`)."""
     return _task_of_hub(name, reading) if name.startswith(HUB) else _task_of_file(Path(name), reading)
 
 
@@ -88,13 +88,34 @@ def _task_of_file(path: Path, reading: Reading) -> Task:
 
 
 def _task_of_hub(name: str, reading: Reading) -> Task:
+    if reading.skip_empty:
+        raise UserError(f"{name}: rows of the hub with an empty text are always left out; drop --skip-empty")
+    source, seen = _see_hub(name, reading)
+    kind = kind_of(seen, reading.columns)
+    labels, type_, words = _labels(seen, kind, reading)
+    source = replace(source, columns=dict(reading.columns), labels=_hub_values(seen, kind, reading))
+    repo = Path(source.repo).name if Path(source.repo).is_absolute() else source.repo
+    called = "-".join(filter(None, (repo, source.config)))
+    return Task(
+        free_name(called), type_, kind, labels=labels, words=words, hub=source,
+        aspect="aspect" in reading.columns,
+    )  # fmt: skip
+
+
+# What is there ---------------------------------------------------------------------------------------------------
+
+
+def see(name: str, reading: Reading = AS_THEY_ARE) -> Seen:
+    """What the training rows of data are made of: of a file, a folder of files, or a data set of the hub."""
+    return _see_hub(name, reading)[1] if name.startswith(HUB) else see_files(Path(name), reading.splits)
+
+
+def _see_hub(name: str, reading: Reading) -> tuple[HubSource, Seen]:
+    """A data set of the hub with its splits, and what its training rows are made of."""
     repo, _, config = name.removeprefix(HUB).partition(":")
     if not repo:
         raise UserError(f"{name!r} names no data set: write hub:OWNER/NAME, or hub:OWNER/NAME:CONFIG")
-    if reading.skip_empty:
-        raise UserError(f"{name}: rows of the hub with an empty text are always left out; drop --skip-empty")
-    local = Path(repo).is_dir()
-    source = HubSource(str(Path(repo).resolve()) if local else repo, config or None)
+    source = HubSource(str(Path(repo).resolve()) if Path(repo).is_dir() else repo, config or None)
     tables, _ = tables_of(source, f"for task {name!r}")
     train = reading.splits.get("train", "train")
     test = reading.splits.get("test") or next((s for s in ("validation", "dev", "test") if s in tables), "")
@@ -103,21 +124,7 @@ def _task_of_hub(name: str, reading: Reading) -> Task:
             f"{name} has no split {missing[0] or 'to test on'!r}, only {', '.join(tables)}: say which are meant, as in "
             f"--splits train={next(iter(tables))} test={list(tables)[-1]}"
         )
-    seen = _see_table(tables[train], name)
-    kind = kind_of(seen, reading.columns)
-    labels, type_, words = _labels(seen, kind, reading)
-    source = HubSource(
-        source.repo, source.config, train=train, test=test, columns=dict(reading.columns),
-        labels=_hub_values(seen, kind, reading),
-    )  # fmt: skip
-    called = "-".join(filter(None, (Path(repo).name if local else repo, config)))
-    return Task(
-        free_name(called), type_, kind, labels=labels, words=words, hub=source,
-        aspect="aspect" in reading.columns,
-    )  # fmt: skip
-
-
-# What is there ---------------------------------------------------------------------------------------------------
+    return replace(source, train=train, test=test), _see_table(tables[train], name)
 
 
 def see_files(place: Path, splits: Mapping[str, str] | None = None) -> Seen:

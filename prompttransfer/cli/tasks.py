@@ -1,4 +1,4 @@
-"""`prompttransfer tasks`: list the shipped tasks, show one record, check one against a backbone."""
+"""`prompttransfer tasks`: list the shipped tasks, show one record, check one against a backbone, write a new one."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ from prompttransfer.cli.options import (
     SplitNames,
     Template,
 )
+from prompttransfer.cli.tasks_new import new_task
 from prompttransfer.cli.values import Whole, checked, lines_of
 
-tasks_app = typer.Typer(help="List, show and check tasks.", no_args_is_help=True)
+tasks_app = typer.Typer(help="List, show, check and write tasks.", no_args_is_help=True)
+tasks_app.command("new")(new_task)
 ROWS = 500
 """Test rows of which the words are looked at."""
 TaskName = Annotated[str, typer.Argument(help="Name of a shipped task, or a YAML file.")]
@@ -36,12 +38,12 @@ TaskName = Annotated[str, typer.Argument(help="Name of a shipped task, or a YAML
 @tasks_app.command("list")
 @checked
 def list_tasks(as_json: AsJson = False) -> None:
-    """List the shipped tasks with their types, labels and sources."""
+    """List the tasks that come with the package: those of the hub and those of the embedded world."""
     from prompttransfer.cli.common import print_json, table
-    from tasks.catalog import TASKS
+    from tasks.catalog import all_tasks
     from tasks.task import task_table
 
-    rows = task_table(TASKS.values())
+    rows = task_table(all_tasks().values())
     if as_json:
         print_json(rows)
         return
