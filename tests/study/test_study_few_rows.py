@@ -260,7 +260,7 @@ def test_the_cost_counts_every_rate_and_the_library(few):
 
 
 def test_rows_are_drawn_by_the_seed_and_those_of_fewer_are_among_those_of_more(few):
-    plan, _, folder = few
+    _, _, folder = few
     task = read_task_file(folder.parent / "films.yaml")
     data = folder.parent / "data"
     one, other = (load_rows(task, data, 4, 1, seed)[0].train for seed in (0, 1))
@@ -283,7 +283,7 @@ def test_the_rate_that_is_best_on_validation_rows_is_kept(few):
 
 
 def test_all_steps_are_in_the_record_of_the_cell(few):
-    plan, store, folder = few
+    _, store, _ = few
     _, cell, _ = member(few, "tuned")
     record = json.loads((store.folder(cell.id) / "cell.json").read_text())
     assert record["cost"]["steps"] == 10

@@ -211,7 +211,7 @@ def best_of(tried: Sequence[Tried], name: str) -> Trained:
         )
         for _, run in tried
     ]
-    job, best = tried[ranks.index(max(ranks))]
+    _, best = tried[ranks.index(max(ranks))]
     told: list[dict[str, Any]] = [
         {"rate": run.adaptation.origin.recipe["lr"], "start": str(each.start), "validation": rank[1][0]}
         for (each, run), rank in zip(tried, ranks, strict=True)

@@ -273,9 +273,9 @@ def _tuned_rows(results: Results, cell: Cell) -> Iterator[TableRow]:
         "convergence": record["steps_to_converge_from_source"],
         "comparable": record["steps_to_scratch_score"],
     }
-    for field, measure in STEPS.items():
-        one = {**row, "measure": measure, "value": record[field]}
-        name = field.removesuffix("_speedup")
+    for key, measure in STEPS.items():
+        one = {**row, "measure": measure, "value": record[key]}
+        name = key.removesuffix("_speedup")
         yield one | _known(record, name, steps[name]) if name in steps else one
 
 

@@ -40,14 +40,6 @@ from prompttransfer.study.results.long_table import (
     with_methods,
 )
 from prompttransfer.study.results.run_folders import sides_scored, titled, write_run_folder
-from prompttransfer.study.results.systems import (
-    SYSTEM_COLUMNS,
-    draw_systems,
-    run_table,
-    system_lines,
-    system_table,
-    target_table,
-)
 from prompttransfer.study.results.statistics import (
     COMPARISON_COLUMNS,
     INDICATOR_COLUMNS,
@@ -55,6 +47,14 @@ from prompttransfer.study.results.statistics import (
     gains_over_no_prompt,
     predictions,
     summary,
+)
+from prompttransfer.study.results.systems import (
+    SYSTEM_COLUMNS,
+    draw_systems,
+    run_table,
+    system_lines,
+    system_table,
+    target_table,
 )
 from tasks.documents import checked, parse_json
 from tasks.errors import UserError

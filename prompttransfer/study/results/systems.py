@@ -161,7 +161,7 @@ def _system_row(part: pd.DataFrame, shots: int, system: str) -> dict[str, Any]:
         "difference": found.mean,
         "low": found.interval.low,
         "high": found.interval.high,
-        "p": None if refused or not found.smallest_p == 0.0 else found.p_value,
+        "p": None if refused or found.smallest_p != 0.0 else found.p_value,
         "with_source": _mean(difference[related > 0]),
         "without_source": _mean(difference[related == 0]),
         "note": "; ".join(filter(None, [refused, found.interval.reason])),
