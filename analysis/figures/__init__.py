@@ -10,6 +10,7 @@ from analysis.figures.projector_table import projector_table
 from analysis.figures.prompt_map import coordinates, learned, prompt_map
 from analysis.figures.scatter import scatter
 from analysis.figures.style import FORMATS, figure_bytes, figure_style
+from analysis.figures.sweep import sweep_curves
 
 __all__ = [
     "FORMATS",
@@ -30,4 +31,5 @@ __all__ = [
     "projector_table",
     "prompt_map",
     "scatter",
+    "sweep_curves",
 ]

@@ -11,6 +11,7 @@ import typer
 
 from prompttransfer.cli.options import AsJson
 from prompttransfer.cli.study_look import Folder, explain, short, status
+from prompttransfer.cli.study_new import new_study
 from prompttransfer.cli.study_run import run
 from prompttransfer.cli.values import Output, checked
 
@@ -155,6 +156,7 @@ def print_cells(made: Plan, done: set[str]) -> None:
     table("cells", ["id", "kind", "what it is", ""], rows, left=4)
 
 
+study_app.command("new")(new_study)
 study_app.command("run")(run)
 study_app.command("status")(status)
 

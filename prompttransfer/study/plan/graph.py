@@ -242,6 +242,8 @@ class _Wiring:
         for name, needed in lacks.items():
             reason = f"it {needed}, and {side.method.label} has none"
             self.say_impossible(f"{name} on {side.called}", side, reason)
+        if side.method.unread:
+            self.say_impossible(f"neurons on {side.called}", side, side.method.unread)
         alike = [name for name in given.similarity if name not in lacks]
         measures = [name for name in estimates.measures if name not in lacks] if estimates else []
         for seed in self.spec.seeds:
@@ -250,7 +252,7 @@ class _Wiring:
             if estimates is not None:  # one unit, whose cells share their passes over the rows
                 cells = [self.naming.estimate(side, seed, name, estimates.rows, prompts) for name in measures]
                 self.add(cells, _large(side))
-            options = given.neurons
+            options = None if side.method.unread else given.neurons
             if options is not None:
                 states = {task: self.naming.states(side, options, cell) for task, cell in prompts.items()}
                 self.add(list(states.values()), _large(side))

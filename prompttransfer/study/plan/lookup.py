@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prompttransfer.backbones.layouts import Encoding
+from prompttransfer.backbones.layouts import Encoding, find_layout
 from prompttransfer.study.methods import PROMPT, Use, called, labels_of, text_of
 from prompttransfer.study.plan.checks import (
     backbone_mistakes,
@@ -115,6 +115,8 @@ class MethodFacts:
     """Whether anything of it is trained."""
     lacks: Mapping[str, str] = field(default_factory=dict)
     """Indicator of the study that its members have no value of -> what that asks for."""
+    unread: str = ""
+    """Why its neurons cannot be read without a text, if the study asks for them."""
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     """Name in the study file -> the recipe of a task that has one of its own."""
     tasks: Mapping[str, TaskFacts] = field(default_factory=dict)
@@ -462,6 +464,7 @@ def _method_facts(
         vectors=has_vectors(method),
         trains=method.trains,
         lacks=_lacks(spec, method),
+        unread=_unread(spec, side, outline, method),
         recipes=recipes,
         refused=next(iter(without.values())) if tasks and len(without) == len(tasks) else "",
         refused_tasks=without,
@@ -485,6 +488,15 @@ def _lacks(spec: Spec, method: Method) -> dict[str, str]:
 
     needs = {name: NEEDS[name] for name in names if name in NEEDS}
     return {name: need.what for name, need in needs.items() if not need.of_method(method)}
+
+
+def _unread(spec: Spec, side: BackboneFacts, outline: Backbone | None, method: Method) -> str:
+    """`MethodFacts.unread` of a method."""
+    if spec.indicators.neurons is None or outline is None:
+        return ""
+    from prompttransfer.neurons.capture import nothing_alone
+
+    return nothing_alone(outline, find_layout(side.layout), method.reserved)
 
 
 def _task_facts(
