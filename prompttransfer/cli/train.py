@@ -16,6 +16,7 @@ from prompttransfer.cli.options import (
     DataFolder,
     Device,
     Devices,
+    EmbedAt,
     EvaluateEvery,
     LabelWords,
     LayoutName,
@@ -96,6 +97,7 @@ def train(
     warm_up: WarmUp = None,
     evaluate_every: EvaluateEvery = None,
     patience: Patience = None,
+    embed_at: EmbedAt = None,
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
     max_length: MaxLength = None,
@@ -194,6 +196,7 @@ def train(
         length=length,
         evaluate_every=evaluate_every,
         patience=patience,
+        embed_at=embed_at,
     )
     if not dry_run:  # an outline of a backbone has neither precision nor place
         say(describe(model), quiet=as_json)

@@ -151,6 +151,8 @@ class BankTraining(LightningModule):
             self._member(index).after_step(self.steps_done, self.recipe.steps)
             if self._member(index).searches:
                 self._member(index).choose(partial(self._trial, index))
+            if self.steps_done == self.recipe.embed_at:
+                self.states[index].embedding = self._member(index).tensors()
         if device.type != "cuda":
             self._settle()
         if self.progress is not None:

@@ -7,7 +7,7 @@ in the file's metadata. Python's JSON keeps every digit of a float, so a resumed
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class MemberState:
     steps: int = 0
     ended: str | None = None
     curve: list[CurvePoint] = field(default_factory=list)
+    embedding: dict[str, Tensor] | None = None
+    """Its `tensors()` at the step that the recipe names, once that is past."""
 
     def add(self, point: CurvePoint, kept: dict[str, Tensor]) -> None:
         """Take one evaluation in, with the state that was evaluated; equal scores are decided by the validation loss."""
@@ -67,6 +69,9 @@ def write_state(
     for index, (state, member) in enumerate(zip(states, members, strict=True)):
         tensors |= {f"member.{index}.{name}": tensor for name, tensor in kept_of(member).items()}
         tensors |= {f"best.{index}.{name}": tensor for name, tensor in state.best.items()}
+        tensors |= {
+            f"embedding.{index}.{name}": tensor for name, tensor in _whole(state.embedding or {}).items()
+        }
     for index, entries in optimizer.state_dict()["state"].items():
         for key, value in entries.items():
             if isinstance(value, Tensor):
@@ -75,7 +80,7 @@ def write_state(
                 numbers.setdefault(str(index), {})[key] = value
     record = {
         "step": step,
-        "states": [asdict(replace(state, best={}), dict_factory=_numbers) for state in states],
+        "states": [asdict(replace(state, best={}, embedding=None), dict_factory=_numbers) for state in states],
         "optimizer": numbers,
     }
     with atomic_path(path) as temporary:
@@ -116,7 +121,12 @@ class RunEntry(BaseModel):
 
 
 def _numbers(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {key: value for key, value in pairs if key != "best"}
+    return {key: value for key, value in pairs if key not in ("best", "embedding")}
+
+
+def _whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as they can be written: none is a view of another."""
+    return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
 
 
 def read_state(
@@ -136,6 +146,7 @@ def read_state(
         tensors = dict(file.tensors)
         values = [_take_member(tensors, f"member.{i}", member, what) for i, member in enumerate(members)]
         best = [_take_member(tensors, f"best.{i}", member, what) for i, member in enumerate(members)]
+        embeddings = [_take_embedding(tensors, f"embedding.{i}.") for i in range(len(members))]
         shapes = [parameter.shape for parameter in parameters]
         moments = _moments(record, tensors, shapes, KEPT[type(optimizer).__name__], what)
     except UserError as error:
@@ -143,10 +154,11 @@ def read_state(
     states = [
         MemberState(
             best=kept,
+            embedding=embedding,
             curve=[CurvePoint(**point.model_dump()) for point in entry.curve],
             **entry.model_dump(exclude={"curve"}),
         )
-        for kept, entry in zip(best, record.states, strict=True)
+        for kept, embedding, entry in zip(best, embeddings, record.states, strict=True)
     ]
     return states, values, optimizer.state_dict() | {"state": moments}, record.step
 
@@ -157,6 +169,12 @@ def _take_member(tensors: dict[str, Tensor], prefix: str, member: nn.Module, wha
         name: _take(tensors, f"{prefix}.{name}", tensor.shape, what, tensor.dtype)
         for name, tensor in member.state_dict().items()
     }
+
+
+def _take_embedding(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor] | None:
+    """Take the embedding of a member out of `tensors`; None where there is none yet."""
+    names = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors.pop(name) for name in names} or None
 
 
 def _take(

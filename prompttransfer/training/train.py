@@ -17,9 +17,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
 
 from prompttransfer import signals
 from prompttransfer.adaptations.adaptation import Adaptation, CurvePoint, Origin, digest_tensors
@@ -441,8 +443,16 @@ def _finish(job: Job, state: MemberState, started: Adaptation, member: Member) -
         started,
         tensors=member.tensors(),
         encoder=member.encoder(),
+        embedding=_finite(state.embedding),
         scores={"validation": {job.task.metric: best.score, "step": state.best_step}},
         curve=tuple(state.curve),
         notes={**member.notes(), **spent},
     )
     return Trained(adaptation, state.ended or "steps", state.steps)
+
+
+def _finite(embedding: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
+    """An embedding, unless its run had left the finite numbers."""
+    if embedding is None or not all(bool(torch.isfinite(tensor).all()) for tensor in embedding.values()):
+        return None
+    return embedding
