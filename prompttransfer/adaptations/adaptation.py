@@ -85,11 +85,7 @@ class Adaptation:
             object.__setattr__(self, "name", self.origin.task)
         check_tensors(self.tensors, f"{self.method.name} {self.name!r}")
         for what, others in (("initial", self.initial), ("embedding", self.embedding)):
-            if (
-                others is not None
-                and not self.method.apart
-                and shapes_of(others) != shapes_of(self.tensors)
-            ):
+            if others is not None and not self.method.apart and shapes_of(others) != shapes_of(self.tensors):
                 raise UserError(
                     f"{self.method.name} {self.name!r}: {what} tensors are {shapes_of(others)}, the tensors "
                     f"{shapes_of(self.tensors)}"

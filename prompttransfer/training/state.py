@@ -80,7 +80,9 @@ def write_state(
                 numbers.setdefault(str(index), {})[key] = value
     record = {
         "step": step,
-        "states": [asdict(replace(state, best={}, embedding=None), dict_factory=_numbers) for state in states],
+        "states": [
+            asdict(replace(state, best={}, embedding=None), dict_factory=_numbers) for state in states
+        ],
         "optimizer": numbers,
     }
     with atomic_path(path) as temporary:
@@ -148,7 +150,7 @@ def read_state(
         best = [_take_member(tensors, f"best.{i}", member, what) for i, member in enumerate(members)]
         embeddings = [_take_embedding(tensors, f"embedding.{i}.") for i in range(len(members))]
         shapes = [parameter.shape for parameter in parameters]
-        moments = _moments(record, tensors, shapes, KEPT[type(optimizer).__name__], what)
+        moments = _moments(record, tensors, shapes, type(optimizer).__name__, what)
     except UserError as error:
         raise UserError(f"{error}; {ADVICE}") from None
     states = [
@@ -197,35 +199,29 @@ def _take(
     return tensor
 
 
-KEPT: dict[str, frozenset[str]] = {
-    "AdamW": frozenset({"step", "exp_avg", "exp_avg_sq"}),
-    "Adafactor": frozenset({"step", "exp_avg_sq_row", "exp_avg_sq_col", "RMS"}),
-}
-"""Optimizer -> what it keeps of every parameter."""
+def _kept_by(optimizer: str, shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """What an optimizer keeps of a parameter of this shape -> the shape of that; () for one number."""
+    whole = tuple(shape)
+    if optimizer == "AdamW":
+        return {"step": (), "exp_avg": whole, "exp_avg_sq": whole}
+    if len(whole) < 2:  # Adafactor factors matrices, of which the last two axes are one
+        return {"step": (), "RMS": (), "exp_avg_sq": whole}
+    return {"step": (), "RMS": (), "exp_avg_sq_row": whole[:-1], "exp_avg_sq_col": (*whole[:-2], whole[-1])}
 
 
 def _moments(
-    record: RunEntry,
-    tensors: dict[str, Tensor],
-    shapes: Sequence[Sequence[int]],
-    kept: frozenset[str],
-    what: str,
+    record: RunEntry, tensors: dict[str, Tensor], shapes: Sequence[Sequence[int]], optimizer: str, what: str
 ) -> dict[int, dict[str, Any]]:
-    """Index of a parameter -> what the optimizer keeps of it, all of `kept`; one that trained no step has nothing."""
+    """Index of a parameter -> all that the optimizer keeps of it; one that trained no step has nothing."""
     moments: dict[int, dict[str, Any]] = {index: dict(entries) for index, entries in record.optimizer.items()}
+    kept = [_kept_by(optimizer, shape) for shape in shapes]
     for name in list(tensors):
         kind, _, rest = name.partition(".")
         index, _, key = rest.partition(".")
-        if kind != "optimizer" or not index.isdecimal() or int(index) >= len(shapes) or key not in kept:
+        known = kind == "optimizer" and index.isdecimal() and int(index) < len(shapes)
+        if not known or key not in kept[int(index)]:
             raise UserError(f"{what} is damaged: {shortened(name)!r} belongs to no member of it")
-        shape = tuple(shapes[int(index)])
-        by_key = {
-            "exp_avg": shape,
-            "exp_avg_sq": shape,
-            "exp_avg_sq_row": shape[:1],
-            "exp_avg_sq_col": shape[1:],
-        }
-        moments.setdefault(int(index), {})[key] = _take(tensors, name, by_key.get(key, ()), what)
-    if moments.keys() - set(range(len(shapes))) or any(entry.keys() != kept for entry in moments.values()):
+        moments.setdefault(int(index), {})[key] = _take(tensors, name, kept[int(index)][key], what)
+    if any(index >= len(kept) or entry.keys() != kept[index].keys() for index, entry in moments.items()):
         raise UserError(f"{what} is damaged: it lacks what the optimizer keeps of the members")
     return moments
