@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from prompttransfer.backbones.base import Backbone
     from prompttransfer.distributed.placement import Placement
     from prompttransfer.transfers.library import LibraryTransfer
-    from prompttransfer.transfers.zero_shot import Target
     from tasks.task import Task
 
 MARKER = "library.json"
@@ -117,17 +116,16 @@ def _run(
         load_targets,
         only_the_first_speaks,
         print_json,
-        resolve_tasks,
         say,
         seeds_line,
     )
     from prompttransfer.cli.evaluate import backbone_of
+    from prompttransfer.cli.train import rows_of_sources
     from prompttransfer.cli.values import lines_of
     from prompttransfer.training.progress import TrainingProgress
     from prompttransfer.training.recipes import recipe_for
     from prompttransfer.training.train import TrainingOptions
     from prompttransfer.transfers.library import from_library, runs_of
-    from prompttransfer.transfers.nearest_rows import STORED
 
     quiet, output = given["as_json"], given["output"]
     seeds = list(dict.fromkeys(given["seeds"] or [0]))
@@ -151,11 +149,6 @@ def _run(
     recipe = recipe_for(model, method, **{name: given[name] for name in RECIPE})
     say(f"recipe: {recipe.told(method)}", quiet=quiet)
     say(seeds_line(seeds, one_split=given["one_split"]), quiet=quiet)
-
-    def rows_of(sources: Sequence[Adaptation]) -> Sequence[Target]:
-        names = list(dict.fromkeys(source.task for source in sources))
-        return load_targets(resolve_tasks(names, prompts=sources), data=given["data"], limit_train=STORED)
-
     names = runs_of([task.name for task in tasks], seeds, start.top, (given["how"] or "best"))
     with TrainingProgress(console, names, recipe.steps) as progress:
         options = TrainingOptions(
@@ -172,7 +165,7 @@ def _run(
             how=(given["how"] or "best"),
             all_steps=given["all_steps"] is not False,
             given=own,
-            rows_of=rows_of,
+            rows_of=rows_of_sources(given["data"]),
             options=options,
             tell=lambda line: say(line, quiet=quiet),
         )

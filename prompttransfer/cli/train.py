@@ -54,7 +54,9 @@ if TYPE_CHECKING:
     from prompttransfer.distributed.placement import Placement
     from prompttransfer.training.recipes import Recipe
     from prompttransfer.training.train import Job, Trained, TrainingOptions
+    from prompttransfer.transfers.nearest_rows import RowsOf
     from prompttransfer.transfers.zero_shot import Target
+    from tasks.task import Task
 
 PROMPT = "prompt"
 """The method where none is given."""
@@ -85,6 +87,13 @@ def train(
             "retrieve:DIR,top=3,by=C_average.",
         ),
     ] = "random",
+    mixture: Annotated[
+        bool,
+        typer.Option(
+            "--mixture",
+            help="Train one prompt for all tasks together, which comes to each as often as it has rows.",
+        ),
+    ] = False,
     layout: LayoutName = "prompt-first",
     template: Template = None,
     length: Length = None,
@@ -158,8 +167,11 @@ def train(
 
     tasks = resolve_tasks(task, label_words)
     chosen = list(dict.fromkeys(seeds or [0]))
-    names = names_of([item.name for item in tasks], chosen, output)
+    together = "+".join(item.name for item in tasks)
+    names = names_of([together] if mixture else [item.name for item in tasks], chosen, output)
     check_start(init)
+    if mixture:
+        check_mixture(tasks, init)
     method = method or _source_method(init)
     parse_method(method, length=length or 1).check_complete()  # before the heavy imports, too
     if not dry_run and must_start(placement, device):
@@ -214,17 +226,26 @@ def train(
             quiet=as_json,
         )
     start = parse_start(init)
-    jobs = [
-        Job(target.task, target.rows(seed), seed, start, names[target.task.name, seed])
-        for target in targets
-        for seed in chosen
-    ]
+    if mixture:
+        parts = {seed: [(target.task, target.rows(seed)) for target in targets] for seed in chosen}
+        jobs = [
+            Job(*parts[seed][0], seed, start, names[together, seed], beside=tuple(parts[seed][1:]))
+            for seed in chosen
+        ]
+        say(shares_line(jobs[0]), quiet=as_json)
+    else:
+        jobs = [
+            Job(target.task, target.rows(seed), seed, start, names[target.task.name, seed])
+            for target in targets
+            for seed in chosen
+        ]
     if isinstance(start, Retrieve) and not dry_run:
         from prompttransfer.transfers.retrieval import with_retrieved
 
         jobs = with_retrieved(
-            model, jobs, recipe, encoding, chosen_method, tell=lambda line: say(line, quiet=as_json)
-        )
+            model, jobs, recipe, encoding, chosen_method,
+            rows_of=rows_of_sources(data), tell=lambda line: say(line, quiet=as_json),
+        )  # fmt: skip
     if dry_run:
         _say_memory(
             model, jobs, recipe, encoding, chosen_method,
@@ -260,6 +281,35 @@ def train(
         print_results(results, jobs=jobs, output=output)
     _raise_failures(results)
     return [run.adaptation for run in results]
+
+
+def check_mixture(tasks: Sequence[Task], init: str) -> None:
+    """Raise UserError for a mixture that cannot be, before anything is loaded."""
+    from tasks.errors import UserError
+
+    if len(tasks) < 2:
+        raise UserError("--mixture is of several tasks: give two or more with --task")
+    if init.partition(":")[0] == "retrieve":
+        raise UserError("--mixture cannot start from what is retrieved for one task: give another --init")
+
+
+def shares_line(job: Job) -> str:
+    """How often each task of a mixture comes, for people."""
+    counts = {task.name: len(splits.train) for task, splits in job.parts}
+    said = ", ".join(f"{name} {count / sum(counts.values()):.3f}" for name, count in counts.items())
+    return f"mixture by rows (examples-proportional; --limit-train is the most of each task): {said}"
+
+
+def rows_of_sources(data: Path | None) -> RowsOf:
+    """What gives the tasks of sources with a few training rows each, for retrieval by rows."""
+    from prompttransfer.cli.common import load_targets, resolve_tasks
+    from prompttransfer.transfers.nearest_rows import STORED
+
+    def found(sources: Sequence[Adaptation]) -> Sequence[Target]:
+        names = list(dict.fromkeys(source.task for source in sources))
+        return load_targets(resolve_tasks(names, prompts=sources), data=data, limit_train=STORED)
+
+    return found
 
 
 def names_of(tasks: Sequence[str], seeds: Sequence[int], output: Path | None) -> dict[tuple[str, int], str]:
@@ -379,7 +429,7 @@ def run_jobs(
     from prompttransfer.training.progress import TrainingProgress
     from prompttransfer.training.run_logs import open_logs
     from prompttransfer.training.train import TrainingOptions, train_adaptations
-    from prompttransfer.transfers.tuning import with_test_score
+    from prompttransfer.transfers.tuning import with_mixture_scores, with_test_score
     from prompttransfer.transfers.zero_shot import Target
 
     names = [job.name for job in jobs]
@@ -393,6 +443,9 @@ def run_jobs(
     tested: list[Trained] = []
     for _, group in groupby(zip(jobs, results, strict=True), key=lambda pair: id(pair[0].task)):
         pairs = list(group)
+        if pairs[0][0].beside:
+            tested += [with_mixture_scores(model, run, job.parts, encoding) for job, run in pairs]
+            continue
         target = Target(pairs[0][0].task, pairs[0][0].splits)
         runs = [run for _, run in pairs]
         tested += with_test_score(model, runs, target, encoding)
@@ -405,7 +458,7 @@ def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Pa
 
     rows = []
     for job, run in zip(jobs, results, strict=True):
-        scores, metric = run.adaptation.scores, job.task.metric
+        scores, metric = run.adaptation.scores, job.metric
         test, validation = scores["test"], scores["validation"]
         values = (
             test["chance"],
@@ -434,6 +487,9 @@ def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Pa
         left=2,
     )
     for run in results:
+        each = run.adaptation.scores["test"].get("tasks", {})
+        if each:
+            say(f"{run.adaptation.name}, test: " + ", ".join(f"{n} {number(v)}" for n, v in each.items()))
         for line in _noted(run.adaptation):
             say(line)
     if output is not None:
@@ -487,8 +543,7 @@ def _say_memory(
     data = bank_data(model, [encode.train(job) for job in jobs], jobs, recipe, method, place)
     where = choose_device(device)
     dtype = choose_dtype(precision, where)
-    evaluated = Counter(encode.validation(job) for job in jobs)
-    evaluated += Counter(encode.test(job) for job in jobs)
+    evaluated = Counter(part for job in jobs for part in (*encode.validations(job), *encode.tests(job)))
     with_, without = (
         expected_memory(
             model, data, evaluated, method, dtype=dtype, device=where, checkpoints=choice, placement=placement
