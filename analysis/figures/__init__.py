@@ -9,6 +9,7 @@ from analysis.figures.projector_table import projector_table
 from analysis.figures.prompt_map import coordinates, learned, prompt_map
 from analysis.figures.scatter import scatter
 from analysis.figures.style import FORMATS, figure_bytes, figure_style
+from analysis.figures.weights import weights_heatmap
 
 __all__ = [
     "FORMATS",
@@ -28,4 +29,5 @@ __all__ = [
     "projector_table",
     "prompt_map",
     "scatter",
+    "weights_heatmap",
 ]

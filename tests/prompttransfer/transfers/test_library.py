@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from toys import Watcher, changed, label_task, noise, prompt_on, recipe, sentences, splits, stop
+from toys import Watcher, adapted, changed, label_task, noise, prompt_on, recipe, sentences, splits, stop
 from transformers import AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from prompttransfer.adaptations.adaptation import PROMPT_KEY, same_tensors
@@ -11,6 +11,7 @@ from prompttransfer.adaptations.methods import parse_method
 from prompttransfer.adaptations.starts import Retrieve
 from prompttransfer.backbones.layouts import LAYOUTS, USUAL
 from prompttransfer.training.train import Job, TrainingOptions, train_adaptations
+from prompttransfer.transfers.indicators import Compared, indicator_table
 from prompttransfer.transfers.library import AVERAGE, BEST, SCRATCH, SCRATCH_ALL, from_library
 from prompttransfer.transfers.nearest_rows import pooled_states, shares_of_votes
 from prompttransfer.transfers.retrieval import as_embeddings, check_retrieve, retrieve
@@ -202,3 +203,35 @@ def test_the_best_of_the_nearest_is_kept_by_validation_beside_scratch(tiny, tmp_
     summary = {row["way"]: row for row in found.summary()}
     assert summary[SCRATCH]["seeds"] == 2 and summary[SCRATCH]["spread"] is not None
     assert found.to_csv().count("\n") == 1 + len(found.outcomes)
+
+
+# Prompts of few numbers -------------------------------------------------------------------------------------------
+
+
+def low(tiny, text, seed, latent):
+    return changed(adapted(tiny("roberta"), text, seed=seed, name=f"p{seed}"), encoder={"latent": latent})
+
+
+def test_low_dimensional_prompts_are_compared_by_their_numbers(tiny):
+    """cos of (3, 4) and (4, 3) laid over the rows; the vectors themselves are not looked at."""
+    one = low(tiny, "ulpt:length=3,rank=2", 0, torch.tensor([[3.0, 4], [0, 0], [0, 0]]))
+    other = low(tiny, "ulpt:length=3,rank=2", 1, torch.tensor([[4.0, 3], [0, 0], [0, 0]]))
+    table = indicator_table("z-C_concat", Compared((one, other)))
+    assert table.loc["p0", "p1"] == pytest.approx(24 / 25)
+    assert indicator_table("z-C_average", Compared((one, other))).loc["p0", "p1"] == pytest.approx(
+        24 / 25 / 9
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ulpt:length=3,rank=4,basis=1", "z-C_concat compares z of one basis, rank and length: 'p0' is ulpt"),
+        ("ulpt:length=3,rank=3", "'p1' is ulpt:length=3,rank=3; by their vectors .* --metric C_concat"),
+        ("prompt:length=3", "z-C_concat compares z of prompts of ulpt, and 'p1' .* has none"),
+    ],
+)
+def test_numbers_of_other_matrices_are_not_compared(tiny, text, message):
+    given = low(tiny, "ulpt:length=3,rank=4", 0, noise(3, 4)), low(tiny, text, 1, noise(3, 4))
+    with pytest.raises(UserError, match=message):
+        indicator_table("z-C_concat", Compared(given))
