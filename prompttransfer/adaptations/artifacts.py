@@ -33,6 +33,7 @@ from prompttransfer.adaptations.adaptation import (
     Origin,
     check_tensors,
 )
+from prompttransfer.adaptations.cards import card
 from prompttransfer.adaptations.method import Method, Stored
 from prompttransfer.adaptations.methods import make_method
 from prompttransfer.adaptations.methods.prompt import PromptTuning
@@ -425,82 +426,6 @@ def peft_config(adaptation: Adaptation) -> dict[str, Any] | None:
 
 TASK_TYPES = {"masked-lm": "FEATURE_EXTRACTION", "t5": "SEQ_2_SEQ_LM", "causal-lm": "CAUSAL_LM"}
 """Family -> PEFT's task type."""
-
-
-def peft_note(adaptation: Adaptation) -> str:
-    """What PEFT makes of an adaptation."""
-    if adaptation.method.stored(adaptation.encoder) is not None:
-        return (
-            "PEFT reads the vectors, which are made of the numbers here: write them with "
-            "`prompttransfer export FOLDER --output OUT --format peft`."
-        )
-    if adaptation.method.peft_config(family=adaptation.family, tensors=adaptation.tensors) is None:
-        return f"PEFT has no method `{adaptation.method.name}`, so it cannot read this folder; prompttransfer can."
-    if adaptation.layout == "prompt-first" or adaptation.family == "t5":
-        return "PEFT reads this folder and gives the same logits."
-    return f"PEFT puts prompts first, so it cannot run layout `{adaptation.layout}`; prompttransfer can."
-
-
-def card(adaptation: Adaptation) -> str:
-    """The model card of an adaptation, Markdown."""
-    origin = adaptation.origin
-    made = "".join(f"\n- made of: {part}" for part in _made_of(origin))
-    scores = "\n".join(f"| {split} | {_score(value)} |" for split, value in adaptation.scores.items())
-    words = ", ".join(f"{label} = {word}" for label, word in origin.words.items()) or "none (text is written)"
-    noted = "".join(
-        f"- {key.replace('_', ' ')}: {_quoted(value)}\n" for key, value in adaptation.notes.items()
-    )
-    if adaptation.embedding is not None:
-        noted += f"- task embedding: the tensors at step {adaptation.embedded_at}, in `{EMBEDDING}`\n"
-    if adaptation.has_vectors:
-        title, tag = "Soft prompt", "soft-prompt"
-        what = f"{adaptation.length} vectors of width {adaptation.width}"
-    else:
-        title, tag = "Adaptation", adaptation.method.name
-        what = f"{sum(tensor.numel() for tensor in adaptation.tensors.values()):,} numbers"
-    return f"""---
-library_name: peft
-base_model: {json.dumps(origin.backbone)}
-tags: [{tag}, prompttransfer]
----
-# {title} `{adaptation.name}`
-
-{what} for task `{origin.task}` on `{origin.backbone}` ({origin.revision or "revision unknown"}).
-
-- method: `{adaptation.method}`
-- layout: `{adaptation.layout}`; label words: {words}
-- start: `{origin.start}`, seed {origin.seed}{made}
-- data: {origin.data.get("source", "unknown")}
-{noted}- digest: `{adaptation.digest}`
-
-| split | score |
-|---|---|
-{scores or "| none measured | |"}
-
-{peft_note(adaptation)}
-"""
-
-
-def _made_of(origin: Origin) -> list[str]:
-    """What an adaptation is made of that was not trained, a line a part."""
-    parts = origin.recipe.get("made_of", ())
-    return [
-        f"{part['weight']:g} x `{part['name']}` (task `{part['task']}`, digest `{part['digest']}`)"
-        for part in parts
-    ]
-
-
-def _quoted(value: Any) -> str:
-    """A note as JSON: text of rows may hold anything."""
-    return f"`{json.dumps(value, ensure_ascii=False)}`"
-
-
-def _score(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(
-            f"{key} {item:.4f}" if isinstance(item, float) else f"{key} {item}" for key, item in value.items()
-        )
-    return str(value)
 
 
 def _write(path: Path, value: Any) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prompttransfer.cli import prompts_combine
+from prompttransfer.cli import prompts_combine, prompts_keep
 from prompttransfer.cli.options import AsJson, DataFolder, LimitTest, Overwrite, Revision
 from prompttransfer.cli.values import OneOf, Output, Whole, checked
 
@@ -17,14 +17,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from prompttransfer.adaptations.adaptation import Adaptation
-    from prompttransfer.adaptations.artifacts import AdaptationRecord
 
 prompts_app = typer.Typer(
     help="List trained prompts and other adaptations, show one, read its vectors as words or what it attends to, make new ones "
     "of several.",
     no_args_is_help=True,
 )
-for _verb, _function in prompts_combine.VERBS.items():
+for _verb, _function in {**prompts_keep.VERBS, **prompts_combine.VERBS}.items():
     prompts_app.command(_verb)(_function)
 COLUMNS = ("name", "method", "backbone", "task", "seed", "validation", "test", "size", "bytes", "start")
 SCORES = ("validation", "test")
@@ -42,11 +41,19 @@ def list_prompts(
     as_json: AsJson = False,
 ) -> list[dict[str, Any]]:
     """List the adaptations in folders: method, backbone, task, seed, scores, numbers that were learned, bytes on disk."""
-    from prompttransfer.adaptations.artifacts import find_adaptations, read_record
-    from prompttransfer.cli.common import number, print_json, table
+    from prompttransfer.adaptations.library import listed, sort_by
+    from prompttransfer.cli.common import number, print_json, table, warn
 
-    found = [_line(at, read_record(at)) for folder in folders for at in find_adaptations(folder)]
-    found.sort(key=lambda line: _rank(line[sort], down=sort in SCORES))
+    found: list[dict[str, Any]] = []
+    for folder in folders:
+        known = listed(folder)
+        found += known.lines
+        if known.behind:
+            warn(
+                f"the index of {folder} is behind: {known.behind:,} adaptations are new, changed or gone, and were looked at; "
+                f"`prompttransfer prompts index {folder}` renews it"
+            )
+    found.sort(key=sort_by(sort, down=sort in SCORES))
     if as_json:
         print_json(found)
         return found
@@ -65,10 +72,11 @@ def show_prompt(
 ) -> dict[str, Any]:
     """Show all that is known of one adaptation: where it comes from, how it was trained, its scores."""
     from prompttransfer.adaptations.artifacts import read_record
+    from prompttransfer.adaptations.library import line_of
     from prompttransfer.cli.common import print_json, table
 
     record = read_record(folder)
-    values = {**_line(folder, record), **record.model_dump(exclude={"name", "method"})}
+    values = {**line_of(folder, record), **record.model_dump(exclude={"name", "method"})}
     if as_json:
         print_json(values)
         return values
@@ -272,42 +280,6 @@ def read_prompts_as_words(
             say(f"its text: {each['text']!r}")
     say(f"a random direction is at {chance:.3f} of the word nearest to it, on average")
     return found
-
-
-def _line(folder: Path, record: AdaptationRecord) -> dict[str, Any]:
-    """What a list says of one adaptation."""
-    from math import prod
-
-    from prompttransfer.adaptations.artifacts import method_of
-
-    origin = record.origin
-    metric, scores = _scores(record)
-    return {
-        "name": record.name,
-        "folder": str(folder),
-        "method": str(method_of(record)),
-        "backbone": origin.backbone,
-        "task": origin.task,
-        "seed": origin.seed,
-        "metric": metric,
-        **scores,
-        "size": sum(prod(shape) for shape in record.shapes.values()),
-        "bytes": sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
-        "start": origin.start,
-    }
-
-
-def _scores(record: AdaptationRecord) -> tuple[str, dict[str, float | None]]:
-    """The metric, and the score of each split that has one."""
-    test = record.scores.get("test") or {}
-    validation = record.scores.get("validation") or {}
-    metric = test.get("metric") or next((key for key in validation if key != "step"), "")
-    return metric, {"validation": validation.get(metric), "test": test.get("value", test.get(metric))}
-
-
-def _rank(value: Any, *, down: bool) -> tuple[bool, Any]:
-    """What is sorted by: values that are not there come last."""
-    return value is None, "" if value is None else -value if down else value
 
 
 def _plain(value: Any) -> str:

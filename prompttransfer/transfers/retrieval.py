@@ -20,7 +20,7 @@ from prompttransfer.adaptations.running import common_encoding, common_method
 from prompttransfer.adaptations.starts import RANDOM, Mixture, Retrieve, mixture_of
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import Encoding
-from prompttransfer.training.recipes import Recipe
+from prompttransfer.training.recipes import Recipe, probe_steps
 from prompttransfer.training.train import Job, train_adaptations
 from prompttransfer.transfers.indicators import INDICATORS, Compared, indicator_table, missing, usual
 from prompttransfer.transfers.nearest_rows import BY as ROWS
@@ -30,8 +30,6 @@ from tasks.errors import UserError, unknown
 
 USUAL = "C_average"
 """SPoT's similarity per token for prompts; their similarity of averages is `C_average-token`."""
-PROBE_STEPS, PROBE_SHARE = 30, 20
-"""A probe has at least so many steps, and one in so many of the recipe's, where the sources have no embeddings."""
 PROBE = "probe of the target"
 """No source has a blank in its name."""
 Tell = Callable[[str], None]
@@ -188,7 +186,7 @@ def retrieve(
             step or taken(given),
         )
     else:
-        steps = step or min(recipe.steps, max(PROBE_STEPS, recipe.steps // PROBE_SHARE))
+        steps = step or probe_steps(recipe.steps)
         probes = train_probes(backbone, library.sources, jobs, recipe, encoding, method, steps)
     found = []
     for job, probe in zip(jobs, probes, strict=True):

@@ -205,6 +205,17 @@ def test_a_probe_is_for_tasks_with_as_many_labels(tmp_path, backbone_folder):
     assert not any(cell.label in said for cell in graph.cells.values())
 
 
+def test_neurons_of_what_stands_nowhere_in_front_are_impossible_on_a_decoder(tmp_path, backbone_folder):
+    """A decoder that begins with no token of its own has nothing to read there but the vectors of a prompt."""
+    path = write_study(tmp_path, backbone_folder, PROMPTS + "methods: [prompt, lora]\n")
+    (tmp_path / "near").unlink()
+    (tmp_path / "near").symlink_to(backbone_folder("gpt2"))
+    graph = make_plan(read_study(path)).graph
+    (said,) = [one for one in graph.impossible if "neurons" in one.label]
+    assert said.label == "neurons on near, lora" and "nothing stands in front of a text" in said.reason
+    assert {use_of(c, graph.cells).text for c in graph.cells.values() if c.kind == "states"} == {"prompt"}
+
+
 # The results -----------------------------------------------------------------------------------------------------
 
 

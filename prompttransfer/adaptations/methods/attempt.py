@@ -24,8 +24,9 @@ from prompttransfer.adaptations.methods.made import join_alike
 from prompttransfer.adaptations.methods.sourced import (
     RANDOM,
     check_given,
+    check_not_of_a_study,
     check_sources,
-    drawn,
+    counted,
     read_sources,
 )
 from prompttransfer.adaptations.starts import From, Start
@@ -128,7 +129,8 @@ class Attempt(Method):
 
     length: int = 100
     sources: str = ""
-    """A folder of prompts, or `random:COUNT` for prompts that know nothing, the control."""
+    """A folder of prompts, or `random:COUNT` for prompts that know nothing, the control; `library:COUNT` for those that a
+    study's library gives to `among`."""
     hidden: int = 100
     """Size of the attention's inner layer."""
     temperature: float = 0.0
@@ -178,7 +180,7 @@ class Attempt(Method):
     def _library(self, backbone: Backbone, layout: str | None = None) -> dict[str, Tensor]:
         """Name -> vectors of the sources; empty where they are drawn. Raises UserError for those of another backbone, shape or layout."""
         self.check_complete()
-        if drawn(self.sources):
+        if counted(self.sources):
             return {}
         found = read_sources(self.name, self.sources, backbone, self.length, layout)
         return {each.name: each.vectors for each in found}
@@ -186,12 +188,19 @@ class Attempt(Method):
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
         library = self._library(backbone)
         if not library:
+            check_not_of_a_study(self.name, self.sources)
             library = {
                 f"random {place}": initial_vectors(
                     RANDOM, backbone, task, length=self.length, seed=seed + 1_000_003 * place
                 )
-                for place in range(1, drawn(self.sources) + 1)
+                for place in range(1, counted(self.sources) + 1)
             }
+        return self.among(library, backbone, task, start=start, seed=seed)
+
+    def among(
+        self, library: Mapping[str, Tensor], backbone: Backbone, task: Task, *, start: str, seed: int
+    ) -> MixingMember:
+        """A member with the sources of `library`: name -> vectors [length, width]."""
         target = initial_vectors(start, backbone, task, length=self.length, seed=seed)
         spread = backbone.embedding_table()[list(backbone.ordinary_tokens)].float().std()
         generator = torch.Generator().manual_seed(seed)
@@ -214,7 +223,7 @@ class Attempt(Method):
 
     def outline(self, backbone: Backbone, task: Task) -> Member:
         library = self._library(backbone)
-        count = len(library) or drawn(self.sources)
+        count = len(library) or counted(self.sources)
         with torch.device(backbone.device):
             target, sources = (torch.empty(*some, self.length, backbone.width) for some in ((), (count,)))
             return self._around(target, sources, 1.0, None)

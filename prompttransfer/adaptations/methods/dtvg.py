@@ -24,7 +24,13 @@ from torch import Tensor, nn
 from prompttransfer.adaptations.adaptation import PROMPT_KEY, Adaptation
 from prompttransfer.adaptations.method import Member
 from prompttransfer.adaptations.methods.made import MadeMember, MadePrompt
-from prompttransfer.adaptations.methods.sourced import check_given, check_sources, drawn, read_sources
+from prompttransfer.adaptations.methods.sourced import (
+    check_given,
+    check_not_of_a_study,
+    check_sources,
+    counted,
+    read_sources,
+)
 from prompttransfer.adaptations.starts import From, Start
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from tasks.errors import UserError
@@ -141,7 +147,7 @@ class Grouping(MadePrompt):
     def _library(self, backbone: Backbone, layout: str | None = None) -> list[Adaptation]:
         """The sources; none where they are drawn. Raises UserError for those that do not fit or whose start is not known."""
         self.check_complete()
-        if drawn(self.sources):
+        if counted(self.sources):
             return []
         found = read_sources(self.name, self.sources, backbone, self.length, layout)
         lacking = next((each.name for each in found if each.initial is None), None)
@@ -159,7 +165,8 @@ class Grouping(MadePrompt):
             added = [each.vectors - start for each in library if (start := each.first_vectors) is not None]
             sources = torch.stack(added).to(vectors)
         else:
-            count = drawn(self.sources)
+            check_not_of_a_study(self.name, self.sources)
+            count = counted(self.sources)
             sources = torch.randn(count, *vectors.shape).to(vectors) * backbone.embedding_table().std().to(
                 vectors
             )

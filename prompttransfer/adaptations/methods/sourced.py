@@ -1,4 +1,7 @@
-"""Source prompts of methods that mix them: what stands behind `sources=`, a folder of prompts or `random:COUNT`."""
+"""Source prompts of methods that mix them: what stands behind `sources=`.
+
+A folder of prompts, `random:COUNT` for prompts that know nothing, or `library:COUNT` for those of a study's library.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,17 @@ from tasks.errors import UserError
 if TYPE_CHECKING:
     from prompttransfer.backbones.base import Backbone
 
-RANDOM = "random"
+RANDOM, LIBRARY = "random", "library"
+COUNTED = (RANDOM, LIBRARY)
+"""Sources that lie in no folder, of which the setting says how many."""
 
 
 def check_sources(method: str, sources: str) -> None:
     """Raise UserError for a text that is neither empty, a folder's name, nor a number of random ones."""
     kind, _, count = sources.partition(":")
-    if kind == RANDOM and not (count.isdecimal() and 0 < int(count) < 1000):
-        raise UserError(f"{method}: sources {sources!r}: say how many, as in sources={RANDOM}:3")
+    wrong = not (count.isdecimal() and 0 < int(count) < 1000)
+    if wrong and (kind == RANDOM or sources.startswith(f"{LIBRARY}:")):
+        raise UserError(f"{method}: sources {sources!r}: say how many, as in sources={kind}:3")
 
 
 def check_given(method: str, sources: str) -> None:
@@ -30,10 +36,18 @@ def check_given(method: str, sources: str) -> None:
         )
 
 
-def drawn(sources: str) -> int:
-    """How many random ones are asked for; 0 for a folder."""
-    kind, _, count = sources.partition(":")
-    return int(count) if kind == RANDOM else 0
+def counted(sources: str) -> int:
+    """How many there are that lie in no folder; 0 for a folder."""
+    kind, sign, count = sources.partition(":")
+    return int(count) if sign and kind in COUNTED else 0
+
+
+def check_not_of_a_study(method: str, sources: str) -> None:
+    """Raise UserError for sources that only a study can hand over."""
+    if sources.startswith(f"{LIBRARY}:"):
+        raise UserError(
+            f"{method}: sources=library:COUNT is of a study's library: write sources=DIR with a folder of prompts"
+        )
 
 
 def read_sources(

@@ -85,7 +85,8 @@ def data_of(context: Context) -> Path | None:
 def rows_to_learn(task: Task, cell: Cell, context: Context) -> Splits:
     """The rows of a prompt; UserError where they are not those that the study was planned with."""
     limit = setting(cell.settings, "limit_train")
-    splits, learned, _ = load_rows(task, data_of(context), limit, 1)
+    seed = cell.settings.get("split_seed", 0)
+    splits, learned, _ = load_rows(task, data_of(context), limit, 1, seed)  # type: ignore[arg-type]
     check_rows(task, learned, setting(cell.settings, "rows"))
     return splits
 

@@ -5,6 +5,9 @@ report/summary.csv                mean and spread over seeds
 report/comparisons.csv            paired differences and speed-ups (tables.COMPARISON_COLUMNS)
 report/indicators.csv             whether indicators predict transfer
 report/columns.csv                what each column is
+report/systems.csv                of a study of few rows: every system beside the first (results/systems.py)
+report/systems-targets.csv        the same target by target
+report/systems/                   its figures, one a backbone
 report/impossible.csv             what the study asks for and cannot have, with the reason
 report/<backbone>/report.html     the page of a run; of several methods <backbone>-<method>, one a method
 report/heatmaps/                  the heatmaps of zero-shot transfer
@@ -45,6 +48,14 @@ from prompttransfer.study.results.statistics import (
     predictions,
     summary,
 )
+from prompttransfer.study.results.systems import (
+    SYSTEM_COLUMNS,
+    draw_systems,
+    run_table,
+    system_lines,
+    system_table,
+    target_table,
+)
 from tasks.documents import checked, parse_json
 from tasks.errors import UserError
 
@@ -71,8 +82,9 @@ class Written:
 def write_study_report(graph: Graph, store: Store, output: Path, *, title: str = "") -> Written:
     """Write tables and pages under `output` from what is finished; UserError where no score is."""
     results = open_results(graph, store)
-    sides = sides_scored(results)
-    if not sides:
+    scored = sides_scored(results)
+    sides = [] if graph.runs else scored  # few rows have no matrix, and so no page of one
+    if not scored:
         raise UserError(f"no score of this study is finished in {store.place}: run it first with `study run`")
     tables = make_tables(results)
     files = [*_write_tables(tables, output), *_write_impossible(graph, output / "report")]
@@ -85,10 +97,21 @@ def write_study_report(graph: Graph, store: Store, output: Path, *, title: str =
         folder = write_run_folder(results, side, report / slug(name), again)
         pages[name] = write_report(folder, title=f"{title}: {name}" if title else "")
     heatmaps = copy_heatmaps(results, report / "heatmaps")
+    figures = draw_systems(tables["systems"], report / "systems") if graph.runs else []
     page = report / "report.html"
-    write_text(page, render_page(title or "Study", tables, pages, heatmaps, notes, graph.impossible, again))
+    text = render_page(
+        title or "Study",
+        tables,
+        pages,
+        heatmaps,
+        notes,
+        graph.impossible,
+        again,
+        systems_section(tables, figures),
+    )
+    write_text(page, text)
     missing = len(graph.cells) - len(results.finished)
-    return Written(page, (*files, *pages.values(), page), tables, missing, notes)
+    return Written(page, (*files, *pages.values(), *figures, page), tables, missing, notes)
 
 
 def run_again(store: Store) -> Call:
@@ -103,12 +126,16 @@ def run_again(store: Store) -> Call:
 def make_tables(results: Results) -> dict[str, pd.DataFrame]:
     """Name -> table: results, summary, comparisons, indicators."""
     table = long_table(results)
-    return {
+    found = {
         "results": table,
         "summary": summary(table),
         "comparisons": comparisons(table),
         "indicators": predictions(table, dict(results.types)),
     }
+    if results.graph.runs:
+        runs = run_table(results)
+        found |= {"systems": system_table(runs), "systems-targets": target_table(runs)}
+    return found
 
 
 def _write_tables(tables: Mapping[str, pd.DataFrame], output: Path) -> list[Path]:
@@ -124,6 +151,8 @@ def _write_tables(tables: Mapping[str, pd.DataFrame], output: Path) -> list[Path
     described = [("results", *item) for item in COLUMNS.items()]
     described += [("comparisons", *item) for item in COMPARISON_COLUMNS.items()]
     described += [("indicators", *item) for item in INDICATOR_COLUMNS.items()]
+    if "systems" in tables:
+        described += [("systems", *item) for item in SYSTEM_COLUMNS.items()]
     columns = pd.DataFrame(described, columns=["table", "column", "meaning"])
     write_text(output / "report" / "columns.csv", columns.to_csv(index=False, lineterminator="\n"))
     return [*files, output / "results.parquet", output / "report" / "columns.csv"]
@@ -170,6 +199,11 @@ def _notes(results: Results, tables: Mapping[str, pd.DataFrame]) -> tuple[str, .
         notes.append(
             "One seed: differences here are not evidence; no p value is given and no significance is claimed."
         )
+    elif results.graph.runs:
+        notes.append(
+            "A seed draws the labelled and the validation rows of targets, the start and the library's prompts; the test rows are the "
+            "same for all."
+        )
     else:
         notes.append(
             "A seed decides the start and the row order of a prompt; all seeds have the same validation and test rows, so "
@@ -206,6 +240,7 @@ def render_page(
     notes: Sequence[str],
     impossible: Sequence[Impossible],
     again: Call,
+    systems: str = "",
 ) -> str:
     """A page with the comparisons and links to the pages of the backbones; it fetches nothing."""
     from analysis.report.style import STYLE
@@ -218,13 +253,14 @@ def render_page(
     said = headlines(tables["results"], tables["indicators"])
     sections = [
         ("In short", listed(said)),
-        ("Models", f"<p>Matrices, figures and curves of each model:</p><ul>{links}</ul>"),
+        ("Systems on few rows", systems),
+        ("Models", f"<p>Matrices, figures and curves of each model:</p><ul>{links}</ul>" if pages else ""),
         ("Zero-shot transfer", _heatmaps(heatmaps)),
         ("To know", listed(notes)),
         ("What cannot be", listed([one.line for one in impossible])),
         ("Comparisons", _comparisons(tables["comparisons"])),
         ("Do indicators predict transfer?", _table(tables["indicators"])),
-        ("Scores, mean over sources and seeds", _table(overview(tables["results"]))),
+        ("Scores, mean over sources and seeds", "" if systems else _table(overview(tables["results"]))),
         ("Run it again", f'<pre tabindex="0"><code>{escape(again.line())}</code></pre>'),
     ]
     body = "".join(
@@ -262,17 +298,19 @@ def without_the_only_method(table: pd.DataFrame) -> pd.DataFrame:
 
 def _heatmaps(found: Mapping[str, Sequence[Path]]) -> str:
     """The heatmaps of each backbone, those of its methods beside each other."""
-    from base64 import b64encode
-
-    def picture(path: Path) -> str:
-        data = b64encode(path.read_bytes()).decode()
-        return f'<img alt="{escape(path.stem)}" src="data:image/svg+xml;base64,{data}">'
-
     if all(len(paths) < 2 for paths in found.values()):
         return ""  # the page of the model has it
     words = "<p>Scores as they are, mean over seeds: rows are sources, columns targets. The heatmaps of a model have one scale of colours.</p>"
-    rows = ("".join(map(picture, paths)) for paths in found.values())
+    rows = ("".join(map(_picture, paths)) for paths in found.values())
     return words + "".join(f'<div class="scroll" tabindex="0">{row}</div>' for row in rows)
+
+
+def _picture(path: Path) -> str:
+    """An SVG as part of the page."""
+    from base64 import b64encode
+
+    data = b64encode(path.read_bytes()).decode()
+    return f'<img alt="{escape(path.stem)}" src="data:image/svg+xml;base64,{data}">'
 
 
 def headlines(results: pd.DataFrame, indicators: pd.DataFrame) -> list[str]:
@@ -349,6 +387,23 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
         .assign(**{"spread over seeds": seeds.std(), "values": groups.count()})
         .reset_index()
     )
+
+
+def systems_section(tables: Mapping[str, pd.DataFrame], figures: Sequence[Path]) -> str:
+    """The table of a study of few rows with its figures; nothing for any other."""
+    if "systems" not in tables:
+        return ""
+    found = tables["systems"]
+    words = (
+        "<p>Differences to the first system on the same targets, rows and seeds; 95 % intervals and p values are for other seeds on "
+        "these targets, corrected by Holm over the systems and numbers of rows of a model. Steps are those on the target (of "
+        "all that was tried) and all, with the share of the library's.</p>"
+    )
+    shown = [
+        column for column in found.columns if found[column].notna().any() and (found[column] != "").any()
+    ]
+    pictures = "".join(_picture(path) for path in figures if path.suffix == ".svg")
+    return f'{listed(system_lines(found))}{words}<div class="scroll" tabindex="0">{pictures}</div>{_table(found[shown])}'
 
 
 def _comparisons(table: pd.DataFrame) -> str:
