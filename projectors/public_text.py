@@ -275,7 +275,7 @@ def _tuned(
             found = on_held()
             best.take(prompts, found, step)
             if look is not None:
-                picked.take(prompts, [-value for value in look(prompts.detach().cpu())], step)
+                picked.take(prompts, [-value for value in look(prompts.detach().cpu().clone())], step)
             tell(step, sum(found) / len(found))
         if step < settings.steps:
             optimizer.zero_grad(set_to_none=True)
