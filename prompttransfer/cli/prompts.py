@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prompttransfer.cli import prompts_combine
+from prompttransfer.cli import prompts_combine, prompts_parts
 from prompttransfer.cli.options import AsJson, DataFolder, LimitTest, Revision
 from prompttransfer.cli.values import OneOf, Whole, checked
 
@@ -21,6 +21,8 @@ prompts_app = typer.Typer(
 )
 for _verb, _function in prompts_combine.VERBS.items():
     prompts_app.command(_verb)(_function)
+prompts_app.command("parts")(prompts_parts.parts)
+prompts_app.command("whole")(prompts_parts.whole)
 COLUMNS = ("name", "method", "backbone", "task", "seed", "validation", "test", "size", "bytes", "start")
 SCORES = ("validation", "test")
 
