@@ -129,7 +129,9 @@ def train(
         typer.Option("--dry-run", help="Say what would be trained and its expected memory; train nothing."),
     ] = False,
     logger: Annotated[
-        str, typer.Option(help="csv, tensorboard or none."), OneOf("logger", ("csv", "none", "tensorboard"))
+        str,
+        typer.Option(help="csv, tensorboard, wandb or none."),
+        OneOf("logger", ("csv", "none", "tensorboard", "wandb")),
     ] = "csv",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -167,6 +169,7 @@ def train(
         words_line,
     )
     from prompttransfer.distributed.launching import must_start, run_on
+    from prompttransfer.training.run_logs import check_logger
 
     tasks = resolve_tasks(task, label_words)
     chosen = list(dict.fromkeys(seeds or [0]))
@@ -187,6 +190,7 @@ def train(
         patience=patience,
     )
     grid = _grid(sweep, method, overrides, dry_run=dry_run)
+    check_logger(logger)
     if not dry_run and must_start(placement, device):
         return run_on(placement, train, **given)
     from prompttransfer.adaptations.artifacts import save_adaptation
