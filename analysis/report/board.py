@@ -15,7 +15,7 @@ from statistics import fmean
 
 from analysis.matrices import shared_prefix
 from analysis.report.style import STYLE
-from analysis.report.tables import HINT
+from analysis.report.tables import scrolled
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _table(lines: Sequence[Line], metric: str) -> str:
     alone = [f"{key} {getattr(lines[0], key)}" for key in ("run", "backbone") if key not in several]
     same = f"<p>All rows: {escape(', '.join(alone))}.</p>" if alone else ""
     table = f'<table class="plain board"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
-    return f'{same}{short}{HINT}<div class="scroll" tabindex="0">{table}</div>'
+    return same + short + scrolled(table)
 
 
 def _best(values: Sequence[Value | None]) -> float | None:

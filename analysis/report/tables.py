@@ -10,6 +10,9 @@ from html import escape
 
 HINT = '<p class="hint">This table is wider than a narrow screen: push it sideways.</p>'
 
+FEW_COLUMNS = 4
+"""What a phone shows without scrolling, the names of rows among them."""
+
 
 def stacked(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose first column names the row; cells without text are left out of a stacked row."""
@@ -32,5 +35,7 @@ def stacked(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def scrolled(table: str) -> str:
-    """A wide table, HTML, in a frame that scrolls, below a hint that only narrow screens show."""
-    return f'{HINT}<div class="scroll" tabindex="0">{table}</div>'
+    """A table, HTML, in a frame that scrolls; below a hint that only narrow screens show where it has many columns."""
+    columns = table.count("<th", 0, table.find("</thead>") + 1)
+    hint = HINT if columns > FEW_COLUMNS else ""
+    return f'{hint}<div class="scroll" tabindex="0">{table}</div>'

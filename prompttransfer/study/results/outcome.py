@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 REFERENCES = tuple(row for row in REFERENCE_ROWS if row != NO_PROMPT_CALIBRATED)
 """Conditions that a matrix is read against, as its last rows."""
 
+EQUAL = 0.0005
+"""Means that are closer look the same where three decimals are shown."""
+
 
 def mean_matrices(results: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
     """(backbone, method) -> test scores, rows sources and then references, columns targets; mean over seeds."""
@@ -67,13 +70,14 @@ def _best_own(results: pd.DataFrame) -> list[str]:
         if len(table) < 2 or not len(common.columns):
             continue
         means = common.mean(axis="columns").sort_values(ascending=False)
-        (backbone, method), (other, second) = means.index[0], means.index[1]
+        first, second = (called(*means.index[place]) for place in (0, 1))
         seeds = part["seed"].nunique()
-        lines.append(
-            f"Best own {metric}: {called(backbone, method)}, {means.iloc[0]:.3f} on average over {len(common.columns)} "
-            f"task{'s' * (len(common.columns) > 1)} and {seeds} seed{'s' * (seeds > 1)}; next {called(other, second)}, "
-            f"{means.iloc[1]:.3f}."
-        )
+        over = f"mean over {len(common.columns)} task{'s' * (len(common.columns) > 1)} and {seeds} seed{'s' * (seeds > 1)}"
+        if means.iloc[0] - means.iloc[1] < EQUAL:
+            lines.append(f"Highest own {metric}: {first} and {second} alike, {means.iloc[0]:.3f} ({over}).")
+        else:
+            values = f"{first} {means.iloc[0]:.3f}, then {second} {means.iloc[1]:.3f}"
+            lines.append(f"Highest own {metric}: {values} ({over}).")
     return lines
 
 
