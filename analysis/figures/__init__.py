@@ -1,6 +1,7 @@
 """Figures: a table or states in, a matplotlib Figure out; the caller writes `figure_bytes` where it likes."""
 
 from analysis.figures.curves import layer_curves, learning_curves, masking_curves
+from analysis.figures.differences import difference_rows
 from analysis.figures.heatmap import common_limits, heatmap
 from analysis.figures.heatmaps import heatmaps
 from analysis.figures.landscape import landscape
@@ -15,6 +16,7 @@ __all__ = [
     "FORMATS",
     "common_limits",
     "coordinates",
+    "difference_rows",
     "figure_bytes",
     "figure_style",
     "heatmap",

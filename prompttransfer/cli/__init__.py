@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 import typer.main
 
+from prompttransfer.cli.backbones import backbones_app
 from prompttransfer.cli.compare import compare
 from prompttransfer.cli.correlate import correlate
 from prompttransfer.cli.demo import demo
@@ -48,7 +49,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 GROUPS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
-    "Begin": {"demo": demo, "demo-real": demo_real, "tasks": tasks_app},
+    "Begin": {"demo": demo, "demo-real": demo_real, "tasks": tasks_app, "backbones": backbones_app},
     "Train and use": {
         "train": train,
         "evaluate": evaluate,

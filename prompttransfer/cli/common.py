@@ -16,6 +16,7 @@ from rich.text import Text
 from prompttransfer.cli.terminal import CleanConsole, clean_line, json_text
 from tasks.catalog import all_tasks, find_task
 from tasks.errors import UserError, unknown
+from tasks.reading import AS_THEY_ARE, Reading
 from tasks.records import KEPT, is_of_catalogue, own_task
 from tasks.task import Example, Task, parse_label_words, with_words
 
@@ -28,15 +29,20 @@ console = CleanConsole(highlight=False)
 
 
 def resolve_tasks(
-    names: Sequence[str], label_words: Sequence[str] | None = None, prompts: Sequence[Adaptation] = ()
+    names: Sequence[str],
+    label_words: Sequence[str] | None = None,
+    prompts: Sequence[Adaptation] = (),
+    reading: Reading = AS_THEY_ARE,
+    data: Path | None = None,
 ) -> list[Task]:
-    """Tasks by name or YAML file, with the run's label words put on every task that has such a label.
+    """Tasks by name, YAML file or data, with the run's label words put on every task that has such a label.
 
     A name is looked for in the catalogue first, then among the own tasks that `prompts` were trained on and keep.
-    Raises UserError for an unknown task, one that is given twice, or a label that none of the tasks has.
+    `reading` says how their files are read. Raises UserError for an unknown task, one that is given twice, a label that none
+    of the tasks has, or a reading of what are no files (`data` is where they are for tasks without a folder).
     """
     words = parse_label_words(label_words or ())
-    found = [_resolve(name, prompts) for name in names]
+    found = [_resolve(name, prompts, reading, data) for name in names]
     called = [task.name for task in found]
     twice = next((name for name in called if called.count(name) > 1), None)
     if twice is not None:
@@ -51,7 +57,21 @@ def resolve_tasks(
     ]
 
 
-def _resolve(name: str, prompts: Sequence[Adaptation]) -> Task:
+def _resolve(name: str, prompts: Sequence[Adaptation], reading: Reading, data: Path | None) -> Task:
+    from tasks.proposing import is_proposed, task_of_data
+
+    if is_proposed(name):
+        return task_of_data(name, reading)
+    task = _named(name, prompts)
+    if reading and data is None and task.folder is None:
+        raise UserError(
+            f"--columns, --labels, --splits and --skip-empty say how files are read, and the rows of {task.name} are in "
+            f"none: give files with --data"
+        )
+    return reading.of(task)
+
+
+def _named(name: str, prompts: Sequence[Adaptation]) -> Task:
     if name.endswith((".yaml", ".yml")):
         from tasks.custom import read_task_file
 
@@ -76,6 +96,7 @@ def load_targets(
     limit_test: int | None = None,
     seeds: Sequence[int] = (0,),
     one_split: bool = False,
+    shots: int | None = None,
 ) -> list[Target]:
     """Each task with its three splits; each seed draws its own validation rows, or with `one_split` has those of seed 0."""
     from prompttransfer.transfers.zero_shot import Target
@@ -84,14 +105,19 @@ def load_targets(
     drawn = [0] if one_split else list(seeds)
     targets = []
     for task in tasks:
-        found = load_seeded(task, drawn, data=data, limit_train=limit_train, limit_test=limit_test)
+        found = load_seeded(
+            task, drawn, data=data, limit_train=limit_train, limit_test=limit_test, shots=shots
+        )
+        if empty := found[drawn[0]].empty:
+            warn(f"{task.name}: {empty:,} row{'s' * (empty > 1)} with an empty text left out")
         targets.append(Target(task, found[drawn[0]], {} if one_split else found))
     return targets
 
 
-def seeds_line(seeds: Sequence[int], *, one_split: bool) -> str:
+def seeds_line(seeds: Sequence[int], *, one_split: bool, shots: int | None = None) -> str:
     """What a seed decides, for people: a spread over seeds is the spread of just that."""
-    shared = "; all have the validation rows of seed 0" if one_split else " and validation rows"
+    drawn = "validation rows" if shots is None else f"{shots} rows of each label to train and to validate"
+    shared = f"; all have the {drawn} of seed 0" if one_split else f" and {drawn}"
     return f"seed{'s' * (len(seeds) > 1)} {' '.join(map(str, seeds))}: start, row order{shared}"
 
 

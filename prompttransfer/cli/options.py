@@ -38,16 +38,32 @@ DataFolder = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        help="Folder with <task>/{train,validation}.jsonl, instead of the hub or the embedded world. A YAML task's own "
-        "folder goes before it, where there is one.",
+        help="Folder with <task>/{train,validation}.jsonl (or .csv, .tsv, .parquet), or with these themselves, or one file; "
+        "instead of the hub or the embedded world. A YAML task's own folder goes before it, where there is one.",
     ),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--columns", help="What columns of the data hold, as text=body label=stars."),
+]
+LabelValues = Annotated[
+    list[str] | None,
+    typer.Option("--labels", help="What values of the label column stand for, as 0=negative 1=positive."),
+]
+SplitNames = Annotated[
+    list[str] | None,
+    typer.Option("--splits", help="Files or splits of other names, as train=learn test=dev.csv."),
+]
+SkipEmpty = Annotated[
+    bool,
+    typer.Option("--skip-empty", help="Leave out rows with an empty text, which are otherwise an error."),
 ]
 TaskNames = Annotated[
     list[str],
     typer.Option(
         "--task",
         "-t",
-        help="Task names or YAML files of own tasks; several are allowed.",
+        help="Task names, YAML files of own tasks, files of rows, or hub:OWNER/NAME; several are allowed.",
         autocompletion=tasks,
     ),
 ]
@@ -89,6 +105,14 @@ LimitTrain = Annotated[
         help="Use at most this many training rows, and a ninth as many (at least 32, at most as many) to validate.",
     ),
     Whole(),
+]
+Shots = Annotated[
+    int | None,
+    typer.Option(
+        "--shots",
+        help="Train on this many rows of each label, drawn by seed, and validate on as many others (few-shot).",
+    ),
+    Whole(1, 1_000_000),
 ]
 LimitTest = Annotated[
     int | None, typer.Option("--limit-test", help="Use at most this many test rows."), Whole()

@@ -13,10 +13,12 @@ from prompttransfer.cli.options import (
     AsJson,
     BackboneName,
     Batch,
+    Columns,
     DataFolder,
     Device,
     Devices,
     EvaluateEvery,
+    LabelValues,
     LabelWords,
     LayoutName,
     LearningRate,
@@ -34,6 +36,9 @@ from prompttransfer.cli.options import (
     Revision,
     Schedule,
     Seeds,
+    Shots,
+    SkipEmpty,
+    SplitNames,
     Steps,
     Strategy,
     Sweeps,
@@ -42,7 +47,7 @@ from prompttransfer.cli.options import (
     WarmUp,
     WeightDecay,
 )
-from prompttransfer.cli.values import OneOf, Output, checked, lines_of
+from prompttransfer.cli.values import OneOf, Output, Real, checked, lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,6 +80,10 @@ def train(
         Output(standard="runs/prompts"),
     ] = None,
     data: DataFolder = None,
+    columns: Columns = None,
+    labels: LabelValues = None,
+    splits: SplitNames = None,
+    skip_empty: SkipEmpty = False,
     seeds: Seeds = None,
     one_split: OneSplit = False,
     method: MethodText = None,
@@ -87,6 +96,39 @@ def train(
             "retrieve:DIR,top=3,by=C_average.",
         ),
     ] = "random",
+    distil: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--distil",
+            help="Trained prompts, or folders of them, that teach the runs of their tasks: the distance to their answers is added "
+            "to the loss.",
+        ),
+    ] = None,
+    distil_weight: Annotated[
+        float | None,
+        typer.Option("--distil-weight", help="Of that distance (0.9)."),
+        Real(0, 1e30, below=True),
+    ] = None,
+    distil_on: Annotated[
+        str | None,
+        typer.Option(
+            "--distil-on",
+            help="logits (scores of the label words; the default), states (of the last layer, where the answer is read) or both.",
+        ),
+        OneOf("part to distil", ("both", "logits", "states")),
+    ] = None,
+    distil_distance: Annotated[
+        str | None,
+        typer.Option(
+            "--distil-distance", help="Of logits: kl (the default) or squared; states are always squared."
+        ),
+        OneOf("distance to a teacher", ("kl", "squared")),
+    ] = None,
+    distil_temperature: Annotated[
+        float | None,
+        typer.Option("--distil-temperature", help="That logits are divided by under kl (1)."),
+        Real(0, 1e6, above=True),
+    ] = None,
     layout: LayoutName = "prompt-first",
     template: Template = None,
     length: Length = None,
@@ -111,6 +153,7 @@ def train(
     aggregation: Aggregation = None,
     max_length: MaxLength = None,
     limit_train: LimitTrain = None,
+    shots: Shots = None,
     limit_test: LimitTest = None,
     precision: Precision = "auto",
     device: Device = "auto",
@@ -140,7 +183,8 @@ def train(
 
     Prints the recipe, a live learning curve and the test scores beside chance and the backbone without a prompt. A
     killed run goes on from its last evaluation when the same command is given again; what it has finished is not trained
-    again. From Python nothing is written without `output`.
+    again. From Python nothing is written without `output`. With --distil each run also learns from what a frozen teacher, an
+    adaptation of its task on the same backbone, answers to the same rows.
 
     With --sweep every combination of the values is trained, and what is kept is the one that is best on the validation
     rows of its task, mean over seeds.
@@ -154,6 +198,7 @@ def train(
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.backbones.locating import locate
     from prompttransfer.distributed.placement import Placement
+    from tasks.errors import UserError
 
     placement = Placement(devices, strategy, nodes)
     encoding = Encoding(layout, max_length, aggregation, lines_of(template))
@@ -168,13 +213,21 @@ def train(
         seeds_line,
         words_line,
     )
+    from prompttransfer.cli.teachers import teachers_of
     from prompttransfer.distributed.launching import must_start, run_on
     from prompttransfer.training.run_logs import check_logger
+    from tasks.reading import parse_reading
 
-    tasks = resolve_tasks(task, label_words)
+    reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
+    tasks = resolve_tasks(task, label_words, reading=reading, data=data)
     chosen = list(dict.fromkeys(seeds or [0]))
     names = names_of([item.name for item in tasks], chosen, output)
     check_start(init)
+    told = (distil_weight, distil_on, distil_distance, distil_temperature)
+    if distil is None and any(value is not None for value in told):
+        raise UserError(
+            "--distil-weight and the like say how to learn from teachers: give --distil FOLDER, too"
+        )
     method = method or _source_method(init)
     parse_method(method, length=length or 1).check_complete()  # before the heavy imports, too
     overrides = dict(
@@ -205,11 +258,25 @@ def train(
         write_sweep,
     )
     from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
+    from prompttransfer.training.distillation import Distance
     from prompttransfer.training.recipes import method_and_recipe
     from prompttransfer.training.train import Job, Trained
 
+    teachers = teachers_of(
+        [item.name for item in tasks],
+        chosen,
+        distil,
+        weight=distil_weight,
+        distance=Distance(distil_on or "logits", distil_distance or "kl", distil_temperature or 1.0),
+    )
     targets = load_targets(
-        tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
+        tasks,
+        data=data,
+        limit_train=limit_train,
+        limit_test=limit_test,
+        seeds=chosen,
+        one_split=one_split,
+        shots=shots,
     )
     if dry_run:
         model = outline_backbone(backbone, revision, precision=precision)
@@ -230,7 +297,7 @@ def train(
     but = f" (but for {', '.join(grid)})" if grid else ""
     say(f"recipe{but}: {recipe.told(chosen_method)}", quiet=as_json)
     say_strange(model, targets, quiet=as_json)
-    say(seeds_line(chosen, one_split=one_split), quiet=as_json)
+    say(seeds_line(chosen, one_split=one_split, shots=shots), quiet=as_json)
     for target in targets:
         answers = model.answers(target.task, encoding)
         say(
@@ -239,7 +306,14 @@ def train(
         )
     start = parse_start(init)
     jobs = [
-        Job(target.task, target.rows(seed), seed, start, names[target.task.name, seed])
+        Job(
+            target.task,
+            target.rows(seed),
+            seed,
+            start,
+            names[target.task.name, seed],
+            teacher=teachers.get((target.task.name, seed)),
+        )
         for target in targets
         for seed in chosen
     ]

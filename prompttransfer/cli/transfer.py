@@ -12,10 +12,12 @@ from prompttransfer.cli.options import (
     AsJson,
     Batch,
     Calibrate,
+    Columns,
     DataFolder,
     Device,
     Devices,
     EvaluateEvery,
+    LabelValues,
     LabelWords,
     LearningRate,
     LimitTest,
@@ -33,7 +35,10 @@ from prompttransfer.cli.options import (
     Revision,
     Schedule,
     Seeds,
+    Shots,
+    SkipEmpty,
     SourceMethods,
+    SplitNames,
     Steps,
     Strategy,
     Template,
@@ -50,6 +55,7 @@ if TYPE_CHECKING:
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.reports.run_folder import MatrixRecord
     from prompttransfer.training.train import Trained, TrainingOptions
+    from prompttransfer.transfers.distilled import DistilledPair, DistilledTransfer, Distilling
     from prompttransfer.transfers.matrix import TransferMatrix
     from prompttransfer.transfers.speedups import Range
     from prompttransfer.transfers.tuning import TunedPair, TunedTransfer
@@ -63,6 +69,20 @@ def transfer(
     tune: Annotated[
         bool, typer.Option("--tune", help="Train each target from each source, and from scratch beside it.")
     ] = False,
+    distil: Annotated[
+        bool,
+        typer.Option(
+            "--distil",
+            help="With --tune: train each target from scratch, too, with what was tuned from the source as its teacher (PANDA).",
+        ),
+    ] = False,
+    distil_weight: Annotated[
+        str | None,
+        typer.Option(
+            "--distil-weight",
+            help="Of the distance to that teacher: similarity (a tenth of that of source and target; the default) or a number.",
+        ),
+    ] = None,
     method: SourceMethods = None,
     backbone: Annotated[
         str | None, typer.Option("--backbone", "-b", help="Another backbone than the prompts' own.")
@@ -74,6 +94,10 @@ def transfer(
         Output(standard="runs/transfer"),
     ] = None,
     data: DataFolder = None,
+    columns: Columns = None,
+    labels: LabelValues = None,
+    splits: SplitNames = None,
+    skip_empty: SkipEmpty = False,
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
     template: Template = None,
@@ -91,6 +115,7 @@ def transfer(
     patience: Patience = None,
     max_length: MaxLength = None,
     limit_train: LimitTrain = None,
+    shots: Shots = None,
     limit_test: LimitTest = None,
     calibrate: Calibrate = "none",
     random_draws: RandomDraws = None,
@@ -121,7 +146,8 @@ def transfer(
     `plot heatmap` draws one beside the other. Without --tune nothing is trained: the result is a matrix with the rows `no prompt` (also with its label words
     calibrated), `random prompt` and `majority` beneath, with --calibrate a second one of calibrated scores. With --tune each source is also the start of a training run on each target (TPT_task), with
     the target's run from scratch beside it and both speed-ups of the paper. Prompts that `project apply` carried from
-    another model are used in the same way (TPT_model). With --in-context stands beside them what is done without any
+    another model are used in the same way (TPT_model). With --distil, too, each target is trained from scratch with what was
+    tuned from each source as its teacher, at the same steps. With --in-context stands beside them what is done without any
     training: labelled rows in front of each row, the mean over --draws. With --devices every device takes a share of the rows.
     From Python nothing is written without `output`.
     """
@@ -148,17 +174,29 @@ def transfer(
     from prompttransfer.files import atomic_folder, check_free, write_json
     from prompttransfer.outputs import SETTINGS, keep_others, plain, settings_of
     from tasks.errors import UserError
+    from tasks.reading import parse_reading
 
     placement = Placement(devices, strategy, nodes)
     calibration = calibration_of(calibrate)
     encoding = Encoding(max_length=max_length, aggregation=aggregation, template=lines_of(template))
     if draws is not None and in_context is None:
         raise UserError("--draws are those of the rows of --in-context: give both")
+    distilling = distilling_of(distil_weight) if distil else None
+    if (distil or distil_weight is not None) and not (tune and distil):
+        raise UserError(
+            "--distil has what --tune trains as its teachers, and --distil-weight is of it: give them together"
+        )
     prompts = read_prompts(sources, method)
     if tune:
         common_method(prompts)
-    tasks = resolve_tasks(to, label_words, prompts)
-    check_names(prompts, [task.name for task in tasks], list(dict.fromkeys(seeds or [0])) if tune else [])
+    reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
+    tasks = resolve_tasks(to, label_words, prompts, reading, data)
+    check_names(
+        prompts,
+        [task.name for task in tasks],
+        list(dict.fromkeys(seeds or [0])) if tune else [],
+        distilled=distil,
+    )
     at = locate(backbone or prompts[0].backbone, revision)[1]
     settings = settings_of("transfer", given) | {"backbone revision": at}
     if output is not None:
@@ -177,7 +215,13 @@ def transfer(
 
     chosen = list(dict.fromkeys(seeds or [0]))
     targets = load_targets(
-        tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
+        tasks,
+        data=data,
+        limit_train=limit_train,
+        limit_test=limit_test,
+        seeds=chosen,
+        one_split=one_split,
+        shots=shots,
     )
     model = backbone_of(prompts, backbone, precision, device, placement, revision=revision)
     model.takes_any = other_backbone
@@ -207,11 +251,12 @@ def transfer(
             advance=lambda name: say(f"in-context: {name}", quiet=as_json),
         )
     pairs: list[TunedPair] = []
+    distilled: list[DistilledPair] = []
     trained: list[Trained] = []
     options: TrainingOptions | None = None
     if tune and output is not None:
-        say(seeds_line(chosen, one_split=one_split), quiet=as_json)
-        result, options = _tune(
+        say(seeds_line(chosen, one_split=one_split, shots=shots), quiet=as_json)
+        result, taught, options = _tune(
             model,
             prompts,
             [t for t in targets if t.task.name not in matrix.impossible],
@@ -227,16 +272,19 @@ def transfer(
                 patience=patience,
             ),
             encoding=encoding,
+            distilling=distilling,
             output=output,
             quiet=as_json,
         )
         pairs, trained = list(result.pairs), list(result.trained)
+        if taught is not None:
+            distilled, trained = list(taught.pairs), [*trained, *taught.trained]
     if not first:
         return matrix
-    record = record_of(model, matrix, tasks, targets, pairs)
+    record = record_of(model, matrix, tasks, targets, pairs, distilled)
     if output is not None:
         with atomic_folder(output, marker=MARKER) as folder:
-            write_transfer(folder, matrix, record, pairs, trained)
+            write_transfer(folder, matrix, record, pairs, trained, distilled)
             write_json(folder / SETTINGS, plain(settings))
             recipe = recipe_options(trained[0].adaptation.settings) if trained else {}
             call = remember(
@@ -261,18 +309,41 @@ def transfer(
             print_pairs(pairs, kind_of_start(prompts))
             for line in seen_lines(prompts, targets, chosen):
                 say(line)
+        if distilled:
+            print_distilled(distilled)
         if output is not None:
             say(f"written to {output}: " + ", ".join(sorted(p.name for p in output.iterdir())))
     return matrix
 
 
-def check_names(prompts: Sequence[Adaptation], targets: Sequence[str], seeds: Sequence[int]) -> None:
+def distilling_of(weight: str | None) -> Distilling:
+    """What --distil-weight asks for. Raises UserError."""
+    from prompttransfer.transfers.distilled import CONSTANT, Distilling
+    from tasks.errors import UserError
+
+    if weight is None or weight == "similarity":
+        return Distilling()
+    try:
+        number = float(weight)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1e30:
+        raise UserError(
+            f"--distil-weight {weight}: give 'similarity' or a number of 0 or more, such as {CONSTANT:g}"
+        )
+    return Distilling(number)
+
+
+def check_names(
+    prompts: Sequence[Adaptation], targets: Sequence[str], seeds: Sequence[int], *, distilled: bool = False
+) -> None:
     """Raise UserError where two tuned ones would share a name, or a name cannot be a folder's."""
     from prompttransfer.files import safe_name
     from tasks.errors import UserError
 
     names = [prompt.name for prompt in prompts]
-    tuned = [safe_name(name, "name of a tuned prompt") for name in tuned_names(names, targets, seeds)]
+    wanted = tuned_names(names, targets, seeds) + (student_names(names, targets, seeds) if distilled else [])
+    tuned = [safe_name(name, "name of a tuned prompt") for name in wanted]
     twice = next((name for name in tuned if tuned.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"two tuned prompts would be called {twice!r}: rename a source prompt or a task")
@@ -288,6 +359,13 @@ def tuned_names(sources: Sequence[str], targets: Sequence[str], seeds: Sequence[
         for seed in seeds
         for start in (f"{target}-scratch", *(run_name(source, target) for source in sources))
     ]
+
+
+def student_names(sources: Sequence[str], targets: Sequence[str], seeds: Sequence[int]) -> list[str]:
+    """The names of the runs of --distil, in their order."""
+    from prompttransfer.transfers.distilled import student_name
+
+    return [student_name(source, target, seed) for target in targets for seed in seeds for source in sources]
 
 
 def finished(output: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -357,17 +435,21 @@ def _tune(
     overrides: dict[str, Any],
     *,
     encoding: Encoding,
+    distilling: Distilling | None,
     output: Path,
     quiet: bool,
-) -> tuple[TunedTransfer, TrainingOptions]:
+) -> tuple[TunedTransfer, DistilledTransfer | None, TrainingOptions]:
     from prompttransfer.adaptations.running import common_method
     from prompttransfer.cli.common import console, say
     from prompttransfer.training.progress import TrainingProgress
     from prompttransfer.training.recipes import recipe_for
     from prompttransfer.training.train import TrainingOptions
+    from prompttransfer.transfers.distilled import check_distilling, distil
     from prompttransfer.transfers.tuning import tune
 
     method = common_method(prompts)
+    if distilling is not None:
+        check_distilling(distilling, prompts, targets)
     recipe = recipe_for(model, method, **overrides)
     for remark in method.remarks(model):
         say(remark, quiet=quiet)
@@ -385,7 +467,24 @@ def _tune(
             encoding=encoding,
             options=options,
         )
-    return result, options
+    if distilling is None:
+        return result, None, options
+    names = student_names([p.name for p in prompts], [t.task.name for t in targets], seeds)
+    say(f"distilling: {len(names)} runs in one bank", quiet=quiet)
+    with TrainingProgress(console, names, recipe.steps) as progress:
+        options.progress = None if quiet else progress
+        taught = distil(
+            model,
+            prompts,
+            targets,
+            recipe,
+            result,
+            distilling,
+            seeds=seeds,
+            encoding=encoding,
+            options=options,
+        )
+    return result, taught, options
 
 
 def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> None:
@@ -542,6 +641,57 @@ def _seed_rows(matrix: TransferMatrix) -> list[list[str]]:
             cells.append(f"{100 * mean(known):.1f}{spread}" if known else "-")
         rows.append([task, *cells])
     return rows
+
+
+def print_distilled(pairs: Sequence[DistilledPair]) -> None:
+    """Teachers beside starts: the same targets from scratch, from the source, and from scratch with a teacher."""
+    from prompttransfer.cli.common import number, say, table
+
+    rows = [
+        [
+            pair.source,
+            pair.target,
+            str(pair.seed),
+            "-" if pair.similarity is None else number(pair.similarity),
+            f"{pair.weight:.4f}",
+            *map(number, (pair.chance, pair.scratch, pair.transferred, pair.distilled)),
+            f"{pair.scratch_steps} / {pair.transferred_steps} / {pair.distilled_steps}",
+            " / ".join("?" if steps is None else str(steps) for steps in pair.all_steps),
+        ]
+        for pair in pairs
+    ]
+    table(
+        "\ndistilled from what was tuned from the source (PANDA), beside it and training from scratch: test scores",
+        [
+            "source",
+            "target",
+            "seed",
+            "similarity",
+            "weight",
+            "chance",
+            "scratch",
+            "TPT_task",
+            "distilled",
+            "target steps",
+            "all steps",
+        ],
+        rows,
+        left=2,
+    )
+    mean = [
+        sum(getattr(pair, name) for pair in pairs) / len(pairs)
+        for name in ("scratch", "transferred", "distilled")
+    ]
+    won = [
+        sum(pair.distilled > getattr(pair, other) for pair in pairs) for other in ("transferred", "scratch")
+    ]
+    say(
+        f"means over {len(pairs)} runs: scratch {mean[0]:.3f}, TPT_task {mean[1]:.3f}, distilled {mean[2]:.3f}; distilled is above "
+        f"TPT_task in {won[0]} of them and above scratch in {won[1]}"
+    )
+    say(
+        "steps are those of scratch / TPT_task / distilled; all of them count the source's and the teacher's own"
+    )
 
 
 def speed_up_lines(pairs: Sequence[TunedPair]) -> list[str]:

@@ -28,6 +28,7 @@ from prompttransfer.backbones.kernels.async_copies import HostCopy
 from prompttransfer.evaluation.encoding import EncodedTask
 from prompttransfer.evaluation.evaluate import Score, evaluate_bank
 from prompttransfer.training.batches import BankData, MicroBatch
+from prompttransfer.training.distillation import Teaching
 from prompttransfer.training.progress import TrainingProgress
 from prompttransfer.training.recipes import Recipe, make_optimizer
 from prompttransfer.training.state import MemberState, kept_of, read_state, write_state
@@ -47,6 +48,7 @@ class BankTraining(LightningModule):
         state_file: Path | None = None,
         progress: TrainingProgress | None = None,
         rates: Sequence[float] | None = None,
+        teaching: Teaching | None = None,
     ):
         super().__init__()
         self.automatic_optimization = False
@@ -58,6 +60,7 @@ class BankTraining(LightningModule):
         self.rates = rates or [recipe.lr] * len(members)
         self.state_file = state_file
         self.progress = progress
+        self.teaching = teaching
         self.last_losses: list[float] = []
         """Of every member in the last step whose losses have arrived."""
         self.states = [MemberState(best=kept_of(member)) for member in members]
@@ -132,7 +135,7 @@ class BankTraining(LightningModule):
         device = self.backbone.device
         losses = torch.zeros(len(self.members), device=device)
         for number, micro in enumerate(micro_batches, start=1):
-            rows = self.backbone.loss(self._bank().rows(micro.owners), micro.batch) * micro.weights
+            rows = self._row_losses(micro) * micro.weights
             total = rows.sum() * processes.count
             if number == len(micro_batches):
                 total = self._with_penalties(total)
@@ -155,6 +158,13 @@ class BankTraining(LightningModule):
             self._settle()
         if self.progress is not None:
             self.progress.step(self)
+
+    def _row_losses(self, micro: MicroBatch) -> Tensor:
+        """What each row costs, [batch]; with what its member's teacher says where one has any."""
+        own = self._bank().rows(micro.owners)
+        if self.teaching is None:
+            return self.backbone.loss(own, micro.batch)
+        return self.teaching.losses(own, micro.batch, micro.owners)
 
     def _trial(self, index: int, rows: int) -> Trial:
         """Rows of a member's job, others at every step, on which it may try members of its method."""

@@ -34,6 +34,8 @@ LARGEST = 10**9
 """No count of a recipe is larger."""
 OPTIMIZERS = ("adamw", "adafactor")
 SCHEDULES = ("constant", "linear")
+PROBE_STEPS, PROBE_SHARE = 30, 20
+"""A probe has at least so many steps, and one in so many of the recipe's."""
 SMALL_WIDTH = 384
 """Backbones narrower than this learn prompts best at a high rate; real checkpoints are wider."""
 
@@ -114,6 +116,11 @@ class Recipe:
             f"{self.optimizer} lr {self.lr:g} {self.schedule}{rise}{decay}, {self.steps} steps of {self.batch} rows{prompt}, "
             f"evaluated every {self.evaluate_every}{patience} ({self.source})"
         )
+
+
+def probe_steps(steps: int) -> int:
+    """Steps of a probe (transfers/retrieval.py) of what is trained for `steps`."""
+    return min(steps, max(PROBE_STEPS, steps // PROBE_SHARE))
 
 
 def recipe_for(backbone: Backbone, method: Method | None = None, **overrides: Any) -> Recipe:

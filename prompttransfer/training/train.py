@@ -34,6 +34,7 @@ from prompttransfer.evaluation.encoding import EncodedTask, encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
 from prompttransfer.files import disk_errors
 from prompttransfer.training.batches import BankData
+from prompttransfer.training.distillation import Teacher, check_learns, check_teacher, teaching_of
 from prompttransfer.training.loop import BankTraining
 from prompttransfer.training.progress import TrainingProgress
 from prompttransfer.training.recipes import Recipe
@@ -56,6 +57,8 @@ class Job:
     name: str = ""
     lr: float | None = None
     """A learning rate of its own; None takes the recipe's."""
+    teacher: Teacher | None = None
+    """What it learns from beside the right answers (training/distillation.py)."""
 
     @property
     def called(self) -> str:
@@ -216,6 +219,11 @@ class BankRun:
         validation = [encode.validation(job) for job in jobs]
         for own, held in zip(train_rows, validation, strict=True):
             check_tokens(backbone, method, [*own, *held.rows], place)
+        for job, own in zip(jobs, train_rows, strict=True):
+            if job.teacher is not None:
+                check_learns(backbone, method)
+                check_teacher(job.teacher, backbone, job.task, own, encoding)
+        teaching = teaching_of(backbone, [job.teacher for job in jobs])
         members = [job.member(method, backbone, encoding) for job in jobs]
         rates = [own_recipe(job, recipe).lr for job in jobs]
         method.join(members, rates)
@@ -229,7 +237,15 @@ class BankRun:
         if options.state_folder is not None:
             state_file = options.state_folder / f".training-{self.key}.safetensors"
         self.module = BankTraining(
-            backbone, method, members, validation, recipe, state_file, progress, rates=rates
+            backbone,
+            method,
+            members,
+            validation,
+            recipe,
+            state_file,
+            progress,
+            rates=rates,
+            teaching=teaching,
         )
         resumed = self.module.resume()
         processes.agree(
@@ -405,7 +421,7 @@ def origins_of(
                 seed=job.seed,
                 start=str(job.start),
                 words=answers.mapping if answers else {},
-                recipe={**_without_length(own_recipe(job, recipe)), **common},
+                recipe={**_without_length(own_recipe(job, recipe)), **common, **_taught(job)},
                 data={
                     "source": splits.source,
                     "revision": splits.revision,
@@ -413,12 +429,18 @@ def origins_of(
                     "validation": len(splits.validation),
                     "test": len(splits.test),
                     "split_seed": splits.seed,
+                    **({} if splits.shots is None else {"shots": splits.shots}),
                     **record_of(job.task),
                 },
                 opening=backbone.opening,
             )
         )
     return found
+
+
+def _taught(job: Job) -> dict[str, Any]:
+    """What is kept of a teacher; nothing where there is none."""
+    return {} if job.teacher is None else {"distil": job.teacher.record()}
 
 
 def _without_length(recipe: Recipe) -> dict[str, Any]:
@@ -449,6 +471,8 @@ def _fingerprint(
                 (job.name, job.task.name, job.task.metric, job.seed, job.lr, digest_tensors(kept_of(member)))
             ).encode()
         )
+        if job.teacher is not None:
+            sha.update(repr(job.teacher.record()).encode())
         # Not all of a row is in what was encoded: the second text may be cut off, answers only score.
         sha.update(_rows_digest(job, digests).encode())
     return sha.hexdigest()[:16]

@@ -17,7 +17,7 @@ from prompttransfer.adaptations.running import common_encoding, common_method
 from prompttransfer.adaptations.starts import RANDOM, Mixture, Retrieve, mixture_of
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import Encoding
-from prompttransfer.training.recipes import Recipe
+from prompttransfer.training.recipes import Recipe, probe_steps
 from prompttransfer.training.train import Job, train_adaptations
 from prompttransfer.transfers.indicators import INDICATORS, Compared, indicator_table, missing, usual
 from prompttransfer.transfers.recommendation import shared_start
@@ -25,8 +25,6 @@ from tasks.errors import UserError, unknown
 
 USUAL = "C_average"
 """SPoT's similarity per token for prompts; their similarity of averages is `average-token-cosine`."""
-PROBE_STEPS, PROBE_SHARE = 30, 20
-"""A probe has at least so many steps, and one in so many of the recipe's."""
 Tell = Callable[[str], None]
 
 
@@ -122,7 +120,7 @@ def retrieve(
     by = start.by or (USUAL if method.is_prompt else usual(sources)[0])
     if reason := missing(by, sources):
         raise UserError(f"{start}: {reason}")
-    steps = min(recipe.steps, max(PROBE_STEPS, recipe.steps // PROBE_SHARE))
+    steps = probe_steps(recipe.steps)
     short = replace(recipe, steps=steps, evaluate_every=steps)
     begin = shared_start(sources) or RANDOM
     probes = train_adaptations(

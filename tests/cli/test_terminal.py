@@ -109,7 +109,9 @@ def test_a_table_that_fits_is_in_one_piece_and_a_wide_matrix_in_several(monkeypa
     columns = ["", *(f"target-{i}" for i in range(12))]
     rows = [[f"source-{i}", *["50.0"] * 12] for i in range(3)]
     said = printed(monkeypatch, capsys, 40, columns, rows, left=1)
-    assert said.count("source-0") == 5 and said.count("target-11") == 1  # three targets a piece, or two long ones
+    assert (
+        said.count("source-0") == 5 and said.count("target-11") == 1
+    )  # three targets a piece, or two long ones
 
 
 def test_long_text_wraps_between_words(monkeypatch, capsys):

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from prompttransfer.backbones.base import Backbone
     from tasks.task import Task
 
-RANDOM = "random"
+RANDOM, LIBRARY = "random", "library"
+COUNTED = (RANDOM, LIBRARY)
+"""Sources that lie in no folder, of which the setting says how many."""
 ATTENTION = ("down", "up", "norm_scale", "norm_shift")
 FROZEN = ("sources", "temperature")
 PARTS = ("target", *ATTENTION, *FROZEN)
@@ -123,7 +125,8 @@ class Attempt(Method):
 
     length: int = 100
     sources: str = ""
-    """A folder of prompts, or `random:COUNT` for prompts that know nothing, the control."""
+    """A folder of prompts, or `random:COUNT` for prompts that know nothing, the control; `library:COUNT` for those that a
+    study's library gives to `among`."""
     hidden: int = 100
     """Size of the attention's inner layer."""
     temperature: float = 0.0
@@ -144,8 +147,9 @@ class Attempt(Method):
         if not 0 < self.ratio < 1e6:
             raise UserError(f"attempt: ratio {self.ratio:g}: it must be a number above 0, such as 0.1")
         kind, _, count = self.sources.partition(":")
-        if kind == RANDOM and not (count.isdecimal() and 0 < int(count) < 1000):
-            raise UserError(f"attempt: sources {self.sources!r}: say how many, as in sources={RANDOM}:3")
+        wrong = not (count.isdecimal() and 0 < int(count) < 1000)
+        if wrong and (kind == RANDOM or self.sources.startswith(f"{LIBRARY}:")):
+            raise UserError(f"attempt: sources {self.sources!r}: say how many, as in sources={kind}:3")
 
     def check_complete(self) -> None:
         if not self.sources:
@@ -153,6 +157,12 @@ class Attempt(Method):
                 "attempt needs source prompts: write attempt:sources=DIR with a folder of prompts of this backbone, or "
                 "sources=random:3 for the control"
             )
+
+    @property
+    def _count(self) -> int:
+        """How many sources there are that lie in no folder."""
+        kind, sign, count = self.sources.partition(":")
+        return int(count) if sign and kind in COUNTED else 0
 
     @property
     def reserved(self) -> int:
@@ -182,7 +192,7 @@ class Attempt(Method):
         from prompttransfer.adaptations.running import check_runs_on, stacked
 
         self.check_complete()
-        if self.sources.partition(":")[0] == RANDOM:
+        if self._count:
             return {}
         found = [load_adaptation(folder) for folder in find_adaptations(Path(self.sources))]
         for each in found:
@@ -209,13 +219,22 @@ class Attempt(Method):
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
         library = self._library(backbone)
         if not library:
-            count = int(self.sources.partition(":")[2])
+            if self.sources.startswith(f"{LIBRARY}:"):
+                raise UserError(
+                    "attempt: sources=library:COUNT is of a study's library: write sources=DIR with a folder of prompts"
+                )
             library = {
                 f"random {place}": initial_vectors(
                     RANDOM, backbone, task, length=self.length, seed=seed + 1_000_003 * place
                 )
-                for place in range(1, count + 1)
+                for place in range(1, self._count + 1)
             }
+        return self.among(library, backbone, task, start=start, seed=seed)
+
+    def among(
+        self, library: Mapping[str, Tensor], backbone: Backbone, task: Task, *, start: str, seed: int
+    ) -> MixingMember:
+        """A member with the sources of `library`: name -> vectors [length, width]."""
         target = initial_vectors(start, backbone, task, length=self.length, seed=seed)
         spread = backbone.embedding_table()[list(backbone.ordinary_tokens)].float().std()
         generator = torch.Generator().manual_seed(seed)
@@ -238,7 +257,7 @@ class Attempt(Method):
 
     def outline(self, backbone: Backbone, task: Task) -> Member:
         library = self._library(backbone)
-        count = len(library) or int(self.sources.partition(":")[2])
+        count = len(library) or self._count
         with torch.device(backbone.device):
             target, sources = (torch.empty(*some, self.length, backbone.width) for some in ((), (count,)))
             return self._around(target, sources, 1.0, None)

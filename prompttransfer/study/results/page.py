@@ -18,6 +18,7 @@ from prompttransfer.study.methods import PROMPT, called
 from prompttransfer.study.results.long_table import raw_scores, with_methods
 from prompttransfer.study.results.outcome import mean_matrices, shown, winners
 from prompttransfer.study.results.statistics import gains_over_no_prompt
+from prompttransfer.study.results.systems import system_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,9 +32,10 @@ def render_page(
     notes: Sequence[str],
     impossible: Sequence[Impossible],
     again: Call,
+    systems: str = "",
 ) -> str:
     """A page with what was found and links to the pages of the models."""
-    sections = _sections(tables, pages, heatmaps, notes, impossible, again)
+    sections = _sections(tables, pages, heatmaps, notes, impossible, again, systems)
     nav = "".join(f'<a href="#{key}">{escape(name)}</a>' for key, name, _ in sections)
     body = "".join(
         f'<section id="{key}"><h2>{escape(name)}</h2>{content}</section>' for key, name, content in sections
@@ -63,6 +65,7 @@ def _sections(
     notes: Sequence[str],
     impossible: Sequence[Impossible],
     again: Call,
+    systems: str,
 ) -> list[tuple[str, str, str]]:
     """(anchor, heading, content) of every section that has something in it."""
     said = [*winners(tables["results"]), *headlines(tables["results"], tables["indicators"])]
@@ -72,13 +75,18 @@ def _sections(
     )
     found = [
         ("summary", "In short", listed(said)),
-        ("models", "Models", f"<p>Indicators, maps and curves of each model:</p><ul>{links}</ul>"),
+        ("systems", "Systems on few rows", systems),
+        (
+            "models",
+            "Models",
+            f"<p>Indicators, maps and curves of each model:</p><ul>{links}</ul>" if pages else "",
+        ),
         ("transfer", "Zero-shot transfer", _matrices(tables["results"]) + _heatmaps(heatmaps)),
         ("notes", "To know", listed(notes)),
         ("impossible", "What cannot be", listed([one.line for one in impossible])),
         ("comparisons", "Comparisons", _comparisons(tables["comparisons"])),
         ("indicators", "Do indicators predict transfer?", _indicators(tables["indicators"])),
-        ("scores", "Scores", _overview(tables["results"])),
+        ("scores", "Scores", "" if systems else _overview(tables["results"])),
         ("again", "Run it again", f'<pre tabindex="0"><code>{escape(again.line())}</code></pre>'),
     ]
     return [section for section in found if section[2]]
@@ -98,17 +106,19 @@ def without_the_only_method(table: pd.DataFrame) -> pd.DataFrame:
 
 def _heatmaps(found: Mapping[str, Sequence[Path]]) -> str:
     """The heatmaps of each backbone, those of its methods beside each other."""
-    from base64 import b64encode
-
-    def picture(path: Path) -> str:
-        data = b64encode(path.read_bytes()).decode()
-        return f'<img alt="{escape(path.stem)}" src="data:image/svg+xml;base64,{data}">'
-
     if all(len(paths) < 2 for paths in found.values()):
         return ""  # the page of the model has it
     words = "<p>Scores as they are, mean over seeds: rows are sources, columns targets. The heatmaps of a model have one scale of colours.</p>"
-    rows = ("".join(map(picture, paths)) for paths in found.values())
+    rows = ("".join(map(_picture, paths)) for paths in found.values())
     return words + "".join(map(scrolled, rows))
+
+
+def _picture(path: Path) -> str:
+    """An SVG as part of the page."""
+    from base64 import b64encode
+
+    data = b64encode(path.read_bytes()).decode()
+    return f'<img alt="{escape(path.stem)}" src="data:image/svg+xml;base64,{data}">'
 
 
 def headlines(results: pd.DataFrame, indicators: pd.DataFrame) -> list[str]:
@@ -290,6 +300,28 @@ def _indicators(table: pd.DataFrame) -> str:
     return words + "".join(parts)
 
 
+def systems_section(tables: Mapping[str, pd.DataFrame], figures: Sequence[Path]) -> str:
+    """The table of a study of few rows with its figures; nothing for any other."""
+    if "systems" not in tables:
+        return ""
+    found = tables["systems"]
+    words = (
+        "<p>Differences to the first system on the same targets, rows and seeds; 95 % intervals and p values are for other seeds on "
+        "these targets, corrected by Holm over the systems and numbers of rows of a model. Steps are those on the target (of "
+        "all that was tried) and all, with the share of the library's.</p>"
+    )
+    shown_columns = [
+        column for column in found.columns if found[column].notna().any() and (found[column] != "").any()
+    ]
+    # The system names its row, wherever its column stands in the file.
+    order = sorted(shown_columns, key=lambda column: column != "system")
+    headings = [column.replace("_", " ") for column in order]
+    cells = [[number(value) for value in row] for row in found[order].itertuples(index=False)]
+    pictures = "".join(_picture(path) for path in figures if path.suffix == ".svg")
+    frame = f'<div class="scroll" tabindex="0">{pictures}</div>' if pictures else ""
+    return f"{listed(system_lines(found))}{words}{frame}{stacked(headings, cells)}"
+
+
 def _overview(results: pd.DataFrame) -> str:
     """Mean scores, a row a condition."""
     table = overview(results)
@@ -322,7 +354,8 @@ def span(low: object, high: object) -> str:
 
 def number(value: object) -> str:
     """A number to three decimals, empty where there is none."""
-    return cell_text(value).replace("-", "\u2212")
+    text = cell_text(value)
+    return text.replace("-", "\u2212") if isinstance(value, float) else text
 
 
 def cell_text(value: object) -> str:

@@ -5,6 +5,9 @@ report/summary.csv                mean and spread over seeds
 report/comparisons.csv            paired differences and speed-ups (tables.COMPARISON_COLUMNS)
 report/indicators.csv             whether indicators predict transfer
 report/columns.csv                what each column is
+report/systems.csv                of a study of few rows: every system beside the first (results/systems.py)
+report/systems-targets.csv        the same target by target
+report/systems/                   its figures, one a backbone
 report/impossible.csv             what the study asks for and cannot have, with the reason
 report/<backbone>/report.html     the page of a run; of several methods <backbone>-<method>, one a method
 report/heatmaps/                  the heatmaps of zero-shot transfer
@@ -35,7 +38,7 @@ from prompttransfer.study.results.long_table import (
     raw_scores,
     with_methods,
 )
-from prompttransfer.study.results.page import render_page, titles
+from prompttransfer.study.results.page import render_page, systems_section, titles
 from prompttransfer.study.results.run_folders import sides_scored, titled, write_run_folder
 from prompttransfer.study.results.statistics import (
     COMPARISON_COLUMNS,
@@ -43,6 +46,13 @@ from prompttransfer.study.results.statistics import (
     comparisons,
     predictions,
     summary,
+)
+from prompttransfer.study.results.systems import (
+    SYSTEM_COLUMNS,
+    draw_systems,
+    run_table,
+    system_table,
+    target_table,
 )
 from tasks.documents import checked, parse_json
 from tasks.errors import UserError
@@ -70,8 +80,9 @@ class Written:
 def write_study_report(graph: Graph, store: Store, output: Path, *, title: str = "") -> Written:
     """Write tables and pages under `output` from what is finished; UserError where no score is."""
     results = open_results(graph, store)
-    sides = sides_scored(results)
-    if not sides:
+    scored = sides_scored(results)
+    sides = [] if graph.runs else scored  # few rows have no matrix, and so no page of one
+    if not scored:
         raise UserError(f"no score of this study is finished in {store.place}: run it first with `study run`")
     tables = make_tables(results)
     files = [*_write_tables(tables, output), *_write_impossible(graph, output / "report")]
@@ -84,10 +95,21 @@ def write_study_report(graph: Graph, store: Store, output: Path, *, title: str =
         folder = write_run_folder(results, side, report / slug(name), again)
         pages[name] = write_report(folder, title=f"{title}: {name}" if title else "")
     heatmaps = copy_heatmaps(results, report / "heatmaps")
+    figures = draw_systems(tables["systems"], report / "systems") if graph.runs else []
     page = report / "report.html"
-    write_text(page, render_page(title or "Study", tables, pages, heatmaps, notes, graph.impossible, again))
+    text = render_page(
+        title or "Study",
+        tables,
+        pages,
+        heatmaps,
+        notes,
+        graph.impossible,
+        again,
+        systems_section(tables, figures),
+    )
+    write_text(page, text)
     missing = len(graph.cells) - len(results.finished)
-    return Written(page, (*files, *pages.values(), page), tables, missing, notes)
+    return Written(page, (*files, *pages.values(), *figures, page), tables, missing, notes)
 
 
 def run_again(store: Store) -> Call:
@@ -102,12 +124,16 @@ def run_again(store: Store) -> Call:
 def make_tables(results: Results) -> dict[str, pd.DataFrame]:
     """Name -> table: results, summary, comparisons, indicators."""
     table = long_table(results)
-    return {
+    found = {
         "results": table,
         "summary": summary(table),
         "comparisons": comparisons(table),
         "indicators": predictions(table, dict(results.types)),
     }
+    if results.graph.runs:
+        runs = run_table(results)
+        found |= {"systems": system_table(runs), "systems-targets": target_table(runs)}
+    return found
 
 
 def _write_tables(tables: Mapping[str, pd.DataFrame], output: Path) -> list[Path]:
@@ -123,6 +149,8 @@ def _write_tables(tables: Mapping[str, pd.DataFrame], output: Path) -> list[Path
     described = [("results", *item) for item in COLUMNS.items()]
     described += [("comparisons", *item) for item in COMPARISON_COLUMNS.items()]
     described += [("indicators", *item) for item in INDICATOR_COLUMNS.items()]
+    if "systems" in tables:
+        described += [("systems", *item) for item in SYSTEM_COLUMNS.items()]
     columns = pd.DataFrame(described, columns=["table", "column", "meaning"])
     write_text(output / "report" / "columns.csv", columns.to_csv(index=False, lineterminator="\n"))
     return [*files, output / "results.parquet", output / "report" / "columns.csv"]
@@ -168,6 +196,11 @@ def _notes(results: Results, tables: Mapping[str, pd.DataFrame]) -> tuple[str, .
     if tables["results"]["seed"].nunique() < 2:
         notes.append(
             "One seed: differences here are not evidence; no p value is given and no significance is claimed."
+        )
+    elif results.graph.runs:
+        notes.append(
+            "A seed draws the labelled and the validation rows of targets, the start and the library's prompts; the test rows are the "
+            "same for all."
         )
     else:
         notes.append(
