@@ -522,6 +522,10 @@ class Backbone(ABC):
         what it is made of.
         """
 
+    @abstractmethod
+    def word_logits(self, states: Tensor, ids: Tensor) -> Tensor:
+        """Logits of the tokens `ids` [words] for states [batch, width] that an answer is read from, [batch, words] float32."""
+
     def loss(self, own: Interventions | Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of each row, [batch] float32: over the label words, or over the tokens to write.
 

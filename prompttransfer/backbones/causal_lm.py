@@ -440,6 +440,11 @@ class CausalLM(Backbone):
         states = self.states_at(own, longer, slots)
         return self._logits(states, tokens.clamp(min=0)) - self._normaliser(states), states
 
+    def word_logits(self, states: Tensor, ids: Tensor) -> Tensor:
+        bias = getattr(self.model.get_output_embeddings(), "bias", None)
+        own = None if bias is None else whole(bias)[ids].float()
+        return self._capped(F.linear(states.float(), self.output_rows(ids).float(), own))
+
     def _logits(self, states: Tensor, ids: Tensor) -> Tensor:
         """Logits of the tokens `ids` [...] at `states` [..., width], float32."""
         logits = (states.float() * self.output_rows(ids).float()).sum(dim=-1)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -175,6 +176,22 @@ class Vectors(Interventions):
         if self._owners is None:
             return Vectors(self._prompts.repeat_interleave(times, dim=0))
         return Vectors(self._prompts, self._owners.repeat_interleave(times))
+
+
+class Watched:
+    """Interventions that keep the state which the answer was read from, and do nothing else than their own."""
+
+    state: Tensor
+    """[batch, width]"""
+
+    def __init__(self, own: Interventions):
+        self._own = own
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
+
+    def seen(self, state: Tensor) -> None:
+        self.state = state
 
 
 def interventions(own: Interventions | Tensor) -> Interventions:

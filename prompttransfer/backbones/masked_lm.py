@@ -283,6 +283,10 @@ class MaskedLM(Backbone):
         logits = torch.einsum("bd,bcmd->bcm", features.float(), words) + bias[ids].float()
         return F.log_softmax(combine_pieces(logits, batch.candidates, batch.averaged), dim=-1)
 
+    def word_logits(self, states: Tensor, ids: Tensor) -> Tensor:
+        features, bias = self._head(states)
+        return F.linear(features.float(), self.output_rows(ids).float(), bias[ids].float())
+
     def _head(self, slot: Tensor) -> tuple[Tensor, Tensor]:
         """The head's features [batch, width] and the bias of its decoder [vocabulary].
 

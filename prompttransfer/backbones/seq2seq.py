@@ -284,6 +284,9 @@ class T5(Backbone):
             scores = self._sequences(own, states, mask, batch.candidates)
         return F.log_softmax(combine_pieces(scores, batch.candidates, batch.averaged), dim=-1)
 
+    def word_logits(self, states: Tensor, ids: Tensor) -> Tensor:
+        return F.linear(self._scaled(states).float(), self.output_rows(ids).float())
+
     def _first_step(self, output: Tensor, candidates: Tensor) -> Tensor:
         """Logits of one-token labels for the decoder's first output [batch, width], [batch, classes, 1]."""
         words = self.output_rows(candidates.clamp(min=0)).float()

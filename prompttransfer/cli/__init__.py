@@ -22,6 +22,7 @@ from prompttransfer.cli.demo import demo
 from prompttransfer.cli.demo_real import demo_real
 from prompttransfer.cli.evaluate import evaluate
 from prompttransfer.cli.exchange import export_prompt, import_prompt
+from prompttransfer.cli.leaderboard import leaderboard
 from prompttransfer.cli.lean_imports import make_imports_lean
 from prompttransfer.cli.neurons import neurons_app
 from prompttransfer.cli.plot import plot_app
@@ -31,6 +32,7 @@ from prompttransfer.cli.project import project_app
 from prompttransfer.cli.prompts import prompts_app
 from prompttransfer.cli.recommend import recommend
 from prompttransfer.cli.report import report
+from prompttransfer.cli.sharing import pull, push
 from prompttransfer.cli.study import study_app
 from prompttransfer.cli.tasks import tasks_app
 from prompttransfer.cli.terminal import clean_line, replace_unknown_letters
@@ -63,8 +65,19 @@ GROUPS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
         "recommend": recommend,
         "neurons": neurons_app,
     },
-    "Figures, pages, whole experiments": {"plot": plot_app, "report": report, "study": study_app},
-    "Folders and files": {"prompts": prompts_app, "import": import_prompt, "export": export_prompt},
+    "Figures, pages, whole experiments": {
+        "plot": plot_app,
+        "report": report,
+        "leaderboard": leaderboard,
+        "study": study_app,
+    },
+    "Folders and files": {
+        "prompts": prompts_app,
+        "import": import_prompt,
+        "export": export_prompt,
+        "push": push,
+        "pull": pull,
+    },
 }
 """What `--help` shows together -> name -> a verb, or several with one name in front."""
 for subject, entries in GROUPS.items():

@@ -20,6 +20,7 @@ from prompttransfer.cli.options import (
     Precision,
     Seeds,
 )
+from prompttransfer.cli.project_distil import distil
 from prompttransfer.cli.project_weights import (
     Directions,
     Signs,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 project_app = typer.Typer(help="Carry prompts and LoRAs to another backbone.", no_args_is_help=True)
 project_app.command("compare")(compare_ways)
+project_app.command("distil")(distil)
 
 SIZE_HELP = "for --dry-run without loading a model, as 100x1024"
 

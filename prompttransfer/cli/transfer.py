@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prompttransfer.cli.library import check_sources, transfer_from_library
 from prompttransfer.cli.options import (
     Aggregation,
     AsJson,
@@ -46,7 +47,7 @@ from prompttransfer.cli.options import (
     Template,
     WarmUp,
 )
-from prompttransfer.cli.values import Output, Whole, checked, lines_of
+from prompttransfer.cli.values import OneOf, Output, Whole, checked, lines_of
 from prompttransfer.transfers.files import FILES, MARKER, record_of, write_transfer
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
     from prompttransfer.evaluation.evaluate import Score
     from prompttransfer.reports.run_folder import MatrixRecord
     from prompttransfer.training.train import Trained, TrainingOptions
+    from prompttransfer.transfers.distilled import DistilledPair, DistilledTransfer, Distilling
+    from prompttransfer.transfers.library import LibraryTransfer
     from prompttransfer.transfers.matrix import TransferMatrix
     from prompttransfer.transfers.speedups import Range
     from prompttransfer.transfers.tuning import TunedPair, TunedTransfer
@@ -66,11 +69,29 @@ if TYPE_CHECKING:
 
 @checked
 def transfer(
-    sources: Annotated[list[Path], typer.Argument(help="Source prompt folders, or folders of them.")],
-    to: Annotated[list[str], typer.Option("--to", help="Target tasks, by name or YAML file.")],
+    sources: Annotated[
+        list[Path] | None, typer.Argument(help="Source prompt folders, or folders of them.")
+    ] = None,
+    to: Annotated[
+        list[str] | None, typer.Option("--to", help="Target tasks, by name or YAML file; needed.")
+    ] = None,
     tune: Annotated[
         bool, typer.Option("--tune", help="Train each target from each source, and from scratch beside it.")
     ] = False,
+    distil: Annotated[
+        bool,
+        typer.Option(
+            "--distil",
+            help="With --tune: train each target from scratch, too, with what was tuned from the source as its teacher (PANDA).",
+        ),
+    ] = False,
+    distil_weight: Annotated[
+        str | None,
+        typer.Option(
+            "--distil-weight",
+            help="Of the distance to that teacher: similarity (a tenth of that of source and target; the default) or a number.",
+        ),
+    ] = None,
     method: SourceMethods = None,
     backbone: Annotated[
         str | None, typer.Option("--backbone", "-b", help="Another backbone than the prompts' own.")
@@ -127,20 +148,63 @@ def transfer(
     devices: Devices = 1,
     strategy: Strategy = "auto",
     nodes: Nodes = 1,
+    from_library: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-library",
+            help="In place of sources: a folder of them, of which those most like the target are taken (SPoT).",
+        ),
+    ] = None,
+    retrieve: Annotated[
+        str | None, typer.Option("--retrieve", help="How many sources are taken from the library, as top-3.")
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by",
+            help="What tells that a source is like the target: C_average, C_average-token, rows, ON ...",
+        ),
+    ] = None,
+    how: Annotated[
+        str | None,
+        typer.Option(
+            "--how",
+            help="best: train from each and keep the best by validation; average: from their mean by similarity; both.",
+        ),
+        OneOf("way to use sources", ("average", "best", "both")),
+    ] = None,
+    target_prompt: Annotated[
+        Path | None,
+        typer.Option("--target-prompt", help="A prompt of the target to rank by, in place of a short run."),
+    ] = None,
+    all_steps: Annotated[
+        bool | None,
+        typer.Option(
+            "--all-steps/--no-all-steps",
+            help="With a library: also train from scratch for as many steps as sources, probe and runs took.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
-) -> TransferMatrix:
+) -> TransferMatrix | LibraryTransfer:
     """Use source prompts on target tasks with the targets' own templates and label words.
 
     Sources of several methods stand in one matrix, each named with its own; --method chooses among them, and
     `plot heatmap` draws one beside the other. Without --tune nothing is trained: the result is a matrix with the rows `no prompt` (also with its label words
     calibrated), `random prompt` and `majority` beneath, with --calibrate a second one of calibrated scores. With --tune each source is also the start of a training run on each target (TPT_task), with
     the target's run from scratch beside it and both speed-ups of the paper. Prompts that `project apply` carried from
-    another model are used in the same way (TPT_model). With --in-context stands beside them what is done without any
+    another model are used in the same way (TPT_model). With --distil, too, each target is trained from scratch with what was
+    tuned from each source as its teacher, at the same steps. With --in-context stands beside them what is done without any
     training: labelled rows in front of each row, the mean over --draws. With --devices every device takes a share of the rows.
+    With --from-library the sources that are most like each target are found first, and what is trained from them stands
+    beside training from scratch with the same steps.
     From Python nothing is written without `output`.
     """
     given = dict(locals())
+    check_sources(given)
+    if from_library is not None:
+        return transfer_from_library(transfer, given)
+    assert sources is not None and to is not None
     from dataclasses import replace
 
     from prompttransfer.adaptations.running import common_method
@@ -171,12 +235,22 @@ def transfer(
     encoding = Encoding(max_length=max_length, aggregation=aggregation, template=lines_of(template))
     if draws is not None and in_context is None:
         raise UserError("--draws are those of the rows of --in-context: give both")
+    distilling = distilling_of(distil_weight) if distil else None
+    if (distil or distil_weight is not None) and not (tune and distil):
+        raise UserError(
+            "--distil has what --tune trains as its teachers, and --distil-weight is of it: give them together"
+        )
     prompts = read_prompts(sources, method)
     if tune:
         common_method(prompts)
     reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
     tasks = resolve_tasks(to, label_words, prompts, reading, data, metric)
-    check_names(prompts, [task.name for task in tasks], list(dict.fromkeys(seeds or [0])) if tune else [])
+    check_names(
+        prompts,
+        [task.name for task in tasks],
+        list(dict.fromkeys(seeds or [0])) if tune else [],
+        distilled=distil,
+    )
     at = locate(backbone or prompts[0].backbone, revision)[1]
     settings = settings_of("transfer", given) | {"backbone revision": at}
     beside = Files((predictions,) if predictions else (), settings)
@@ -241,11 +315,12 @@ def transfer(
             advance=lambda name: say(f"in-context: {name}", quiet=as_json),
         )
     pairs: list[TunedPair] = []
+    distilled: list[DistilledPair] = []
     trained: list[Trained] = []
     options: TrainingOptions | None = None
     if tune and output is not None:
         say(seeds_line(chosen, one_split=one_split, shots=shots), quiet=as_json)
-        result, options = _tune(
+        result, taught, options = _tune(
             model,
             prompts,
             [t for t in targets if t.task.name not in matrix.impossible],
@@ -261,19 +336,22 @@ def transfer(
                 patience=patience,
             ),
             encoding=encoding,
+            distilling=distilling,
             output=output,
             quiet=as_json,
         )
         pairs, trained = list(result.pairs), list(result.trained)
+        if taught is not None:
+            distilled, trained = list(taught.pairs), [*trained, *taught.trained]
     if not first:
         return matrix
     if predictions is not None:
         beside.claim()
         write_predictions(predictions, said)
-    record = record_of(model, matrix, tasks, targets, pairs)
+    record = record_of(model, matrix, tasks, targets, pairs, distilled)
     if output is not None:
         with atomic_folder(output, marker=MARKER) as folder:
-            write_transfer(folder, matrix, record, pairs, trained)
+            write_transfer(folder, matrix, record, pairs, trained, distilled)
             write_json(folder / SETTINGS, plain(settings))
             recipe = recipe_options(trained[0].adaptation.settings) if trained else {}
             call = remember(
@@ -298,18 +376,41 @@ def transfer(
             print_pairs(pairs, kind_of_start(prompts))
             for line in seen_lines(prompts, targets, chosen):
                 say(line)
+        if distilled:
+            print_distilled(distilled)
         if output is not None:
             say(f"written to {output}: " + ", ".join(sorted(p.name for p in output.iterdir())))
     return matrix
 
 
-def check_names(prompts: Sequence[Adaptation], targets: Sequence[str], seeds: Sequence[int]) -> None:
+def distilling_of(weight: str | None) -> Distilling:
+    """What --distil-weight asks for. Raises UserError."""
+    from prompttransfer.transfers.distilled import CONSTANT, Distilling
+    from tasks.errors import UserError
+
+    if weight is None or weight == "similarity":
+        return Distilling()
+    try:
+        number = float(weight)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1e30:
+        raise UserError(
+            f"--distil-weight {weight}: give 'similarity' or a number of 0 or more, such as {CONSTANT:g}"
+        )
+    return Distilling(number)
+
+
+def check_names(
+    prompts: Sequence[Adaptation], targets: Sequence[str], seeds: Sequence[int], *, distilled: bool = False
+) -> None:
     """Raise UserError where two tuned ones would share a name, or a name cannot be a folder's."""
     from prompttransfer.files import safe_name
     from tasks.errors import UserError
 
     names = [prompt.name for prompt in prompts]
-    tuned = [safe_name(name, "name of a tuned prompt") for name in tuned_names(names, targets, seeds)]
+    wanted = tuned_names(names, targets, seeds) + (student_names(names, targets, seeds) if distilled else [])
+    tuned = [safe_name(name, "name of a tuned prompt") for name in wanted]
     twice = next((name for name in tuned if tuned.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"two tuned prompts would be called {twice!r}: rename a source prompt or a task")
@@ -325,6 +426,13 @@ def tuned_names(sources: Sequence[str], targets: Sequence[str], seeds: Sequence[
         for seed in seeds
         for start in (f"{target}-scratch", *(run_name(source, target) for source in sources))
     ]
+
+
+def student_names(sources: Sequence[str], targets: Sequence[str], seeds: Sequence[int]) -> list[str]:
+    """The names of the runs of --distil, in their order."""
+    from prompttransfer.transfers.distilled import student_name
+
+    return [student_name(source, target, seed) for target in targets for seed in seeds for source in sources]
 
 
 def finished(output: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -394,17 +502,21 @@ def _tune(
     overrides: dict[str, Any],
     *,
     encoding: Encoding,
+    distilling: Distilling | None,
     output: Path,
     quiet: bool,
-) -> tuple[TunedTransfer, TrainingOptions]:
+) -> tuple[TunedTransfer, DistilledTransfer | None, TrainingOptions]:
     from prompttransfer.adaptations.running import common_method
     from prompttransfer.cli.common import console, say
     from prompttransfer.training.progress import TrainingProgress
     from prompttransfer.training.recipes import recipe_for
     from prompttransfer.training.train import TrainingOptions
+    from prompttransfer.transfers.distilled import check_distilling, distil
     from prompttransfer.transfers.tuning import tune
 
     method = common_method(prompts)
+    if distilling is not None:
+        check_distilling(distilling, prompts, targets)
     recipe = recipe_for(model, method, **overrides)
     for remark in method.remarks(model):
         say(remark, quiet=quiet)
@@ -422,7 +534,24 @@ def _tune(
             encoding=encoding,
             options=options,
         )
-    return result, options
+    if distilling is None:
+        return result, None, options
+    names = student_names([p.name for p in prompts], [t.task.name for t in targets], seeds)
+    say(f"distilling: {len(names)} runs in one bank", quiet=quiet)
+    with TrainingProgress(console, names, recipe.steps) as progress:
+        options.progress = None if quiet else progress
+        taught = distil(
+            model,
+            prompts,
+            targets,
+            recipe,
+            result,
+            distilling,
+            seeds=seeds,
+            encoding=encoding,
+            options=options,
+        )
+    return result, taught, options
 
 
 def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> None:
@@ -445,6 +574,12 @@ def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> N
         ["", *(name.removeprefix(shared) for name in matrix.targets)],
         rows,
     )
+    if seeds := _seed_rows(matrix):
+        table(
+            "the same, mean over the prompts of a source task ± standard deviation",
+            ["", *(name.removeprefix(shared) for name in matrix.targets)],
+            [[name.removeprefix(shared), *cells] for name, *cells in seeds],
+        )
     for line in impossible_lines(matrix):
         say(line)
     if matrix.random_draws:
@@ -523,10 +658,107 @@ def print_pairs(pairs: Sequence[TunedPair], kind: str = "TPT_task") -> None:
         rows,
         left=2,
     )
+    _print_pair_means(pairs)
     for line in speed_up_lines(pairs):
         say(line)
     if len({pair.seed for pair in pairs}) == 1:
         say("one seed: differences here are not evidence; give --seeds 0 1 2 for a spread")
+
+
+def _print_pair_means(pairs: Sequence[TunedPair]) -> None:
+    """Mean and spread over seeds of each source and target; nothing where each has one seed."""
+    from statistics import fmean, stdev
+
+    from prompttransfer.cli.common import number, table
+
+    groups: dict[tuple[str, str], list[TunedPair]] = {}
+    for pair in pairs:
+        groups.setdefault((pair.source, pair.target), []).append(pair)
+    rows = []
+    for (source, target), group in groups.items():
+        if len(group) < 2:
+            continue
+        gains = [pair.tuned - pair.scratch for pair in group]
+        tuned, scratch = [pair.tuned for pair in group], [pair.scratch for pair in group]
+        values = (fmean(tuned), stdev(tuned), fmean(scratch), stdev(scratch), fmean(gains), stdev(gains))
+        rows.append([source, target, str(len(group)), *map(number, values)])
+    if rows:
+        columns = ["source", "target", "seeds", "test", "spread", "scratch test", "spread", "gain", "spread"]
+        table("mean over seeds (spread: standard deviation)", columns, rows, left=2)
+
+
+def _seed_rows(matrix: TransferMatrix) -> list[list[str]]:
+    """Rows of the source tasks that have several sources of the matrix, as those of several seeds: mean ± deviation."""
+    from statistics import mean, stdev
+
+    from prompttransfer.transfers.matrix import REFERENCE_ROWS
+
+    groups: dict[str, list[list[float]]] = {}
+    for name, task, row in zip(matrix.sources, matrix.source_tasks, matrix.values.tolist(), strict=True):
+        if name not in REFERENCE_ROWS and name.startswith(task):
+            groups.setdefault(task, []).append(row)
+    rows = []
+    for task, group in groups.items():
+        if len(group) < 2:
+            continue
+        cells = []
+        for column in zip(*group, strict=True):
+            known = [value for value in column if value == value]
+            spread = f" ±{100 * stdev(known):.1f}" if len(known) > 1 else ""
+            cells.append(f"{100 * mean(known):.1f}{spread}" if known else "-")
+        rows.append([task, *cells])
+    return rows
+
+
+def print_distilled(pairs: Sequence[DistilledPair]) -> None:
+    """Teachers beside starts: the same targets from scratch, from the source, and from scratch with a teacher."""
+    from prompttransfer.cli.common import number, say, table
+
+    rows = [
+        [
+            pair.source,
+            pair.target,
+            str(pair.seed),
+            "-" if pair.similarity is None else number(pair.similarity),
+            f"{pair.weight:.4f}",
+            *map(number, (pair.chance, pair.scratch, pair.transferred, pair.distilled)),
+            f"{pair.scratch_steps} / {pair.transferred_steps} / {pair.distilled_steps}",
+            " / ".join("?" if steps is None else str(steps) for steps in pair.all_steps),
+        ]
+        for pair in pairs
+    ]
+    table(
+        "\ndistilled from what was tuned from the source (PANDA), beside it and training from scratch: test scores",
+        [
+            "source",
+            "target",
+            "seed",
+            "similarity",
+            "weight",
+            "chance",
+            "scratch",
+            "TPT_task",
+            "distilled",
+            "target steps",
+            "all steps",
+        ],
+        rows,
+        left=2,
+    )
+    mean = [
+        sum(getattr(pair, name) for pair in pairs) / len(pairs)
+        for name in ("scratch", "transferred", "distilled")
+    ]
+    won = [
+        sum(pair.distilled > getattr(pair, other) for pair in pairs) for other in ("transferred", "scratch")
+    ]
+    say(
+        f"means over {len(pairs)} runs: scratch {mean[0]:.3f}, TPT_task {mean[1]:.3f}, distilled {mean[2]:.3f}; distilled is above "
+        f"TPT_task in {won[0]} of them and above scratch in {won[1]}"
+    )
+    say(
+        "steps are those of scratch / TPT_task / distilled; all of them count the source's and the teacher's own"
+    )
 
 
 def speed_up_lines(pairs: Sequence[TunedPair]) -> list[str]:

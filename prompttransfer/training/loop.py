@@ -8,7 +8,7 @@ Several processes (distributed/processes.py) each take a share of the rows of ev
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -26,8 +26,9 @@ from prompttransfer.adaptations.method import Member, Method, Trial
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.kernels.async_copies import HostCopy
 from prompttransfer.evaluation.encoding import EncodedTask
-from prompttransfer.evaluation.evaluate import Score, evaluate_bank
+from prompttransfer.evaluation.evaluate import Score, evaluate_bank, mean_scores
 from prompttransfer.training.batches import BankData, MicroBatch
+from prompttransfer.training.distillation import Teaching
 from prompttransfer.training.progress import TrainingProgress
 from prompttransfer.training.recipes import Recipe, make_optimizer
 from prompttransfer.training.state import MemberState, kept_of, read_state, write_state
@@ -42,11 +43,12 @@ class BankTraining(LightningModule):
         backbone: Backbone,
         method: Method,
         members: Sequence[Member],
-        validation: Sequence[EncodedTask],
+        validation: Sequence[Sequence[EncodedTask]],
         recipe: Recipe,
         state_file: Path | None = None,
         progress: TrainingProgress | None = None,
         rates: Sequence[float] | None = None,
+        teaching: Teaching | None = None,
     ):
         super().__init__()
         self.automatic_optimization = False
@@ -58,6 +60,7 @@ class BankTraining(LightningModule):
         self.rates = rates or [recipe.lr] * len(members)
         self.state_file = state_file
         self.progress = progress
+        self.teaching = teaching
         self.last_losses: list[float] = []
         """Of every member in the last step whose losses have arrived."""
         self.states = [MemberState(best=kept_of(member)) for member in members]
@@ -132,7 +135,7 @@ class BankTraining(LightningModule):
         device = self.backbone.device
         losses = torch.zeros(len(self.members), device=device)
         for number, micro in enumerate(micro_batches, start=1):
-            rows = self.backbone.loss(self._bank().rows(micro.owners), micro.batch) * micro.weights
+            rows = self._row_losses(micro) * micro.weights
             total = rows.sum() * processes.count
             if number == len(micro_batches):
                 total = self._with_penalties(total)
@@ -151,10 +154,19 @@ class BankTraining(LightningModule):
             self._member(index).after_step(self.steps_done, self.recipe.steps)
             if self._member(index).searches:
                 self._member(index).choose(partial(self._trial, index))
+            if self.steps_done == self.recipe.embed_at:
+                self.states[index].embedding = self._member(index).tensors()
         if device.type != "cuda":
             self._settle()
         if self.progress is not None:
             self.progress.step(self)
+
+    def _row_losses(self, micro: MicroBatch) -> Tensor:
+        """What each row costs, [batch]; with what its member's teacher says where one has any."""
+        own = self._bank().rows(micro.owners)
+        if self.teaching is None:
+            return self.backbone.loss(own, micro.batch)
+        return self.teaching.losses(own, micro.batch, micro.owners)
 
     def _trial(self, index: int, rows: int) -> Trial:
         """Rows of a member's job, others at every step, on which it may try members of its method."""
@@ -219,6 +231,17 @@ class BankTraining(LightningModule):
         for each in self.together[index].intersection(self.active):
             self.states[each].ended, self.states[each].steps = why, self.steps_done
 
+    def drop(self, indices: Iterable[int]) -> None:
+        """End members before their time; what they were at their best stays."""
+        for index in set(indices).intersection(self.active):
+            self._end(index, "dropped")
+
+    def on_train_end(self) -> None:
+        """Keep the optimizer's state, with which training may go on behind a halt."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, Optimizer)
+        self._optimizer_state = optimizer.state_dict()
+
     def on_train_epoch_end(self) -> None:
         """Evaluate, decide who goes on, and write the state."""
         self._settle()
@@ -240,14 +263,15 @@ class BankTraining(LightningModule):
             self.trainer.should_stop = True
 
     def _evaluate(self) -> None:
-        """One point of the learning curve for every active member; members of one task share the passes."""
-        by_task: dict[int, list[int]] = {}
+        """One point of the learning curve for every active member; members of the same tasks share the passes."""
+        by_tasks: dict[tuple[int, ...], list[int]] = {}
         for index in self.active:
-            by_task.setdefault(id(self.validation[index]), []).append(index)
-        for indices in by_task.values():
+            by_tasks.setdefault(tuple(map(id, self.validation[index])), []).append(index)
+        for indices in by_tasks.values():
             with torch.no_grad():
                 bank = self._bank(indices)
-            scores = evaluate_bank(self.backbone, bank, self.validation[indices[0]])
+            parts = [evaluate_bank(self.backbone, bank, task) for task in self.validation[indices[0]]]
+            scores = mean_scores(parts)
             for index, score in zip(indices, scores, strict=True):
                 self._take(index, score)
         if self.progress is not None:

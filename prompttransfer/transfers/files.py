@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from prompttransfer.backbones.base import Backbone
     from prompttransfer.training.train import Trained
+    from prompttransfer.transfers.distilled import DistilledPair
     from prompttransfer.transfers.matrix import TransferMatrix
     from prompttransfer.transfers.tuning import TunedPair
     from prompttransfer.transfers.zero_shot import Target
@@ -27,6 +28,7 @@ FILES = (
     "transfer_relative.csv",
     "transfer_calibrated.csv",
     "tuned.csv",
+    "distilled.csv",
     "prompts",
     "settings.json",
 )
@@ -39,6 +41,7 @@ def record_of(
     tasks: Sequence[Task],
     targets: Sequence[Target],
     pairs: Sequence[TunedPair],
+    distilled: Sequence[DistilledPair] = (),
 ) -> dict[str, Any]:
     """What `transfer.json` says."""
     from prompttransfer.adaptations.artifacts import library_versions
@@ -53,6 +56,7 @@ def record_of(
         "relative": matrix.relative().as_dict() if matrix.has_own else None,
         **({"calibrated": matrix.calibrated.as_dict()} if matrix.calibrated else {}),
         "tuned": [pair.as_dict() for pair in pairs],
+        **({"distilled": [pair.as_dict() for pair in distilled]} if distilled else {}),
         "versions": library_versions(),
     }
 
@@ -63,6 +67,7 @@ def write_transfer(
     record: dict[str, Any],
     pairs: Sequence[TunedPair],
     trained: Sequence[Trained],
+    distilled: Sequence[DistilledPair] = (),
 ) -> None:
     """Write matrices, record, figures and tuned prompts into a folder."""
     from prompttransfer.adaptations.artifacts import save_adaptation
@@ -78,11 +83,13 @@ def write_transfer(
     write_json(folder / MARKER, record)
     if pairs:
         write_text(folder / "tuned.csv", pairs_csv(pairs))
+    if distilled:
+        write_text(folder / "distilled.csv", pairs_csv(distilled))
     for run in trained:
         save_adaptation(run.adaptation, folder / "prompts" / run.adaptation.name)
 
 
-def pairs_csv(pairs: Sequence[TunedPair]) -> str:
+def pairs_csv(pairs: Sequence[TunedPair] | Sequence[DistilledPair]) -> str:
     """One line a pair of source and target."""
     stream = io.StringIO()
     rows = [pair.as_dict() for pair in pairs]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.bank import on_the_same
 from prompttransfer.adaptations.running import Group, bank_of, groups_of
 from prompttransfer.backbones.base import Backbone
-from prompttransfer.backbones.interventions import Interventions
+from prompttransfer.backbones.interventions import Interventions, Watched
 from prompttransfer.backbones.label_words import WRITING, Answers
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.backbones.rows import _candidates
@@ -114,18 +114,3 @@ def _pass(
         states[:, indices] = watched.state.float().cpu().unflatten(0, (count, batch.rows))
         scores[:, indices] = found.cpu().unflatten(0, (count, batch.rows))
     return states, scores
-
-
-class Watched:
-    """Interventions that keep the state which the answer was read from, and do nothing else than their own."""
-
-    state: Tensor
-
-    def __init__(self, own: Interventions):
-        self._own = own
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._own, name)
-
-    def seen(self, state: Tensor) -> None:
-        self.state = state
