@@ -276,19 +276,7 @@ def load_adaptation(folder: Path) -> Adaptation:
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     if found != values.shapes:
         raise UserError(f"{what}: {WEIGHTS} holds {_told(found)}, its record says {_told(values.shapes)}")
-    adaptation = Adaptation(
-        method=method,
-        tensors=tensors,
-        origin=Origin(**values.origin.model_dump()),
-        encoding=Encoding(**values.encoding.model_dump()),
-        name=values.name,
-        initial=initial,
-        encoder=encoder,
-        embedding=_read_sealed(folder / EMBEDDING),
-        scores=values.scores,
-        curve=tuple(point.point for point in values.curve),
-        notes=values.notes,
-    )
+    adaptation = of_record(values, tensors, initial, encoder, _read_sealed(folder / EMBEDDING))
     if adaptation.digest != values.digest and small:
         raise UserError(
             f"{what} was changed after it was written, or its vectors are made otherwise here (their digest differs): "
@@ -300,6 +288,29 @@ def load_adaptation(folder: Path) -> Adaptation:
             f"vectors of a prompt as they are with `prompttransfer import {folder}/{WEIGHTS}`"
         )
     return adaptation
+
+
+def of_record(
+    values: AdaptationRecord,
+    tensors: Mapping[str, Tensor],
+    initial: Mapping[str, Tensor] | None = None,
+    encoder: Mapping[str, Tensor] | None = None,
+    embedding: Mapping[str, Tensor] | None = None,
+) -> Adaptation:
+    """The adaptation of a record and its tensors, whose digest is not looked at."""
+    return Adaptation(
+        method=method_of(values),
+        tensors=tensors,
+        origin=Origin(**values.origin.model_dump()),
+        encoding=Encoding(**values.encoding.model_dump()),
+        name=values.name,
+        initial=initial,
+        encoder=encoder or {},
+        embedding=embedding,
+        scores=values.scores,
+        curve=tuple(point.point for point in values.curve),
+        notes=values.notes,
+    )
 
 
 def method_of(values: AdaptationRecord) -> Method:

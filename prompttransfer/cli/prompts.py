@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prompttransfer.cli import prompts_combine, prompts_keep
+from prompttransfer.cli import prompts_combine, prompts_keep, prompts_parts
 from prompttransfer.cli.options import AsJson, DataFolder, LimitTest, Overwrite, Revision
 from prompttransfer.cli.values import OneOf, Output, Whole, checked
 
@@ -25,6 +25,8 @@ prompts_app = typer.Typer(
 )
 for _verb, _function in {**prompts_keep.VERBS, **prompts_combine.VERBS}.items():
     prompts_app.command(_verb)(_function)
+prompts_app.command("parts")(prompts_parts.parts)
+prompts_app.command("whole")(prompts_parts.whole)
 COLUMNS = ("name", "method", "backbone", "task", "seed", "validation", "test", "size", "bytes", "start")
 SCORES = ("validation", "test")
 

@@ -170,6 +170,7 @@ def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Pa
         rows,
         left=2,
     )
+    print_spread(results, jobs)
     for run in results:
         each = run.adaptation.scores["test"].get("tasks", {})
         if each:
@@ -178,6 +179,28 @@ def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Pa
             say(line)
     if output is not None:
         say(f"written to {output}")
+
+
+def print_spread(results: Sequence[Trained], jobs: Sequence[Job]) -> None:
+    """Mean, standard deviation, lowest and highest over the seeds of each task; nothing where every task has one seed."""
+    from statistics import fmean, stdev
+
+    from prompttransfer.cli.common import number, table
+
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for job, run in zip(jobs, results, strict=True):
+        scores, metric = run.adaptation.scores, job.task.metric
+        pair = (scores["validation"][metric], scores["test"][metric])
+        found.setdefault((job.task.name, metric), []).append(pair)
+    rows = []
+    for (task, metric), pairs in found.items():
+        if len(pairs) > 1:
+            validation, test = zip(*pairs, strict=True)
+            values = (fmean(validation), fmean(test), stdev(test), min(test), max(test))
+            rows.append([task, metric, str(len(pairs)), *map(number, values)])
+    if rows:
+        columns = ["task", "metric", "seeds", "validation", "test", "spread", "lowest", "highest"]
+        table("mean over seeds (spread: standard deviation of the test scores)", columns, rows, left=2)
 
 
 def _noted(adaptation: Adaptation) -> list[str]:

@@ -183,7 +183,9 @@ def train(
         typer.Option("--dry-run", help="Say what would be trained and its expected memory; train nothing."),
     ] = False,
     logger: Annotated[
-        str, typer.Option(help="csv, tensorboard or none."), OneOf("logger", ("csv", "none", "tensorboard"))
+        str,
+        typer.Option(help="csv, tensorboard, wandb or none."),
+        OneOf("logger", ("csv", "none", "tensorboard", "wandb")),
     ] = "csv",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -224,6 +226,7 @@ def train(
     )
     from prompttransfer.cli.teachers import teachers_of
     from prompttransfer.distributed.launching import must_start, run_on
+    from prompttransfer.training.run_logs import check_logger
     from tasks.reading import parse_reading
 
     reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
@@ -255,6 +258,7 @@ def train(
         embed_at=embed_at,
     )
     grid = _grid(sweep, method, overrides, dry_run=dry_run)
+    check_logger(logger)
     if not dry_run and must_start(placement, device):
         return run_on(placement, train, **given)
     from prompttransfer.adaptations.artifacts import save_adaptation

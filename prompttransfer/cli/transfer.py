@@ -555,6 +555,12 @@ def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> N
         ["", *(name.removeprefix(shared) for name in matrix.targets)],
         rows,
     )
+    if seeds := _seed_rows(matrix):
+        table(
+            "the same, mean over the prompts of a source task ± standard deviation",
+            ["", *(name.removeprefix(shared) for name in matrix.targets)],
+            [[name.removeprefix(shared), *cells] for name, *cells in seeds],
+        )
     for line in impossible_lines(matrix):
         say(line)
     if matrix.random_draws:
@@ -633,10 +639,56 @@ def print_pairs(pairs: Sequence[TunedPair], kind: str = "TPT_task") -> None:
         rows,
         left=2,
     )
+    _print_pair_means(pairs)
     for line in speed_up_lines(pairs):
         say(line)
     if len({pair.seed for pair in pairs}) == 1:
         say("one seed: differences here are not evidence; give --seeds 0 1 2 for a spread")
+
+
+def _print_pair_means(pairs: Sequence[TunedPair]) -> None:
+    """Mean and spread over seeds of each source and target; nothing where each has one seed."""
+    from statistics import fmean, stdev
+
+    from prompttransfer.cli.common import number, table
+
+    groups: dict[tuple[str, str], list[TunedPair]] = {}
+    for pair in pairs:
+        groups.setdefault((pair.source, pair.target), []).append(pair)
+    rows = []
+    for (source, target), group in groups.items():
+        if len(group) < 2:
+            continue
+        gains = [pair.tuned - pair.scratch for pair in group]
+        tuned, scratch = [pair.tuned for pair in group], [pair.scratch for pair in group]
+        values = (fmean(tuned), stdev(tuned), fmean(scratch), stdev(scratch), fmean(gains), stdev(gains))
+        rows.append([source, target, str(len(group)), *map(number, values)])
+    if rows:
+        columns = ["source", "target", "seeds", "test", "spread", "scratch test", "spread", "gain", "spread"]
+        table("mean over seeds (spread: standard deviation)", columns, rows, left=2)
+
+
+def _seed_rows(matrix: TransferMatrix) -> list[list[str]]:
+    """Rows of the source tasks that have several sources of the matrix, as those of several seeds: mean ± deviation."""
+    from statistics import mean, stdev
+
+    from prompttransfer.transfers.matrix import REFERENCE_ROWS
+
+    groups: dict[str, list[list[float]]] = {}
+    for name, task, row in zip(matrix.sources, matrix.source_tasks, matrix.values.tolist(), strict=True):
+        if name not in REFERENCE_ROWS and name.startswith(task):
+            groups.setdefault(task, []).append(row)
+    rows = []
+    for task, group in groups.items():
+        if len(group) < 2:
+            continue
+        cells = []
+        for column in zip(*group, strict=True):
+            known = [value for value in column if value == value]
+            spread = f" ±{100 * stdev(known):.1f}" if len(known) > 1 else ""
+            cells.append(f"{100 * mean(known):.1f}{spread}" if known else "-")
+        rows.append([task, *cells])
+    return rows
 
 
 def print_distilled(pairs: Sequence[DistilledPair]) -> None:
