@@ -22,6 +22,7 @@ from prompttransfer.cli.demo import demo
 from prompttransfer.cli.demo_real import demo_real
 from prompttransfer.cli.evaluate import evaluate
 from prompttransfer.cli.exchange import export_prompt, import_prompt
+from prompttransfer.cli.leaderboard import leaderboard
 from prompttransfer.cli.lean_imports import make_imports_lean
 from prompttransfer.cli.neurons import neurons_app
 from prompttransfer.cli.plot import plot_app
@@ -62,7 +63,12 @@ GROUPS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
         "recommend": recommend,
         "neurons": neurons_app,
     },
-    "Figures, pages, whole experiments": {"plot": plot_app, "report": report, "study": study_app},
+    "Figures, pages, whole experiments": {
+        "plot": plot_app,
+        "report": report,
+        "leaderboard": leaderboard,
+        "study": study_app,
+    },
     "Folders and files": {
         "prompts": prompts_app,
         "import": import_prompt,

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
+from rich.console import JustifyMethod
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -208,14 +211,63 @@ def shortened(
     return list(columns[:kept]), shown, said
 
 
+GAP = 2
+"""Columns of the terminal that a column of a table takes beside its text."""
+
+
 def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> None:
-    drawn = Table(header_style="bold", box=None, pad_edge=False)
-    for index, column in enumerate(columns):
-        drawn.add_column(Text(column), justify="left" if index < left else "right", overflow="fold")
-    for row in rows:
-        drawn.add_row(*map(Text, row))
+    """The table in one piece, in several below each other, or row by row: as the terminal is wide enough for its words."""
     console.print(title, style="bold", markup=False)
-    console.print(drawn)
+    words = [[name, *(row[index] for row in rows)] for index, name in enumerate(columns)]
+    whole = [max(map(cell_len, cells)) for cells in words]
+    need = [max(cell_len(word) for cell in cells for word in [*cell.split(), ""]) for cells in words]
+    parts = in_pieces(need, left, console.width)
+    if parts is None:
+        _print_rows(columns, rows)
+        return
+    for part in parts:
+        drawn = Table(header_style="bold", box=None, pad_edge=False)
+        spare = console.width - sum(need[index] + GAP for index in part)
+        for index in part:
+            more = min(spare, whole[index] - need[index])
+            spare -= more
+            side: JustifyMethod = "left" if index < left else "right"
+            drawn.add_column(Text(columns[index]), justify=side, width=need[index] + more)
+        for row in rows:
+            drawn.add_row(*(Text(row[index]) for index in part))
+        console.print(drawn)
+
+
+def in_pieces(need: Sequence[int], left: int, width: int) -> list[list[int]] | None:
+    """The columns of each piece of a table that fits into `width`, every piece with the first `left` ones.
+
+    `need` is the longest word of each column. None where not even one column fits beside the first ones.
+    """
+    lead = list(range(min(left, len(need))))
+    taken = sum(need[index] + GAP for index in lead)
+    pieces: list[list[int]] = []
+    room = -1
+    for index in range(len(lead), len(need)):
+        if room < need[index] + GAP:
+            pieces.append([*lead])
+            room = width - taken
+        if room < need[index] + GAP:
+            return None
+        pieces[-1].append(index)
+        room -= need[index] + GAP
+    if not pieces:
+        return [lead] if taken <= width else None
+    return pieces
+
+
+def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Each row as lines of `column: value`, below what names it."""
+    for row in rows:
+        console.print(row[0] or "-", style="bold", markup=False)
+        for name, cell in zip(columns[1:], row[1:], strict=True):
+            if cell:
+                text = Text(f"{name}: {cell}" if name else cell)
+                console.print(Padding(text, (0, 0, 0, 2), expand=False))
 
 
 def number(value: float | None, digits: int = 3) -> str:

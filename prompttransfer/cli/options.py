@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from prompttransfer.backbones.layouts import LAYOUTS
+from prompttransfer.cli.completion import backbones, methods, tasks
 from prompttransfer.cli.values import OneOf, Rate, Real, Seed, Whole
 from prompttransfer.distributed.placement import STRATEGIES
 
@@ -15,7 +16,13 @@ LONGEST_PROMPT = 100_000
 """Vectors; no backbone takes as many, and what would be allocated for more does not fit."""
 
 BackboneName = Annotated[
-    str, typer.Option("--backbone", "-b", help="Embedded name, hub name or folder of the frozen model.")
+    str,
+    typer.Option(
+        "--backbone",
+        "-b",
+        help="Embedded name, hub name or folder of the frozen model.",
+        autocompletion=backbones,
+    ),
 ]
 Revision = Annotated[
     str | None,
@@ -57,6 +64,7 @@ TaskNames = Annotated[
         "--task",
         "-t",
         help="Task names, YAML files of own tasks, files of rows, or hub:OWNER/NAME; several are allowed.",
+        autocompletion=tasks,
     ),
 ]
 LabelWords = Annotated[
@@ -130,6 +138,14 @@ Overwrite = Annotated[
 Steps = Annotated[int | None, typer.Option("--steps", help="Training steps."), Whole(0)]
 Batch = Annotated[int | None, typer.Option("--batch", help="Rows a step and prompt."), Whole(1, 1_000_000)]
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate."), Rate]
+EmbedAt = Annotated[
+    int | None,
+    typer.Option(
+        "--embed-at",
+        help="Keep what was learned by this step beside the best, as an embedding of the task that retrieval goes by.",
+    ),
+    Whole(1),
+]
 Optimizer = Annotated[
     str | None,
     typer.Option("--optimizer", help="adamw or adafactor."),
@@ -195,6 +211,7 @@ MethodText = Annotated[
     typer.Option(
         "--method",
         help="prompt, p-tuning:encoder=mlp, lora:rank=8,targets=query+value ...; prompt, or that of the start, if not given.",
+        autocompletion=methods,
     ),
 ]
 SourceMethods = Annotated[

@@ -122,12 +122,15 @@ def tested(
     """The runs with the scores of what they trained on the test splits of their tasks."""
     from itertools import groupby
 
-    from prompttransfer.transfers.tuning import with_test_score
+    from prompttransfer.transfers.tuning import with_mixture_scores, with_test_score
     from prompttransfer.transfers.zero_shot import Target
 
     found: list[Trained] = []
     for _, group in groupby(zip(jobs, runs, strict=True), key=lambda pair: id(pair[0].task)):
         pairs = list(group)
+        if pairs[0][0].beside:
+            found += [with_mixture_scores(model, run, job.parts, encoding) for job, run in pairs]
+            continue
         target = Target(pairs[0][0].task, pairs[0][0].splits)
         found += with_test_score(model, [run for _, run in pairs], target, encoding)
     return found
@@ -139,7 +142,7 @@ def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Pa
 
     rows = []
     for job, run in zip(jobs, results, strict=True):
-        scores, metric = run.adaptation.scores, job.task.metric
+        scores, metric = run.adaptation.scores, job.metric
         test, validation = scores["test"], scores["validation"]
         values = (
             test["chance"],
@@ -167,11 +170,37 @@ def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Pa
         rows,
         left=2,
     )
+    print_spread(results, jobs)
     for run in results:
+        each = run.adaptation.scores["test"].get("tasks", {})
+        if each:
+            say(f"{run.adaptation.name}, test: " + ", ".join(f"{n} {number(v)}" for n, v in each.items()))
         for line in _noted(run.adaptation):
             say(line)
     if output is not None:
         say(f"written to {output}")
+
+
+def print_spread(results: Sequence[Trained], jobs: Sequence[Job]) -> None:
+    """Mean, standard deviation, lowest and highest over the seeds of each task; nothing where every task has one seed."""
+    from statistics import fmean, stdev
+
+    from prompttransfer.cli.common import number, table
+
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for job, run in zip(jobs, results, strict=True):
+        scores, metric = run.adaptation.scores, job.task.metric
+        pair = (scores["validation"][metric], scores["test"][metric])
+        found.setdefault((job.task.name, metric), []).append(pair)
+    rows = []
+    for (task, metric), pairs in found.items():
+        if len(pairs) > 1:
+            validation, test = zip(*pairs, strict=True)
+            values = (fmean(validation), fmean(test), stdev(test), min(test), max(test))
+            rows.append([task, metric, str(len(pairs)), *map(number, values)])
+    if rows:
+        columns = ["task", "metric", "seeds", "validation", "test", "spread", "lowest", "highest"]
+        table("mean over seeds (spread: standard deviation of the test scores)", columns, rows, left=2)
 
 
 def _noted(adaptation: Adaptation) -> list[str]:

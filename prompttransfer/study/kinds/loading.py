@@ -123,6 +123,7 @@ def encoding_of(cell: Cell) -> Encoding:
         setting(cell.settings, "layout") if "layout" in cell.settings else USUAL.layout,
         max_length=setting(cell.settings, "max_length"),
         aggregation=setting(cell.settings, "aggregation"),
+        template=setting(cell.settings, "template") if "template" in cell.settings else None,
     )
 
 

@@ -443,8 +443,11 @@ def backbone_mistakes(
 def _task_mistakes(
     spec: Spec, entry: BackboneEntry, backbone: Backbone, name: str, folder: Path, method: Method
 ) -> Iterator[str]:
-    encoding = Encoding(entry.layout or spec.layout, entry.max_length or spec.max_length, spec.aggregation)
+    encoding = Encoding(
+        entry.layout or spec.layout, entry.max_length or spec.max_length, spec.aggregation, entry.template
+    )
     try:
+        encoding.place(backbone.family)
         task = task_for(entry, name, folder)
         backbone.check_task(task)
         backbone.answers(task, encoding)

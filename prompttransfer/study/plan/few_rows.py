@@ -105,9 +105,8 @@ class _Library:
         settings = {
             "backbone": self.naming.backbone(side),
             "tasks": [{key: value for key, value in task.items() if key != "backbone"} for task in tasks],
-            "layout": side.layout,
             "max_length": self.naming.max_length(self.entry.name),
-            "aggregation": self.spec.aggregation,
+            **self.naming.place(side),
             "limit_train": self.spec.limit_train,
             "recipe": recipe_settings(recipe, side.method.length),
             "seed": seed,

@@ -148,6 +148,8 @@ class BackboneFacts:
     special: int
     """Special tokens of a row."""
     layout: str
+    template: str | None = None
+    """What it reads in place of each task's own; decoders only."""
     methods: tuple[MethodFacts, ...] = ()
     """In the order of the study's file."""
     chosen: int = 0
@@ -374,6 +376,7 @@ def _backbone_facts(
             embedded=outline.word_embeddings.weight.numel(),
             special=outline.special_tokens,
             layout=entry.layout or spec.layout,
+            template=entry.template,
         )
     tasks = {name: task_for(entry, name, folder) for name in spec.tasks_of(entry)}
     found: list[MethodFacts] = []
@@ -514,7 +517,7 @@ def _task_facts(
     if outline is None:
         budget = wanted or (384 if task.generates else 128)
         return TaskFacts(task, rows, {}, budget, 0.5 * budget)
-    encoding = Encoding(facts.layout, wanted, spec.aggregation)
+    encoding = Encoding(facts.layout, wanted, spec.aggregation, facts.template)
     budget = outline.text_budget(task, encoding, reserved=reserved)
     answers = outline.answers(task, encoding)
     tokens = 0.5 * budget
@@ -575,5 +578,6 @@ def _known(name: str, spec: Spec, entry: BackboneEntry, folder: Path) -> Backbon
         embedded=embedded,
         special=5 if family == "masked-lm" else 2,
         layout=entry.layout or spec.layout,
+        template=entry.template,
         certain=False,
     )

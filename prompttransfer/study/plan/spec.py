@@ -175,6 +175,8 @@ class BackboneEntry(Part):
     tasks: list[str] | None = None
     recipe: BackboneRecipe = BackboneRecipe()
     layout: str | None = None
+    template: str | None = None
+    """What a decoder reads in place of each task's own template."""
     max_length: int | None = Field(default=None, ge=1)
     label_words: dict[str, str] = Field(default_factory=dict)
 
