@@ -1,7 +1,7 @@
 """How fast prompts are trained and evaluated, beside what a researcher would use instead, and beside the machine's limit.
 
     python scripts/benchmark.py                      everything (a quiet machine, 20 to 40 minutes on two cores)
-    python scripts/benchmark.py --only table         one section: table, levers, lora, bank, matrix, start, memory
+    python scripts/benchmark.py --only table         one section: table, levers, lora, methods, bank, ...
     python scripts/benchmark.py --quick              one round of few steps, small models' sections shortened
     python scripts/benchmark.py --task imdb --data DIR    lengths measured in DIR/imdb/train.jsonl
 
@@ -280,6 +280,32 @@ def lora(options: argparse.Namespace) -> None:
     evaluated(options)
 
 
+def methods(options: argparse.Namespace) -> None:
+    """Steps of every method that PEFT has too, beside PEFT's."""
+    from benchmark_contestants import WITH_PEFT
+
+    model = options.models[0]
+    say(
+        f"\n## methods: {model}, lengths of {options.task}, batch {options.batch}, {PREFIX} vectors where there are any"
+    )
+    common = {"model": model, "length": PREFIX, "batch": options.batch, "device": options.device}
+    common |= {"precision": options.precision}
+    shown = NAMES if options.precision == "bf16" else IN_FLOAT32
+    theirs = [name for name in shown if name in options.against and name.startswith("peft")]
+    rows = []
+    for method in options.methods or WITH_PEFT:
+        setups = [{"contestant": name, **common, "method": method} for name in ("ours", *theirs)]
+        (ours, *others), _ = turns(setups, options)
+        faster = ["did not fit" if other.killed else times_faster(ours, other) for other in others]
+        rows.append([f"`{method}`", *faster, f"{ours.rate:.2f}"])
+    markdown(
+        ["ours is faster (each round) than", *(shown[name] for name in theirs), "ours, examples/s"], rows
+    )
+
+
+PREFIX = 20
+"""Vectors of `methods`."""
+
 KINDRED = ("lora", "lora-fa", "dora", "adalora", "vera", "ia3")
 """Methods at linear maps whose steps are measured beside a prompt's."""
 
@@ -294,6 +320,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "table": table,
     "levers": levers,
     "lora": lora,
+    "methods": methods,
     "bank": bank,
     "matrix": matrix,
     "start": start,
@@ -351,6 +378,7 @@ def main() -> None:
         default="wall",
         help="cpu: processor seconds of one thread (a busy machine)",
     )
+    parser.add_argument("--methods", nargs="+", help="of sections `methods` and `lora`; all if not given")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:

@@ -1,7 +1,7 @@
 """The ways of training a prompt that the benchmark compares; each runs in a process of its own (benchmark_worker.py).
 
 ours            what `prompttransfer train` runs: BankTraining and BankData under Lightning
-peft            PEFT prompt tuning with transformers.Trainer as the prompt-tuning guides of PEFT's documentation show
+peft            PEFT with transformers.Trainer as the prompt-tuning guides of PEFT's documentation show
                 it: float32, rows padded to one fixed length (128), the model's own loss over all logits
 peft-fair       the same with bf16 autocast and rows padded to the longest of their batch
 peft-weights    the same again with the weights themselves in bf16, which the documentation does not show
@@ -37,7 +37,7 @@ class Setup:
     batch: int = 16
     device: str = "cpu"
     method: str = "prompt"
-    """Or `lora`, which takes no positions."""
+    """One of `WITH_PEFT`; of ours any method that needs no setting."""
     more: int = 0
     """Tokens that every text is longer by."""
     lever: str = ""
@@ -54,7 +54,7 @@ class Setup:
     @property
     def reserved(self) -> int:
         """Positions in front of the text."""
-        return self.length if self.method == "prompt" else 0
+        return self.length if self.method in ("prompt", "p-tuning") else 0
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def ours(setup: Setup, samples: Sequence[Sample]) -> tuple[Contestant, Any]:
             member = method.member(backbone, task, start="random", seed=seed)
         span = Span(setup, recipe.steps, backbone.dtype)
         watch = _Watch(span)
-        module = BankTraining(backbone, method, [member], [check], recipe, None, watch)
+        module = BankTraining(backbone, method, [member], [(check,)], recipe, None, watch)
         data = BankData(
             backbone, [rows], [seed], batch=setup.batch, reserved=setup.reserved, layout=place,
             steps=recipe.steps, evaluate_every=recipe.evaluate_every,
@@ -221,6 +221,44 @@ TARGETS = {
 
 # Theirs ----------------------------------------------------------------------------------------------------------
 
+WITH_PEFT = ("prompt", "p-tuning", "prefix", "p-tuning-v2", "lora", "dora", "adalora", "vera", "ia3")
+"""Methods that PEFT trains too (LoRA+ and LoRA-FA are LoRA under another optimiser)."""
+
+
+def peft_config(setup: Setup) -> Any:
+    """PEFT's configuration of the method in the size that ours has by default."""
+    import peft
+
+    kind = "SEQ_2_SEQ_LM" if setup.shape.family == "t5" else "FEATURE_EXTRACTION"
+    if setup.shape.decodes:
+        kind = "CAUSAL_LM"
+    at: dict[str, Any] = {
+        "task_type": kind,
+        "target_modules": list(TARGETS[setup.shape.family]),
+        "fan_in_fan_out": setup.shape.family == "gpt2",
+    }
+    ahead = {"task_type": kind, "num_virtual_tokens": setup.length}
+    lora: dict[str, Any] = {"r": 8, "lora_alpha": 16, **at}
+    match setup.method:
+        case "prompt":
+            return peft.PromptTuningConfig(**ahead)
+        case "p-tuning":
+            return peft.PromptEncoderConfig(**ahead)
+        case "prefix" | "p-tuning-v2":
+            return peft.PrefixTuningConfig(**ahead, prefix_projection=setup.method == "prefix")
+        case "lora":
+            return peft.LoraConfig(**lora)
+        case "dora":
+            return peft.LoraConfig(**lora, use_dora=True)
+        case "adalora":
+            budget = {"init_r": 12, "target_r": 8, "tinit": 10, "tfinal": 10, "total_step": 1000}
+            return peft.AdaLoraConfig(**at, **budget)
+        case "vera":
+            return peft.VeraConfig(r=256, **at)
+        case "ia3":
+            return peft.IA3Config(task_type=kind)  # its own maps of this family
+    raise ValueError(f"{setup.method}: PEFT has no such method")
+
 
 def collate(
     setup: Setup, rows: Sequence[Sample], *, fixed: bool, prompt_in_labels: bool
@@ -272,22 +310,12 @@ def peft(
     autocast: bool = False,
     weights: bool = False,
 ) -> tuple[Contestant, Any]:
-    """PEFT prompt tuning, or LoRA of rank 8 at queries and values, under transformers.Trainer."""
-    from peft import LoraConfig, PromptTuningConfig, get_peft_model
+    """PEFT's method (`peft_config`) under transformers.Trainer."""
+    from peft import get_peft_model
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     base = make_model(setup.shape, torch.bfloat16 if weights else torch.float32, setup.place)
-    kind = "SEQ_2_SEQ_LM" if setup.shape.family == "t5" else "FEATURE_EXTRACTION"
-    if setup.shape.decodes:
-        kind = "CAUSAL_LM"
-    config = PromptTuningConfig(task_type=kind, num_virtual_tokens=setup.length)
-    if setup.method == "lora":
-        targets = TARGETS[setup.shape.family]
-        turned = setup.shape.family == "gpt2"
-        config = LoraConfig(
-            task_type=kind, r=8, lora_alpha=16, target_modules=list(targets), fan_in_fan_out=turned
-        )
-    model = get_peft_model(base, config)
+    model = get_peft_model(base, peft_config(setup))
     seen: list[Sequence[Sample]] = []
 
     def collator(rows: Sequence[Sample]) -> dict[str, torch.Tensor]:

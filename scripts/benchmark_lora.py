@@ -10,11 +10,11 @@ from typing import Any
 from benchmark_models import SHAPES, WORDS, clock, make_backbone, make_model, synchronize
 from benchmark_print import markdown, say
 from benchmark_rows import draw, lengths_of
+from measure_banks import usual
 
 BACKBONE = "microworld-roberta"
 TASKS = ("microworld-sst2", "microworld-imdb", "microworld-mnli", "microworld-qqp")
 MEMBERS = 16
-TRAINED = ("prompt", "lora", "lora-plus", "lora-fa", "delta-lora", "dora", "adalora", "vera", "ia3", "bitfit")
 
 
 def banked(options: argparse.Namespace) -> None:
@@ -36,7 +36,7 @@ def banked(options: argparse.Namespace) -> None:
     ]
     say(f"\n{len(jobs)} members of {len(tasks)} tasks on {BACKBONE}, batch 4, 50 steps, whole runs")
     rows = []
-    for name in TRAINED[:2] if options.quick else TRAINED:
+    for name in options.methods or (("prompt", "lora") if options.quick else usual()):
         method = parse_method(name, length=20)
         recipe = recipe_for(backbone, method, steps=50, batch=4, evaluate_every=50)
 

@@ -16,8 +16,22 @@ clock = time.process_time if os.environ.get("BENCHMARK_CLOCK") == "cpu" else tim
 """Seconds of wall time, or of processor time where the machine is busy with other things."""
 
 
-class _Reader(SimpleNamespace):
-    """A decoder's tokenizer, as far as it is asked: nothing begins a row."""
+class _Words(SimpleNamespace):
+    """A tokenizer, as far as it is asked: its special tokens, and that a random start takes any of 1,000 others."""
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        return sorted(set(vars(self).values()))
+
+    def get_added_vocab(self) -> dict[str, int]:
+        return {}
+
+    def get_vocab(self) -> dict[str, int]:
+        return {f"w{number}": number for number in range(1000)}
+
+
+class _Reader(_Words):
+    """That of a decoder: nothing begins a row."""
 
     def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
         return {"input_ids": [7]}
@@ -51,7 +65,7 @@ class Shape:
     @property
     def special(self) -> SimpleNamespace:
         """Stands in for the tokenizer."""
-        kind = _Reader if self.decodes else SimpleNamespace
+        kind = _Reader if self.decodes else _Words
         return kind(**getattr(SPECIAL, self.family))
 
     @property

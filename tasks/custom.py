@@ -6,9 +6,10 @@
     words:
       bad: [terrible, awful]
       good: great
-    folder: my_reviews        # holds train.jsonl and validation.jsonl; or --data DIR, or hub: {repo: ...}
+    folder: my_reviews        # holds train.jsonl and validation.jsonl (or .csv, .tsv, .parquet); or --data DIR
 
-The labels are the keys of `words`, in that order. Words may be given once, or per backbone family
+In place of `folder` may stand `file: reviews.csv`, or `hub: {repo: ...}`. How files are read is said by `columns`, `labels`,
+`splits` and `skip_empty`. The labels are the keys of `words`, in that order. Words may be given once, or per backbone family
 (`words: {masked-lm: {...}, t5: {...}}`; causal-lm takes those of masked-lm where it has none of its own). `template` is how
 a decoder reads a row, as in `template: "Review: {text} Sentiment:"`; without one it is that of the type and kind.
 """
@@ -53,7 +54,11 @@ class _TaskFile(BaseModel):
     words: dict[str, WordList | dict[str, WordList]] = Field(default_factory=dict)
     aspect: bool = False
     columns: dict[str, str] = Field(default_factory=dict)
+    labels: dict[int | str, str | None] = Field(default_factory=dict)
+    splits: dict[str, str] = Field(default_factory=dict)
+    skip_empty: bool = False
     folder: str | None = None
+    file: str | None = None
     hub: _HubFile | None = None
     note: str = ""
     template: str = ""
@@ -69,8 +74,11 @@ def read_task_file(path: Path) -> Task:
         raise UserError(f"{path}: {_explain(error)}") from None
     if file.name in TASKS or file.name.startswith("microworld-"):
         raise UserError(f"{path}: the name {file.name!r} belongs to a shipped task; choose another name")
-    if file.folder is not None and file.hub is not None:
-        raise UserError(f"{path}: both folder and hub are given; give one source")
+    sources = [name for name in ("folder", "file", "hub") if getattr(file, name) is not None]
+    if len(sources) > 1:
+        raise UserError(f"{path}: both {sources[0]} and {sources[1]} are given; give one source")
+    if file.hub and (given := _of_files(file)):
+        raise UserError(f"{path}: {given} is about files of rows; what is on the hub is said under hub")
     try:
         return _task(file, path)
     except UserError as error:
@@ -87,12 +95,20 @@ def _task(file: _TaskFile, path: Path) -> Task:
         labels=tuple(next(iter(words.values()))) if words else (),
         words=words,
         hub=HubSource(**file.hub.model_dump()) if file.hub else None,
-        folder=str((path.parent / file.folder).resolve()) if file.folder else None,
+        folder=str((path.parent / place).resolve()) if (place := file.folder or file.file) else None,
         columns=file.columns,
+        label_values=file.labels,
+        splits=file.splits,
+        skip_empty=file.skip_empty,
         aspect=file.aspect,
         note=file.note,
         template=file.template,
     )
+
+
+def _of_files(file: _TaskFile) -> str:
+    """The first key that says how files are read; nothing where none is given."""
+    return next((name for name in ("labels", "splits", "skip_empty") if getattr(file, name)), "")
 
 
 def _words_by_family(file: _TaskFile) -> dict[str, dict[str, tuple[str, ...]]]:

@@ -56,11 +56,7 @@ def read_hub(task: Task) -> tuple[dict[str, HubRows], str]:
             f"task {task.name!r} has no data set on the hub that is known for certain: give its rows with --data DIR "
             f"(DIR/{task.name}/train.jsonl and validation.jsonl)"
         )
-    trouble = hub_trouble(source)
-    if trouble and not _cached(source):
-        raise MachineError(_advice(task, source, trouble))
-    with _offline() if trouble else contextlib.nullcontext():
-        tables, revision = _load(task, source, trouble)
+    tables, revision = tables_of(source, f"for task {task.name!r}")
     where = f"hub {source.repo}" + (f" ({source.config})" if source.config else "")
     splits = {}
     for split, name in (("train", source.train), ("test", source.test)):
@@ -70,6 +66,18 @@ def read_hub(task: Task) -> tuple[dict[str, HubRows], str]:
             )
         splits[split] = HubRows(task, source, tables[name], f"{where} {name}")
     return splits, revision
+
+
+def tables_of(source: HubSource, whose: str) -> tuple[Any, str]:
+    """The splits of a data set by name, as `datasets` has them, and the commit; `whose` is for messages.
+
+    A folder on disk is one too: what `datasets.load_dataset` reads.
+    """
+    trouble = None if Path(source.repo).is_dir() else hub_trouble(source)
+    if trouble and not _cached(source):
+        raise MachineError(_advice(source, whose, trouble))
+    with _offline() if trouble else contextlib.nullcontext():
+        return _load(source, whose, trouble)
 
 
 def neutral_row(task: Task, source: HubSource, row: dict[str, Any], where: str) -> dict[str, Any] | None:
@@ -153,15 +161,18 @@ def hub_trouble(source: HubSource, patience: float = PATIENCE) -> str | None:
     return None if error is None else f"{type(error).__name__}: {_first_line(error)}"
 
 
-def _load(task: Task, source: HubSource, trouble: str | None) -> tuple[Any, str]:
+def _load(source: HubSource, whose: str, trouble: str | None) -> tuple[Any, str]:
     """The splits by name and the commit; `trouble` says why only the cache may be used."""
     try:
         tables, revision = _load_files(source, trouble) if source.data_files else _load_config(source)
     except Exception as error:  # the library raises a dozen kinds; each means that the rows cannot be had
-        raise MachineError(_advice(task, source, trouble or _first_line(error))) from error
+        if "config name is missing" in str(error).lower() or "BuilderConfig" in str(error):
+            said = " ".join(str(error).split())
+            raise UserError(f"data set {source.repo!r}: {shortened(said, 300)}") from None
+        raise MachineError(_advice(source, whose, trouble or _first_line(error))) from error
     if source.revision and re.fullmatch("[0-9a-f]{40}", source.revision) and revision != source.revision:
         # out of reach of the hub, the library takes whatever commit its cache holds
-        raise MachineError(_advice(task, source, f"{trouble}; the cache holds another commit, {revision}"))
+        raise MachineError(_advice(source, whose, f"{trouble}; the cache holds another commit, {revision}"))
     return tables, revision
 
 
@@ -193,11 +204,10 @@ def _load_files(source: HubSource, trouble: str | None) -> tuple[Any, str]:
     return datasets.load_dataset("parquet", data_files=files), folder.name
 
 
-def _advice(task: Task, source: HubSource, trouble: str) -> str:
+def _advice(source: HubSource, whose: str, trouble: str) -> str:
     return (
-        f"cannot load data set {source.repo!r} for task {task.name!r} from the Hugging Face hub ({trouble}): connect, "
-        f"or give a local folder with --data DIR (DIR/{task.name}/train.jsonl and validation.jsonl), "
-        "or use a microworld task"
+        f"cannot load data set {source.repo!r} {whose} from the Hugging Face hub ({trouble}): connect, or give a local "
+        "folder with --data DIR (DIR/TASK/train.jsonl and validation.jsonl), or use a microworld task"
     )
 
 

@@ -5,11 +5,11 @@ A task of the catalogue is known by its name and is not kept. What is read is ch
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.catalog import all_tasks
 from tasks.errors import UserError
@@ -17,6 +17,9 @@ from tasks.task import HubSource, Task
 
 KEPT = "task"
 """Key of the record among what is kept of a prompt's data."""
+SAID_IF_GIVEN = ("label_values", "splits", "skip_empty")
+"""Fields that a record of a task without them leaves out: what was kept before there were such stays the same."""
+OF_A_RUN = ("words", "template", "columns", *SAID_IF_GIVEN)
 
 
 class _HubRecord(BaseModel):
@@ -51,6 +54,9 @@ class _TaskRecord(BaseModel):
     note: str
     template: str = ""
     """Records of before there were decoders have none: it is then that of the type and kind."""
+    label_values: list[list[int | str | None]] = Field(default_factory=list)
+    splits: dict[str, str] = Field(default_factory=dict)
+    skip_empty: bool = False
 
 
 def task_record(task: Task) -> dict[str, Any]:
@@ -61,8 +67,14 @@ def task_record(task: Task) -> dict[str, Any]:
     }
     hub = None
     if task.hub is not None:
-        hub = {**asdict(task.hub), "labels": [[value, label] for value, label in task.hub.labels.items()]}
-    return {**asdict(task), "labels": list(task.labels), "words": words, "hub": hub}
+        hub = {**asdict(task.hub), "labels": _pairs(task.hub.labels)}
+    record = {**asdict(task), "labels": list(task.labels), "words": words, "hub": hub}
+    record["label_values"] = _pairs(task.label_values)
+    return {key: value for key, value in record.items() if value or key not in SAID_IF_GIVEN}
+
+
+def _pairs(labels: Mapping[int | str, str | None]) -> list[list[int | str | None]]:
+    return [[value, label] for value, label in labels.items()]
 
 
 def task_of_record(record: Any, where: str) -> Task:
@@ -80,26 +92,38 @@ def task_of_record(record: Any, where: str) -> Task:
     }
     try:
         hub = _hub(found.hub, where) if found.hub is not None else None
-        return Task(**{**fields, "labels": tuple(found.labels), "words": words, "hub": hub})
+        values = _values(found.label_values, "label_values", where)
+        named = {"labels": tuple(found.labels), "words": words, "hub": hub, "label_values": values}
+        return Task(**{**fields, **named})
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 
 
 def _hub(record: _HubRecord, where: str) -> HubSource:
+    return HubSource(**{**record.model_dump(), "labels": _values(record.labels, "hub.labels", where)})
+
+
+def _values(
+    pairs: Sequence[Sequence[int | str | None]], place: str, where: str
+) -> dict[int | str, str | None]:
     labels: dict[int | str, str | None] = {}
-    for pair in record.labels:
+    for pair in pairs:
         if len(pair) != 2 or pair[0] is None or isinstance(pair[1], int):
-            raise UserError(f"its task is damaged at hub.labels: {pair!r} is no pair of value and label")
+            raise UserError(f"its task is damaged at {place}: {pair!r} is no pair of value and label")
         labels[pair[0]] = pair[1]
-    return HubSource(**{**record.model_dump(), "labels": labels})
+    return labels
 
 
 def is_of_catalogue(task: Task) -> bool:
-    """Whether the catalogue has this very task; label words or a template that a run chose do not make it another."""
+    """Whether the catalogue has this very task.
+
+    Label words or a template that a run chose, and how files of its rows are read, do not make it another.
+    """
     known = all_tasks().get(task.name)
     if known is None or task.labels != known.labels:
         return False
-    return replace(task, words=known.words, template=known.template) == known
+    as_known: dict[str, Any] = {name: getattr(known, name) for name in OF_A_RUN}
+    return replace(task, **as_known) == known
 
 
 def kept_of(task: Task) -> dict[str, Any]:

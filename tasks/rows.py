@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from tasks.documents import shortened
 from tasks.errors import UserError, unknown
 from tasks.task import Example, Task
 
@@ -75,6 +76,27 @@ def neutral(
     return renamed
 
 
+def empty_text(task: Task, row: Mapping[str, Any]) -> str:
+    """The first field of a row that should be text and has none; nothing where all have some."""
+    texts = [name for name in task.fields if name != "label"]
+    return next((name for name in texts if isinstance(v := row.get(name), str) and not v.strip()), "")
+
+
+def mapped(task: Task, row: dict[str, Any], where: str) -> dict[str, Any] | None:
+    """The row with the name of its label in place of what stands for it there; None for one that the task leaves out.
+
+    A value is known by how it is written: 1 and "1" are the same, as in a file all of whose values are text.
+    """
+    if not task.label_values or "label" not in row:
+        return row
+    known = {str(value): label for value, label in task.label_values.items()}
+    value = row["label"]
+    written = value.strip() if isinstance(value, str) else str(value)
+    if written not in known:
+        raise UserError(f"{where}: {unknown(f'label value of task {task.name!r}', written, known)}")
+    return None if known[written] is None else {**row, "label": known[written]}
+
+
 def digest_rows(parts: Iterable[Sequence[Example]]) -> str:
     """16 hex digits over every field of every row, in order; what training, resuming and studies know rows by.
 
@@ -118,10 +140,14 @@ def _references(row: Mapping[str, Any], name: str, where: str) -> tuple[str, ...
 
 def _label(task: Task, value: Any, where: str) -> int:
     """The index of a label that is given by its name."""
+    if isinstance(value, int) and not isinstance(value, bool) and str(value) in task.labels:
+        value = str(value)
     if not isinstance(value, str):
         raise UserError(
-            f"{where}: label is {_shown(value)}; write the name of the label: {', '.join(task.labels)}"
+            f"{where}: label is {_shown(value)}; write the name of the label: {', '.join(task.labels)}, or say what values "
+            f"stand for, as by --labels {shortened(str(value), 20)}={task.labels[0]}"
         )
+    value = value.strip()
     if value not in task.labels:
         raise UserError(f"{where}: {unknown(f'label for task {task.name!r}', value, task.labels)}")
     return task.labels.index(value)

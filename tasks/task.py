@@ -90,9 +90,11 @@ class Task:
     """The record of one task; it cannot be built wrong.
 
     `words`: family -> label -> words; empty for tasks that generate; `words_of` has them for every family. `template` is
-    how a decoder reads a row (templates.py); none given takes that of the type and kind. `world` is the name of the task in the embedded
-    world, `folder` a folder of the task's own with train.jsonl and validation.jsonl, `columns` the neutral field ->
-    column of such files. `note` is what a reader of results should know.
+    how a decoder reads a row (templates.py); none given takes that of the type and kind. `world` is the name of the task in
+    the embedded world. `folder` is a folder of the task's own with train.jsonl and validation.jsonl, or one file of rows
+    (folder.py). Of such files, `columns` is neutral field -> column, `label_values` what stands for a label there -> label,
+    or None for rows to leave out, `splits` train and test -> name of a file, and with `skip_empty` rows with an empty text
+    are left out. `note` is what a reader of results should know.
     """
 
     name: str
@@ -108,6 +110,9 @@ class Task:
     aspect: bool = False
     note: str = ""
     template: str = ""
+    label_values: Mapping[int | str, str | None] = field(default_factory=dict, hash=False)
+    splits: Mapping[str, str] = field(default_factory=dict, hash=False)
+    skip_empty: bool = False
 
     def __post_init__(self) -> None:
         check_name("task", self.name)
@@ -123,6 +128,10 @@ class Task:
             )
         if unknown_fields := set(self.columns) - set(self.fields):
             raise unknown(f"field in the columns of task {self.name!r}:", min(unknown_fields), self.fields)
+        if unknown_splits := set(self.splits) - {"train", "test"}:
+            raise unknown(
+                f"split in the splits of task {self.name!r}:", min(unknown_splits), ("train", "test")
+            )
         if not self.template:
             object.__setattr__(self, "template", usual_template(self.type, self.kind))
         read_template(self.template, self.kind, self.name)
@@ -229,10 +238,10 @@ def _check_labels(task: Task) -> None:
         )
     if len(set(task.labels)) < len(task.labels):
         raise UserError(f"task {task.name!r}: labels {list(task.labels)} are not all different")
-    if task.hub and task.hub.labels:
-        strange = {label for label in task.hub.labels.values() if label is not None} - set(task.labels)
+    for where, values in (("hub labels", task.hub.labels if task.hub else {}), ("labels", task.label_values)):
+        strange = {label for label in values.values() if label is not None} - set(task.labels)
         if strange:
-            raise unknown(f"label in the hub labels of task {task.name!r}:", min(strange), task.labels)
+            raise unknown(f"label in the {where} of task {task.name!r}:", min(strange), task.labels)
 
 
 def _check_words(task: Task) -> None:

@@ -1,6 +1,7 @@
 """Figures: a table or states in, a matplotlib Figure out; the caller writes `figure_bytes` where it likes."""
 
 from analysis.figures.curves import layer_curves, learning_curves, masking_curves
+from analysis.figures.differences import difference_rows
 from analysis.figures.heatmap import common_limits, heatmap
 from analysis.figures.heatmaps import heatmaps
 from analysis.figures.landscape import landscape
@@ -9,11 +10,14 @@ from analysis.figures.projector_table import projector_table
 from analysis.figures.prompt_map import coordinates, learned, prompt_map
 from analysis.figures.scatter import scatter
 from analysis.figures.style import FORMATS, figure_bytes, figure_style
+from analysis.figures.sweep import sweep_curves
+from analysis.figures.weights import weights_heatmap
 
 __all__ = [
     "FORMATS",
     "common_limits",
     "coordinates",
+    "difference_rows",
     "figure_bytes",
     "figure_style",
     "heatmap",
@@ -28,4 +32,6 @@ __all__ = [
     "projector_table",
     "prompt_map",
     "scatter",
+    "sweep_curves",
+    "weights_heatmap",
 ]

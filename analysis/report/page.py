@@ -11,6 +11,7 @@ from analysis.report.data import ReportData
 from analysis.report.matrix import left_out, matrix_json, matrix_table
 from analysis.report.script import SCRIPT
 from analysis.report.style import STYLE
+from analysis.report.tables import HINT
 
 
 def render_report(data: ReportData) -> str:
@@ -77,6 +78,6 @@ numbers; a column's name sorts the sources by it, a row's name the targets.</spa
 <fieldset id="types"><legend>Types</legend></fieldset>
 <button id="reset" type="button">Reset</button>
 </div>
-<div class="scroll" id="frame">{matrix_table(data)}</div>
+{HINT}<div class="scroll" id="frame">{matrix_table(data)}</div>
 <p id="detail" role="status" aria-live="polite" class="needs-script" hidden></p>
 <div id="tip" aria-hidden="true" hidden></div>"""

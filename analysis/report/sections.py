@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from analysis.matrices import split_references
 from analysis.prediction import BASELINE, LEVEL, Corrected, Prediction, smallest_p_values
 from analysis.report.data import Picture, ReportData
+from analysis.report.tables import scrolled
 from analysis.statistics import Interval
 
 NO_PROMPT = "no prompt"
@@ -223,7 +224,7 @@ averaged over targets. Intervals and p values are over tasks, for the prompts of
 for the number of indicators. p, tasks shuffled: the share of new orders of all tasks that do as well; within types: of orders
 that change places within a type alone, which is what the indicator tells beyond the types. ρ minus same type: tasks drawn with
 replacement, the same for both. Regret is what the indicator's first choice loses against the best source, in the unit of the matrix.</p>
-<div class="scroll"><table class="plain"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>
+{scrolled(f'<table class="plain"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>')}
 {f"<ul>{said}</ul>" if said else ""}"""
 
 
@@ -296,7 +297,10 @@ def cross_model(table: pd.DataFrame, controls: tuple[str, ...]) -> str:
         cells = "".join(f"<td>{_number(float(v), 3)}</td>" for v in values)
         rows.append(f"<tr{mark}><th scope=row>{escape(str(name))}</th>{cells}</tr>")
     said = f"<p>Controls, in italics: {escape(', '.join(controls))}.</p>" if controls else ""
-    return f'{said}<div class="scroll"><table class="plain"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    body = "".join(rows)
+    return said + scrolled(
+        f'<table class="plain"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>'
+    )
 
 
 def pairs(values: Mapping[str, str]) -> str:

@@ -22,6 +22,8 @@ figcaption { font-size: .9rem; color: var(--muted); margin-top: .3rem; } figcapt
 table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabular-nums; }
 table.plain { font-size: .9rem; } table.plain th, table.plain td { padding: .3rem .7rem; border-bottom: 1px solid var(--rule); text-align: right; vertical-align: middle; }
 table.plain th:first-child { text-align: left; position: sticky; left: 0; background: #fff; } table.plain thead th { font-weight: 500; color: var(--muted); vertical-align: bottom; }
+table.stack td:last-child { text-align: left; min-width: 14rem; } table.stack td { white-space: nowrap; } table.stack td:last-child, table.stack th { white-space: normal; }
+.hint { display: none; font-size: .85rem; color: var(--muted); margin: .2rem 0; } h3 { font-size: 1rem; margin: 1.4rem 0 .3rem; }
 .reference th, .reference td { font-style: italic; }
 svg .axis { stroke: #b5b5b5; } svg .span { stroke: #0072b2; stroke-width: 3; } svg circle { fill: #0072b2; }
 #controls { display: flex; flex-wrap: wrap; gap: .6rem 1.2rem; align-items: end; margin: .6rem 0; font-size: .9rem; }
@@ -49,10 +51,13 @@ svg .axis { stroke: #b5b5b5; } svg .span { stroke: #0072b2; stroke-width: 3; } s
 #tip { position: fixed; z-index: 5; pointer-events: none; background: #fff; border: 1px solid #777; border-radius: 4px; padding: .4rem .6rem; font-size: .85rem; line-height: 1.4; max-width: 20rem; box-shadow: 0 2px 8px #0003; white-space: pre-line; }
 #tip[hidden] { display: none; }
 .many { --cell: 1.7rem; } .many #matrix { font-size: .62rem; } .many #matrix td { padding: 0; }
-@media (max-width: 40rem) { body { padding: .8rem; } :root { --cell: 2.2rem; } #matrix tbody th { max-width: 9.5rem; } #matrix tbody button { max-width: 7.8rem; } table.plain th:first-child { min-width: 7rem; max-width: 9rem; overflow-wrap: anywhere; } dl.pairs { grid-template-columns: 1fr; } dl.pairs dd { margin-bottom: .4rem; } }
+@media (max-width: 40rem) { body { padding: .8rem; } :root { --cell: 2.2rem; } #matrix tbody th { max-width: 9.5rem; } #matrix tbody button { max-width: 7.8rem; } table.plain th:first-child { min-width: 7rem; max-width: 9rem; overflow-wrap: anywhere; } dl.pairs { grid-template-columns: 1fr; } dl.pairs dd { margin-bottom: .4rem; } .hint { display: block; }
+  table.stack, table.stack tbody, table.stack tr, table.stack th, table.stack td { display: block; } table.stack thead { display: none; }
+  table.stack tr { border-bottom: 1px solid var(--rule); padding: .5rem 0; } table.stack th:first-child { position: static; max-width: none; border: 0; padding: 0 0 .2rem; font-weight: 600; }
+  table.stack td, table.stack td:last-child { display: grid; grid-template-columns: 9rem 1fr; gap: .6rem; border: 0; padding: .1rem 0; min-width: 0; text-align: left; white-space: normal; overflow-wrap: anywhere; } table.stack td::before { content: attr(data-name); color: var(--muted); } table.stack td.empty { display: none; } }
 @media print {
   @page { size: A4 landscape; margin: 12mm; }
-  body { max-width: none; padding: 0; font-size: 9.5pt; } nav, #controls, #detail, #tip, .needs-script { display: none !important; }
+  body { max-width: none; padding: 0; font-size: 9.5pt; } nav, .hint, #controls, #detail, #tip, .needs-script { display: none !important; }
   .scroll { overflow: visible; } * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   #matrix { font-size: 6.5pt; --cell: 1.9rem; } .many #matrix { font-size: 4pt; --cell: .9rem; } #matrix tbody th { position: static; }
   figure, tr, dl.figures, #frame, pre { break-inside: avoid; } h2 { break-after: avoid; margin-top: 1.2rem; } thead { display: table-header-group; }

@@ -4,6 +4,7 @@
     adapter_config.json         PEFT's configuration; not there where PEFT has no such method
     adaptation.json             ours: method, origin, encoding, scores, learning curve, digest
     initial.safetensors         the tensors before the first step, where they are known
+    embedding.safetensors       the tensors at the step that `train --embed-at` named, where there was one
     encoder.safetensors         what a method needs to train on, where there is such
     README.md                   model card
 
@@ -32,6 +33,7 @@ from prompttransfer.adaptations.adaptation import (
     Origin,
     check_tensors,
 )
+from prompttransfer.adaptations.cards import card
 from prompttransfer.adaptations.method import Method, Stored
 from prompttransfer.adaptations.methods import make_method
 from prompttransfer.adaptations.methods.prompt import PromptTuning
@@ -49,7 +51,8 @@ MARKERS = RECORDS
 MARKER, FIRST_MARKER = MARKERS
 """The record, and that of format 1."""
 WEIGHTS, INITIAL, ENCODER = "adapter_model.safetensors", "initial.safetensors", "encoder.safetensors"
-FILES = (WEIGHTS, "adapter_config.json", MARKER, FIRST_MARKER, INITIAL, ENCODER, "README.md")
+EMBEDDING = "embedding.safetensors"
+FILES = (WEIGHTS, "adapter_config.json", MARKER, FIRST_MARKER, INITIAL, ENCODER, EMBEDDING, "README.md")
 """What an adaptation's folder holds of ours; all else in it is the user's and stays."""
 WHAT = "adaptation"
 
@@ -83,6 +86,7 @@ class RecipeRecord(BaseModel):
     length: int | None = None
     evaluate_every: int | None = None
     patience: int | None = None
+    embed_at: int | None = None
     precision: str | None = None
     max_length: int | None = None
     aggregation: str | None = None
@@ -218,6 +222,8 @@ def save_adaptation(adaptation: Adaptation, folder: Path) -> Path:
         save_file(_whole(tensors), temporary / WEIGHTS)
         if initial is not None:
             write_sealed(temporary / INITIAL, _whole(initial))
+        if adaptation.embedding is not None:
+            write_sealed(temporary / EMBEDDING, _whole(adaptation.embedding))
         if adaptation.encoder and small is None:
             write_sealed(temporary / ENCODER, _whole(adaptation.encoder))
         config = peft_config(adaptation) if small is None else None
@@ -270,7 +276,7 @@ def load_adaptation(folder: Path) -> Adaptation:
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     if found != values.shapes:
         raise UserError(f"{what}: {WEIGHTS} holds {_told(found)}, its record says {_told(values.shapes)}")
-    adaptation = of_record(values, tensors, initial, encoder)
+    adaptation = of_record(values, tensors, initial, encoder, _read_sealed(folder / EMBEDDING))
     if adaptation.digest != values.digest and small:
         raise UserError(
             f"{what} was changed after it was written, or its vectors are made otherwise here (their digest differs): "
@@ -289,6 +295,7 @@ def of_record(
     tensors: Mapping[str, Tensor],
     initial: Mapping[str, Tensor] | None = None,
     encoder: Mapping[str, Tensor] | None = None,
+    embedding: Mapping[str, Tensor] | None = None,
 ) -> Adaptation:
     """The adaptation of a record and its tensors, whose digest is not looked at."""
     return Adaptation(
@@ -299,6 +306,7 @@ def of_record(
         name=values.name,
         initial=initial,
         encoder=encoder or {},
+        embedding=embedding,
         scores=values.scores,
         curve=tuple(point.point for point in values.curve),
         notes=values.notes,
@@ -429,80 +437,6 @@ def peft_config(adaptation: Adaptation) -> dict[str, Any] | None:
 
 TASK_TYPES = {"masked-lm": "FEATURE_EXTRACTION", "t5": "SEQ_2_SEQ_LM", "causal-lm": "CAUSAL_LM"}
 """Family -> PEFT's task type."""
-
-
-def peft_note(adaptation: Adaptation) -> str:
-    """What PEFT makes of an adaptation."""
-    if adaptation.method.stored(adaptation.encoder) is not None:
-        return (
-            "PEFT reads the vectors, which are made of the numbers here: write them with "
-            "`prompttransfer export FOLDER --output OUT --format peft`."
-        )
-    if adaptation.method.peft_config(family=adaptation.family, tensors=adaptation.tensors) is None:
-        return f"PEFT has no method `{adaptation.method.name}`, so it cannot read this folder; prompttransfer can."
-    if adaptation.layout == "prompt-first" or adaptation.family == "t5":
-        return "PEFT reads this folder and gives the same logits."
-    return f"PEFT puts prompts first, so it cannot run layout `{adaptation.layout}`; prompttransfer can."
-
-
-def card(adaptation: Adaptation) -> str:
-    """The model card of an adaptation, Markdown."""
-    origin = adaptation.origin
-    made = "".join(f"\n- made of: {part}" for part in _made_of(origin))
-    scores = "\n".join(f"| {split} | {_score(value)} |" for split, value in adaptation.scores.items())
-    words = ", ".join(f"{label} = {word}" for label, word in origin.words.items()) or "none (text is written)"
-    noted = "".join(
-        f"- {key.replace('_', ' ')}: {_quoted(value)}\n" for key, value in adaptation.notes.items()
-    )
-    if adaptation.has_vectors:
-        title, tag = "Soft prompt", "soft-prompt"
-        what = f"{adaptation.length} vectors of width {adaptation.width}"
-    else:
-        title, tag = "Adaptation", adaptation.method.name
-        what = f"{sum(tensor.numel() for tensor in adaptation.tensors.values()):,} numbers"
-    return f"""---
-library_name: peft
-base_model: {json.dumps(origin.backbone)}
-tags: [{tag}, prompttransfer]
----
-# {title} `{adaptation.name}`
-
-{what} for task `{origin.task}` on `{origin.backbone}` ({origin.revision or "revision unknown"}).
-
-- method: `{adaptation.method}`
-- layout: `{adaptation.layout}`; label words: {words}
-- start: `{origin.start}`, seed {origin.seed}{made}
-- data: {origin.data.get("source", "unknown")}
-{noted}- digest: `{adaptation.digest}`
-
-| split | score |
-|---|---|
-{scores or "| none measured | |"}
-
-{peft_note(adaptation)}
-"""
-
-
-def _made_of(origin: Origin) -> list[str]:
-    """What an adaptation is made of that was not trained, a line a part."""
-    parts = origin.recipe.get("made_of", ())
-    return [
-        f"{part['weight']:g} x `{part['name']}` (task `{part['task']}`, digest `{part['digest']}`)"
-        for part in parts
-    ]
-
-
-def _quoted(value: Any) -> str:
-    """A note as JSON: text of rows may hold anything."""
-    return f"`{json.dumps(value, ensure_ascii=False)}`"
-
-
-def _score(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(
-            f"{key} {item:.4f}" if isinstance(item, float) else f"{key} {item}" for key, item in value.items()
-        )
-    return str(value)
 
 
 def _write(path: Path, value: Any) -> None:

@@ -91,6 +91,14 @@ def cache_folder() -> Path:
     return Path(home) / "prompttransfer" / "backbones"
 
 
+def is_installed(name: str) -> bool:
+    """Whether the package of a packaged model is there."""
+    try:
+        return bool(_files_of(name))
+    except UserError:
+        return False
+
+
 def _files_of(name: str) -> list[Path]:
     if name not in PACKAGED:
         if not Path(name).is_file():

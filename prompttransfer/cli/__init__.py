@@ -15,12 +15,14 @@ from typing import Annotated, Any
 import typer
 import typer.main
 
+from prompttransfer.cli.backbones import backbones_app
 from prompttransfer.cli.compare import compare
 from prompttransfer.cli.correlate import correlate
 from prompttransfer.cli.demo import demo
 from prompttransfer.cli.demo_real import demo_real
 from prompttransfer.cli.evaluate import evaluate
 from prompttransfer.cli.exchange import export_prompt, import_prompt
+from prompttransfer.cli.leaderboard import leaderboard
 from prompttransfer.cli.lean_imports import make_imports_lean
 from prompttransfer.cli.neurons import neurons_app
 from prompttransfer.cli.plot import plot_app
@@ -29,6 +31,7 @@ from prompttransfer.cli.project import project_app
 from prompttransfer.cli.prompts import prompts_app
 from prompttransfer.cli.recommend import recommend
 from prompttransfer.cli.report import report
+from prompttransfer.cli.sharing import pull, push
 from prompttransfer.cli.study import study_app
 from prompttransfer.cli.tasks import tasks_app
 from prompttransfer.cli.terminal import clean_line, replace_unknown_letters
@@ -46,7 +49,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 GROUPS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
-    "Begin": {"demo": demo, "demo-real": demo_real, "tasks": tasks_app},
+    "Begin": {"demo": demo, "demo-real": demo_real, "tasks": tasks_app, "backbones": backbones_app},
     "Train and use": {
         "train": train,
         "evaluate": evaluate,
@@ -60,8 +63,19 @@ GROUPS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
         "recommend": recommend,
         "neurons": neurons_app,
     },
-    "Figures, pages, whole experiments": {"plot": plot_app, "report": report, "study": study_app},
-    "Folders and files": {"prompts": prompts_app, "import": import_prompt, "export": export_prompt},
+    "Figures, pages, whole experiments": {
+        "plot": plot_app,
+        "report": report,
+        "leaderboard": leaderboard,
+        "study": study_app,
+    },
+    "Folders and files": {
+        "prompts": prompts_app,
+        "import": import_prompt,
+        "export": export_prompt,
+        "push": push,
+        "pull": pull,
+    },
 }
 """What `--help` shows together -> name -> a verb, or several with one name in front."""
 for subject, entries in GROUPS.items():

@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
+from rich.console import JustifyMethod
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from prompttransfer.cli.terminal import CleanConsole, clean_line, json_text
 from tasks.catalog import all_tasks, find_task
 from tasks.errors import UserError, unknown
+from tasks.reading import AS_THEY_ARE, Reading
 from tasks.records import KEPT, is_of_catalogue, own_task
 from tasks.task import Example, Task, parse_label_words, with_words
 
@@ -25,15 +29,20 @@ console = CleanConsole(highlight=False)
 
 
 def resolve_tasks(
-    names: Sequence[str], label_words: Sequence[str] | None = None, prompts: Sequence[Adaptation] = ()
+    names: Sequence[str],
+    label_words: Sequence[str] | None = None,
+    prompts: Sequence[Adaptation] = (),
+    reading: Reading = AS_THEY_ARE,
+    data: Path | None = None,
 ) -> list[Task]:
-    """Tasks by name or YAML file, with the run's label words put on every task that has such a label.
+    """Tasks by name, YAML file or data, with the run's label words put on every task that has such a label.
 
     A name is looked for in the catalogue first, then among the own tasks that `prompts` were trained on and keep.
-    Raises UserError for an unknown task, one that is given twice, or a label that none of the tasks has.
+    `reading` says how their files are read. Raises UserError for an unknown task, one that is given twice, a label that none
+    of the tasks has, or a reading of what are no files (`data` is where they are for tasks without a folder).
     """
     words = parse_label_words(label_words or ())
-    found = [_resolve(name, prompts) for name in names]
+    found = [_resolve(name, prompts, reading, data) for name in names]
     called = [task.name for task in found]
     twice = next((name for name in called if called.count(name) > 1), None)
     if twice is not None:
@@ -48,7 +57,21 @@ def resolve_tasks(
     ]
 
 
-def _resolve(name: str, prompts: Sequence[Adaptation]) -> Task:
+def _resolve(name: str, prompts: Sequence[Adaptation], reading: Reading, data: Path | None) -> Task:
+    from tasks.proposing import is_proposed, task_of_data
+
+    if is_proposed(name):
+        return task_of_data(name, reading)
+    task = _named(name, prompts)
+    if reading and data is None and task.folder is None:
+        raise UserError(
+            f"--columns, --labels, --splits and --skip-empty say how files are read, and the rows of {task.name} are in "
+            f"none: give files with --data"
+        )
+    return reading.of(task)
+
+
+def _named(name: str, prompts: Sequence[Adaptation]) -> Task:
     if name.endswith((".yaml", ".yml")):
         from tasks.custom import read_task_file
 
@@ -73,6 +96,7 @@ def load_targets(
     limit_test: int | None = None,
     seeds: Sequence[int] = (0,),
     one_split: bool = False,
+    shots: int | None = None,
 ) -> list[Target]:
     """Each task with its three splits; each seed draws its own validation rows, or with `one_split` has those of seed 0."""
     from prompttransfer.transfers.zero_shot import Target
@@ -81,14 +105,19 @@ def load_targets(
     drawn = [0] if one_split else list(seeds)
     targets = []
     for task in tasks:
-        found = load_seeded(task, drawn, data=data, limit_train=limit_train, limit_test=limit_test)
+        found = load_seeded(
+            task, drawn, data=data, limit_train=limit_train, limit_test=limit_test, shots=shots
+        )
+        if empty := found[drawn[0]].empty:
+            warn(f"{task.name}: {empty:,} row{'s' * (empty > 1)} with an empty text left out")
         targets.append(Target(task, found[drawn[0]], {} if one_split else found))
     return targets
 
 
-def seeds_line(seeds: Sequence[int], *, one_split: bool) -> str:
+def seeds_line(seeds: Sequence[int], *, one_split: bool, shots: int | None = None) -> str:
     """What a seed decides, for people: a spread over seeds is the spread of just that."""
-    shared = "; all have the validation rows of seed 0" if one_split else " and validation rows"
+    drawn = "validation rows" if shots is None else f"{shots} rows of each label to train and to validate"
+    shared = f"; all have the {drawn} of seed 0" if one_split else f" and {drawn}"
     return f"seed{'s' * (len(seeds) > 1)} {' '.join(map(str, seeds))}: start, row order{shared}"
 
 
@@ -182,14 +211,63 @@ def shortened(
     return list(columns[:kept]), shown, said
 
 
+GAP = 2
+"""Columns of the terminal that a column of a table takes beside its text."""
+
+
 def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> None:
-    drawn = Table(header_style="bold", box=None, pad_edge=False)
-    for index, column in enumerate(columns):
-        drawn.add_column(Text(column), justify="left" if index < left else "right", overflow="fold")
-    for row in rows:
-        drawn.add_row(*map(Text, row))
+    """The table in one piece, in several below each other, or row by row: as the terminal is wide enough for its words."""
     console.print(title, style="bold", markup=False)
-    console.print(drawn)
+    words = [[name, *(row[index] for row in rows)] for index, name in enumerate(columns)]
+    whole = [max(map(cell_len, cells)) for cells in words]
+    need = [max(cell_len(word) for cell in cells for word in [*cell.split(), ""]) for cells in words]
+    parts = in_pieces(need, left, console.width)
+    if parts is None:
+        _print_rows(columns, rows)
+        return
+    for part in parts:
+        drawn = Table(header_style="bold", box=None, pad_edge=False)
+        spare = console.width - sum(need[index] + GAP for index in part)
+        for index in part:
+            more = min(spare, whole[index] - need[index])
+            spare -= more
+            side: JustifyMethod = "left" if index < left else "right"
+            drawn.add_column(Text(columns[index]), justify=side, width=need[index] + more)
+        for row in rows:
+            drawn.add_row(*(Text(row[index]) for index in part))
+        console.print(drawn)
+
+
+def in_pieces(need: Sequence[int], left: int, width: int) -> list[list[int]] | None:
+    """The columns of each piece of a table that fits into `width`, every piece with the first `left` ones.
+
+    `need` is the longest word of each column. None where not even one column fits beside the first ones.
+    """
+    lead = list(range(min(left, len(need))))
+    taken = sum(need[index] + GAP for index in lead)
+    pieces: list[list[int]] = []
+    room = -1
+    for index in range(len(lead), len(need)):
+        if room < need[index] + GAP:
+            pieces.append([*lead])
+            room = width - taken
+        if room < need[index] + GAP:
+            return None
+        pieces[-1].append(index)
+        room -= need[index] + GAP
+    if not pieces:
+        return [lead] if taken <= width else None
+    return pieces
+
+
+def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Each row as lines of `column: value`, below what names it."""
+    for row in rows:
+        console.print(row[0] or "-", style="bold", markup=False)
+        for name, cell in zip(columns[1:], row[1:], strict=True):
+            if cell:
+                text = Text(f"{name}: {cell}" if name else cell)
+                console.print(Padding(text, (0, 0, 0, 2), expand=False))
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -12,8 +12,10 @@ from prompttransfer.cli.options import (
     Aggregation,
     AsJson,
     Calibrate,
+    Columns,
     DataFolder,
     Device,
+    LabelValues,
     LabelWords,
     LimitTest,
     MaxLength,
@@ -22,7 +24,9 @@ from prompttransfer.cli.options import (
     Overwrite,
     Precision,
     Revision,
+    SkipEmpty,
     SourceMethods,
+    SplitNames,
     Template,
 )
 from prompttransfer.cli.values import OneOf, Output, checked, lines_of
@@ -61,6 +65,10 @@ def evaluate(
     ] = None,
     template: Template = None,
     data: DataFolder = None,
+    columns: Columns = None,
+    labels: LabelValues = None,
+    splits: SplitNames = None,
+    skip_empty: SkipEmpty = False,
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
     other_layout: OtherLayout = False,
@@ -99,10 +107,13 @@ def evaluate(
     from prompttransfer.files import write_json
     from prompttransfer.outputs import Files, settings_of
     from tasks.errors import UserError
+    from tasks.reading import parse_reading
 
     calibration, wanted = calibration_of(calibrate), lines_of(template)
     loaded = read_prompts(prompts, method)
-    tasks = resolve_tasks(task or list(dict.fromkeys(p.task for p in loaded)), label_words, loaded)
+    reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
+    wanted_tasks = task or list(dict.fromkeys(each.task for each in loaded))
+    tasks = resolve_tasks(wanted_tasks, label_words, loaded, reading, data)
     written = Files(() if output is None else (output,), settings_of("evaluate", given))
     written.check(overwrite=overwrite)
     targets = load_targets(tasks, data=data, limit_test=limit_test)

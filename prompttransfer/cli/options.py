@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from prompttransfer.backbones.layouts import LAYOUTS
+from prompttransfer.cli.completion import backbones, methods, tasks
 from prompttransfer.cli.values import OneOf, Rate, Real, Seed, Whole
 from prompttransfer.distributed.placement import STRATEGIES
 
@@ -15,7 +16,13 @@ LONGEST_PROMPT = 100_000
 """Vectors; no backbone takes as many, and what would be allocated for more does not fit."""
 
 BackboneName = Annotated[
-    str, typer.Option("--backbone", "-b", help="Embedded name, hub name or folder of the frozen model.")
+    str,
+    typer.Option(
+        "--backbone",
+        "-b",
+        help="Embedded name, hub name or folder of the frozen model.",
+        autocompletion=backbones,
+    ),
 ]
 Revision = Annotated[
     str | None,
@@ -31,13 +38,34 @@ DataFolder = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        help="Folder with <task>/{train,validation}.jsonl, instead of the hub or the embedded world. A YAML task's own "
-        "folder goes before it, where there is one.",
+        help="Folder with <task>/{train,validation}.jsonl (or .csv, .tsv, .parquet), or with these themselves, or one file; "
+        "instead of the hub or the embedded world. A YAML task's own folder goes before it, where there is one.",
     ),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--columns", help="What columns of the data hold, as text=body label=stars."),
+]
+LabelValues = Annotated[
+    list[str] | None,
+    typer.Option("--labels", help="What values of the label column stand for, as 0=negative 1=positive."),
+]
+SplitNames = Annotated[
+    list[str] | None,
+    typer.Option("--splits", help="Files or splits of other names, as train=learn test=dev.csv."),
+]
+SkipEmpty = Annotated[
+    bool,
+    typer.Option("--skip-empty", help="Leave out rows with an empty text, which are otherwise an error."),
 ]
 TaskNames = Annotated[
     list[str],
-    typer.Option("--task", "-t", help="Task names or YAML files of own tasks; several are allowed."),
+    typer.Option(
+        "--task",
+        "-t",
+        help="Task names, YAML files of own tasks, files of rows, or hub:OWNER/NAME; several are allowed.",
+        autocompletion=tasks,
+    ),
 ]
 LabelWords = Annotated[
     list[str] | None,
@@ -78,6 +106,14 @@ LimitTrain = Annotated[
     ),
     Whole(),
 ]
+Shots = Annotated[
+    int | None,
+    typer.Option(
+        "--shots",
+        help="Train on this many rows of each label, drawn by seed, and validate on as many others (few-shot).",
+    ),
+    Whole(1, 1_000_000),
+]
 LimitTest = Annotated[
     int | None, typer.Option("--limit-test", help="Use at most this many test rows."), Whole()
 ]
@@ -102,6 +138,14 @@ Overwrite = Annotated[
 Steps = Annotated[int | None, typer.Option("--steps", help="Training steps."), Whole(0)]
 Batch = Annotated[int | None, typer.Option("--batch", help="Rows a step and prompt."), Whole(1, 1_000_000)]
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate."), Rate]
+EmbedAt = Annotated[
+    int | None,
+    typer.Option(
+        "--embed-at",
+        help="Keep what was learned by this step beside the best, as an embedding of the task that retrieval goes by.",
+    ),
+    Whole(1),
+]
 Optimizer = Annotated[
     str | None,
     typer.Option("--optimizer", help="adamw or adafactor."),
@@ -167,6 +211,7 @@ MethodText = Annotated[
     typer.Option(
         "--method",
         help="prompt, p-tuning:encoder=mlp, lora:rank=8,targets=query+value ...; prompt, or that of the start, if not given.",
+        autocompletion=methods,
     ),
 ]
 SourceMethods = Annotated[
@@ -185,4 +230,11 @@ Schedule = Annotated[
 ]
 WarmUp = Annotated[
     int | None, typer.Option("--warm-up", help="Steps in which the learning rate rises."), Whole(0)
+]
+Sweeps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sweep",
+        help="Settings to try, as lr=1e-3,1e-2,0.1 length=5,20: of the recipe or of the method; validation rows choose.",
+    ),
 ]

@@ -260,7 +260,7 @@ def train_own(
     from prompttransfer.adaptations.artifacts import save_adaptation
     from prompttransfer.adaptations.running import common_method
     from prompttransfer.cli.common import say
-    from prompttransfer.cli.train import finished, run_jobs
+    from prompttransfer.cli.runs import finished, run_jobs
     from prompttransfer.training.recipes import recipe_for
     from prompttransfer.training.train import Job
 

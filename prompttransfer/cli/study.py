@@ -11,6 +11,7 @@ import typer
 
 from prompttransfer.cli.options import AsJson
 from prompttransfer.cli.study_look import Folder, explain, short, status
+from prompttransfer.cli.study_new import new_study
 from prompttransfer.cli.study_run import run
 from prompttransfer.cli.values import Output, checked
 
@@ -155,6 +156,7 @@ def print_cells(made: Plan, done: set[str]) -> None:
     table("cells", ["id", "kind", "what it is", ""], rows, left=4)
 
 
+study_app.command("new")(new_study)
 study_app.command("run")(run)
 study_app.command("status")(status)
 
@@ -194,7 +196,10 @@ def report(
         {"missing": written.missing, "notes": list(written.notes)} if as_json else None,
     )
     if not as_json:
-        print_comparisons(written.tables["comparisons"])
+        if "systems" in written.tables:
+            print_systems(written.tables["systems"])
+        else:
+            print_comparisons(written.tables["comparisons"])
         for note in written.notes:
             say_line(f"note: {note}")
 
@@ -209,6 +214,16 @@ def title_of(text: str | None) -> str:
     except UserError:  # its data folder or task files may be on another machine
         return ""
     return spec.report.title or spec.study
+
+
+def print_systems(found: Any) -> None:
+    """Systems on few rows beside the first."""
+    from prompttransfer.cli.common import say, table
+    from prompttransfer.study.results.systems import PEOPLE, rows_for_people, system_lines
+
+    table("systems on few rows, and differences to the first", PEOPLE, rows_for_people(found), left=3)
+    for line in system_lines(found):
+        say(line)
 
 
 def print_comparisons(found: Any) -> None:

@@ -14,6 +14,8 @@ from prompttransfer.cli.values import Whole, checked
 from prompttransfer.distributed.placement import SINGLE, Placement
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from prompttransfer.study.cell import Graph, Json
     from prompttransfer.study.engine.engine import Summary
     from prompttransfer.study.engine.store import Store
@@ -47,7 +49,7 @@ def run(
     strategy: Strategy = "auto",
     nodes: Nodes = 1,
     track: Annotated[
-        str | None, typer.Option(help="tensorboard, mlflow or csv; nothing if not given.")
+        str | None, typer.Option(help="tensorboard, mlflow, wandb or csv; nothing if not given.")
     ] = None,
     track_to: Annotated[
         str | None, typer.Option(help="Folder or server of the tracking; <folder>/logs if not given.")
@@ -151,10 +153,10 @@ def make_study(
     )
     if processes is not None:
         dismiss(processes)
-    notes = write_report(made.graph, store, place, made.spec.report.title or made.name)
+    notes, results = write_report(made.graph, store, place, made.spec.report.title or made.name)
     if tracker and tracker.stopped:
         notes.append(tracker.stopped)
-    print_end(found, notes, file, place, as_json)
+    print_end(found, notes, file, place, as_json, results)
     return found.complete
 
 
@@ -202,28 +204,53 @@ def default_tracking(place: str) -> str:
     return str((Path(place) / "logs").resolve())
 
 
-def write_report(graph: Graph, store: Store, place: str, title: str) -> list[str]:
-    """Write tables and pages of what is finished; lines about what could not be."""
+def write_report(graph: Graph, store: Store, place: str, title: str) -> tuple[list[str], pd.DataFrame | None]:
+    """Write tables and pages of what is finished; lines about it, of which the last says where the page is, and all numbers."""
     from prompttransfer.study.results.report import write_study_report
     from tasks.errors import UserError
 
     if "://" in place:
-        return [f"tables and report: prompttransfer study report {place} --output FOLDER"]
+        return [f"tables and report: prompttransfer study report {place} --output FOLDER"], None
     try:
         written = write_study_report(graph, store, Path(place), title=title)
     except UserError as error:
-        return [f"no report: {error}"]
-    return [f"written: {written.page}", *written.notes]
+        return [f"no report: {error}"], None
+    return [*written.notes, f"the page: {written.page}"], written.tables["results"]
 
 
-def print_end(found: Summary, notes: list[str], file: str, place: str, as_json: bool) -> None:
-    """What a run came to, for people or for machines."""
+def print_end(
+    found: Summary,
+    notes: list[str],
+    file: str,
+    place: str,
+    as_json: bool,
+    results: pd.DataFrame | None = None,
+) -> None:
+    """What a run came to, for people (with the matrices, who is ahead, and last where the page is) or for machines."""
     from prompttransfer.cli.common import print_json, say
 
     if as_json:
         print_json({**as_record(found), "output": place, "notes": notes})
         return
-    for line in [*summary_lines(found, file, place), *notes]:
+    for line in summary_lines(found, file, place):
+        say(line)
+    if results is not None:
+        print_outcome(results)
+    for line in notes:
+        say(line)
+
+
+def print_outcome(results: pd.DataFrame) -> None:
+    """The matrix of each model and method, and who is ahead."""
+    from prompttransfer.cli.common import say, table
+    from prompttransfer.study.methods import called
+    from prompttransfer.study.results.outcome import mean_matrices, shown, winners
+
+    for (backbone, method), matrix in mean_matrices(results).items():
+        columns, rows = shown(matrix)
+        title = f"zero-shot transfer on {called(backbone, method)}, test scores, mean over seeds (rows: sources, columns: targets)"
+        table(title, ["", *columns], [[name, *cells] for name, cells, _ in rows])
+    for line in winners(results):
         say(line)
 
 

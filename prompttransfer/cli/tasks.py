@@ -1,4 +1,4 @@
-"""`prompttransfer tasks`: list the shipped tasks, show one record, check one against a backbone."""
+"""`prompttransfer tasks`: list the shipped tasks, show one record, check one against a backbone, write a new one."""
 
 from __future__ import annotations
 
@@ -14,16 +14,22 @@ from prompttransfer.cli.options import (
     Aggregation,
     AsJson,
     BackboneName,
+    Columns,
     DataFolder,
+    LabelValues,
     LabelWords,
     LayoutName,
     MaxLength,
     Revision,
+    SkipEmpty,
+    SplitNames,
     Template,
 )
+from prompttransfer.cli.tasks_new import new_task
 from prompttransfer.cli.values import Whole, checked, lines_of
 
-tasks_app = typer.Typer(help="List, show and check tasks.", no_args_is_help=True)
+tasks_app = typer.Typer(help="List, show, check and write tasks.", no_args_is_help=True)
+tasks_app.command("new")(new_task)
 ROWS = 500
 """Test rows of which the words are looked at."""
 TaskName = Annotated[str, typer.Argument(help="Name of a shipped task, or a YAML file.")]
@@ -32,12 +38,12 @@ TaskName = Annotated[str, typer.Argument(help="Name of a shipped task, or a YAML
 @tasks_app.command("list")
 @checked
 def list_tasks(as_json: AsJson = False) -> None:
-    """List the shipped tasks with their types, labels and sources."""
+    """List the tasks that come with the package: those of the hub and those of the embedded world."""
     from prompttransfer.cli.common import print_json, table
-    from tasks.catalog import TASKS
+    from tasks.catalog import all_tasks
     from tasks.task import task_table
 
-    rows = task_table(TASKS.values())
+    rows = task_table(all_tasks().values())
     if as_json:
         print_json(rows)
         return
@@ -66,6 +72,10 @@ def check_task(
     backbone: BackboneName = EMBEDDED_DEFAULT,
     revision: Revision = None,
     data: DataFolder = None,
+    columns: Columns = None,
+    labels: LabelValues = None,
+    splits: SplitNames = None,
+    skip_empty: SkipEmpty = False,
     layout: LayoutName = "prompt-first",
     template: Template = None,
     length: Annotated[int, typer.Option(help="Prompt length."), Whole(1, LONGEST_PROMPT)] = 20,
@@ -77,9 +87,11 @@ def check_task(
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.backbones.loading import load_backbone, read_otherwise
     from prompttransfer.cli.common import load_targets, resolve_tasks, say, table, unknown_words
+    from tasks.reading import parse_reading
 
     encoding = Encoding(layout, max_length, aggregation, lines_of(template))
-    task = resolve_tasks([name], label_words)[0]
+    reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
+    task = resolve_tasks([name], label_words, reading=reading, data=data)[0]
     target = load_targets([task], data=data)[0]
     model = load_backbone(backbone, revision=revision)
     place = encoding.place(model.family)

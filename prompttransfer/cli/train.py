@@ -13,10 +13,13 @@ from prompttransfer.cli.options import (
     AsJson,
     BackboneName,
     Batch,
+    Columns,
     DataFolder,
     Device,
     Devices,
+    EmbedAt,
     EvaluateEvery,
+    LabelValues,
     LabelWords,
     LayoutName,
     LearningRate,
@@ -34,8 +37,12 @@ from prompttransfer.cli.options import (
     Revision,
     Schedule,
     Seeds,
+    Shots,
+    SkipEmpty,
+    SplitNames,
     Steps,
     Strategy,
+    Sweeps,
     TaskNames,
     Template,
     WarmUp,
@@ -44,16 +51,20 @@ from prompttransfer.cli.options import (
 from prompttransfer.cli.values import OneOf, Output, Real, checked, lines_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from prompttransfer.adaptations.adaptation import Adaptation, Origin
+    from prompttransfer.adaptations.adaptation import Adaptation
     from prompttransfer.adaptations.method import Method
     from prompttransfer.backbones.base import Backbone
     from prompttransfer.backbones.layouts import Encoding
+    from prompttransfer.cli.sweep import Sweep
     from prompttransfer.distributed.placement import Placement
     from prompttransfer.training.recipes import Recipe
-    from prompttransfer.training.train import Job, Trained, TrainingOptions
+    from prompttransfer.training.sweep import Swept
+    from prompttransfer.training.train import Job, Trained
+    from prompttransfer.transfers.nearest_rows import RowsOf
     from prompttransfer.transfers.zero_shot import Target
+    from tasks.task import Task
 
 PROMPT = "prompt"
 """The method where none is given."""
@@ -72,6 +83,10 @@ def train(
         Output(standard="runs/prompts"),
     ] = None,
     data: DataFolder = None,
+    columns: Columns = None,
+    labels: LabelValues = None,
+    splits: SplitNames = None,
+    skip_empty: SkipEmpty = False,
     seeds: Seeds = None,
     one_split: OneSplit = False,
     method: MethodText = None,
@@ -84,6 +99,13 @@ def train(
             "retrieve:DIR,top=3,by=C_average.",
         ),
     ] = "random",
+    mixture: Annotated[
+        bool,
+        typer.Option(
+            "--mixture",
+            help="Train one prompt for all tasks together, which comes to each as often as it has rows.",
+        ),
+    ] = False,
     distil: Annotated[
         list[Path] | None,
         typer.Option(
@@ -129,10 +151,20 @@ def train(
     warm_up: WarmUp = None,
     evaluate_every: EvaluateEvery = None,
     patience: Patience = None,
+    embed_at: EmbedAt = None,
+    sweep: Sweeps = None,
+    halving: Annotated[
+        bool,
+        typer.Option(
+            "--halving/--no-halving",
+            help="Of a sweep: the better half of the settings goes on behind a quarter and behind half of their steps.",
+        ),
+    ] = True,
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
     max_length: MaxLength = None,
     limit_train: LimitTrain = None,
+    shots: Shots = None,
     limit_test: LimitTest = None,
     precision: Precision = "auto",
     device: Device = "auto",
@@ -151,7 +183,9 @@ def train(
         typer.Option("--dry-run", help="Say what would be trained and its expected memory; train nothing."),
     ] = False,
     logger: Annotated[
-        str, typer.Option(help="csv, tensorboard or none."), OneOf("logger", ("csv", "none", "tensorboard"))
+        str,
+        typer.Option(help="csv, tensorboard, wandb or none."),
+        OneOf("logger", ("csv", "none", "tensorboard", "wandb")),
     ] = "csv",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -162,6 +196,9 @@ def train(
     killed run goes on from its last evaluation when the same command is given again; what it has finished is not trained
     again. From Python nothing is written without `output`. With --distil each run also learns from what a frozen teacher, an
     adaptation of its task on the same backbone, answers to the same rows.
+
+    With --sweep every combination of the values is trained, and what is kept is the one that is best on the validation
+    rows of its task, mean over seeds.
 
     With --devices every device takes a share of the rows, and with --strategy fsdp of the backbone; the prompts are
     those of one device, but for the rounding of sums.
@@ -189,11 +226,17 @@ def train(
     )
     from prompttransfer.cli.teachers import teachers_of
     from prompttransfer.distributed.launching import must_start, run_on
+    from prompttransfer.training.run_logs import check_logger
+    from tasks.reading import parse_reading
 
-    tasks = resolve_tasks(task, label_words)
+    reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
+    tasks = resolve_tasks(task, label_words, reading=reading, data=data)
     chosen = list(dict.fromkeys(seeds or [0]))
-    names = names_of([item.name for item in tasks], chosen, output)
+    together = "+".join(item.name for item in tasks)
+    names = names_of([together] if mixture else [item.name for item in tasks], chosen, output)
     check_start(init)
+    if mixture:
+        check_mixture(tasks, init, distil)
     told = (distil_weight, distil_on, distil_distance, distil_temperature)
     if distil is None and any(value is not None for value in told):
         raise UserError(
@@ -201,10 +244,34 @@ def train(
         )
     method = method or _source_method(init)
     parse_method(method, length=length or 1).check_complete()  # before the heavy imports, too
+    overrides = dict(
+        optimizer=optimizer,
+        lr=lr,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        warm_up=warm_up,
+        steps=steps,
+        batch=batch,
+        length=length,
+        evaluate_every=evaluate_every,
+        patience=patience,
+        embed_at=embed_at,
+    )
+    grid = _grid(sweep, method, overrides, dry_run=dry_run)
+    check_logger(logger)
     if not dry_run and must_start(placement, device):
         return run_on(placement, train, **given)
     from prompttransfer.adaptations.artifacts import save_adaptation
     from prompttransfer.backbones.loading import load_backbone, outline_backbone
+    from prompttransfer.cli.runs import finished, print_results, run_jobs
+    from prompttransfer.cli.sweep import (
+        print_sweep,
+        records_of,
+        run_sweep_of,
+        sweep_of,
+        swept_before,
+        write_sweep,
+    )
     from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
     from prompttransfer.training.distillation import Distance
     from prompttransfer.training.recipes import method_and_recipe
@@ -218,7 +285,13 @@ def train(
         distance=Distance(distil_on or "logits", distil_distance or "kl", distil_temperature or 1.0),
     )
     targets = load_targets(
-        tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
+        tasks,
+        data=data,
+        limit_train=limit_train,
+        limit_test=limit_test,
+        seeds=chosen,
+        one_split=one_split,
+        shots=shots,
     )
     if dry_run:
         model = outline_backbone(backbone, revision, precision=precision)
@@ -229,30 +302,17 @@ def train(
     encoding.place(model.family)
     first = only_the_first_speaks(model)
     model.checkpoints = checkpoint_activations
-    chosen_method, recipe = method_and_recipe(
-        model.family,
-        model.state_width,
-        method,
-        optimizer=optimizer,
-        lr=lr,
-        weight_decay=weight_decay,
-        schedule=schedule,
-        warm_up=warm_up,
-        steps=steps,
-        batch=batch,
-        length=length,
-        evaluate_every=evaluate_every,
-        patience=patience,
-    )
+    chosen_method, recipe = method_and_recipe(model.family, model.state_width, method, **overrides)
     if not dry_run:  # an outline of a backbone has neither precision nor place
         say(describe(model), quiet=as_json)
     if chosen_method.name != PROMPT:
         say(f"method: {chosen_method}", quiet=as_json)
     for remark in chosen_method.remarks(model):
         say(remark, quiet=as_json)
-    say(f"recipe: {recipe.told(chosen_method)}", quiet=as_json)
+    but = f" (but for {', '.join(grid)})" if grid else ""
+    say(f"recipe{but}: {recipe.told(chosen_method)}", quiet=as_json)
     say_strange(model, targets, quiet=as_json)
-    say(seeds_line(chosen, one_split=one_split), quiet=as_json)
+    say(seeds_line(chosen, one_split=one_split, shots=shots), quiet=as_json)
     for target in targets:
         answers = model.answers(target.task, encoding)
         say(
@@ -260,59 +320,138 @@ def train(
             quiet=as_json,
         )
     start = parse_start(init)
-    jobs = [
-        Job(
-            target.task,
-            target.rows(seed),
-            seed,
-            start,
-            names[target.task.name, seed],
-            teacher=teachers.get((target.task.name, seed)),
-        )
-        for target in targets
-        for seed in chosen
-    ]
+    if mixture:
+        parts = {seed: [(target.task, target.rows(seed)) for target in targets] for seed in chosen}
+        jobs = [
+            Job(*parts[seed][0], seed, start, names[together, seed], beside=tuple(parts[seed][1:]))
+            for seed in chosen
+        ]
+        say(shares_line(jobs[0]), quiet=as_json)
+    else:
+        jobs = [
+            Job(
+                target.task,
+                target.rows(seed),
+                seed,
+                start,
+                names[target.task.name, seed],
+                teacher=teachers.get((target.task.name, seed)),
+            )
+            for target in targets
+            for seed in chosen
+        ]
     if isinstance(start, Retrieve) and not dry_run:
         from prompttransfer.transfers.retrieval import with_retrieved
 
         jobs = with_retrieved(
-            model, jobs, recipe, encoding, chosen_method, tell=lambda line: say(line, quiet=as_json)
-        )
+            model, jobs, recipe, encoding, chosen_method,
+            rows_of=rows_of_sources(data), tell=lambda line: say(line, quiet=as_json),
+        )  # fmt: skip
     if dry_run:
         _say_memory(
             model, jobs, recipe, encoding, chosen_method,
             precision=precision, device=device, placement=placement, quiet=as_json,
         )  # fmt: skip
         return []
-    there = finished(model, jobs, recipe, encoding, chosen_method, output, overwrite=overwrite)
+    asked: Sweep | None = None
+    if grid:
+        asked = sweep_of(model, method, grid, overrides, halving=halving)
+        for line in asked.told():
+            say(line, quiet=as_json)
+        there = {} if overwrite else swept_before(model, jobs, asked, encoding, output)
+    else:
+        there = finished(model, jobs, recipe, encoding, chosen_method, output, overwrite=overwrite)
+    swept: Swept | None = None
     if len(there) == len(jobs):
         say("trained before with the same settings: nothing is left to do", quiet=as_json)
         results = [Trained(there[job.name], "steps", recipe.steps) for job in jobs]
     else:
-        results, options = run_jobs(
-            model, jobs, recipe, encoding, chosen_method, output=output, logger=logger, quiet=as_json
-        )
+        if asked is not None:
+            swept, kept = run_sweep_of(
+                model, jobs, asked, encoding, output=output, logger=logger, quiet=as_json
+            )
+            results = list(swept.trained)
+        else:
+            results, options = run_jobs(
+                model, jobs, recipe, encoding, chosen_method, output=output, logger=logger, quiet=as_json
+            )
+            kept = [options]
         if first and output is not None:
             for run in results:
                 if run.adaptation.name not in there:
                     save_adaptation(run.adaptation, output / run.adaptation.name)
+            known = {} if swept is not None else recipe.as_dict()
             call = remember(
                 "train",
                 train,
                 given,
-                **recipe.as_dict(),
+                **known,
                 backbone=model.name,
                 revision=commit_of(model.revision),
                 precision=precision_name(model.precision),
             )
             note_call([output / run.adaptation.name for run in results], call)
-            options.clear()
+            if swept is not None:
+                write_sweep(swept, output)
+            for options in kept:
+                options.clear()
     if as_json:
-        print_json([_record(run.adaptation, output) for run in results])
+        tried = {} if swept is None else records_of(swept)
+        print_json([_record(run.adaptation, output, tried) for run in results])
     else:
+        if swept is not None:
+            print_sweep(swept, output)
         print_results(results, jobs=jobs, output=output)
     _raise_failures(results)
     return [run.adaptation for run in results]
+
+
+def check_mixture(tasks: Sequence[Task], init: str, distil: Sequence[Path] | None) -> None:
+    """Raise UserError for a mixture that cannot be, before anything is loaded."""
+    from tasks.errors import UserError
+
+    if len(tasks) < 2:
+        raise UserError("--mixture is of several tasks: give two or more with --task")
+    if init.partition(":")[0] == "retrieve":
+        raise UserError("--mixture cannot start from what is retrieved for one task: give another --init")
+    if distil:
+        raise UserError("--distil teaches runs of one task each: leave it out with --mixture")
+
+
+def shares_line(job: Job) -> str:
+    """How often each task of a mixture comes, for people."""
+    counts = {task.name: len(splits.train) for task, splits in job.parts}
+    said = ", ".join(f"{name} {count / sum(counts.values()):.3f}" for name, count in counts.items())
+    return f"mixture by rows (examples-proportional; --limit-train is the most of each task): {said}"
+
+
+def rows_of_sources(data: Path | None) -> RowsOf:
+    """What gives the tasks of sources with a few training rows each, for retrieval by rows."""
+    from prompttransfer.cli.common import load_targets, resolve_tasks
+    from prompttransfer.transfers.nearest_rows import STORED
+
+    def found(sources: Sequence[Adaptation]) -> Sequence[Target]:
+        names = list(dict.fromkeys(source.task for source in sources))
+        return load_targets(resolve_tasks(names, prompts=sources), data=data, limit_train=STORED)
+
+    return found
+
+
+def _grid(
+    sweep: Sequence[str] | None, method: str, overrides: dict[str, Any], *, dry_run: bool
+) -> dict[str, tuple[str, ...]]:
+    """The grid of a sweep, empty for none; UserError for one that cannot be, before anything is read or loaded."""
+    from tasks.errors import UserError
+
+    if not sweep:
+        return {}
+    from prompttransfer.training.sweep import check_axes, parse_grid
+
+    grid = parse_grid(sweep)
+    check_axes(method, grid, overrides)
+    if dry_run:
+        raise UserError("--dry-run says the memory of one bank: give the largest setting in place of --sweep")
+    return grid
 
 
 def names_of(tasks: Sequence[str], seeds: Sequence[int], output: Path | None) -> dict[tuple[str, int], str]:
@@ -337,68 +476,12 @@ def names_of(tasks: Sequence[str], seeds: Sequence[int], output: Path | None) ->
     return names
 
 
-def finished(
-    model: Backbone,
-    jobs: Sequence[Job],
-    recipe: Recipe,
-    encoding: Encoding,
-    method: Method,
-    output: Path | None,
-    *,
-    overwrite: bool,
-) -> dict[str, Adaptation]:
-    """Name -> prompt of those that lie in `output`, trained to their end with the very same settings.
+def _record(prompt: Adaptation, output: Path | None, tried: Mapping[str, Any]) -> dict[str, Any]:
+    from prompttransfer.cli.sweep import NOTE
 
-    Raises UserError for a prompt of other settings, unless it may be overwritten.
-    """
-    from dataclasses import replace
-
-    from prompttransfer.adaptations.adaptation import digest_tensors
-    from prompttransfer.adaptations.artifacts import holds_one, load_adaptation
-    from prompttransfer.outputs import check_same
-    from prompttransfer.training.train import origins_of
-
-    found: dict[str, Adaptation] = {}
-    if output is None or overwrite:
-        return found
-    for job, origin in zip(jobs, origins_of(model, jobs, recipe, encoding, method), strict=True):
-        folder = output / job.name
-        if not holds_one(folder):
-            continue
-        there = load_adaptation(folder)
-        if there.origin.opening is None:  # of a version that did not record it
-            origin = replace(origin, opening=None)
-        start = job.member(method, model, encoding).tensors()
-        before = None if there.initial is None else digest_tensors(there.initial)
-        check_same(
-            folder,
-            {**_made(there.method, there.origin, there.encoding), "initial": before},
-            {**_made(method, origin, encoding), "initial": digest_tensors(start)},
-            what="a finished prompt",
-        )
-        if _came_to_its_end(there, recipe):
-            found[job.name] = there
-    return found
-
-
-def _made(method: Method, origin: Origin, encoding: Encoding) -> dict[str, Any]:
-    """All that decides what a training run gives, in one table."""
-    from dataclasses import asdict
-
-    values = asdict(origin)
-    return {"method": str(method), **asdict(encoding), **values.pop("recipe"), **values}
-
-
-def _came_to_its_end(prompt: Adaptation, recipe: Recipe) -> bool:
-    """Whether training ended by its steps or its patience, and not because a loss was not finite."""
-    best = prompt.scores.get("validation", {}).get("step", 0)
-    since_best = sum(point.step > best for point in prompt.curve)
-    return bool(prompt.curve) and (prompt.curve[-1].step >= recipe.steps or 0 < recipe.patience <= since_best)
-
-
-def _record(prompt: Adaptation, output: Path | None) -> dict[str, Any]:
     place = {} if output is None else {"folder": str(output / prompt.name)}
-    return {**place, "scores": prompt.scores}
+    swept = {"sweep": {**prompt.notes[NOTE], "tried": tried.get(prompt.task)}} if NOTE in prompt.notes else {}
+    return {**place, "scores": prompt.scores, **swept}
 
 
 def say_strange(model: Backbone, targets: Sequence[Target], *, quiet: bool) -> None:
@@ -412,99 +495,6 @@ def say_strange(model: Backbone, targets: Sequence[Target], *, quiet: bool) -> N
         if (model.unknown_share(examples) or 0) > FEW_UNKNOWN:
             line = unknown_words(model, target.task.name, examples)
             say(f"warning: {line}: what it reads there is not the text", quiet=quiet)
-
-
-def run_jobs(
-    model: Backbone,
-    jobs: Sequence[Job],
-    recipe: Recipe,
-    encoding: Encoding,
-    method: Method,
-    *,
-    output: Path | None,
-    logger: str,
-    quiet: bool,
-) -> tuple[list[Trained], TrainingOptions]:
-    """Train jobs with progress and logs, and score each prompt on the test split of its task; no output, no logs."""
-    from itertools import groupby
-
-    from prompttransfer.cli.common import console
-    from prompttransfer.training.progress import TrainingProgress
-    from prompttransfer.training.run_logs import open_logs
-    from prompttransfer.training.train import TrainingOptions, train_adaptations
-    from prompttransfer.transfers.tuning import with_test_score
-    from prompttransfer.transfers.zero_shot import Target
-
-    names = [job.name for job in jobs]
-
-    def loggers(run: str) -> list[Any]:
-        return [] if output is None else open_logs(logger, output, names, run)
-
-    with TrainingProgress(console, names, recipe.steps) as progress:
-        options = TrainingOptions(state_folder=output, progress=None if quiet else progress, loggers=loggers)
-        results = train_adaptations(model, jobs, recipe, encoding, method=method, options=options)
-    tested: list[Trained] = []
-    for _, group in groupby(zip(jobs, results, strict=True), key=lambda pair: id(pair[0].task)):
-        pairs = list(group)
-        target = Target(pairs[0][0].task, pairs[0][0].splits)
-        runs = [run for _, run in pairs]
-        tested += with_test_score(model, runs, target, encoding)
-    return tested, options
-
-
-def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Path | None) -> None:
-    """A table of test scores beside what they must be compared with."""
-    from prompttransfer.cli.common import number, say, table
-
-    rows = []
-    for job, run in zip(jobs, results, strict=True):
-        scores, metric = run.adaptation.scores, job.task.metric
-        test, validation = scores["test"], scores["validation"]
-        values = (
-            test["chance"],
-            test["no_prompt"],
-            run.adaptation.curve[0].score,
-            validation[metric],
-            test[metric],
-        )
-        rows.append(
-            [run.adaptation.name, metric, *map(number, values), str(validation["step"]), str(test["rows"])]
-        )
-    table(
-        "trained prompts (test is the official validation split; validation is a seeded part of train)",
-        [
-            "prompt",
-            "metric",
-            "chance",
-            "no prompt",
-            "step 0 (val.)",
-            "validation",
-            "test",
-            "best step",
-            "rows",
-        ],
-        rows,
-        left=2,
-    )
-    for run in results:
-        for line in _noted(run.adaptation):
-            say(line)
-    if output is not None:
-        say(f"written to {output}")
-
-
-def _noted(adaptation: Adaptation) -> list[str]:
-    """What is said of an adaptation beside its scores: a hard prompt's text, and what a search for it cost."""
-    from tasks.documents import shortened
-
-    notes = adaptation.notes
-    found = [f"{adaptation.name}: {shortened(notes['text'], 300)!r}"] if "text" in notes else []
-    if "forward_passes" in notes:
-        found.append(
-            f"{adaptation.name}: the search took {notes['forward_passes']:,} forward and {notes['backward_passes']:,} "
-            f"backward passes of a row"
-        )
-    return found
 
 
 def _say_memory(
@@ -540,8 +530,7 @@ def _say_memory(
     data = bank_data(model, [encode.train(job) for job in jobs], jobs, recipe, method, place)
     where = choose_device(device)
     dtype = choose_dtype(precision, where)
-    evaluated = Counter(encode.validation(job) for job in jobs)
-    evaluated += Counter(encode.test(job) for job in jobs)
+    evaluated = Counter(part for job in jobs for part in (*encode.validations(job), *encode.tests(job)))
     with_, without = (
         expected_memory(
             model, data, evaluated, method, dtype=dtype, device=where, checkpoints=choice, placement=placement

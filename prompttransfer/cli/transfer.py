@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prompttransfer.cli.library import check_sources, transfer_from_library
 from prompttransfer.cli.options import (
     Aggregation,
     AsJson,
     Batch,
     Calibrate,
+    Columns,
     DataFolder,
     Device,
     Devices,
     EvaluateEvery,
+    LabelValues,
     LabelWords,
     LearningRate,
     LimitTest,
@@ -33,13 +36,16 @@ from prompttransfer.cli.options import (
     Revision,
     Schedule,
     Seeds,
+    Shots,
+    SkipEmpty,
     SourceMethods,
+    SplitNames,
     Steps,
     Strategy,
     Template,
     WarmUp,
 )
-from prompttransfer.cli.values import Output, Whole, checked, lines_of
+from prompttransfer.cli.values import OneOf, Output, Whole, checked, lines_of
 from prompttransfer.transfers.files import FILES, MARKER, record_of, write_transfer
 
 if TYPE_CHECKING:
@@ -51,6 +57,7 @@ if TYPE_CHECKING:
     from prompttransfer.reports.run_folder import MatrixRecord
     from prompttransfer.training.train import Trained, TrainingOptions
     from prompttransfer.transfers.distilled import DistilledPair, DistilledTransfer, Distilling
+    from prompttransfer.transfers.library import LibraryTransfer
     from prompttransfer.transfers.matrix import TransferMatrix
     from prompttransfer.transfers.speedups import Range
     from prompttransfer.transfers.tuning import TunedPair, TunedTransfer
@@ -59,8 +66,12 @@ if TYPE_CHECKING:
 
 @checked
 def transfer(
-    sources: Annotated[list[Path], typer.Argument(help="Source prompt folders, or folders of them.")],
-    to: Annotated[list[str], typer.Option("--to", help="Target tasks, by name or YAML file.")],
+    sources: Annotated[
+        list[Path] | None, typer.Argument(help="Source prompt folders, or folders of them.")
+    ] = None,
+    to: Annotated[
+        list[str] | None, typer.Option("--to", help="Target tasks, by name or YAML file; needed.")
+    ] = None,
     tune: Annotated[
         bool, typer.Option("--tune", help="Train each target from each source, and from scratch beside it.")
     ] = False,
@@ -89,6 +100,10 @@ def transfer(
         Output(standard="runs/transfer"),
     ] = None,
     data: DataFolder = None,
+    columns: Columns = None,
+    labels: LabelValues = None,
+    splits: SplitNames = None,
+    skip_empty: SkipEmpty = False,
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
     template: Template = None,
@@ -106,6 +121,7 @@ def transfer(
     patience: Patience = None,
     max_length: MaxLength = None,
     limit_train: LimitTrain = None,
+    shots: Shots = None,
     limit_test: LimitTest = None,
     calibrate: Calibrate = "none",
     random_draws: RandomDraws = None,
@@ -127,9 +143,45 @@ def transfer(
     devices: Devices = 1,
     strategy: Strategy = "auto",
     nodes: Nodes = 1,
+    from_library: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-library",
+            help="In place of sources: a folder of them, of which those most like the target are taken (SPoT).",
+        ),
+    ] = None,
+    retrieve: Annotated[
+        str | None, typer.Option("--retrieve", help="How many sources are taken from the library, as top-3.")
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by",
+            help="What tells that a source is like the target: C_average, C_average-token, rows, ON ...",
+        ),
+    ] = None,
+    how: Annotated[
+        str | None,
+        typer.Option(
+            "--how",
+            help="best: train from each and keep the best by validation; average: from their mean by similarity; both.",
+        ),
+        OneOf("way to use sources", ("average", "best", "both")),
+    ] = None,
+    target_prompt: Annotated[
+        Path | None,
+        typer.Option("--target-prompt", help="A prompt of the target to rank by, in place of a short run."),
+    ] = None,
+    all_steps: Annotated[
+        bool | None,
+        typer.Option(
+            "--all-steps/--no-all-steps",
+            help="With a library: also train from scratch for as many steps as sources, probe and runs took.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
-) -> TransferMatrix:
+) -> TransferMatrix | LibraryTransfer:
     """Use source prompts on target tasks with the targets' own templates and label words.
 
     Sources of several methods stand in one matrix, each named with its own; --method chooses among them, and
@@ -139,9 +191,15 @@ def transfer(
     another model are used in the same way (TPT_model). With --distil, too, each target is trained from scratch with what was
     tuned from each source as its teacher, at the same steps. With --in-context stands beside them what is done without any
     training: labelled rows in front of each row, the mean over --draws. With --devices every device takes a share of the rows.
+    With --from-library the sources that are most like each target are found first, and what is trained from them stands
+    beside training from scratch with the same steps.
     From Python nothing is written without `output`.
     """
     given = dict(locals())
+    check_sources(given)
+    if from_library is not None:
+        return transfer_from_library(transfer, given)
+    assert sources is not None and to is not None
     from dataclasses import replace
 
     from prompttransfer.adaptations.running import common_method
@@ -164,6 +222,7 @@ def transfer(
     from prompttransfer.files import atomic_folder, check_free, write_json
     from prompttransfer.outputs import SETTINGS, keep_others, plain, settings_of
     from tasks.errors import UserError
+    from tasks.reading import parse_reading
 
     placement = Placement(devices, strategy, nodes)
     calibration = calibration_of(calibrate)
@@ -178,7 +237,8 @@ def transfer(
     prompts = read_prompts(sources, method)
     if tune:
         common_method(prompts)
-    tasks = resolve_tasks(to, label_words, prompts)
+    reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
+    tasks = resolve_tasks(to, label_words, prompts, reading, data)
     check_names(
         prompts,
         [task.name for task in tasks],
@@ -203,7 +263,13 @@ def transfer(
 
     chosen = list(dict.fromkeys(seeds or [0]))
     targets = load_targets(
-        tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=chosen, one_split=one_split
+        tasks,
+        data=data,
+        limit_train=limit_train,
+        limit_test=limit_test,
+        seeds=chosen,
+        one_split=one_split,
+        shots=shots,
     )
     model = backbone_of(prompts, backbone, precision, device, placement, revision=revision)
     model.takes_any = other_backbone
@@ -237,7 +303,7 @@ def transfer(
     trained: list[Trained] = []
     options: TrainingOptions | None = None
     if tune and output is not None:
-        say(seeds_line(chosen, one_split=one_split), quiet=as_json)
+        say(seeds_line(chosen, one_split=one_split, shots=shots), quiet=as_json)
         result, taught, options = _tune(
             model,
             prompts,
@@ -489,6 +555,12 @@ def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> N
         ["", *(name.removeprefix(shared) for name in matrix.targets)],
         rows,
     )
+    if seeds := _seed_rows(matrix):
+        table(
+            "the same, mean over the prompts of a source task ± standard deviation",
+            ["", *(name.removeprefix(shared) for name in matrix.targets)],
+            [[name.removeprefix(shared), *cells] for name, *cells in seeds],
+        )
     for line in impossible_lines(matrix):
         say(line)
     if matrix.random_draws:
@@ -567,10 +639,56 @@ def print_pairs(pairs: Sequence[TunedPair], kind: str = "TPT_task") -> None:
         rows,
         left=2,
     )
+    _print_pair_means(pairs)
     for line in speed_up_lines(pairs):
         say(line)
     if len({pair.seed for pair in pairs}) == 1:
         say("one seed: differences here are not evidence; give --seeds 0 1 2 for a spread")
+
+
+def _print_pair_means(pairs: Sequence[TunedPair]) -> None:
+    """Mean and spread over seeds of each source and target; nothing where each has one seed."""
+    from statistics import fmean, stdev
+
+    from prompttransfer.cli.common import number, table
+
+    groups: dict[tuple[str, str], list[TunedPair]] = {}
+    for pair in pairs:
+        groups.setdefault((pair.source, pair.target), []).append(pair)
+    rows = []
+    for (source, target), group in groups.items():
+        if len(group) < 2:
+            continue
+        gains = [pair.tuned - pair.scratch for pair in group]
+        tuned, scratch = [pair.tuned for pair in group], [pair.scratch for pair in group]
+        values = (fmean(tuned), stdev(tuned), fmean(scratch), stdev(scratch), fmean(gains), stdev(gains))
+        rows.append([source, target, str(len(group)), *map(number, values)])
+    if rows:
+        columns = ["source", "target", "seeds", "test", "spread", "scratch test", "spread", "gain", "spread"]
+        table("mean over seeds (spread: standard deviation)", columns, rows, left=2)
+
+
+def _seed_rows(matrix: TransferMatrix) -> list[list[str]]:
+    """Rows of the source tasks that have several sources of the matrix, as those of several seeds: mean ± deviation."""
+    from statistics import mean, stdev
+
+    from prompttransfer.transfers.matrix import REFERENCE_ROWS
+
+    groups: dict[str, list[list[float]]] = {}
+    for name, task, row in zip(matrix.sources, matrix.source_tasks, matrix.values.tolist(), strict=True):
+        if name not in REFERENCE_ROWS and name.startswith(task):
+            groups.setdefault(task, []).append(row)
+    rows = []
+    for task, group in groups.items():
+        if len(group) < 2:
+            continue
+        cells = []
+        for column in zip(*group, strict=True):
+            known = [value for value in column if value == value]
+            spread = f" ±{100 * stdev(known):.1f}" if len(known) > 1 else ""
+            cells.append(f"{100 * mean(known):.1f}{spread}" if known else "-")
+        rows.append([task, *cells])
+    return rows
 
 
 def print_distilled(pairs: Sequence[DistilledPair]) -> None:

@@ -147,6 +147,13 @@ def prompt_alone(backbone: Backbone, layout: Layout) -> tuple[int, ...]:
     return first, int(tokenizer.mask_token_id), int(tokenizer.sep_token_id)
 
 
+def nothing_alone(backbone: Backbone, layout: Layout, ahead: int) -> str:
+    """Why a member with `ahead` positions in front of the text has no input without a text; empty where it has one."""
+    if ahead + len(prompt_alone(backbone, layout)):
+        return ""
+    return f"nothing stands in front of a text here, and {backbone.name} begins with no token of its own"
+
+
 def input_in_words(backbone: Backbone, layout: Layout, in_front: bool = True) -> str:
     """The input without a text as one reads it, `P1 .. PL <s> <mask> </s>`; what stands not in front shows nowhere."""
     tokens = backbone.tokenizer.convert_ids_to_tokens(list(prompt_alone(backbone, layout)))
@@ -173,11 +180,8 @@ def activations(backbone: Backbone, bank: Bank, layout: Layout) -> Tensor:
     """Activations that the members of `bank` stimulate on their own, [members, layers, neurons] float32."""
     tokens = prompt_alone(backbone, layout)
     ahead = bank.rows(torch.zeros(1, dtype=torch.long, device=backbone.device)).reserved
-    if ahead + len(tokens) == 0:
-        raise UserError(
-            f"nothing stands in front of a text here, and {backbone.name} begins with no token of its own: average over real "
-            f"rows with --task"
-        )
+    if said := nothing_alone(backbone, layout, ahead):
+        raise UserError(f"{said}: average over real rows with --task")
     at_once = max(1, backbone.tokens_at_once // (bank.reserved + len(tokens)))
     parts = []
     with reading(backbone) as found:

@@ -43,6 +43,7 @@ _POSITIONAL = {
     "prompts subtract": ("minuend", "subtrahends"),
     "study run": ("file",),
     "study report": ("folder",),
+    "pull": ("repo",),
     "report": ("run",),
 }
 """The arguments of a verb that stand in front without a name."""

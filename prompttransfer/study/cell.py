@@ -137,6 +137,33 @@ class Impossible:
 
 
 @dataclass(frozen=True)
+class SystemRun:
+    """One run of one system of a study of few rows: which score is its result, and what it took."""
+
+    system: str
+    """What the study calls it; several systems may have one method."""
+    backbone: str
+    target: str
+    shots: int
+    seed: int
+    score: str
+    """Id of the score of what it learned."""
+    target_steps: int
+    """Steps on rows of the target: of all that was tried, and of a probe."""
+    source_steps: int
+    """Steps on rows of the library, of all sources that it looks at."""
+    shared_by: int
+    """How many targets of the system share those."""
+    related: int
+    """Sources in the study's library that are of the target's type."""
+
+    @property
+    def all_steps(self) -> float:
+        """Steps on the target and its share of those of the library."""
+        return self.target_steps + self.source_steps / self.shared_by
+
+
+@dataclass(frozen=True)
 class Graph:
     """All units of a study, brought into an order in which inputs come before what uses them.
 
@@ -145,8 +172,12 @@ class Graph:
 
     units: tuple[Unit, ...]
     impossible: tuple[Impossible, ...] = ()
+    runs: tuple[SystemRun, ...] = ()
+    """Of a study of few rows, system by system; none for any other."""
 
     def __post_init__(self) -> None:
+        if lost := next((run for run in self.runs if run.score not in self.unit_of), None):
+            raise UserError(f"the score {lost.score} of system {lost.system!r} is not in the study")
         for unit in self.units:
             for cell in unit.cells:
                 if self.unit_of[cell.id] is not unit:

@@ -49,6 +49,7 @@ class TrainingProgress:
         self._scores = ""
 
     def __enter__(self) -> TrainingProgress:
+        self.first_step = None  # of this stretch: a sweep takes up its banks by turns
         self._bar.__enter__()
         return self
 
@@ -73,7 +74,8 @@ class TrainingProgress:
 
     def evaluated(self, bank: Watched) -> None:
         """Every active prompt was evaluated."""
-        points = [state.curve[-1] for state in bank.states]
+        left = [index for index, state in enumerate(bank.states) if state.ended != "dropped"]
+        points = [bank.states[index].curve[-1] for index in left]
         mean = sum(point.score for point in points) / len(points)
         self._scores = f"  validation {mean:.3f}"
         if self.first_step is None:
@@ -83,18 +85,18 @@ class TrainingProgress:
             return
         losses = [point.loss for point in points if point.loss is not None]
         loss = f", loss {sum(losses) / len(losses):.3f}" if losses else ""
-        shown = self._shown([point.score for point in points])
+        shown = self._shown([self.names[index] for index in left], [point.score for point in points])
         self.console.print(
             f"step {bank.steps_done}/{self.steps}{loss}, validation: {shown}{self._left(bank.steps_done)}",
             markup=False,
         )
 
-    def _shown(self, scores: Sequence[float]) -> str:
+    def _shown(self, names: Sequence[str], scores: Sequence[float]) -> str:
         if len(scores) <= 4:
-            return " ".join(f"{name} {score:.3f}" for name, score in zip(self.names, scores, strict=True))
+            return " ".join(f"{name} {score:.3f}" for name, score in zip(names, scores, strict=True))
         lowest = min(range(len(scores)), key=lambda index: scores[index])
         mean = sum(scores) / len(scores)
-        return f"mean of {len(scores)} {mean:.3f}, lowest {self.names[lowest]} {scores[lowest]:.3f}"
+        return f"mean of {len(scores)} {mean:.3f}, lowest {names[lowest]} {scores[lowest]:.3f}"
 
     def _left(self, done: int) -> str:
         taken = done - (self.first_step or 0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from toys import adapted, changed, prompt_on
 
-from prompttransfer.adaptations.artifacts import save_adaptation
+from prompttransfer.adaptations.artifacts import load_adaptation, save_adaptation
 from prompttransfer.adaptations.nearest_words import by_chance, nearest_words
 from prompttransfer.cli import main
 
@@ -129,6 +129,87 @@ def test_attention_shows_how_much_each_source_counts(tiny, tmp_path, capsys):
     assert "all alike would be 0.333" in out
 
 
+def test_attention_of_several_is_drawn_as_rows_of_one_picture(tiny, tmp_path, capsys):
+    text = "attempt:length=3,hidden=4,sources=random:2,temperature=2"
+    for seed in (0, 1):
+        own = adapted(tiny("roberta"), text, name=f"mix{seed}", seed=seed)
+        save_adaptation(own, tmp_path / "mixed" / f"mix{seed}")
+    given = ("--task", "microworld-sst2", "--limit-test", "8", "--figure", tmp_path / "w.png")
+    code, out, error = call(capsys, "prompts", "attention", tmp_path / "mixed", *given)
+    assert code == 0, error
+    assert "attention of mix0 on 8 rows" in out and "attention of mix1" in out and "sd" in out
+    drawn = (tmp_path / "w.svg").read_text()
+    assert all(name in drawn for name in ("mix0", "mix1", "random 1", "its own"))
+    code, out, _ = call(capsys, "prompts", "attention", tmp_path / "mixed", *given[:4], "--json")
+    first, second = json.loads(out)
+    assert first["sd"].keys() == first["mean"].keys() == second["mean"].keys()
+
+
 def test_attention_of_what_attends_to_nothing_is_one_line(folder, capsys):
     code, _, error = call(capsys, "prompts", "attention", folder / "p0")
     assert code == 2 and "is of method prompt, which mixes no prompts" in error
+
+
+def test_an_index_answers_for_what_is_as_it_was_and_for_nothing_else(folder, tiny, capsys):
+    plain = json.loads(call(capsys, "prompts", "list", folder, "--json")[1])
+    code, out, _ = call(capsys, "prompts", "index", folder)
+    assert code == 0 and "4 adaptations" in out
+    code, out, err = call(capsys, "prompts", "list", folder, "--json")
+    assert json.loads(out) == plain and err == ""
+    save_adaptation(scored(prompt_on(tiny("roberta"), seed=1), 0.9), folder / "p1")
+    save_adaptation(scored(prompt_on(tiny("roberta"), seed=3), 0.8), folder / "p3")
+    (folder / "p0" / "adaptation.json").unlink()
+    code, out, err = call(capsys, "prompts", "list", folder, "--sort", "test", "--json")
+    assert [(line["name"], line["test"]) for line in json.loads(out)][:2] == [
+        ("toy-s1", 0.9),
+        ("toy-s3", 0.8),
+    ]
+    assert "is behind: 3 adaptations are new, changed or gone" in err
+    assert call(capsys, "prompts", "index", folder)[0] == 0
+    assert call(capsys, "prompts", "list", folder, "--json")[2] == ""
+
+
+def test_a_damaged_index_is_one_line(folder, capsys):
+    (folder / ".index.json").write_text("{")
+    code, _, err = call(capsys, "prompts", "list", folder)
+    assert code == 2 and "prompts index" in err and err.count("\n") == 1
+
+
+def test_a_copy_is_the_same_under_its_own_name(folder, capsys):
+    place = folder / "more" / "twin"
+    assert call(capsys, "prompts", "copy", folder / "p1", "--output", place)[0] == 0
+    first, second = load_adaptation(folder / "p1"), load_adaptation(place)
+    assert (second.name, second.digest, second.scores) == ("twin", first.digest, first.scores)
+    versions = [json.loads((at / "adaptation.json").read_text())["versions"] for at in (folder / "p1", place)]
+    assert versions[0] == versions[1] and "`twin`" in (place / "README.md").read_text()
+    code, _, err = call(capsys, "prompts", "copy", folder / "p0", "--output", place)
+    assert code == 2 and "--overwrite" in err
+    assert call(capsys, "prompts", "copy", folder / "p0", "--output", place, "--overwrite")[0] == 0
+
+
+def test_renaming_moves_the_folder_and_renews_the_index(folder, capsys):
+    call(capsys, "prompts", "index", folder)
+    before = load_adaptation(folder / "p1").digest
+    assert call(capsys, "prompts", "rename", folder / "p1", "best")[0] == 0
+    assert not (folder / "p1").exists()
+    assert (load_adaptation(folder / "best").name, load_adaptation(folder / "best").digest) == (
+        "best",
+        before,
+    )
+    assert call(capsys, "prompts", "list", folder, "--json")[2] == ""
+    code, _, err = call(capsys, "prompts", "rename", folder / "p0", "p2")
+    assert code == 2 and "is there already" in err
+    code, _, err = call(capsys, "prompts", "rename", folder / "p0", "../out")
+    assert code == 2 and "cannot be a file name" in err
+
+
+def test_removing_needs_a_yes_and_spares_what_is_not_ours(folder, capsys):
+    code, _, err = call(capsys, "prompts", "remove", folder / "p0")
+    assert code == 2 and "--yes" in err and (folder / "p0").exists()
+    (folder / "p1" / "notes.txt").write_text("mine")
+    code, _, err = call(capsys, "prompts", "remove", folder / "p0", folder / "p1", "--yes")
+    assert code == 2 and "notes.txt" in err and (folder / "p0").exists()
+    assert call(capsys, "prompts", "remove", folder / "p0", folder / "p2", "--yes")[0] == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["low", "p1"]
+    code, _, err = call(capsys, "prompts", "remove", folder, "--yes")
+    assert code == 2 and "is not a prompt folder" in err

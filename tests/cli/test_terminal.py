@@ -11,7 +11,7 @@ import sys
 import pytest
 from rich.text import Text
 
-from prompttransfer.cli import main
+from prompttransfer.cli import common, main
 from prompttransfer.cli.terminal import CleanConsole, clean, json_text
 
 NASTY = "a\x1b[2J\x1b]0;t\x07b\x9b31m\u202ec\x7f"
@@ -82,3 +82,62 @@ def test_the_version_is_said_in_one_line(capsys) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
     assert ended.value.code == 0 and capsys.readouterr().out == f"prompttransfer {__version__}\n"
+
+
+COLUMNS = ["prompt", "metric", "chance", "no prompt", "step 0 (val.)", "validation", "test"]
+ROWS = [["microworld-restaurant-s0", "accuracy", "0.540", "0.525", "0.477", "1.000", "1.000"]] * 2
+
+
+def printed(monkeypatch, capsys, width, columns=COLUMNS, rows=ROWS, left=2):
+    console = common.CleanConsole(highlight=False, width=width)
+    monkeypatch.setattr(common, "console", console)
+    common.table("scores", columns, rows, left=left)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 160])
+def test_no_table_breaks_inside_a_word_and_no_value_is_lost(width, monkeypatch, capsys):
+    said = printed(monkeypatch, capsys, width)
+    assert all(len(line) <= width for line in said.splitlines())
+    words = said.replace(":", " ").split()
+    assert {"microworld-restaurant-s0", "accuracy", "0.540", "validation", "0.477"} <= set(words)
+    assert said.count("0.540") == 2
+
+
+def test_a_table_that_fits_is_in_one_piece_and_a_wide_matrix_in_several(monkeypatch, capsys):
+    assert printed(monkeypatch, capsys, 160).count("accuracy") == 2
+    columns = ["", *(f"target-{i}" for i in range(12))]
+    rows = [[f"source-{i}", *["50.0"] * 12] for i in range(3)]
+    said = printed(monkeypatch, capsys, 40, columns, rows, left=1)
+    assert (
+        said.count("source-0") == 5 and said.count("target-11") == 1
+    )  # three targets a piece, or two long ones
+
+
+def test_long_text_wraps_between_words(monkeypatch, capsys):
+    rows = [["start", "text: " + "the film was good and " * 6]]
+    said = printed(monkeypatch, capsys, 40, ["field", "value"], rows, left=2)
+    assert all(len(line) <= 40 for line in said.splitlines()) and said.count("good") == 6
+
+
+def test_no_colour_is_no_colour(monkeypatch, capsys):
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    console = common.CleanConsole(highlight=False, width=80)
+    console.print("[red]scores[/red]")
+    assert "\x1b[31m" not in capsys.readouterr().out
+
+
+def test_a_shell_completes_verbs_tasks_and_methods():
+    def completed(*words):
+        said = {"_PROMPTTRANSFER_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(words)}
+        said["COMP_CWORD"] = str(len(words) - 1)
+        code = "import sys; sys.argv = ['prompttransfer']; from prompttransfer.cli import main; main()"
+        run = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, **said}, capture_output=True, text=True
+        )
+        return run.stdout.split()
+
+    assert {"train", "transfer"} <= set(completed("prompttransfer", "tra"))
+    assert "microworld-imdb" in completed("prompttransfer", "train", "--task", "microworld-im")
+    assert "lora" in completed("prompttransfer", "train", "--method", "lo")

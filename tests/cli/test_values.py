@@ -22,7 +22,7 @@ WRONG = [
         ("--steps", "-1"), ("--steps", "1" + 30 * "0"), ("--evaluate-every", "0"), ("--patience", "-1"),
         ("--limit-train", "0"), ("--limit-test", "-5"), ("--max-length", "0"), ("--max-length", "9" * 20),
         ("--devices", "0"), ("--nodes", "0"), ("--precision", "fp64"), ("--aggregation", "max"),
-        ("--layout", "first"), ("--logger", "wandb"), ("--optimizer", "sgd"), ("--strategy", "zero"),
+        ("--layout", "first"), ("--logger", "wanda"), ("--optimizer", "sgd"), ("--strategy", "zero"),
         ("--init", "radnom"), ("--init", "text:"), ("--init", "prompt:nowhere"), ("--steps", "many"),
         ("--output", ""), ("--output=",), ("--data", ""), ("--output", "f"), ("--output", "f/inside"),
         ("--output", 300 * "x"), ("--output", "/".join(40 * ["x" * 120])),

@@ -205,6 +205,41 @@ def test_a_probe_is_for_tasks_with_as_many_labels(tmp_path, backbone_folder):
     assert not any(cell.label in said for cell in graph.cells.values())
 
 
+def test_neurons_of_what_stands_nowhere_in_front_are_impossible_on_a_decoder(tmp_path, backbone_folder):
+    """A decoder that begins with no token of its own has nothing to read there but the vectors of a prompt."""
+    path = write_study(tmp_path, backbone_folder, PROMPTS + "methods: [prompt, lora]\n")
+    (tmp_path / "near").unlink()
+    (tmp_path / "near").symlink_to(backbone_folder("gpt2"))
+    graph = make_plan(read_study(path)).graph
+    (said,) = [one for one in graph.impossible if "neurons" in one.label]
+    assert said.label == "neurons on near, lora" and "nothing stands in front of a text" in said.reason
+    assert {use_of(c, graph.cells).text for c in graph.cells.values() if c.kind == "states"} == {"prompt"}
+
+
+def test_a_template_is_a_backbones_own_and_part_of_its_cells(tmp_path, backbone_folder):
+    def plan(template):
+        text = PROMPTS.replace(
+            "[near]", f"[{{name: near, template: {template!r}}}]" if template else "[near]"
+        )
+        text = text.replace("films.yaml, songs.yaml, pairs.yaml", "films.yaml, songs.yaml")
+        return make_plan(read_study(write_study(tmp_path, backbone_folder, text)))
+
+    with pytest.raises(MistakesError, match="a template is what decoders read"):
+        plan("{text} So it was")
+    (tmp_path / "near").unlink()
+    (tmp_path / "near").symlink_to(backbone_folder("gpt2"))
+    with pytest.raises(MistakesError, match="available: text"):
+        plan("{words} So it was")
+    own, usual = plan("{text} So it was").graph, plan(None).graph
+    assert {cell.settings["template"] for cell in own.cells.values() if cell.kind in ("prompt", "score")} == {
+        "{text} So it was"
+    }
+    assert not any("template" in cell.settings for cell in usual.cells.values())
+    store, _ = run(plan("{text} So it was"), tmp_path / "out")
+    trained = next(cell for cell in own.cells.values() if cell.kind == "prompt")
+    assert load_adaptation(store.folder(trained.id) / "prompt").encoding.template == "{text} So it was"
+
+
 # The results -----------------------------------------------------------------------------------------------------
 
 
@@ -320,7 +355,11 @@ def test_a_folder_of_format_1_is_found_finished_and_reported(planned, tmp_path):
 def test_every_method_goes_through_a_study(tmp_path, backbone_folder):
     """Two steps of each, on two tasks: trained, scored, tuned from the other, compared by neurons, drawn."""
     text = PROMPTS.replace(", pairs.yaml", "").replace("steps: 4", "steps: 2").replace("[C_average]", "[]")
-    needs = {"text": "text:prompt=is it good", "attempt": "attempt:sources=random:2"}
+    needs = {
+        "text": "text:prompt=is it good",
+        "attempt": "attempt:sources=random:2",
+        "dtvg": "dtvg:sources=random:2",
+    }
     names = [name for name in METHODS if not parse_method(name).shares]  # these train with others
     methods = [needs.get(name, name) for name in names]
     text += f"methods: {json.dumps(methods)}\n"

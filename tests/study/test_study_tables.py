@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from prompttransfer.reports.calls import Call
 from prompttransfer.study.results.long_table import COLUMNS
-from prompttransfer.study.results.report import headlines, overview
+from prompttransfer.study.results.outcome import mean_matrices, shown, winners
+from prompttransfer.study.results.page import headlines, overview, render_page
 from prompttransfer.study.results.statistics import (
     COMPARISON_COLUMNS,
     INDICATOR_COLUMNS,
@@ -197,3 +199,41 @@ def test_runs_that_did_not_learn_have_no_speed_up_and_are_counted():
     assert "4 of 16 runs: did not learn" in row["note"]
     none = comparisons(sped_up("convergence speed-up", [flat] * 3))
     assert none.iloc[0]["pairs"] == 0 and "6 of 6 runs: did not learn" in none.iloc[0]["note"]
+
+
+def test_the_matrix_is_the_mean_over_seeds_with_its_references_below() -> None:
+    table = scores(seeds=2)
+    matrix = mean_matrices(table)["tiny", "prompt"]
+    assert list(matrix.index) == [*TASKS, "no prompt"] and list(matrix.columns) == [*TASKS]
+    rows = table[(table["source"] == "t0") & (table["target"] == "t1")]
+    assert matrix.loc["t0", "t1"] == pytest.approx(rows["value"].astype(float).mean())
+    columns, lines = shown(matrix)
+    assert columns == [*TASKS] and lines[-1] == ("no prompt", ["0.500"] * 8, True)
+
+
+def test_the_winner_of_methods_is_that_of_the_tasks_that_all_have() -> None:
+    first = scores(seeds=2)
+    second = first.assign(method="lora", value=first["value"] + 0.01)
+    second = second[second["target"] != "t0"]  # where it is not measured it does not count
+    said = winners(pd.concat([first, second], ignore_index=True))
+    assert (
+        said[0].startswith("Highest own accuracy: tiny, lora 0.9") and "over 7 tasks and 2 seeds" in said[0]
+    )
+    alike = winners(pd.concat([first, first.assign(method="lora")], ignore_index=True))
+    assert "alike" in alike[0]
+    assert any(line.startswith("Best source on tiny: t") for line in said)
+
+
+def test_the_page_names_its_columns_in_words_and_has_p_values_beside_the_differences() -> None:
+    results = scores(seeds=7)
+    tables = {
+        "results": results,
+        "comparisons": comparisons(results),
+        "indicators": predictions(results, TASKS),
+    }
+    page = render_page("A study", tables, {}, {}, ["a note"], [], Call(verb="study run"))
+    assert 'data-name="p, corrected"' in page and "p_holm" not in page.replace("comparisons.csv", "")
+    for raw in ("mean_spearman", "smallest_p", "random_regret", "p_permutation"):
+        assert raw not in page
+    assert "<h3>" in page and 'class="hint"' in page and 'href="#comparisons"' in page
+    assert "http" not in page.replace("http-equiv", "")

@@ -79,7 +79,7 @@ def test_mlflow_has_a_run_a_cell_with_curve_and_settings(tracked, tmp_path):
         tracker.log(store.record(cell.id), store.folder(cell.id))
     assert said == []
     client = mlflow.tracking.MlflowClient(where)
-    (experiment,) = [e for e in client.search_experiments() if e.name == tracking.EXPERIMENT]
+    (experiment,) = [e for e in client.search_experiments() if e.name == tracking.PROJECT]
     runs = {run.data.tags["cell"]: run for run in client.search_runs([experiment.experiment_id])}
     assert runs.keys() == {cell.id for cell in cells}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}

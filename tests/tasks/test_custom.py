@@ -59,6 +59,18 @@ def test_its_folder_is_beside_the_file_and_its_columns_are_its_own(tmp_path):
     assert splits.source == f"folder {tmp_path / 'rows'}"
 
 
+def test_one_file_its_label_values_and_its_empty_rows(tmp_path):
+    (tmp_path / "all.csv").write_text("body,stars\n" + "".join(f"film {i},{i % 2}\n,1\n" for i in range(20)))
+    text = (
+        GOOD
+        + "file: all.csv\ncolumns: {text: body, label: stars}\nlabels: {0: bad, 1: good}\nskip_empty: true\n"
+    )
+    task = read_task_file(write(tmp_path, text))
+    splits = load_splits(task)
+    assert (len(splits.train) + len(splits.validation), len(splits.test), splits.empty) == (16, 4, 20)
+    assert {(row.first, row.label) for row in splits.test} <= {(f"film {i}", i % 2) for i in range(20)}
+
+
 def test_its_hub_source_is_read_with_label_values(tmp_path):
     task = read_task_file(
         write(tmp_path, GOOD + "hub: {repo: me/mine, test: test, labels: {0: bad, 1: good, -1: null}}\n")
@@ -99,6 +111,10 @@ def test_its_hub_source_is_read_with_label_values(tmp_path):
         ("", "a task file is a YAML mapping"),
         (b"\xff\xfe\x00", "not UTF-8"),
         (GOOD + "folder: a\nhub: {repo: a/b}\n", "both folder and hub"),
+        (GOOD + "folder: a\nfile: b.csv\n", "both folder and file"),
+        (GOOD + "labels: {0: bad}\nhub: {repo: a/b}\n", "labels is about files of rows"),
+        (GOOD + "labels: {0: worse}\n", "unknown label in the labels of task 'my_reviews': 'worse'"),
+        (GOOD + "splits: {dev: b.csv}\n", "unknown split in the splits of task 'my_reviews': 'dev'"),
         (GOOD + "columns: {txt: review}\n", "did you mean 'text'"),
         (GOOD + "hub: {repo: a/b, labels: {0: bat}}\n", "did you mean 'bad'"),
     ],

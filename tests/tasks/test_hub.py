@@ -217,4 +217,4 @@ def test_another_commit_than_the_pinned_one_is_not_taken_for_it(monkeypatch):
     pinned = HubSource("a/b", revision="f" * 40)
     monkeypatch.setattr(hub, "_load_config", lambda _: ({}, COMMIT))
     with pytest.raises(MachineError, match=f"the cache holds another commit, {COMMIT}"):
-        hub._load(TASKS["imdb"], pinned, "no network")
+        hub._load(pinned, "for task 'imdb'", "no network")

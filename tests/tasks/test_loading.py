@@ -9,7 +9,7 @@ import pytest
 
 from tasks.catalog import TASKS, find_task
 from tasks.errors import UserError
-from tasks.loading import Splits, divide, load_seeded, load_splits, sample, validation_size
+from tasks.loading import Splits, divide, divide_shots, load_seeded, load_splits, sample, validation_size
 from tasks.task import Example
 
 ROWS = [Example(f"row {i}", label=i % 2) for i in range(100)]
@@ -120,3 +120,45 @@ def test_the_embedded_world_needs_no_disk_and_gives_the_same_rows_each_time():
     assert first == load_splits(find_task("microworld-imdb"), limit_train=30, limit_test=10)
     assert (len(first.train), len(first.test)) == (30, 10)
     assert first.source == "embedded world, microworld-imdb"
+
+
+LABELS = ("negative", "positive")
+
+
+def of_label(rows, label):
+    return [example for example in rows if example.label == label]
+
+
+def test_shots_are_so_many_rows_of_each_label_to_train_and_as_many_to_validate():
+    validation, train = divide_shots(ROWS, LABELS, 0, 16, "here")
+    for split in (validation, train):
+        assert [len(of_label(split, label)) for label in (0, 1)] == [16, 16]
+        places = [ROWS.index(example) for example in split]
+        assert places == sorted(places), "in the order of the source"
+    assert not set(validation) & set(train)
+
+
+def test_shots_are_drawn_by_seed_and_fewer_are_among_more_in_both_splits():
+    assert divide_shots(ROWS, LABELS, 1, 4, "here") == divide_shots(ROWS, LABELS, 1, 4, "here")
+    assert divide_shots(ROWS, LABELS, 1, 4, "here")[1] != divide_shots(ROWS, LABELS, 0, 4, "here")[1]
+    (fewer_held, fewer), (held, more) = (divide_shots(ROWS, LABELS, 0, shots, "here") for shots in (4, 16))
+    assert set(fewer) <= set(more) and set(fewer_held) <= set(held)
+
+
+def test_shots_pass_over_rows_that_are_left_out_and_name_the_label_that_has_too_few():
+    rows = [None if i % 3 else example for i, example in enumerate(ROWS)]
+    assert None not in divide_shots(rows, LABELS, 0, 8, "here")[1]
+    with pytest.raises(UserError, match=r"here has 17 .*'negative': 9 shots need 18, .* at most 8 shots"):
+        divide_shots(rows, LABELS, 0, 9, "here")
+
+
+def test_shots_are_a_property_of_the_splits_and_exclude_a_limit_and_tasks_that_write():
+    task = find_task("microworld-imdb")
+    splits = load_splits(task, shots=2, seed=3, limit_test=5)
+    assert (len(splits.train), len(splits.validation), len(splits.test), splits.shots) == (4, 4, 5, 2)
+    with pytest.raises(UserError, match="both say which rows are trained on"):
+        load_splits(task, shots=2, limit_train=10)
+    with pytest.raises(UserError, match="give at least 1 row of each label"):
+        load_splits(task, shots=0)
+    with pytest.raises(UserError, match="'microworld-squad' writes its answers and has no labels"):
+        load_splits(find_task("microworld-squad"), shots=2)

@@ -26,10 +26,11 @@ OWN = Task(
     note="mine",
     template="{text}\nIs it good?",
 )
+OF_FILES = replace(OWN, label_values={0: "bad", "x": None}, splits={"train": "learn"}, skip_empty=True)
 
 
 @pytest.mark.parametrize(
-    "task", [OWN, replace(OWN, hub=None, folder="/rows"), *all_tasks().values()], ids=str
+    "task", [OWN, OF_FILES, replace(OWN, hub=None, folder="/rows"), *all_tasks().values()], ids=str
 )
 def test_every_field_of_a_task_comes_back_through_json(task):
     assert task_of_record(json.loads(json.dumps(task_record(task))), "here") == task
@@ -38,6 +39,11 @@ def test_every_field_of_a_task_comes_back_through_json(task):
 def test_a_record_of_before_there_were_templates_takes_the_usual_one():
     old = {key: value for key, value in task_record(OWN).items() if key != "template"}
     assert task_of_record(old, "here").template == "Review: {text}\nSentiment:"
+
+
+def test_a_record_says_nothing_of_fields_that_came_later_where_a_task_has_none():
+    assert not {"label_values", "splits", "skip_empty"} & set(task_record(TASKS["sst2"]))
+    assert {"label_values", "splits", "skip_empty"} <= set(task_record(OF_FILES))
 
 
 def test_a_task_of_the_catalogue_stays_one_with_other_label_words():

@@ -26,7 +26,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from prompttransfer.files import check_writable, disk_errors, temporary_folder, write_text
-from prompttransfer.study.cell import ID, KIND, Cell, Graph, Impossible, Unit
+from prompttransfer.study.cell import ID, KIND, Cell, Graph, Impossible, SystemRun, Unit
 from prompttransfer.study.engine.records import (
     FORMAT,
     RECORD,
@@ -289,7 +289,10 @@ def write_graph(store: Store, graph: Graph) -> None:
         for unit in graph
     )
     said = ",\n".join(json.dumps(asdict(one)) for one in graph.impossible)
-    more = f', "impossible": [\n{said}\n]' if said else ""
+    runs = ",\n".join(json.dumps(asdict(one)) for one in graph.runs)
+    more = "".join(
+        f', "{name}": [\n{lines}\n]' for name, lines in (("impossible", said), ("runs", runs)) if lines
+    )
     store.write_text(PLAN, f'{{"format": {FORMAT}, "units": [\n{units}\n]{more}}}\n')
 
 
@@ -338,12 +341,30 @@ class ImpossibleEntry(BaseModel):
     reason: str
 
 
+class RunEntry(BaseModel):
+    """One run of a system in `plan.json`."""
+
+    model_config = ConfigDict(strict=True)
+
+    system: str
+    backbone: str
+    target: str
+    shots: int
+    seed: int
+    score: str = Field(pattern=f"^{ID.pattern}$")
+    target_steps: int = Field(ge=0)
+    source_steps: int = Field(ge=0)
+    shared_by: int = Field(ge=1)
+    related: int = Field(ge=0)
+
+
 class PlanRecord(BaseModel):
     """`plan.json`, checked because it comes from outside."""
 
     format: int
     units: list[UnitEntry]
     impossible: list[ImpossibleEntry] = []
+    runs: list[RunEntry] = []
 
 
 def read_units(store: Store) -> list[dict[str, Any]]:
@@ -356,6 +377,12 @@ def read_impossible(store: Store) -> tuple[Impossible, ...]:
     """What the stored graph says cannot be."""
     found = _read_plan(store).get("impossible", [])
     return tuple(Impossible(**ImpossibleEntry(**one).model_dump()) for one in found)
+
+
+def read_runs(store: Store) -> tuple[SystemRun, ...]:
+    """The runs of systems in the stored graph."""
+    found = _read_plan(store).get("runs", [])
+    return tuple(SystemRun(**RunEntry(**one).model_dump()) for one in found)
 
 
 def _read_plan(store: Store) -> dict[str, Any]:
@@ -396,7 +423,7 @@ def read_graph(store: Store) -> Graph:
                     f"than its name says): `study run` writes it anew"
                 )
         units.append(Unit(tuple(cells), unit["resources"]))
-    return Graph(tuple(units), read_impossible(store))
+    return Graph(tuple(units), read_impossible(store), read_runs(store))
 
 
 def read_failures(store: Store) -> dict[str, FailureRecord]:

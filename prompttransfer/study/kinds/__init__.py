@@ -13,6 +13,7 @@ from prompttransfer.study.kinds.indicator import IndicatorCells
 from prompttransfer.study.kinds.projector import FittedProjector
 from prompttransfer.study.kinds.prompt import TrainedPrompt
 from prompttransfer.study.kinds.score import Scored
+from prompttransfer.study.kinds.shared import Shared
 from prompttransfer.study.kinds.states import States
 from prompttransfer.study.kinds.tuned import Tuned
 
@@ -25,6 +26,7 @@ KINDS: dict[str, Kind] = {
     "states": States(),
     "indicator": IndicatorCells(),
     "figure": Figure(),
+    "shared": Shared(),
 }
 """Name -> how its cells are made."""
 

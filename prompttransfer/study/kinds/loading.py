@@ -85,7 +85,8 @@ def data_of(context: Context) -> Path | None:
 def rows_to_learn(task: Task, cell: Cell, context: Context) -> Splits:
     """The rows of a prompt; UserError where they are not those that the study was planned with."""
     limit = setting(cell.settings, "limit_train")
-    splits, learned, _ = load_rows(task, data_of(context), limit, 1)
+    seed = cell.settings.get("split_seed", 0)
+    splits, learned, _ = load_rows(task, data_of(context), limit, 1, seed)  # type: ignore[arg-type]
     check_rows(task, learned, setting(cell.settings, "rows"))
     return splits
 
@@ -122,6 +123,7 @@ def encoding_of(cell: Cell) -> Encoding:
         setting(cell.settings, "layout") if "layout" in cell.settings else USUAL.layout,
         max_length=setting(cell.settings, "max_length"),
         aggregation=setting(cell.settings, "aggregation"),
+        template=setting(cell.settings, "template") if "template" in cell.settings else None,
     )
 
 

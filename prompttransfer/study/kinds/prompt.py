@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from prompttransfer.study.cell import Cell, CellsFailed, Context, Json, Unit
+from prompttransfer.study.kinds.few_rows import best_of, name_of, shared_out, tries_of
 from prompttransfer.study.kinds.loading import (
     PROMPT,
     encoding_of,
@@ -48,7 +49,8 @@ class TrainedPrompt:
         recipe = Recipe(**setting(first, "recipe"), source="the study's file")
         method = method_of(unit.cells[0])
         encoding = encoding_of(unit.cells[0])
-        asked = [job_of(cell, context) for cell in unit.cells]
+        tried = [tries_of(cell, job_of(cell, context), backbone, method, context) for cell in unit.cells]
+        asked = [job for jobs in tried for job in jobs]
         jobs = with_retrieved(backbone, asked, recipe, encoding, method, tell=context.tell)
         called = f"of {method}" if METHOD in first else "prompts"
         context.tell(f"{len(jobs)} {called} in one bank, {recipe.told(method)}")
@@ -60,9 +62,14 @@ class TrainedPrompt:
             method=method,
             options=TrainingOptions(state_folder=context.scratch(unit)),
         )
-        for cell, run in zip(unit.cells, runs, strict=True):
+        groups = shared_out(list(zip(jobs, runs, strict=True)), [len(jobs) for jobs in tried])
+        kept = [
+            best_of(group, name_of(cell, group[0][0])) for cell, group in zip(unit.cells, groups, strict=True)
+        ]
+        for cell, run in zip(unit.cells, kept, strict=True):
             save_adaptation(run.adaptation, context.output(cell) / PROMPT)
-        return costs(unit.cells, jobs, runs, backbone)
+        steps = [sum(run.steps for _, run in group) for group in groups]
+        return costs(unit.cells, [group[0][0] for group in groups], kept, steps, backbone)
 
 
 def method_of(cell: Cell) -> Method:
@@ -90,18 +97,22 @@ def job_of(cell: Cell, context: Context) -> Job:
 
 
 def costs(
-    cells: Sequence[Cell], jobs: Sequence[Job], runs: Sequence[Trained], backbone: Backbone
+    cells: Sequence[Cell],
+    jobs: Sequence[Job],
+    runs: Sequence[Trained],
+    steps: Sequence[int],
+    backbone: Backbone,
 ) -> dict[str, dict[str, Json]]:
-    """Steps, rows and tokens of each prompt; CellsFailed where one did not stay finite."""
+    """Steps (of all that was tried), rows and tokens of each prompt; CellsFailed where one did not stay finite."""
     found: dict[str, dict[str, Json]] = {}
     failed: dict[str, str] = {}
-    for cell, job, run in zip(cells, jobs, runs, strict=True):
-        rows = run.steps * setting(cell.settings, "recipe", "batch")
+    for cell, job, run, taken in zip(cells, jobs, runs, steps, strict=True):
+        rows = taken * setting(cell.settings, "recipe", "batch")
         tokens = mean_tokens(backbone, job.task, job.splits, cell, method_of(cell).reserved)
         if run.failure is not None:
             failed[cell.id] = run.failure
         else:
-            found[cell.id] = {"steps": run.steps, "rows": rows, "tokens": round(rows * tokens)}
+            found[cell.id] = {"steps": taken, "rows": rows, "tokens": round(rows * tokens)}
     if failed:
         raise CellsFailed(failed, found)
     return found

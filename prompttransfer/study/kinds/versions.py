@@ -11,4 +11,5 @@ VERSIONS = {
     "states": 3,
     "indicator": 1,
     "figure": 1,
+    "shared": 1,
 }

@@ -15,6 +15,7 @@ from prompttransfer.adaptations.starts import check_start, folders_of
 from prompttransfer.backbones.label_words import AGGREGATIONS
 from prompttransfer.backbones.layouts import LAYOUTS, Encoding, find_layout
 from prompttransfer.backbones.locating import EMBEDDED, check_name
+from prompttransfer.study.library_starts import SHARED
 from prompttransfer.study.methods import text_of
 from prompttransfer.study.plan.document import Document, Mistake, Path_
 from prompttransfer.study.plan.spec import (
@@ -154,7 +155,7 @@ def _methods(spec: Spec, folder: Path) -> Found:
         wrong = list(_method(path, entry, spec))
         yield from wrong
         yield from _choice((*path, "recipe", "optimizer"), "optimizer", entry.recipe.optimizer, _optimizers())
-        if wrong:
+        if wrong or spec.shots:  # in a study of few rows a method may stand several times, under labels
             continue
         same = text_of(entry.method(1)), entry.given.get("length", spec.recipe.length)
         if same in found:
@@ -184,11 +185,11 @@ def _method(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
         except UserError as error:
             yield (*path, key), str(error)
             sound = False
-    if sound and entry.method(1).shares:
+    if sound and entry.method(1).shares and entry.start != SHARED:
         yield (
             path,
             f"method {text_of(entry.method(1))!r} shares what it learns among those who train together, and the prompts of a study "
-            f"stand alone: train them with `prompttransfer train`",
+            f"stand alone: train them with `prompttransfer train`, or give it `start: shared` in a study with a library",
         )
     elif sound:
         yield from _method_starts(path, entry, spec)
@@ -427,6 +428,12 @@ def backbone_mistakes(
                     Mistake(line, text)
                     for text in _task_mistakes(spec, entry, backbone, name, folder, chosen)
                 ]
+        for position, name in enumerate(spec.library.tasks if spec.library else ()):
+            chosen, _ = method_on(backbone.family, backbone.state_width, spec, entry, spec.library_entry)
+            found += [
+                Mistake(document.line(("library", "tasks", position)), text)
+                for text in _task_mistakes(spec, entry, backbone, name, folder, chosen)
+            ]
     for index, reasons in enumerate(refused):
         if len(reasons) == len(spec.backbones):
             found += [Mistake(document.line(("methods", index)), reason) for reason in reasons]
@@ -436,8 +443,11 @@ def backbone_mistakes(
 def _task_mistakes(
     spec: Spec, entry: BackboneEntry, backbone: Backbone, name: str, folder: Path, method: Method
 ) -> Iterator[str]:
-    encoding = Encoding(entry.layout or spec.layout, entry.max_length or spec.max_length, spec.aggregation)
+    encoding = Encoding(
+        entry.layout or spec.layout, entry.max_length or spec.max_length, spec.aggregation, entry.template
+    )
     try:
+        encoding.place(backbone.family)
         task = task_for(entry, name, folder)
         backbone.check_task(task)
         backbone.answers(task, encoding)

@@ -10,13 +10,15 @@ Estimates are for planning: early stopping makes a study cheaper, and the cost o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from prompttransfer.study.cell import Cell, Unit
+from prompttransfer.study.library_starts import TEACHER, tries_in
 from prompttransfer.study.methods import Use, use_of
 from prompttransfer.study.plan.lookup import BackboneFacts, TaskFacts
 from prompttransfer.study.plan.plan import Plan
+from tasks.loading import validation_size
 
 RECORD_BYTES = 2_000
 """A cell's own record, and the small JSON beside it."""
@@ -109,8 +111,18 @@ def sides_of(plan: Plan) -> dict[Use, BackboneFacts]:
     found = {}
     for side in plan.facts.backbones.values():
         for chosen, method in enumerate(side.methods):
-            found[Use(side.label, method.text, method.length)] = side.under(chosen)
+            found[Use(side.label, method.text, method.length)] = _with_library(side.under(chosen))
+        if side.library is not None:
+            use = Use(side.label, side.library.text, side.library.length)
+            found.setdefault(use, _with_library(replace(side, methods=(side.library,), chosen=0)))
     return found
+
+
+def _with_library(side: BackboneFacts) -> BackboneFacts:
+    """The same with the tasks of the library, of which the same method may be trained."""
+    targets = next((method.tasks for method in side.methods), {})
+    method = replace(side.method, tasks={**targets, **side.all_tasks})
+    return replace(side, methods=(method,), chosen=0) if side.library else side
 
 
 def _nothing(cell: Cell, unit: Unit, sides: Sides, cells: Mapping[str, Cell]) -> Cost:
@@ -153,17 +165,44 @@ def _prompt(cell: Cell, unit: Unit, sides: Sides, cells: Mapping[str, Cell]) -> 
     task = _task(side, cell.settings["task"])
     recipe: Any = cell.settings["recipe"]
     per_row = row_tokens(side, task)
-    learned = recipe["steps"] * recipe["batch"] * per_row
-    looks = recipe["steps"] // recipe["evaluate_every"] + 1
+    tries = tries_in(cell.settings)
+    learned = tries * recipe["steps"] * recipe["batch"] * per_row
+    looks = tries * (recipe["steps"] // recipe["evaluate_every"] + 1)
     written = GENERATED if task.task.generates else 0
-    watched = looks * task.rows.validation * (per_row + written)
-    at_once = len(unit.cells) * recipe["batch"] * per_row
+    watched = looks * _watched(cell, task) * (per_row + written)
+    at_once = len(unit.cells) * tries * recipe["batch"] * per_row
     return Cost(
-        steps=recipe["steps"],
+        steps=tries * recipe["steps"],
+        tokens=learned + watched,
+        operations=worked(side) * ((6 if TEACHER in cell.inputs else 4) * learned + 2 * watched),
+        memory=kept_bytes(side, min(at_once, MICRO_BATCH), _value_bytes(cell)),
+        disk=2 * 4 * side.method.values + CARD_BYTES,
+    )
+
+
+def _watched(cell: Cell, task: TaskFacts) -> int:
+    """Validation rows of a prompt: fewer where it is learned from few rows."""
+    limit: Any = cell.settings["limit_train"]
+    few = validation_size(task.rows.train + task.rows.validation, limit)
+    return few if "split_seed" in cell.settings else task.rows.validation
+
+
+def _shared(cell: Cell, unit: Unit, sides: Sides, cells: Mapping[str, Cell]) -> Cost:
+    """A library's tasks in one bank."""
+    settings: Any = cell.settings
+    recipe, length = settings["recipe"], settings["recipe"].get("length", 0)
+    side = sides[Use(settings["backbone"]["name"], settings["method"], length)]
+    tasks = [_task(side, given["task"]) for given in settings["tasks"]]
+    learned = recipe["steps"] * recipe["batch"] * sum(row_tokens(side, task) for task in tasks)
+    looks = recipe["steps"] // recipe["evaluate_every"] + 1
+    watched = looks * sum(task.rows.validation * row_tokens(side, task) for task in tasks)
+    at_once = recipe["batch"] * sum(row_tokens(side, task) for task in tasks)
+    return Cost(
+        steps=recipe["steps"] * len(tasks),
         tokens=learned + watched,
         operations=worked(side) * (4 * learned + 2 * watched),
         memory=kept_bytes(side, min(at_once, MICRO_BATCH), _value_bytes(cell)),
-        disk=2 * 4 * side.method.values + CARD_BYTES,
+        disk=4 * side.method.values + CARD_BYTES,
     )
 
 
@@ -262,6 +301,7 @@ COUNTERS = {
     "states": _states,
     "indicator": _indicator,
     "figure": _figure,
+    "shared": _shared,
 }
 """Kind -> its cost a cell; kinds that are only arithmetic on files cost nothing worth counting."""
 

@@ -3,7 +3,7 @@
 What runs together (a unit) is fixed by the file alone: prompts (or members of another method) of one backbone and seed
 in banks of `bank` tasks in the file's order, all sources of one target and seed in one pass over its rows. What each cell
 is named by stands in naming.py. Every method has such a graph of its own, with the same tasks, seeds and rows; what a
-method cannot have is not a cell but is kept with its reason.
+method cannot have is not a cell but is kept with its reason. A study of few rows has other cells (few_rows.py).
 
     prompt ──> score            zero-shot: every source on every target, beside the references
       │  └───> states ──> indicator (overlap)
@@ -17,12 +17,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from prompttransfer.study.cell import Cell, Graph, Impossible, Unit
+from prompttransfer.study.cell import Cell, Graph, Impossible, SystemRun, Unit
 from prompttransfer.study.methods import PROMPT
 from prompttransfer.study.plan.checks import sources_of
+from prompttransfer.study.plan.few_rows import few_row_runs
 from prompttransfer.study.plan.lookup import BackboneFacts, Facts
 from prompttransfer.study.plan.naming import Naming
-from prompttransfer.study.plan.spec import ProjectorEntry, ProjectorTuning, RecipeOptions, Spec
+from prompttransfer.study.plan.spec import BackboneEntry, ProjectorEntry, ProjectorTuning, RecipeOptions, Spec
 from prompttransfer.training.recipes import SMALL_WIDTH
 
 
@@ -30,6 +31,9 @@ def build_graph(spec: Spec, facts: Facts) -> Graph:
     """All cells of a study, in units, and what it asks for that cannot be."""
     wiring = _Wiring(spec, facts, Naming(spec))
     possible = [at for at in wiring.places() if not wiring.refused(at)]
+    if spec.shots:
+        runs = [run for entry in spec.backbones for run in wiring.systems(entry)]
+        return Graph(tuple(wiring.units), tuple(wiring.impossible), tuple(runs))
     for at in possible:
         wiring.prompts(at)
     for at in possible:
@@ -98,6 +102,11 @@ class _Wiring:
         if new:
             self.known.update((cell.id, cell) for cell in new)
             self.units.append(Unit(tuple(new), {"gpu": 1.0} if gpu else {}))
+
+    def systems(self, entry: BackboneEntry) -> list[SystemRun]:
+        """All that a study of few rows does on one backbone."""
+        side = self.facts.backbones[entry.name]
+        return few_row_runs(self.spec, self.naming, entry, side, lambda cells: self.add(cells, _large(side)))
 
     def prompts(self, at: At) -> None:
         """One member a task and seed, banked by seed."""
@@ -233,6 +242,8 @@ class _Wiring:
         for name, needed in lacks.items():
             reason = f"it {needed}, and {side.method.label} has none"
             self.say_impossible(f"{name} on {side.called}", side, reason)
+        if side.method.unread:
+            self.say_impossible(f"neurons on {side.called}", side, side.method.unread)
         alike = [name for name in given.similarity if name not in lacks]
         measures = [name for name in estimates.measures if name not in lacks] if estimates else []
         for seed in self.spec.seeds:
@@ -241,7 +252,7 @@ class _Wiring:
             if estimates is not None:  # one unit, whose cells share their passes over the rows
                 cells = [self.naming.estimate(side, seed, name, estimates.rows, prompts) for name in measures]
                 self.add(cells, _large(side))
-            options = given.neurons
+            options = None if side.method.unread else given.neurons
             if options is not None:
                 states = {task: self.naming.states(side, options, cell) for task, cell in prompts.items()}
                 self.add(list(states.values()), _large(side))

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prompttransfer.backbones.layouts import Encoding
+from prompttransfer.backbones.layouts import Encoding, find_layout
 from prompttransfer.study.methods import PROMPT, Use, called, labels_of, text_of
 from prompttransfer.study.plan.checks import (
     backbone_mistakes,
@@ -26,10 +26,12 @@ from prompttransfer.study.plan.checks import (
     task_for,
     why_not,
 )
+from prompttransfer.study.plan.document import Document, Mistake
+from prompttransfer.study.plan.few_row_checks import start_mistakes
 from prompttransfer.study.plan.reading import StudyFile
 from prompttransfer.study.plan.spec import BackboneEntry, MethodEntry, Spec
 from tasks.errors import MachineError
-from tasks.loading import Splits, load_splits, validation_size
+from tasks.loading import Splits, load_seeded, load_splits, validation_size
 from tasks.rows import digest_rows
 from tasks.task import Example, Task
 
@@ -40,6 +42,16 @@ if TYPE_CHECKING:
 
 SAMPLE = 100
 """Rows that are tokenised to learn how long the texts of a task are."""
+
+
+@dataclass(frozen=True)
+class FewRows:
+    """The labelled rows that one seed draws of a task."""
+
+    train: int
+    validation: int
+    learned: str
+    """Digest of both."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,8 @@ class RowFacts:
     """Digest of the test rows."""
     certain: bool = True
     """False where the rows could not be had and the numbers are what is widely known."""
+    few: Mapping[tuple[int, int], FewRows] = field(default_factory=dict)
+    """(shots, seed) -> the rows of a target of a study of few rows."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,12 @@ class TaskFacts:
     """Text tokens kept."""
     tokens: float
     """Mean text tokens of a row."""
+
+    def few(self, shots: int, seed: int) -> TaskFacts:
+        """The same with the few rows that a seed draws."""
+        rows = self.rows.few[shots, seed]
+        few = replace(self.rows, train=rows.train, validation=rows.validation, learned=rows.learned)
+        return replace(self, rows=few)
 
 
 @dataclass(frozen=True)
@@ -95,6 +115,8 @@ class MethodFacts:
     """Whether anything of it is trained."""
     lacks: Mapping[str, str] = field(default_factory=dict)
     """Indicator of the study that its members have no value of -> what that asks for."""
+    unread: str = ""
+    """Why its neurons cannot be read without a text, if the study asks for them."""
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     """Name in the study file -> the recipe of a task that has one of its own."""
     tasks: Mapping[str, TaskFacts] = field(default_factory=dict)
@@ -126,6 +148,8 @@ class BackboneFacts:
     special: int
     """Special tokens of a row."""
     layout: str
+    template: str | None = None
+    """What it reads in place of each task's own; decoders only."""
     methods: tuple[MethodFacts, ...] = ()
     """In the order of the study's file."""
     chosen: int = 0
@@ -133,6 +157,8 @@ class BackboneFacts:
     states: int = 0
     """Width of its layers where that is not the one of word embeddings, else 0."""
     certain: bool = True
+    library: MethodFacts | None = None
+    """The prompts of source tasks, in a study that has such a library."""
 
     @property
     def state_width(self) -> int:
@@ -162,6 +188,11 @@ class BackboneFacts:
     def tasks(self) -> Mapping[str, TaskFacts]:
         """Name in the study file -> facts."""
         return self.method.tasks
+
+    @property
+    def all_tasks(self) -> Mapping[str, TaskFacts]:
+        """The same with the tasks of the library."""
+        return {**(self.library.tasks if self.library else {}), **self.tasks}
 
     def recipe_of(self, task: str) -> Recipe:
         """What a task (its name in the study file) is trained with."""
@@ -193,13 +224,19 @@ def gather_facts(study: StudyFile, *, guess: bool = False) -> Facts:
     notes: list[str] = []
     away: dict[str, str] = {}
     outlines = {entry.name: _outline(entry, folder, notes, guess) for entry in spec.backbones}
-    study.document.raise_all(backbone_mistakes(spec, study.document, folder, outlines.get))
+    wrong = backbone_mistakes(spec, study.document, folder, outlines.get)
+    study.document.raise_all(wrong + start_mistakes(spec, study.document, folder, outlines.get))
     rows: dict[str, RowFacts] = {}
     texts: dict[str, Sequence[Example]] = {}
+    sources = spec.library.tasks if spec.library else []
     for entry in spec.backbones:
-        for name in spec.tasks_of(entry):
+        for name in [*spec.tasks_of(entry), *sources]:
             if name not in rows:
-                rows[name], texts[name] = _rows(task_for(entry, name, folder), spec, folder, away, guess)
+                task = task_for(entry, name, folder)
+                rows[name], texts[name] = _rows(task, spec, folder, away, guess)
+                if spec.shots and name not in sources:
+                    rows[name] = with_few_rows(rows[name], task, spec, data_folder(spec, folder))
+    study.document.raise_all(_lacking_rows(spec, study.document, rows))
     found = {
         entry.name: _backbone_facts(spec, entry, folder, outlines[entry.name], rows, texts)
         for entry in spec.backbones
@@ -207,11 +244,11 @@ def gather_facts(study: StudyFile, *, guess: bool = False) -> Facts:
     if away:
         said = f"rows of {', '.join(away)} are out of reach, their numbers are those widely known"
         notes.append(f"{said}: {next(iter(away.values()))}")
-    return Facts(_labelled(found), tuple(dict.fromkeys(notes)))
+    return Facts(_labelled(found, [method.label for method in spec.methods]), tuple(dict.fromkeys(notes)))
 
 
-def _labelled(found: Mapping[str, BackboneFacts]) -> dict[str, BackboneFacts]:
-    """The same with what methods are called, which is the same on all backbones."""
+def _labelled(found: Mapping[str, BackboneFacts], called: Sequence[str]) -> dict[str, BackboneFacts]:
+    """The same with what methods are called, which is the same on all backbones; `called` is what the file calls them."""
     uses = {
         (name, index): Use(side.label, method.text, method.length)
         for name, side in found.items()
@@ -222,7 +259,8 @@ def _labelled(found: Mapping[str, BackboneFacts]) -> dict[str, BackboneFacts]:
         name: replace(
             side,
             methods=tuple(
-                replace(method, label=labels[uses[name, index]]) for index, method in enumerate(side.methods)
+                replace(method, label=given or labels[uses[name, index]])
+                for index, (method, given) in enumerate(zip(side.methods, called, strict=True))
             ),
         )
         for name, side in found.items()
@@ -236,11 +274,39 @@ def data_folder(spec: Spec, folder: Path) -> Path | None:
 
 @lru_cache(maxsize=64)
 def load_rows(
-    task: Task, data: Path | None, limit_train: int | None, limit_test: int | None
+    task: Task, data: Path | None, limit_train: int | None, limit_test: int | None, seed: int = 0
 ) -> tuple[Splits, str, str]:
     """The splits of a task with the digests of what is learned from and of what is tested on; kept for the process."""
-    splits = load_splits(task, data=data, limit_train=limit_train, limit_test=limit_test)
+    splits = load_splits(task, data=data, limit_train=limit_train, limit_test=limit_test, seed=seed)
     return splits, digest_rows((splits.train, splits.validation)), digest_rows((splits.test,))
+
+
+def with_few_rows(rows: RowFacts, task: Task, spec: Spec, data: Path | None) -> RowFacts:
+    """Facts of a target's rows with those that each seed draws; where rows are out of reach, only how many."""
+    few: dict[tuple[int, int], FewRows] = {}
+    for shots in spec.shots:
+        if not rows.certain:
+            size = validation_size(rows.train + rows.validation, shots)
+            few |= {(shots, seed): FewRows(shots, size, "unknown") for seed in spec.seeds}
+            continue
+        for seed, splits in load_seeded(task, spec.seeds, data=data, limit_train=shots, limit_test=1).items():
+            counts = len(splits.train), len(splits.validation)
+            few[shots, seed] = FewRows(*counts, digest_rows((splits.train, splits.validation)))
+    return replace(rows, few=few)
+
+
+def _lacking_rows(spec: Spec, document: Document, rows: Mapping[str, RowFacts]) -> list[Mistake]:
+    """Numbers of few rows that a target does not have."""
+    return [
+        Mistake(
+            document.line(("shots", place)),
+            f"{shots} rows of {name}: it has {min(had)} beside its validation rows: ask for fewer",
+        )
+        for place, shots in enumerate(spec.shots)
+        for name, facts in rows.items()
+        if (had := [one.train for (count, _), one in facts.few.items() if count == shots])
+        and min(had) < shots
+    ]
 
 
 def _rows(
@@ -310,6 +376,7 @@ def _backbone_facts(
             embedded=outline.word_embeddings.weight.numel(),
             special=outline.special_tokens,
             layout=entry.layout or spec.layout,
+            template=entry.template,
         )
     tasks = {name: task_for(entry, name, folder) for name in spec.tasks_of(entry)}
     found: list[MethodFacts] = []
@@ -331,7 +398,32 @@ def _backbone_facts(
                 spec, entry, bare, outline, task, rows[name], texts[name], facts.reserved
             )
         found.append(replace(facts, tasks=known))
-    return replace(bare, methods=tuple(found))
+    return replace(
+        bare,
+        methods=tuple(found),
+        library=_library_facts(spec, entry, bare, outline, folder, rows, texts),
+    )
+
+
+def _library_facts(
+    spec: Spec,
+    entry: BackboneEntry,
+    side: BackboneFacts,
+    outline: Backbone | None,
+    folder: Path,
+    rows: Mapping[str, RowFacts],
+    texts: Mapping[str, Sequence[Example]],
+) -> MethodFacts | None:
+    """The prompts of the library's tasks; None for a study without a library."""
+    if spec.library is None:
+        return None
+    tasks = {name: task_for(entry, name, folder) for name in spec.library.tasks}
+    facts = _method_facts(spec, entry, side, outline, spec.library_entry, tasks)
+    known = {
+        name: _task_facts(spec, entry, side, outline, task, rows[name], texts[name], facts.reserved)
+        for name, task in tasks.items()
+    }
+    return replace(facts, tasks=known)
 
 
 def _told_of_tasks(method: Method, recipes: Mapping[str, Recipe]) -> list[str]:
@@ -368,18 +460,26 @@ def _method_facts(
         text=text_of(method),
         start=spec.start_of(given),
         recipe=recipe,
-        told="; ".join([recipe.told(method), *_told_of_tasks(method, recipes)]),
+        told="; ".join([_tried(given) + recipe.told(method), *_told_of_tasks(method, recipes)]),
         length=method.settings().get("length", 0),
         reserved=method.reserved,
         values=values,
         vectors=has_vectors(method),
         trains=method.trains,
         lacks=_lacks(spec, method),
+        unread=_unread(spec, side, outline, method),
         recipes=recipes,
         refused=next(iter(without.values())) if tasks and len(without) == len(tasks) else "",
         refused_tasks=without,
         barred=pairs,
     )
+
+
+def _tried(given: MethodEntry) -> str:
+    """What a system starts from and tries, before its recipe."""
+    rates = "rates " + ", ".join(f"{rate:g}" for rate in given.tune.lr) if given.tune else ""
+    taught = f"distilled from {given.distil.start}" if given.distil else ""
+    return "".join(f"{said}; " for said in (given.start, taught, rates) if said)
 
 
 def _lacks(spec: Spec, method: Method) -> dict[str, str]:
@@ -392,6 +492,15 @@ def _lacks(spec: Spec, method: Method) -> dict[str, str]:
 
     needs = {name: NEEDS[name] for name in names if name in NEEDS}
     return {name: need.what for name, need in needs.items() if not need.of_method(method)}
+
+
+def _unread(spec: Spec, side: BackboneFacts, outline: Backbone | None, method: Method) -> str:
+    """`MethodFacts.unread` of a method."""
+    if spec.indicators.neurons is None or outline is None:
+        return ""
+    from prompttransfer.neurons.capture import nothing_alone
+
+    return nothing_alone(outline, find_layout(side.layout), method.reserved)
 
 
 def _task_facts(
@@ -408,7 +517,7 @@ def _task_facts(
     if outline is None:
         budget = wanted or (384 if task.generates else 128)
         return TaskFacts(task, rows, {}, budget, 0.5 * budget)
-    encoding = Encoding(facts.layout, wanted, spec.aggregation)
+    encoding = Encoding(facts.layout, wanted, spec.aggregation, facts.template)
     budget = outline.text_budget(task, encoding, reserved=reserved)
     answers = outline.answers(task, encoding)
     tokens = 0.5 * budget
@@ -469,5 +578,6 @@ def _known(name: str, spec: Spec, entry: BackboneEntry, folder: Path) -> Backbon
         embedded=embedded,
         special=5 if family == "masked-lm" else 2,
         layout=entry.layout or spec.layout,
+        template=entry.template,
         certain=False,
     )

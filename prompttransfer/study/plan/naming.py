@@ -45,10 +45,14 @@ class Naming:
             "kind": task.task.kind,
             "metric": task.task.metric,
             "words": [[label, word] for label, word in task.words.items()],
-            "layout": side.layout,
             "max_length": task.budget,
-            "aggregation": self.spec.aggregation,
+            **self.place(side),
         }
+
+    def place(self, side: BackboneFacts) -> dict[str, Json]:
+        """How text, prompt and answer stand on a backbone; a template only where the study gives one."""
+        template: dict[str, Json] = {} if side.template is None else {"template": side.template}
+        return {"layout": side.layout, "aggregation": self.spec.aggregation, **template}
 
     def tested(self, side: BackboneFacts, task: TaskFacts) -> dict[str, Json]:
         """What every score on the test rows of a task depends on."""
@@ -230,9 +234,8 @@ class Naming:
             "backbone": self.backbone(side),
             "targets": {facts.task.name: self.learned(facts) for facts in side.tasks.values()},
             "limit": rows,
-            "layout": side.layout,
             "max_length": self.max_length(side.label),
-            "aggregation": self.spec.aggregation,
+            **self.place(side),
         }
         return self.cell("indicator", f"{measure} seed {seed} on {side.called}", settings, inputs)
 

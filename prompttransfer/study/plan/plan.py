@@ -59,7 +59,7 @@ def local_settings(study: StudyFile, facts: Facts) -> dict[str, Json]:
     files: dict[str, Json] = {
         task.task.name: str((study.folder / name).resolve())
         for backbone in facts.backbones.values()
-        for name, task in backbone.tasks.items()
+        for name, task in backbone.all_tasks.items()
         if name.endswith((".yaml", ".yml"))
     }
     places: dict[str, Json] = {b.label: _absolute(b.place) for b in facts.backbones.values()}

@@ -37,6 +37,7 @@ def parse_study(text: str, name: str = "study.yaml", folder: Path | None = None)
 def check_study(document: Document, folder: Path) -> StudyFile:
     """Build the spec, collecting mistakes of form first and of content on all parts whose form is right."""
     from prompttransfer.study.plan.checks import content_mistakes
+    from prompttransfer.study.plan.few_row_checks import few_row_mistakes
 
     values = normalised(document.values)
     mistakes = document.repeated()
@@ -44,6 +45,7 @@ def check_study(document: Document, folder: Path) -> StudyFile:
     mistakes += found
     if spec is not None:
         mistakes += content_mistakes(spec, document, folder)
+        mistakes += few_row_mistakes(spec, document, folder)
     document.raise_all(mistakes)
     assert spec is not None
     return StudyFile(spec, document, folder)
@@ -59,9 +61,16 @@ def normalised(values: dict[str, Any]) -> dict[str, Any]:
     if "methods" in made:
         given = made["methods"]
         made["methods"] = [_method(item) for item in given] if isinstance(given, list) else [_method(given)]
+        made["methods"] = [_with(item, "distil", _switch) for item in made["methods"]]
     made["transfers"] = _with(made.get("transfers", {}), "initialisation", _switch)
     made["indicators"] = _with(made.get("indicators", {}), "neurons", _measures)
     made["indicators"] = _with(made["indicators"], "estimates", _measures)
+    library = made.get("library")
+    if isinstance(library, dict) and isinstance(library.get("tasks"), list) and "methods" in made:
+        count = len(library["tasks"])
+        made["methods"] = [
+            _with(item, "sources", lambda given: _counted(given, count)) for item in made["methods"]
+        ]
     if isinstance(made.get("projectors"), list):
         made["projectors"] = [_with(item, "initialisation", _switch) for item in made["projectors"]]
     sources = made["transfers"].get("initialisation") if isinstance(made["transfers"], dict) else None
@@ -85,6 +94,11 @@ def _method(value: Any) -> Any:
         return {"name": value.partition(":")[0].strip(), **settings_in(value)}
     except UserError:
         return {"name": value}
+
+
+def _counted(sources: Any, count: int) -> Any:
+    """`sources: library` as the method takes it, with how many there are."""
+    return f"library:{count}" if sources == "library" else sources
 
 
 def _switch(value: Any) -> Any:

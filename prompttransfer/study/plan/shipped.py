@@ -65,6 +65,8 @@ def reduced(
         values = _kept(values, keep)
     values = _shrunk(values, steps=steps, length=length)
     values |= {"limit-train": rows, "limit-test": rows, "seeds": values.get("seeds", [0])[:seeds]}
+    if "shots" in values:
+        values["shots"] = [max(1, rows // 2), rows]
     recipe = values.get("recipe", {})
     values["recipe"] = {
         **recipe,

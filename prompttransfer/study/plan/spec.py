@@ -6,6 +6,8 @@
     tasks: [sst2, imdb, mnli]           # names, or YAML files of own tasks
     methods: [prompt, {name: lora, rank: 8, recipe: {lr: 1e-3}}]    # soft prompts alone if not given; or lora:rank=8
     seeds: [0, 1, 2]
+    shots: [16, 64]                     # few labelled rows, drawn by the seed: systems side by side (few_rows.py)
+    library: {tasks: [rte, snli]}       # sources that such systems may use
     recipe: {steps: 300}                # as the options of `train`; a backbone's own recipe goes before it, a method's
                                         # own before both
     transfers:
@@ -87,6 +89,34 @@ class MethodRecipe(RecipeOptions):
     length: Literal[None] = None
 
 
+class Tune(Part):
+    """Settings that a run tries before the best by validation rows is kept; the steps of all of them count."""
+
+    lr: list[float] = Field(min_length=2)
+
+    @field_validator("lr", mode="before")
+    @classmethod
+    def _check_rates(cls, rates: object) -> object:
+        if isinstance(rates, list):
+            wrong = [rate for rate in rates if isinstance(rate, bool) or not isinstance(rate, (int, float))]
+            wrong = wrong or [rate for rate in rates if not 0 < rate < 1e30]
+            if wrong:
+                raise ValueError(f"{wrong[0]!r} is no rate: a number above 0, such as 0.03")
+            if len(set(rates)) < len(rates):
+                raise ValueError("a rate is given twice: keep one")
+            return [float(rate) for rate in rates]
+        return rates
+
+
+class Distil(Part):
+    """A student that starts from scratch, with a run from the library on the same rows as its teacher (PANDA)."""
+
+    start: str = "retrieve:top=1,by=C_average"
+    """What the teacher starts from."""
+    weight: float | None = Field(default=None, ge=0, lt=1e6, strict=False)
+    """Of the distance to the teacher; a tenth of the similarity of target and source where none is given."""
+
+
 class MethodEntry(Part):
     """One tuning method; beside these keys its own settings, which `METHODS` (adaptations/methods) knows."""
 
@@ -96,6 +126,12 @@ class MethodEntry(Part):
     recipe: MethodRecipe = MethodRecipe()
     initialiser: str | None = None
     """What its members start from where that is not what the study says."""
+    label: str = ""
+    """What it is called in a study of few rows, where one method may stand several times."""
+    start: str | None = None
+    """What it takes from the library (study/library_starts.py)."""
+    tune: Tune | None = None
+    distil: Distil | None = None
 
     @property
     def given(self) -> dict[str, Any]:
@@ -123,6 +159,13 @@ class MethodEntry(Part):
 PROMPT_ALONE = MethodEntry(name="prompt")
 
 
+class Library(Part):
+    """Source tasks whose prompts are trained first, on all their rows (or `limit-train` of them), one a seed."""
+
+    tasks: list[str] = Field(min_length=1)
+    recipe: MethodRecipe = MethodRecipe()
+
+
 class BackboneEntry(Part):
     """One backbone with what is its own."""
 
@@ -132,6 +175,8 @@ class BackboneEntry(Part):
     tasks: list[str] | None = None
     recipe: BackboneRecipe = BackboneRecipe()
     layout: str | None = None
+    template: str | None = None
+    """What a decoder reads in place of each task's own template."""
     max_length: int | None = Field(default=None, ge=1)
     label_words: dict[str, str] = Field(default_factory=dict)
 
@@ -239,6 +284,9 @@ class Spec(Part):
     max_length: int | None = Field(default=None, ge=1)
     limit_train: int | None = Field(default=None, ge=1)
     limit_test: int | None = Field(default=None, ge=1)
+    shots: list[int] = Field(default_factory=list)
+    """Numbers of labelled rows that each target is learned from, those of a smaller number among those of a larger."""
+    library: Library | None = None
     bank: int = Field(default=8, ge=1)
     """Most members of a method that are trained together in one bank."""
     transfers: Transfers = Transfers()
@@ -252,6 +300,20 @@ class Spec(Part):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}", name) or ".." in name:
             raise ValueError(f"{name!r} cannot be a folder name: use letters, digits, '-', '_' and '.'")
         return name
+
+    @field_validator("shots")
+    @classmethod
+    def _check_shots(cls, shots: list[int]) -> list[int]:
+        if any(count < 1 for count in shots):
+            raise ValueError(f"{min(shots)} rows: at least 1 is needed")
+        if len(set(shots)) < len(shots):
+            raise ValueError("a number of rows is given twice: keep one")
+        return shots
+
+    @property
+    def library_entry(self) -> MethodEntry:
+        """How the library's prompts are trained."""
+        return MethodEntry(name="prompt", recipe=self.library.recipe if self.library else MethodRecipe())
 
     def tasks_of(self, backbone: BackboneEntry) -> list[str]:
         """The tasks that a backbone is to learn, in order."""
@@ -280,6 +342,10 @@ PARTS: dict[tuple[str, ...], type[Part]] = {
     ("backbones", "*", "recipe"): BackboneRecipe,
     ("backbones", "*", "recipe", "per-task", "*"): TaskRecipe,
     ("methods", "*", "recipe"): MethodRecipe,
+    ("methods", "*", "tune"): Tune,
+    ("methods", "*", "distil"): Distil,
+    ("library",): Library,
+    ("library", "recipe"): MethodRecipe,
     ("transfers",): Transfers,
     ("transfers", "initialisation"): Initialisation,
     ("projectors", "*"): ProjectorEntry,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ COLUMNS = {
     "relation": "of source and target: own, same type, different type; empty without a source. For a projector its group of tasks",
     "seed": "seed of the prompts",
     "condition": "what was scored: own prompt, zero-shot, no prompt (as it is and calibrated), random prompt, majority, scratch, from source (TPT_task), "
-    "from projected (TPT_model), trained; for a projector the rows of its report",
+    "from projected (TPT_model), trained; `16 rows` of a system on so few; for a projector the rows of its report",
     "by": "the indicator, or the projector that a prompt came through; empty elsewhere",
     "measure": "what the value is: a metric on test rows, `calibrated <metric>`, `validation <metric>`, steps, a speed-up, similarity",
     "value": "the number; empty where there is none (a speed-up over a run that learned nothing)",
@@ -77,6 +77,8 @@ class Results:
     finished: frozenset[str]
     labels: Mapping[Use, str]
     """A method on a backbone -> what it is called."""
+    systems: Mapping[str, str] = field(default_factory=dict)
+    """Cell of a study of few rows, a score or what was scored -> what its system is called."""
 
     def folder(self, cell: Cell) -> Path:
         """Where the files of a finished cell are."""
@@ -92,7 +94,7 @@ class Results:
 
     def method(self, cell: Cell) -> str:
         """What the method of a cell is called."""
-        return self.labels[use_of(cell, self.graph.cells)]
+        return self.systems.get(cell.id) or self.labels[use_of(cell, self.graph.cells)]
 
     @property
     def methods(self) -> list[str]:
@@ -124,7 +126,9 @@ def open_results(graph: Graph, store: Store) -> Results:
     finished = frozenset(store.ids() & set(graph.cells))
     trained = [cell for cell in graph.cells.values() if cell.kind == "prompt"]
     labels = labels_of(use_of(cell, graph.cells) for cell in trained)
-    return Results(graph, store, types_in(graph), frozenset(own), finished, labels)
+    systems = {run.score: run.system for run in reversed(graph.runs)}
+    systems |= {graph.cells[score].inputs["prompt"]: name for score, name in systems.items()}
+    return Results(graph, store, types_in(graph), frozenset(own), finished, labels, systems)
 
 
 def types_in(graph: Graph) -> dict[str, str]:
@@ -198,6 +202,10 @@ def _prompt_rows(results: Results, cell: Cell) -> Iterator[TableRow]:
 def _condition(results: Results, prompt: Cell) -> TableRow:
     """What a prompt is: trained from scratch for the study or beside a run, or from another prompt."""
     target = str(prompt.settings["task"])
+    if "split_seed" in prompt.settings:
+        return {
+            "condition": f"{'probe, ' * (prompt.id not in results.systems)}{prompt.settings['limit_train']} rows"
+        }
     if "source" not in prompt.inputs:
         return {"condition": OWN if prompt.id in results.own else SCRATCH}
     start = results.input(prompt, "source")
@@ -225,7 +233,7 @@ def _score_rows(results: Results, cell: Cell) -> Iterator[TableRow]:
         return
     prompt = results.input(cell, "prompt")
     row |= {"seed": prompt.settings["seed"], "value": record["value"]}
-    if prompt.id in results.own:
+    if prompt.id in results.own and "split_seed" not in prompt.settings:
         source = record["prompt_task"]
         condition = OWN if source == target else ZERO_SHOT
         row |= {"source": source, "condition": condition, "relation": results.relation(source, target)}
@@ -265,9 +273,9 @@ def _tuned_rows(results: Results, cell: Cell) -> Iterator[TableRow]:
         "convergence": record["steps_to_converge_from_source"],
         "comparable": record["steps_to_scratch_score"],
     }
-    for field, measure in STEPS.items():
-        one = {**row, "measure": measure, "value": record[field]}
-        name = field.removesuffix("_speedup")
+    for key, measure in STEPS.items():
+        one = {**row, "measure": measure, "value": record[key]}
+        name = key.removesuffix("_speedup")
         yield one | _known(record, name, steps[name]) if name in steps else one
 
 

@@ -1,4 +1,4 @@
-"""Tracking: what a study makes, told to TensorBoard, MLflow or CSV files through Lightning's loggers, one run a cell.
+"""Tracking: what a study makes, told to TensorBoard, MLflow, W&B or CSV files through Lightning's loggers, one run a cell.
 
 Off unless asked for. The process that runs the study tells it, wherever the cells are made, and only from the files of
 cells that are committed: a run that was killed and went on is one run with every point once, and a tracker that fails
@@ -17,17 +17,17 @@ from typing import Any
 
 from prompttransfer.study.cell import Cell
 from prompttransfer.study.engine.records import RECORD, CellRecord
+from prompttransfer.training.run_logs import PROJECT, wandb_logger
 from tasks.documents import read_json
 from tasks.errors import MachineError, UserError, unknown
 
 Where = str
 """Folder, or for MLflow the address of its server or database."""
-EXPERIMENT = "prompttransfer"
-"""Name of the MLflow experiment that all runs belong to."""
 PACKAGES = {
     "tensorboard": ("tensorboard", "tensorboard"),
     "csv": ("lightning", "lightning"),
     "mlflow": ("mlflow", "'prompttransfer[mlflow]'"),
+    "wandb": ("wandb", "'prompttransfer[wandb]'"),
 }
 """Tracker -> the module that it needs, and what pip installs it by."""
 
@@ -48,13 +48,18 @@ def _mlflow(where: Where, cell: Cell) -> Any:
     from lightning.pytorch.loggers import MLFlowLogger
 
     tags = {"cell": cell.id, "kind": cell.kind}
-    return MLFlowLogger(EXPERIMENT, run_name=f"{cell.label} {cell.id}", tracking_uri=where, tags=tags)
+    return MLFlowLogger(PROJECT, run_name=f"{cell.label} {cell.id}", tracking_uri=where, tags=tags)
+
+
+def _wandb(where: Where, cell: Cell) -> Any:
+    return wandb_logger(Path(where), cell.id, f"{cell.label} {cell.id}")
 
 
 LOGGERS: dict[str, Callable[[Where, Cell], Any]] = {
     "tensorboard": _tensorboard,
     "csv": _csv,
     "mlflow": _mlflow,
+    "wandb": _wandb,
 }
 """Name -> Lightning's logger for one cell."""
 
@@ -94,6 +99,8 @@ class Tracker:
             for step, values in points.items():
                 logger.log_metrics(values, step=step)
             logger.finalize("success")
+            if self.name == "wandb":
+                logger.experiment.finish()  # Lightning leaves the run open
         except Exception as error:  # a tracker may raise anything; the study does not depend on it
             self.stopped = f"tracking by {self.name} stopped at {record.label!r}: {_line(error)}"
             self.say(f"{self.stopped}; the study goes on without it")
@@ -122,8 +129,8 @@ def _make_experiment(where: Where) -> None:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(where)
-    if client.get_experiment_by_name(EXPERIMENT) is None:
-        client.create_experiment(EXPERIMENT)
+    if client.get_experiment_by_name(PROJECT) is None:
+        client.create_experiment(PROJECT)
 
 
 def _line(error: Exception) -> str:

@@ -1,0 +1,197 @@
+"""The leaderboard: a page with a table for each metric, a row a method as it was used in a run, sortable and filtered.
+
+It fetches nothing: one style, one script known by its hash, text only through textContent. Without the script it is a
+table in order.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from statistics import fmean
+
+from analysis.matrices import shared_prefix
+from analysis.report.style import STYLE
+from analysis.report.tables import scrolled
+
+
+@dataclass(frozen=True)
+class Value:
+    """A score, mean over seeds."""
+
+    mean: float
+    spread: float | None
+    """Standard deviation over seeds; None of one seed."""
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method as it was used in a run."""
+
+    run: str
+    backbone: str
+    method: str
+    how: str
+    values: Mapping[tuple[str, str], Value]
+    """(metric, task) -> score."""
+    reference: bool = False
+    """Whether it is only read against."""
+
+    def over(self, metric: str, tasks: Sequence[str]) -> float | None:
+        """The mean over tasks; None unless it has them all, since means over other tasks cannot be compared."""
+        found = [self.values.get((metric, task)) for task in tasks]
+        return fmean(value.mean for value in found if value) if all(found) else None
+
+
+STYLE_OF_BOARD = """
+#find { font: inherit; padding: .25rem .4rem; min-height: 2.1rem; border: 1px solid #8a8a8a; border-radius: 4px; }
+table.board th:first-child { min-width: 11rem; max-width: 20rem; } table.board th small { display: block; font-weight: 400; color: var(--muted); overflow-wrap: anywhere; }
+table.board thead button { font: inherit; color: inherit; background: none; border: 0; padding: .1rem 0; cursor: pointer; text-align: inherit; overflow-wrap: anywhere; }
+table.board thead button:hover { text-decoration: underline; } table.board thead th[aria-sort] { color: var(--ink); font-weight: 650; }
+table.board td small { color: var(--muted); } table.board td.best { font-weight: 700; } table.board tr[hidden] { display: none; }
+@media (max-width: 40rem) { table.board th:first-child { min-width: 8.5rem; max-width: 9.5rem; } }
+"""
+
+SCRIPT = r"""
+"use strict";
+(() => {
+  document.querySelectorAll(".needs-script").forEach((e) => { e.hidden = false; });
+  const find = document.getElementById("find");
+  find.addEventListener("input", () => {
+    const wanted = find.value.toLowerCase();
+    document.querySelectorAll("table.board tbody tr").forEach((row) => {
+      row.hidden = !row.textContent.toLowerCase().includes(wanted);
+    });
+  });
+  document.querySelectorAll("table.board").forEach((table) => {
+    const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
+    heads.forEach((head, place) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = head.textContent;
+      head.replaceChildren(button);
+      button.addEventListener("click", () => {
+        const down = head.getAttribute("aria-sort") !== (place ? "descending" : "ascending") ? !!place : !place;
+        heads.forEach((other) => other.removeAttribute("aria-sort"));
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+        const key = (row) => row.cells[place].dataset.value;
+        const rows = [...body.rows].sort((a, b) => {
+          const x = key(a), y = key(b);
+          if (x === "" || y === "") return (x === "") - (y === "");
+          const order = place ? Number(x) - Number(y) : x.localeCompare(y);
+          return down ? -order : order;
+        });
+        body.append(...rows);
+      });
+    });
+  });
+})();
+"""
+
+
+def render_board(lines: Sequence[Line], *, title: str = "Leaderboard", notes: Sequence[str] = ()) -> str:
+    """The whole page as HTML text; the same lines give the same text."""
+    metrics = list(dict.fromkeys(metric for line in lines for metric, _ in line.values))
+    sections = "".join(
+        f'<section id="m{number}"><h2>{escape(metric)}</h2>{_table(lines, metric)}</section>'
+        for number, metric in enumerate(metrics)
+    )
+    links = "".join(f'<a href="#m{number}">{escape(metric)}</a>' for number, metric in enumerate(metrics))
+    said = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode("ascii")
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>{escape(title)}</title>
+<style>{STYLE}{STYLE_OF_BOARD}</style>
+</head>
+<body>
+<header><h1>{escape(title)}</h1><nav aria-label="Metrics">{links}</nav></header>
+<main>
+<p>Test scores, mean over seeds, with their standard deviation behind \N{PLUS-MINUS SIGN} where there are several. The mean is over all tasks of
+the table, and only given where all are there. In italics what others are read against. <span class="needs-script" hidden>A
+column's name sorts by it.</span></p>
+<p class="needs-script" hidden><label>Find <input id="find" type="search" placeholder="method, model, run"></label></p>
+{sections}
+{f'<section id="notes"><h2>To know</h2><ul>{said}</ul></section>' if said else ""}
+</main>
+<script>{SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def _table(lines: Sequence[Line], metric: str) -> str:
+    """The table of a metric, the best mean first; lines without all tasks behind those that have them."""
+    lines = [line for line in lines if any(name == metric for name, _ in line.values)]
+    tasks = list(dict.fromkeys(task for line in lines for name, task in line.values if name == metric))
+    prefix = shared_prefix(tasks)
+    means = [line.over(metric, tasks) for line in lines]
+    order = sorted(range(len(lines)), key=lambda i: (means[i] is None, -(means[i] or 0.0)))
+    real = [i for i in order if not lines[i].reference]
+    best = [_best([lines[i].values.get((metric, task)) for i in real]) for task in tasks]
+    top = max((means[i] for i in real if means[i] is not None), default=None)
+    several = {key for key in ("run", "backbone") if len({getattr(line, key) for line in lines}) > 1}
+    head = "".join(
+        f'<th scope="col"{sort}>{escape(name)}</th>'
+        for name, sort in [
+            ("method", ""),
+            ("mean", ' aria-sort="descending"'),
+            *((task.removeprefix(prefix), "") for task in tasks),
+        ]
+    )
+    rows = "".join(_row(lines[i], metric, tasks, means[i], best, top, several) for i in order)
+    short = f"<p>{escape(repr(prefix))} is left out of the names of tasks.</p>" if prefix else ""
+    alone = [f"{key} {getattr(lines[0], key)}" for key in ("run", "backbone") if key not in several]
+    same = f"<p>All rows: {escape(', '.join(alone))}.</p>" if alone else ""
+    table = f'<table class="plain board"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    return same + short + scrolled(table)
+
+
+def _best(values: Sequence[Value | None]) -> float | None:
+    return max((value.mean for value in values if value is not None), default=None)
+
+
+def _row(
+    line: Line,
+    metric: str,
+    tasks: Sequence[str],
+    mean: float | None,
+    best: Sequence[float | None],
+    top: float | None,
+    several: set[str],
+) -> str:
+    name = ", ".join(filter(None, (line.method, line.how)))
+    where = ", ".join(getattr(line, key) for key in ("backbone", "run") if key in several)
+    cells = [
+        _cell(
+            None if mean is None else Value(mean, None, 1),
+            mean is not None and mean == top and not line.reference,
+        )
+    ]
+    for task, most in zip(tasks, best, strict=True):
+        value = line.values.get((metric, task))
+        cells.append(_cell(value, value is not None and value.mean == most and not line.reference))
+    mark = ' class="reference"' if line.reference else ""
+    small = f"<small>{escape(where)}</small>" if where else ""
+    label = escape(f"{name} {where}")
+    return f'<tr{mark}><th scope="row" data-value="{label}">{escape(name)}{small}</th>{"".join(cells)}</tr>'
+
+
+def _cell(value: Value | None, best: bool) -> str:
+    if value is None:
+        return '<td data-value="">\N{EN DASH}</td>'
+    spread = f" <small>\N{PLUS-MINUS SIGN}{value.spread:.3f}</small>" if value.spread is not None else ""
+    seeds = f' title="{value.seeds} seeds"' if value.seeds > 1 else ""
+    return (
+        f'<td data-value="{value.mean!r}"{" class=best" if best else ""}{seeds}>{value.mean:.3f}{spread}</td>'
+    )

@@ -1,0 +1,100 @@
+"""`train --sweep` from the command line: what is kept, what is written, what is not done twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from prompttransfer.adaptations.artifacts import load_adaptation
+from prompttransfer.cli import main
+
+SHORT = ("--steps", "4", "--batch", "4", "--evaluate-every", "1", "--precision", "fp32")
+
+
+@pytest.fixture
+def world(tmp_path: Path, backbone_folder, monkeypatch) -> Path:
+    """A data folder, a task in a YAML file and a backbone; the current folder is empty."""
+    texts = ("dull film", "cold plot", "rude actor", "fresh film", "warm plot", "kind actor")
+    folder = tmp_path / "data" / "toy"
+    folder.mkdir(parents=True)
+    (tmp_path / "toy.yaml").write_text(
+        "name: toy\ntype: sentiment\nkind: sentence\nwords:\n  negative: terrible\n  positive: great\n"
+    )
+    lines = [
+        json.dumps({"text": f"the {text} was {word}", "label": "negative" if i < 3 else "positive"})
+        for i, text in enumerate(texts)
+        for word in ("bad" if i < 3 else "good", "it", "so", "that")
+    ]
+    for split in ("train", "validation"):
+        (folder / f"{split}.jsonl").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").symlink_to(backbone_folder("roberta"))
+    return tmp_path
+
+
+def train(*more: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--task", "toy.yaml", "--backbone", "model", "--data", "data", *SHORT, *more])
+    return int(ended.value.code or 0)
+
+
+def test_the_winner_is_kept_with_its_settings_and_the_table_has_every_setting(world: Path, capsys) -> None:
+    sweep = ("--sweep", "lr=0.001,0.05,0.2", "length=2,3", "--output", "kept")
+    assert train(*sweep, "--seeds", "0", "1") == 0
+    said = capsys.readouterr().out
+    assert "6 settings in 2 banks" in said and "successive halving" in said
+    table = pd.read_csv(world / "kept" / "sweep-toy.csv")
+    assert len(table) == 6 and table["chosen"].sum() == 1
+    assert (
+        table.loc[table["chosen"], "validation"].item()
+        == table.loc[table["ended"] == "steps", "validation"].max()
+    )
+    chosen = table[table["chosen"]].iloc[0]
+    for seed in (0, 1):
+        kept = load_adaptation(world / "kept" / f"toy-s{seed}")
+        assert kept.origin.recipe["lr"] == chosen["lr"] and kept.length == chosen["length"]
+        assert kept.notes["sweep"]["of"] == {"lr": ["0.001", "0.05", "0.2"], "length": ["2", "3"]}
+        assert "test" in kept.scores
+    assert {"sweep-toy.png", "sweep-toy.svg"} <= {path.name for path in (world / "kept").iterdir()}
+    assert not list((world / "kept").glob(".training-*"))
+
+
+def test_a_finished_sweep_is_not_run_again_and_another_is_refused(world: Path, capsys) -> None:
+    sweep = ("--sweep", "lr=0.001,0.05", "--output", "kept")
+    assert train(*sweep) == 0
+    before = (world / "kept" / "toy" / "adaptation.json").read_bytes()
+    capsys.readouterr()
+    assert train(*sweep) == 0
+    assert "nothing is left to do" in capsys.readouterr().out
+    assert train("--sweep", "lr=0.001,0.1", "--output", "kept") == 2
+    assert train(*sweep, "--no-halving") == 2
+    assert train("--output", "kept") == 2
+    errors = capsys.readouterr().err
+    assert errors.count("error: ") == 3 and "--overwrite" in errors and "Traceback" not in errors
+    assert (world / "kept" / "toy" / "adaptation.json").read_bytes() == before
+    assert train("--sweep", "lr=0.001,0.1", "--output", "kept", "--overwrite") == 0
+
+
+def test_machines_get_every_setting(world: Path, capsys) -> None:
+    assert train("--sweep", "lr=0.001,0.05", "--output", "kept", "--json") == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert [row["lr"] for row in record["sweep"]["tried"]] == ["0.001", "0.05"]
+    assert record["sweep"]["chosen"]["lr"] in ("0.001", "0.05")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--sweep", "lr=1"), "is one setting"),
+        (("--sweep", "lr=1,2", "--lr", "3"), "given and swept over"),
+        (("--sweep", "rank=1,2"), "unknown axis"),
+        (("--sweep", "lr=1,2", "--dry-run"), "--dry-run"),
+    ],
+)
+def test_a_mistake_is_one_line(world: Path, capsys, more, said) -> None:
+    assert train(*more) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.strip().splitlines()) == 1
