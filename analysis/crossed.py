@@ -30,7 +30,7 @@ def seed_difference(differences: ArrayLike, *, level: float = 0.95) -> PairedDif
     if values.ndim != 2:
         raise ValueError(f"differences are [tasks, seeds], not {list(values.shape)}")
     values = values[:, np.isfinite(values).all(axis=0)]
-    _tasks, seeds = values.shape
+    seeds = values.shape[1]
     pairs = values.size
     if not pairs:
         return PairedDifference(None, Interval(None, None, "no seed has a value on every task"), None, 0)

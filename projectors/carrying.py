@@ -159,6 +159,7 @@ def carry(over: Bridge, adaptation: Adaptation) -> Adaptation:
         origin=origin,
         initial=None,
         encoder={},
+        embedding=None,
         scores={},
         curve=(),
     )

@@ -105,7 +105,7 @@ def report(
     seed: int = 0,
 ) -> list[Entry]:
     """Every condition on every task. `carried` is of `prompts` and behind them of a random source."""
-    encoding = replace(prompts[0].encoding, max_length=None)
+    encoding = prompts[0].encoding
     generator = torch.Generator().manual_seed(seed)
     like = [prompt.vectors for prompt in own] or list(carried.chosen[: len(prompts)])
     noise = random_like(like, random_draws(len(like)), generator)

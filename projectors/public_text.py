@@ -34,6 +34,8 @@ from prompttransfer.training.distillation import answered, divergence
 from tasks.errors import UserError
 from tasks.task import FAMILIES, Example, Task
 
+FEWEST = 10
+"""Rows of public text, below which there is nothing to hold out."""
 Look = Callable[[Tensor], Sequence[float]]
 """What prompts [n, length, width] are worth on labelled rows, one number each."""
 
@@ -98,6 +100,14 @@ def public_task(kind: str, words: Sequence[str]) -> Task:
     """A task whose rows nobody has labelled; two of `words`, which a backbone must know, stand where labels would."""
     said = {family: {"one": (words[0],), "two": (words[1],)} for family in FAMILIES}
     return Task("public-text", "public text", kind, labels=("one", "two"), words=said)
+
+
+def check_public(examples: Sequence[Example]) -> None:
+    """Raise UserError where there is too little public text."""
+    if len(examples) < FEWEST:
+        raise UserError(
+            f"public text of {len(examples)} rows: give at least {FEWEST}, some hundreds are better"
+        )
 
 
 def encode_public(
@@ -209,8 +219,7 @@ def carry_by_text(
     Raises UserError for prompts of other backbones or of several layouts, too little text, or vocabularies that do not meet.
     """
     encoding = common_encoding(source, prompts)
-    if len(examples) < 10:
-        raise UserError(f"public text of {len(examples)} rows: give at least 10, some hundreds are better")
+    check_public(examples)
     vectors = stacked(prompts)
     length = length or vectors.shape[1]
     met = meeting(source, target, settings.words)
@@ -275,7 +284,7 @@ def _tuned(
             found = on_held()
             best.take(prompts, found, step)
             if look is not None:
-                picked.take(prompts, [-value for value in look(prompts.detach().cpu())], step)
+                picked.take(prompts, [-value for value in look(prompts.detach().cpu().clone())], step)
             tell(step, sum(found) / len(found))
         if step < settings.steps:
             optimizer.zero_grad(set_to_none=True)

@@ -135,7 +135,7 @@ def ours(setup: Setup, samples: Sequence[Sample]) -> tuple[Contestant, Any]:
             member = method.member(backbone, task, start="random", seed=seed)
         span = Span(setup, recipe.steps, backbone.dtype)
         watch = _Watch(span)
-        module = BankTraining(backbone, method, [member], [check], recipe, None, watch)
+        module = BankTraining(backbone, method, [member], [(check,)], recipe, None, watch)
         data = BankData(
             backbone, [rows], [seed], batch=setup.batch, reserved=setup.reserved, layout=place,
             steps=recipe.steps, evaluate_every=recipe.evaluate_every,

@@ -1,4 +1,5 @@
-"""A step (forward and backward, no optimiser) of a bank of each method over one of plain prompts: ratios of medians.
+"""A step (forward, backward and what the method does behind it; no optimiser) of a bank of each method over one of plain
+prompts: ratios of medians.
 
     python scripts/measure_steps.py [--backbone microworld-roberta] [--batch 4] [--members 16] [--rounds 15] METHOD ...
 
@@ -60,6 +61,8 @@ def step_of(backbone, task, examples, text: str, options: argparse.Namespace) ->
     def step() -> None:
         own = method.bank(backbone, members).rows(owners)
         backbone.loss(own, backbone.batch(rows, layout=LAYOUT)).sum().backward()
+        for member in members:
+            member.after_step(1, 1)
         for parameter in parameters:
             parameter.grad = None
 

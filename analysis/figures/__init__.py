@@ -11,6 +11,7 @@ from analysis.figures.prompt_map import coordinates, learned, prompt_map
 from analysis.figures.scatter import scatter
 from analysis.figures.style import FORMATS, figure_bytes, figure_style
 from analysis.figures.sweep import sweep_curves
+from analysis.figures.weights import weights_heatmap
 
 __all__ = [
     "FORMATS",
@@ -32,4 +33,5 @@ __all__ = [
     "prompt_map",
     "scatter",
     "sweep_curves",
+    "weights_heatmap",
 ]

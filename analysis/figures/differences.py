@@ -39,13 +39,16 @@ def difference_rows(table: pd.DataFrame, *, title: str = "", value_label: str = 
 
 def _panel(axes: Axes, table: pd.DataFrame, rows: list[str]) -> None:
     axes.axvline(0, color=MUTED, linewidth=0.8, zorder=1)
-    for one in table.itertuples(index=False):
-        place, shown = rows.index(str(one.row)), one.significant == "yes"
+    numbers = table[["difference", "low", "high"]].astype(float).to_numpy()
+    for row, significant, (middle, low, high) in zip(
+        table["row"], table["significant"], numbers, strict=True
+    ):
+        place, shown = rows.index(str(row)), significant == "yes"
         colour = TRANSFER_COLOUR if shown else SCRATCH_COLOUR
-        if pd.notna(one.low) and pd.notna(one.high):
-            axes.plot([one.low, one.high], [place, place], color=colour, linewidth=1.3, zorder=2)
+        if low == low and high == high:
+            axes.plot([low, high], [place, place], color=colour, linewidth=1.3, zorder=2)
         axes.plot(
-            [one.difference], [place], "o", color=colour, markersize=4, markerfacecolor=colour if shown else "white",
+            [middle], [place], "o", color=colour, markersize=4, markerfacecolor=colour if shown else "white",
             zorder=3,
         )  # fmt: skip
     axes.grid(axis="y", color=RULE, linewidth=0.4)

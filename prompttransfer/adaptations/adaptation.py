@@ -73,6 +73,8 @@ class Adaptation:
     """The tensors before the first step."""
     encoder: Mapping[str, Tensor] = field(default_factory=dict)
     """What a method needs to train on and is no part of what runs (`Member.encoder`)."""
+    embedding: Mapping[str, Tensor] | None = None
+    """The tensors at an early step of the run, by which tasks are told alike (SPoT, Vu et al. 2022)."""
     scores: Mapping[str, Any] = field(default_factory=dict)
     curve: tuple[CurvePoint, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
@@ -82,12 +84,12 @@ class Adaptation:
         if not self.name:
             object.__setattr__(self, "name", self.origin.task)
         check_tensors(self.tensors, f"{self.method.name} {self.name!r}")
-        initial = None if self.method.apart else self.initial
-        if initial is not None and shapes_of(initial) != shapes_of(self.tensors):
-            raise UserError(
-                f"{self.method.name} {self.name!r}: initial tensors are {shapes_of(initial)}, the tensors "
-                f"{shapes_of(self.tensors)}"
-            )
+        for what, others in (("initial", self.initial), ("embedding", self.embedding)):
+            if others is not None and not self.method.apart and shapes_of(others) != shapes_of(self.tensors):
+                raise UserError(
+                    f"{self.method.name} {self.name!r}: {what} tensors are {shapes_of(others)}, the tensors "
+                    f"{shapes_of(self.tensors)}"
+                )
         self.encoding.place(self.origin.family)
 
     # What is asked of it most, by shorter names ----------------------------------------------------------------
@@ -116,6 +118,11 @@ class Adaptation:
     def seed(self) -> int | None:
         """The seed of its run."""
         return self.origin.seed
+
+    @property
+    def embedded_at(self) -> int | None:
+        """The step that the embedding is of; None where there is none."""
+        return None if self.embedding is None else int(self.origin.recipe.get("embed_at", 0))
 
     @property
     def layout(self) -> str:

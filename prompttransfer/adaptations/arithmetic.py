@@ -146,6 +146,7 @@ def made_of(
         name=name,
         initial=start,
         encoder={},
+        embedding=None,
         scores={},
         curve=(),
     )

@@ -4,6 +4,7 @@
     adapter_config.json         PEFT's configuration; not there where PEFT has no such method
     adaptation.json             ours: method, origin, encoding, scores, learning curve, digest
     initial.safetensors         the tensors before the first step, where they are known
+    embedding.safetensors       the tensors at the step that `train --embed-at` named, where there was one
     encoder.safetensors         what a method needs to train on, where there is such
     README.md                   model card
 
@@ -50,7 +51,8 @@ MARKERS = RECORDS
 MARKER, FIRST_MARKER = MARKERS
 """The record, and that of format 1."""
 WEIGHTS, INITIAL, ENCODER = "adapter_model.safetensors", "initial.safetensors", "encoder.safetensors"
-FILES = (WEIGHTS, "adapter_config.json", MARKER, FIRST_MARKER, INITIAL, ENCODER, "README.md")
+EMBEDDING = "embedding.safetensors"
+FILES = (WEIGHTS, "adapter_config.json", MARKER, FIRST_MARKER, INITIAL, ENCODER, EMBEDDING, "README.md")
 """What an adaptation's folder holds of ours; all else in it is the user's and stays."""
 WHAT = "adaptation"
 
@@ -84,6 +86,7 @@ class RecipeRecord(BaseModel):
     length: int | None = None
     evaluate_every: int | None = None
     patience: int | None = None
+    embed_at: int | None = None
     precision: str | None = None
     max_length: int | None = None
     aggregation: str | None = None
@@ -219,6 +222,8 @@ def save_adaptation(adaptation: Adaptation, folder: Path) -> Path:
         save_file(_whole(tensors), temporary / WEIGHTS)
         if initial is not None:
             write_sealed(temporary / INITIAL, _whole(initial))
+        if adaptation.embedding is not None:
+            write_sealed(temporary / EMBEDDING, _whole(adaptation.embedding))
         if adaptation.encoder and small is None:
             write_sealed(temporary / ENCODER, _whole(adaptation.encoder))
         config = peft_config(adaptation) if small is None else None
@@ -271,18 +276,7 @@ def load_adaptation(folder: Path) -> Adaptation:
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     if found != values.shapes:
         raise UserError(f"{what}: {WEIGHTS} holds {_told(found)}, its record says {_told(values.shapes)}")
-    adaptation = Adaptation(
-        method=method,
-        tensors=tensors,
-        origin=Origin(**values.origin.model_dump()),
-        encoding=Encoding(**values.encoding.model_dump()),
-        name=values.name,
-        initial=initial,
-        encoder=encoder,
-        scores=values.scores,
-        curve=tuple(point.point for point in values.curve),
-        notes=values.notes,
-    )
+    adaptation = of_record(values, tensors, initial, encoder, _read_sealed(folder / EMBEDDING))
     if adaptation.digest != values.digest and small:
         raise UserError(
             f"{what} was changed after it was written, or its vectors are made otherwise here (their digest differs): "
@@ -294,6 +288,29 @@ def load_adaptation(folder: Path) -> Adaptation:
             f"vectors of a prompt as they are with `prompttransfer import {folder}/{WEIGHTS}`"
         )
     return adaptation
+
+
+def of_record(
+    values: AdaptationRecord,
+    tensors: Mapping[str, Tensor],
+    initial: Mapping[str, Tensor] | None = None,
+    encoder: Mapping[str, Tensor] | None = None,
+    embedding: Mapping[str, Tensor] | None = None,
+) -> Adaptation:
+    """The adaptation of a record and its tensors, whose digest is not looked at."""
+    return Adaptation(
+        method=method_of(values),
+        tensors=tensors,
+        origin=Origin(**values.origin.model_dump()),
+        encoding=Encoding(**values.encoding.model_dump()),
+        name=values.name,
+        initial=initial,
+        encoder=encoder or {},
+        embedding=embedding,
+        scores=values.scores,
+        curve=tuple(point.point for point in values.curve),
+        notes=values.notes,
+    )
 
 
 def method_of(values: AdaptationRecord) -> Method:

@@ -12,7 +12,7 @@ from tasks.errors import UserError
 
 CONTROLS = ("chance", "no_prompt")
 """What stands beside a score in the record, and is no score itself."""
-BESIDE = ("rows", "cut", "step", "value", "metric", *CONTROLS)
+BESIDE = ("rows", "cut", "step", "value", "metric", "tasks", *CONTROLS)
 OF_THE_PROJECT = {"embedded world": "Apache-2.0, text made by this project's own scripts"}
 """Sources of rows that come with the project -> their licence."""
 
@@ -39,6 +39,9 @@ def card(adaptation: Adaptation, *, licences: Mapping[str, str] | None = None, p
     noted = "".join(
         f"- {key.replace('_', ' ')}: {_quoted(value)}\n" for key, value in adaptation.notes.items()
     )
+    if adaptation.embedding is not None:
+        step = adaptation.embedded_at
+        noted += f"- task embedding: the tensors at step {step}, in `embedding.safetensors`\n"
     if adaptation.has_vectors:
         title, tag = "Soft prompt", "soft-prompt"
         what = f"{adaptation.length} vectors of width {adaptation.width}"

@@ -138,6 +138,14 @@ Overwrite = Annotated[
 Steps = Annotated[int | None, typer.Option("--steps", help="Training steps."), Whole(0)]
 Batch = Annotated[int | None, typer.Option("--batch", help="Rows a step and prompt."), Whole(1, 1_000_000)]
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate."), Rate]
+EmbedAt = Annotated[
+    int | None,
+    typer.Option(
+        "--embed-at",
+        help="Keep what was learned by this step beside the best, as an embedding of the task that retrieval goes by.",
+    ),
+    Whole(1),
+]
 Optimizer = Annotated[
     str | None,
     typer.Option("--optimizer", help="adamw or adafactor."),

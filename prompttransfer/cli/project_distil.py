@@ -108,7 +108,7 @@ def distil(
     """
     given = dict(locals())
     from projectors.public_report import Looking, report, with_random_source
-    from projectors.public_text import PostSettings, adaptations_of, carry_by_text
+    from projectors.public_text import PostSettings, adaptations_of, carry_by_text, check_public
     from prompttransfer.adaptations.artifacts import MARKER, check_unlike, save_adaptation
     from prompttransfer.backbones.loading import load_backbone
     from prompttransfer.backbones.locating import locate
@@ -130,6 +130,7 @@ def distil(
     for prompt in found:
         check_free(output / safe_name(prompt.name, "prompt name"), marker=MARKER)
     public, said = _public(text, text_tasks or [], found, data, limit_text, seed)
+    check_public(public)
     own = read_prompts([target_prompts]) if target_prompts is not None else []
     name = source_backbone or found[0].backbone
     source = load_backbone(name, revision=source_revision, precision=precision, device=device)
@@ -140,6 +141,7 @@ def distil(
         for task in tasks
     }
     say(f"{len(found)} prompts of {source.name} to {target.name} by {said}", quiet=as_json)
+    validation = {task.name: (task, splits.validation) for task, splits in rows.values()}
     every = with_random_source(found, seed)
     carried = carry_by_text(
         source,
@@ -148,9 +150,7 @@ def distil(
         public,
         settings,
         length=length,
-        look=Looking(
-            target, every[:-1], {name: (task, own.validation) for name, (task, own) in rows.items()}
-        ),
+        look=Looking(target, found, validation),
         tell=lambda step, loss: say(f"step {step}/{steps}: held-out loss {loss:.4f}", quiet=as_json),
     )
     made = adaptations_of(carried, found, target, settings, {"text": said, "rows": len(public)})

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prompttransfer.cli import prompts_combine, prompts_keep
-from prompttransfer.cli.options import AsJson, DataFolder, LimitTest, Revision
-from prompttransfer.cli.values import OneOf, Whole, checked
+from prompttransfer.cli import prompts_combine, prompts_keep, prompts_parts
+from prompttransfer.cli.options import AsJson, DataFolder, LimitTest, Overwrite, Revision
+from prompttransfer.cli.values import OneOf, Output, Whole, checked
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+    from prompttransfer.adaptations.adaptation import Adaptation
 
 prompts_app = typer.Typer(
     help="List trained prompts and other adaptations, show one, read its vectors as words or what it attends to, make new ones "
@@ -18,6 +25,8 @@ prompts_app = typer.Typer(
 )
 for _verb, _function in {**prompts_keep.VERBS, **prompts_combine.VERBS}.items():
     prompts_app.command(_verb)(_function)
+prompts_app.command("parts")(prompts_parts.parts)
+prompts_app.command("whole")(prompts_parts.whole)
 COLUMNS = ("name", "method", "backbone", "task", "seed", "validation", "test", "size", "bytes", "start")
 SCORES = ("validation", "test")
 
@@ -85,7 +94,9 @@ def show_prompt(
 @prompts_app.command("attention")
 @checked
 def show_attention(
-    prompt: Annotated[Path, typer.Argument(help="The folder of one adaptation of method attempt.")],
+    prompts: Annotated[
+        list[Path], typer.Argument(help="Folders of adaptations of method attempt, or folders of them.")
+    ],
     task: Annotated[
         str | None, typer.Option("--task", "-t", help="The task whose rows are read; its own if not given.")
     ] = None,
@@ -95,50 +106,117 @@ def show_attention(
     revision: Revision = None,
     data: DataFolder = None,
     limit_test: LimitTest = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            "--figure", help="Draw the weights, a row an adaptation: FILE.png (and .svg beside it)."
+        ),
+        Output(folder=False),
+    ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
     """Show how much each source counts in what attempt mixes for the rows of a test split; --json has every row."""
-    from prompttransfer.adaptations.artifacts import load_adaptation
+    given = dict(locals())
+    from prompttransfer.cli.common import print_json, say, table
+    from prompttransfer.cli.plot import Drawing
+    from prompttransfer.cli.tables import read_prompts
+    from prompttransfer.evaluation.attention import mixed_prompts
+
+    picture = None if figure is None else Drawing("attention", figure, given)
+    chosen = read_prompts(prompts)
+    for each in chosen:
+        mixed_prompts(each)  # before a backbone is loaded: others mix nothing
+    found = _attention_of(chosen, task, backbone, revision, data, limit_test)
+    if picture is not None:
+        from analysis.figures import weights_heatmap
+
+        mean, spread = _weight_tables(found)
+        paths = picture.write(weights_heatmap(mean, spread))
+    if as_json:
+        print_json(found[0] if len(found) == 1 else found)
+        return found
+    for values in found:
+        names, rows = list(values["mean"]), values["rows"]
+        columns = {name: [row[name] for row in rows] for name in names}
+        table(
+            f"attention of {values['prompt']} on {len(rows)} rows of {values['task']}; all alike would be "
+            f"{1 / len(names):.3f}",
+            ["prompt", "mean", "sd", "least", "most"],
+            [
+                [
+                    name,
+                    *(f"{x:.3f}" for x in (values["mean"][name], values["sd"][name], min(own), max(own))),
+                ]
+                for name, own in columns.items()
+            ],
+            left=1,
+        )
+    if picture is not None:
+        say("written: " + ", ".join(map(str, paths)))
+    return found
+
+
+def _attention_of(
+    chosen: Sequence[Adaptation],
+    task: str | None,
+    backbone: str | None,
+    revision: str | None,
+    data: Path | None,
+    limit_test: int | None,
+) -> list[dict[str, Any]]:
+    """The weights of each adaptation on the test rows of `task`, or of its own: mean, deviation and every row."""
     from prompttransfer.adaptations.running import check_runs_on
-    from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, table
+    from prompttransfer.cli.common import load_targets, resolve_tasks
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.evaluation.attention import attention_weights, mixed_prompts
     from prompttransfer.evaluation.encoding import encode_task
 
-    own = load_adaptation(prompt)
-    names = mixed_prompts(own)
-    (target,) = load_targets(resolve_tasks([task or own.task], None, [own]), data=data, limit_test=limit_test)
-    model = backbone_of([own], backbone, "auto", "auto", revision=revision)
-    check_runs_on(
-        own,
-        backbone=model.name,
-        revision=model.revision,
-        width=model.width,
-        family=model.family,
-        layout=own.layout,
+    names = list(dict.fromkeys([task] if task else [own.task for own in chosen]))
+    targets = load_targets(resolve_tasks(names, None, chosen), data=data, limit_test=limit_test)
+    by_task = {target.task.name: target for target in targets}
+    model = backbone_of(chosen, backbone, "auto", "auto", revision=revision)
+    found = []
+    for own in chosen:
+        check_runs_on(
+            own,
+            backbone=model.name,
+            revision=model.revision,
+            width=model.width,
+            family=model.family,
+            layout=own.layout,
+        )
+        target = targets[0] if task else by_task[own.task]
+        encoded = encode_task(
+            model, target.task, target.splits.test, own.encoding, reserved=own.method.reserved
+        )
+        weights, sources = attention_weights(model, own, encoded), mixed_prompts(own)
+        spread = weights.std(dim=0, correction=0)
+        found.append(
+            {
+                "prompt": own.name,
+                "task": target.task.name,
+                "mean": dict(zip(sources, weights.mean(dim=0).tolist(), strict=True)),
+                "sd": dict(zip(sources, spread.tolist(), strict=True)),
+                "rows": [dict(zip(sources, row, strict=True)) for row in weights.tolist()],
+            }
+        )
+    return found
+
+
+def _weight_tables(found: Sequence[dict[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Mean weights and their deviations, rows adaptations, columns sources with the target's own prompt last."""
+    import pandas as pd
+
+    from prompttransfer.evaluation.attention import OWN
+
+    names = list(dict.fromkeys(name for each in found for name in each["mean"] if name != OWN))
+    rows = [each["prompt"] for each in found]
+    mean, spread = (
+        pd.DataFrame([each[key] for each in found], index=rows, columns=[*names, OWN])
+        for key in ("mean", "sd")
     )
-    encoded = encode_task(model, target.task, target.splits.test, own.encoding, reserved=own.method.reserved)
-    weights = attention_weights(model, own, encoded)
-    mean, least, most = weights.mean(dim=0), weights.amin(dim=0), weights.amax(dim=0)
-    values = {
-        "prompt": own.name,
-        "task": target.task.name,
-        "mean": dict(zip(names, mean.tolist(), strict=True)),
-        "rows": [dict(zip(names, row, strict=True)) for row in weights.tolist()],
-    }
-    if as_json:
-        print_json(values)
-        return values
-    table(
-        f"attention of {own.name} on {len(weights)} rows of {target.task.name}; all alike would be {1 / len(names):.3f}",
-        ["prompt", "mean", "least", "most"],
-        [
-            [name, *(f"{float(value):.3f}" for value in line)]
-            for name, *line in zip(names, mean, least, most, strict=True)
-        ],
-        left=1,
-    )
-    return values
+    return mean, spread
 
 
 @prompts_app.command("read")

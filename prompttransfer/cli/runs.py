@@ -122,12 +122,15 @@ def tested(
     """The runs with the scores of what they trained on the test splits of their tasks."""
     from itertools import groupby
 
-    from prompttransfer.transfers.tuning import with_test_score
+    from prompttransfer.transfers.tuning import with_mixture_scores, with_test_score
     from prompttransfer.transfers.zero_shot import Target
 
     found: list[Trained] = []
     for _, group in groupby(zip(jobs, runs, strict=True), key=lambda pair: id(pair[0].task)):
         pairs = list(group)
+        if pairs[0][0].beside:
+            found += [with_mixture_scores(model, run, job.parts, encoding) for job, run in pairs]
+            continue
         target = Target(pairs[0][0].task, pairs[0][0].splits)
         found += with_test_score(model, [run for _, run in pairs], target, encoding)
     return found
@@ -139,7 +142,7 @@ def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Pa
 
     rows = []
     for job, run in zip(jobs, results, strict=True):
-        scores, metric = run.adaptation.scores, job.task.metric
+        scores, metric = run.adaptation.scores, job.metric
         test, validation = scores["test"], scores["validation"]
         values = (
             test["chance"],
@@ -169,6 +172,9 @@ def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Pa
     )
     print_spread(results, jobs)
     for job, run in zip(jobs, results, strict=True):
+        each = run.adaptation.scores["test"].get("tasks", {})
+        if each:
+            say(f"{run.adaptation.name}, test: " + ", ".join(f"{n} {number(v)}" for n, v in each.items()))
         for line in (*_noted(run.adaptation), *how_it_went(run, job.task.metric)):
             say(line)
     if output is not None:

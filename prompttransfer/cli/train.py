@@ -17,6 +17,7 @@ from prompttransfer.cli.options import (
     DataFolder,
     Device,
     Devices,
+    EmbedAt,
     EvaluateEvery,
     LabelValues,
     LabelWords,
@@ -61,7 +62,9 @@ if TYPE_CHECKING:
     from prompttransfer.training.recipes import Recipe
     from prompttransfer.training.sweep import Swept
     from prompttransfer.training.train import Job, Trained
+    from prompttransfer.transfers.nearest_rows import RowsOf
     from prompttransfer.transfers.zero_shot import Target
+    from tasks.task import Task
 
 PROMPT = "prompt"
 """The method where none is given."""
@@ -96,6 +99,13 @@ def train(
             "retrieve:DIR,top=3,by=C_average.",
         ),
     ] = "random",
+    mixture: Annotated[
+        bool,
+        typer.Option(
+            "--mixture",
+            help="Train one prompt for all tasks together, which comes to each as often as it has rows.",
+        ),
+    ] = False,
     distil: Annotated[
         list[Path] | None,
         typer.Option(
@@ -141,6 +151,7 @@ def train(
     warm_up: WarmUp = None,
     evaluate_every: EvaluateEvery = None,
     patience: Patience = None,
+    embed_at: EmbedAt = None,
     sweep: Sweeps = None,
     halving: Annotated[
         bool,
@@ -221,8 +232,11 @@ def train(
     reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
     tasks = resolve_tasks(task, label_words, reading=reading, data=data)
     chosen = list(dict.fromkeys(seeds or [0]))
-    names = names_of([item.name for item in tasks], chosen, output)
+    together = "+".join(item.name for item in tasks)
+    names = names_of([together] if mixture else [item.name for item in tasks], chosen, output)
     check_start(init)
+    if mixture:
+        check_mixture(tasks, init, distil)
     told = (distil_weight, distil_on, distil_distance, distil_temperature)
     if distil is None and any(value is not None for value in told):
         raise UserError(
@@ -241,6 +255,7 @@ def train(
         length=length,
         evaluate_every=evaluate_every,
         patience=patience,
+        embed_at=embed_at,
     )
     grid = _grid(sweep, method, overrides, dry_run=dry_run)
     check_logger(logger)
@@ -305,24 +320,33 @@ def train(
             quiet=as_json,
         )
     start = parse_start(init)
-    jobs = [
-        Job(
-            target.task,
-            target.rows(seed),
-            seed,
-            start,
-            names[target.task.name, seed],
-            teacher=teachers.get((target.task.name, seed)),
-        )
-        for target in targets
-        for seed in chosen
-    ]
+    if mixture:
+        parts = {seed: [(target.task, target.rows(seed)) for target in targets] for seed in chosen}
+        jobs = [
+            Job(*parts[seed][0], seed, start, names[together, seed], beside=tuple(parts[seed][1:]))
+            for seed in chosen
+        ]
+        say(shares_line(jobs[0]), quiet=as_json)
+    else:
+        jobs = [
+            Job(
+                target.task,
+                target.rows(seed),
+                seed,
+                start,
+                names[target.task.name, seed],
+                teacher=teachers.get((target.task.name, seed)),
+            )
+            for target in targets
+            for seed in chosen
+        ]
     if isinstance(start, Retrieve) and not dry_run:
         from prompttransfer.transfers.retrieval import with_retrieved
 
         jobs = with_retrieved(
-            model, jobs, recipe, encoding, chosen_method, tell=lambda line: say(line, quiet=as_json)
-        )
+            model, jobs, recipe, encoding, chosen_method,
+            rows_of=rows_of_sources(data), tell=lambda line: say(line, quiet=as_json),
+        )  # fmt: skip
     if dry_run:
         _say_memory(
             model, jobs, recipe, encoding, chosen_method,
@@ -380,6 +404,37 @@ def train(
         print_results(results, jobs=jobs, output=output)
     _raise_failures(results)
     return [run.adaptation for run in results]
+
+
+def check_mixture(tasks: Sequence[Task], init: str, distil: Sequence[Path] | None) -> None:
+    """Raise UserError for a mixture that cannot be, before anything is loaded."""
+    from tasks.errors import UserError
+
+    if len(tasks) < 2:
+        raise UserError("--mixture is of several tasks: give two or more with --task")
+    if init.partition(":")[0] == "retrieve":
+        raise UserError("--mixture cannot start from what is retrieved for one task: give another --init")
+    if distil:
+        raise UserError("--distil teaches runs of one task each: leave it out with --mixture")
+
+
+def shares_line(job: Job) -> str:
+    """How often each task of a mixture comes, for people."""
+    counts = {task.name: len(splits.train) for task, splits in job.parts}
+    said = ", ".join(f"{name} {count / sum(counts.values()):.3f}" for name, count in counts.items())
+    return f"mixture by rows (examples-proportional; --limit-train is the most of each task): {said}"
+
+
+def rows_of_sources(data: Path | None) -> RowsOf:
+    """What gives the tasks of sources with a few training rows each, for retrieval by rows."""
+    from prompttransfer.cli.common import load_targets, resolve_tasks
+    from prompttransfer.transfers.nearest_rows import STORED
+
+    def found(sources: Sequence[Adaptation]) -> Sequence[Target]:
+        names = list(dict.fromkeys(source.task for source in sources))
+        return load_targets(resolve_tasks(names, prompts=sources), data=data, limit_train=STORED)
+
+    return found
 
 
 def _grid(
@@ -475,8 +530,7 @@ def _say_memory(
     data = bank_data(model, [encode.train(job) for job in jobs], jobs, recipe, method, place)
     where = choose_device(device)
     dtype = choose_dtype(precision, where)
-    evaluated = Counter(encode.validation(job) for job in jobs)
-    evaluated += Counter(encode.test(job) for job in jobs)
+    evaluated = Counter(part for job in jobs for part in (*encode.validations(job), *encode.tests(job)))
     with_, without = (
         expected_memory(
             model, data, evaluated, method, dtype=dtype, device=where, checkpoints=choice, placement=placement

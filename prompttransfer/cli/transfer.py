@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prompttransfer.cli.library import check_sources, transfer_from_library
 from prompttransfer.cli.options import (
     Aggregation,
     AsJson,
@@ -44,7 +45,7 @@ from prompttransfer.cli.options import (
     Template,
     WarmUp,
 )
-from prompttransfer.cli.values import Output, Whole, checked, lines_of
+from prompttransfer.cli.values import OneOf, Output, Whole, checked, lines_of
 from prompttransfer.transfers.files import FILES, MARKER, record_of, write_transfer
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from prompttransfer.reports.run_folder import MatrixRecord
     from prompttransfer.training.train import Trained, TrainingOptions
     from prompttransfer.transfers.distilled import DistilledPair, DistilledTransfer, Distilling
+    from prompttransfer.transfers.library import LibraryTransfer
     from prompttransfer.transfers.matrix import TransferMatrix
     from prompttransfer.transfers.speedups import Range
     from prompttransfer.transfers.tuning import TunedPair, TunedTransfer
@@ -64,8 +66,12 @@ if TYPE_CHECKING:
 
 @checked
 def transfer(
-    sources: Annotated[list[Path], typer.Argument(help="Source prompt folders, or folders of them.")],
-    to: Annotated[list[str], typer.Option("--to", help="Target tasks, by name or YAML file.")],
+    sources: Annotated[
+        list[Path] | None, typer.Argument(help="Source prompt folders, or folders of them.")
+    ] = None,
+    to: Annotated[
+        list[str] | None, typer.Option("--to", help="Target tasks, by name or YAML file; needed.")
+    ] = None,
     tune: Annotated[
         bool, typer.Option("--tune", help="Train each target from each source, and from scratch beside it.")
     ] = False,
@@ -137,9 +143,45 @@ def transfer(
     devices: Devices = 1,
     strategy: Strategy = "auto",
     nodes: Nodes = 1,
+    from_library: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-library",
+            help="In place of sources: a folder of them, of which those most like the target are taken (SPoT).",
+        ),
+    ] = None,
+    retrieve: Annotated[
+        str | None, typer.Option("--retrieve", help="How many sources are taken from the library, as top-3.")
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by",
+            help="What tells that a source is like the target: C_average, C_average-token, rows, ON ...",
+        ),
+    ] = None,
+    how: Annotated[
+        str | None,
+        typer.Option(
+            "--how",
+            help="best: train from each and keep the best by validation; average: from their mean by similarity; both.",
+        ),
+        OneOf("way to use sources", ("average", "best", "both")),
+    ] = None,
+    target_prompt: Annotated[
+        Path | None,
+        typer.Option("--target-prompt", help="A prompt of the target to rank by, in place of a short run."),
+    ] = None,
+    all_steps: Annotated[
+        bool | None,
+        typer.Option(
+            "--all-steps/--no-all-steps",
+            help="With a library: also train from scratch for as many steps as sources, probe and runs took.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
-) -> TransferMatrix:
+) -> TransferMatrix | LibraryTransfer:
     """Use source prompts on target tasks with the targets' own templates and label words.
 
     Sources of several methods stand in one matrix, each named with its own; --method chooses among them, and
@@ -149,9 +191,15 @@ def transfer(
     another model are used in the same way (TPT_model). With --distil, too, each target is trained from scratch with what was
     tuned from each source as its teacher, at the same steps. With --in-context stands beside them what is done without any
     training: labelled rows in front of each row, the mean over --draws. With --devices every device takes a share of the rows.
+    With --from-library the sources that are most like each target are found first, and what is trained from them stands
+    beside training from scratch with the same steps.
     From Python nothing is written without `output`.
     """
     given = dict(locals())
+    check_sources(given)
+    if from_library is not None:
+        return transfer_from_library(transfer, given)
+    assert sources is not None and to is not None
     from dataclasses import replace
 
     from prompttransfer.adaptations.running import common_method

@@ -8,7 +8,7 @@ others in the bank beyond float rounding.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -56,6 +56,33 @@ def evaluate_bank(
     `BareBank()` measures the backbone alone. `advance` is called with the number of rows done.
     """
     return _scores(encoded, *predict(backbone, bank, encoded, advance=advance))
+
+
+def mean_scores(scores: Sequence[Sequence[Score]]) -> list[Score]:
+    """The mean score of every prompt over several tasks, of each of which `scores` has a list; of one task its own.
+
+    The loss is the mean over tasks that have one.
+    """
+    if len(scores) == 1:
+        return list(scores[0])
+    found = []
+    for own in zip(*scores, strict=True):
+        losses = [score.loss for score in own if score.loss is not None]
+        metrics = {score.metric for score in own}
+        found.append(
+            replace(
+                own[0],
+                task="+".join(score.task for score in own),
+                metric=metrics.pop() if len(metrics) == 1 else "mean",
+                value=sum(score.value for score in own) / len(own),
+                values={score.task: score.value for score in own},
+                rows=sum(score.rows for score in own),
+                chance=sum(score.chance for score in own) / len(own),
+                cut=sum(score.cut for score in own) / len(own),
+                loss=sum(losses) / len(losses) if losses else None,
+            )
+        )
+    return found
 
 
 def evaluate_calibrated(

@@ -26,7 +26,7 @@ from prompttransfer.adaptations.method import Member, Method, Trial
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.kernels.async_copies import HostCopy
 from prompttransfer.evaluation.encoding import EncodedTask
-from prompttransfer.evaluation.evaluate import Score, evaluate_bank
+from prompttransfer.evaluation.evaluate import Score, evaluate_bank, mean_scores
 from prompttransfer.training.batches import BankData, MicroBatch
 from prompttransfer.training.distillation import Teaching
 from prompttransfer.training.progress import TrainingProgress
@@ -43,7 +43,7 @@ class BankTraining(LightningModule):
         backbone: Backbone,
         method: Method,
         members: Sequence[Member],
-        validation: Sequence[EncodedTask],
+        validation: Sequence[Sequence[EncodedTask]],
         recipe: Recipe,
         state_file: Path | None = None,
         progress: TrainingProgress | None = None,
@@ -154,6 +154,8 @@ class BankTraining(LightningModule):
             self._member(index).after_step(self.steps_done, self.recipe.steps)
             if self._member(index).searches:
                 self._member(index).choose(partial(self._trial, index))
+            if self.steps_done == self.recipe.embed_at:
+                self.states[index].embedding = self._member(index).tensors()
         if device.type != "cuda":
             self._settle()
         if self.progress is not None:
@@ -261,14 +263,15 @@ class BankTraining(LightningModule):
             self.trainer.should_stop = True
 
     def _evaluate(self) -> None:
-        """One point of the learning curve for every active member; members of one task share the passes."""
-        by_task: dict[int, list[int]] = {}
+        """One point of the learning curve for every active member; members of the same tasks share the passes."""
+        by_tasks: dict[tuple[int, ...], list[int]] = {}
         for index in self.active:
-            by_task.setdefault(id(self.validation[index]), []).append(index)
-        for indices in by_task.values():
+            by_tasks.setdefault(tuple(map(id, self.validation[index])), []).append(index)
+        for indices in by_tasks.values():
             with torch.no_grad():
                 bank = self._bank(indices)
-            scores = evaluate_bank(self.backbone, bank, self.validation[indices[0]])
+            parts = [evaluate_bank(self.backbone, bank, task) for task in self.validation[indices[0]]]
+            scores = mean_scores(parts)
             for index, score in zip(indices, scores, strict=True):
                 self._take(index, score)
         if self.progress is not None:

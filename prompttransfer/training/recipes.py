@@ -60,6 +60,8 @@ class Recipe:
     """What the rate does behind the warm-up: `constant`, or `linear` down to 0 behind the last step."""
     warm_up: int = 0
     """Steps in which the rate rises linearly to what it is."""
+    embed_at: int = 0
+    """The step whose tensors are kept beside the best, as an embedding of the task (SPoT, Vu et al. 2022); 0 for none."""
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
@@ -83,10 +85,14 @@ class Recipe:
                 raise UserError(
                     f"--{name} {getattr(self, field)}: it must be at least {least}, at most {LARGEST}"
                 )
+        if not 0 <= self.embed_at <= self.steps:
+            raise UserError(
+                f"--embed-at {self.embed_at}: the step must be one of the {self.steps} that are taken"
+            )
 
     def as_dict(self) -> dict[str, Any]:
-        """The values, for JSON; a schedule only where there is one."""
-        usual = {"schedule": "constant", "warm_up": 0}
+        """The values, for JSON; a schedule and the step of an embedding only where there is one."""
+        usual = {"schedule": "constant", "warm_up": 0, "embed_at": 0}
         return {key: value for key, value in asdict(self).items() if usual.get(key) != value}
 
     def share_of_rate(self, step: int) -> float:
@@ -112,9 +118,10 @@ class Recipe:
         patience = f", patience {self.patience} evaluations" if self.patience else ""
         rise = f" behind {self.warm_up} warm-up steps" if self.warm_up else ""
         decay = f", weight decay {self.weight_decay:g}" if self.weight_decay else ""
+        embedded = f", embedding at step {self.embed_at}" if self.embed_at else ""
         return (
             f"{self.optimizer} lr {self.lr:g} {self.schedule}{rise}{decay}, {self.steps} steps of {self.batch} rows{prompt}, "
-            f"evaluated every {self.evaluate_every}{patience} ({self.source})"
+            f"evaluated every {self.evaluate_every}{patience}{embedded} ({self.source})"
         )
 
 

@@ -7,7 +7,7 @@ in the file's metadata. Python's JSON keeps every digit of a float, so a resumed
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class MemberState:
     steps: int = 0
     ended: str | None = None
     curve: list[CurvePoint] = field(default_factory=list)
+    embedding: dict[str, Tensor] | None = None
+    """Its `tensors()` at the step that the recipe names, once that is past."""
 
     def add(self, point: CurvePoint, kept: dict[str, Tensor]) -> None:
         """Take one evaluation in, with the state that was evaluated; equal scores are decided by the validation loss."""
@@ -67,6 +69,9 @@ def write_state(
     for index, (state, member) in enumerate(zip(states, members, strict=True)):
         tensors |= {f"member.{index}.{name}": tensor for name, tensor in kept_of(member).items()}
         tensors |= {f"best.{index}.{name}": tensor for name, tensor in state.best.items()}
+        tensors |= {
+            f"embedding.{index}.{name}": tensor for name, tensor in _whole(state.embedding or {}).items()
+        }
     for index, entries in optimizer.state_dict()["state"].items():
         for key, value in entries.items():
             if isinstance(value, Tensor):
@@ -75,7 +80,9 @@ def write_state(
                 numbers.setdefault(str(index), {})[key] = value
     record = {
         "step": step,
-        "states": [asdict(replace(state, best={}), dict_factory=_numbers) for state in states],
+        "states": [
+            asdict(replace(state, best={}, embedding=None), dict_factory=_numbers) for state in states
+        ],
         "optimizer": numbers,
     }
     with atomic_path(path) as temporary:
@@ -116,7 +123,12 @@ class RunEntry(BaseModel):
 
 
 def _numbers(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {key: value for key, value in pairs if key != "best"}
+    return {key: value for key, value in pairs if key not in ("best", "embedding")}
+
+
+def _whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as they can be written: none is a view of another."""
+    return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
 
 
 def read_state(
@@ -136,17 +148,19 @@ def read_state(
         tensors = dict(file.tensors)
         values = [_take_member(tensors, f"member.{i}", member, what) for i, member in enumerate(members)]
         best = [_take_member(tensors, f"best.{i}", member, what) for i, member in enumerate(members)]
+        embeddings = [_take_embedding(tensors, f"embedding.{i}.") for i in range(len(members))]
         shapes = [parameter.shape for parameter in parameters]
-        moments = _moments(record, tensors, shapes, KEPT[type(optimizer).__name__], what)
+        moments = _moments(record, tensors, shapes, type(optimizer).__name__, what)
     except UserError as error:
         raise UserError(f"{error}; {ADVICE}") from None
     states = [
         MemberState(
             best=kept,
+            embedding=embedding,
             curve=[CurvePoint(**point.model_dump()) for point in entry.curve],
             **entry.model_dump(exclude={"curve"}),
         )
-        for kept, entry in zip(best, record.states, strict=True)
+        for kept, embedding, entry in zip(best, embeddings, record.states, strict=True)
     ]
     return states, values, optimizer.state_dict() | {"state": moments}, record.step
 
@@ -157,6 +171,12 @@ def _take_member(tensors: dict[str, Tensor], prefix: str, member: nn.Module, wha
         name: _take(tensors, f"{prefix}.{name}", tensor.shape, what, tensor.dtype)
         for name, tensor in member.state_dict().items()
     }
+
+
+def _take_embedding(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor] | None:
+    """Take the embedding of a member out of `tensors`; None where there is none yet."""
+    names = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors.pop(name) for name in names} or None
 
 
 def _take(
@@ -179,35 +199,29 @@ def _take(
     return tensor
 
 
-KEPT: dict[str, frozenset[str]] = {
-    "AdamW": frozenset({"step", "exp_avg", "exp_avg_sq"}),
-    "Adafactor": frozenset({"step", "exp_avg_sq_row", "exp_avg_sq_col", "RMS"}),
-}
-"""Optimizer -> what it keeps of every parameter."""
+def _kept_by(optimizer: str, shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """What an optimizer keeps of a parameter of this shape -> the shape of that; () for one number."""
+    whole = tuple(shape)
+    if optimizer == "AdamW":
+        return {"step": (), "exp_avg": whole, "exp_avg_sq": whole}
+    if len(whole) < 2:  # Adafactor factors matrices, of which the last two axes are one
+        return {"step": (), "RMS": (), "exp_avg_sq": whole}
+    return {"step": (), "RMS": (), "exp_avg_sq_row": whole[:-1], "exp_avg_sq_col": (*whole[:-2], whole[-1])}
 
 
 def _moments(
-    record: RunEntry,
-    tensors: dict[str, Tensor],
-    shapes: Sequence[Sequence[int]],
-    kept: frozenset[str],
-    what: str,
+    record: RunEntry, tensors: dict[str, Tensor], shapes: Sequence[Sequence[int]], optimizer: str, what: str
 ) -> dict[int, dict[str, Any]]:
-    """Index of a parameter -> what the optimizer keeps of it, all of `kept`; one that trained no step has nothing."""
+    """Index of a parameter -> all that the optimizer keeps of it; one that trained no step has nothing."""
     moments: dict[int, dict[str, Any]] = {index: dict(entries) for index, entries in record.optimizer.items()}
+    kept = [_kept_by(optimizer, shape) for shape in shapes]
     for name in list(tensors):
         kind, _, rest = name.partition(".")
         index, _, key = rest.partition(".")
-        if kind != "optimizer" or not index.isdecimal() or int(index) >= len(shapes) or key not in kept:
+        known = kind == "optimizer" and index.isdecimal() and int(index) < len(shapes)
+        if not known or key not in kept[int(index)]:
             raise UserError(f"{what} is damaged: {shortened(name)!r} belongs to no member of it")
-        shape = tuple(shapes[int(index)])
-        by_key = {
-            "exp_avg": shape,
-            "exp_avg_sq": shape,
-            "exp_avg_sq_row": shape[:1],
-            "exp_avg_sq_col": shape[1:],
-        }
-        moments.setdefault(int(index), {})[key] = _take(tensors, name, by_key.get(key, ()), what)
-    if moments.keys() - set(range(len(shapes))) or any(entry.keys() != kept for entry in moments.values()):
+        moments.setdefault(int(index), {})[key] = _take(tensors, name, kept[int(index)][key], what)
+    if any(index >= len(kept) or entry.keys() != kept[index].keys() for index, entry in moments.items()):
         raise UserError(f"{what} is damaged: it lacks what the optimizer keeps of the members")
     return moments

@@ -17,9 +17,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
 
 from prompttransfer import signals
 from prompttransfer.adaptations.adaptation import Adaptation, CurvePoint, Origin, digest_tensors
@@ -31,7 +33,7 @@ from prompttransfer.backbones.layouts import USUAL, Encoding, Layout
 from prompttransfer.backbones.rows import Row
 from prompttransfer.distributed.processes import quiet_lightning
 from prompttransfer.evaluation.encoding import EncodedTask, encode_task
-from prompttransfer.evaluation.evaluate import evaluate_bank
+from prompttransfer.evaluation.evaluate import evaluate_bank, mean_scores
 from prompttransfer.files import disk_errors
 from prompttransfer.training.batches import BankData
 from prompttransfer.training.distillation import Teacher, check_learns, check_teacher, teaching_of
@@ -57,13 +59,32 @@ class Job:
     name: str = ""
     lr: float | None = None
     """A learning rate of its own; None takes the recipe's."""
+    beside: tuple[tuple[Task, Splits], ...] = ()
+    """Other tasks that it learns from as well, as often as they have rows (a mixture, as SPoT's); each row is read by its own
+    task's template and label words, and the validation score is the mean over all tasks."""
     teacher: Teacher | None = None
     """What it learns from beside the right answers (training/distillation.py)."""
 
     @property
     def called(self) -> str:
         """Name of what it trains."""
-        return self.name or self.task.name
+        return self.name or self.task_name
+
+    @property
+    def parts(self) -> tuple[tuple[Task, Splits], ...]:
+        """All tasks that it learns from, with their rows."""
+        return ((self.task, self.splits), *self.beside)
+
+    @property
+    def task_name(self) -> str:
+        """The task's name, of several `a+b`."""
+        return "+".join(task.name for task, _ in self.parts)
+
+    @property
+    def metric(self) -> str:
+        """What its score is called; of tasks of different metrics `mean`."""
+        metrics = {task.metric for task, _ in self.parts}
+        return metrics.pop() if len(metrics) == 1 else "mean"
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
@@ -72,7 +93,10 @@ class Job:
     def member(self, method: Method, backbone: Backbone, encoding: Encoding = USUAL) -> Member:
         """What it trains, as it is before the first step."""
         rows = self.splits.train
-        return method.started(backbone, self.task, self.start, seed=self.seed, rows=rows, encoding=encoding)
+        own = method.started(backbone, self.task, self.start, seed=self.seed, rows=rows, encoding=encoding)
+        for task, _ in self.beside:
+            method.check_cell(own.tensors(), task)
+        return own
 
 
 @dataclass(frozen=True)
@@ -216,9 +240,9 @@ class BankRun:
         place = encoding.place(backbone.family)
         encode = RowEncoder(backbone, method.reserved, encoding)
         train_rows = [encode.train(job) for job in jobs]
-        validation = [encode.validation(job) for job in jobs]
+        validation = [encode.validations(job) for job in jobs]
         for own, held in zip(train_rows, validation, strict=True):
-            check_tokens(backbone, method, [*own, *held.rows], place)
+            check_tokens(backbone, method, [*own, *(row for part in held for row in part.rows)], place)
         for job, own in zip(jobs, train_rows, strict=True):
             if job.teacher is not None:
                 check_learns(backbone, method)
@@ -339,8 +363,8 @@ def _untrained(
     for job, origin in zip(jobs, origins_of(backbone, jobs, recipe, encoding), strict=True):
         member = job.member(method, backbone, encoding)
         bank = method.bank(backbone, [member])
-        encoded = RowEncoder(backbone, bank.reserved, encoding).validation(job)
-        (score,) = evaluate_bank(backbone, bank, encoded)
+        encoded = RowEncoder(backbone, bank.reserved, encoding).validations(job)
+        (score,) = mean_scores([evaluate_bank(backbone, bank, part) for part in encoded])
         state = MemberState(best=kept_of(member), ended="steps")
         state.add(CurvePoint(0, None, score.value, score.loss), state.best)
         tensors = member.tensors()
@@ -349,6 +373,7 @@ def _untrained(
     return found
 
 
+SPLITS = ("train", "validation", "test")
 CONVERGED = 0.99
 """The share of its best validation score at which a run counts as converged."""
 
@@ -361,28 +386,42 @@ class RowEncoder:
         self._done: dict[tuple[int, int, str], Any] = {}
 
     def train(self, job: Job) -> list[Row]:
-        return self._once(
-            job,
-            "train",
-            lambda: self.backbone.encode(job.task, job.splits.train, self.encoding, reserved=self.reserved),
-        )
+        """The rows of all its tasks, one task's behind the other's."""
+        parts = [self._rows(task, splits) for task, splits in job.parts]
+        return parts[0] if len(parts) == 1 else [row for rows in parts for row in rows]
 
     def validation(self, job: Job) -> EncodedTask:
-        return self._task(job, "validation")
+        return self._task(job.task, job.splits, "validation")
 
-    def test(self, job: Job) -> EncodedTask:
-        return self._task(job, "test")
+    def validations(self, job: Job) -> tuple[EncodedTask, ...]:
+        return tuple(self._task(task, splits, "validation") for task, splits in job.parts)
 
-    def _task(self, job: Job, split: str) -> EncodedTask:
-        rows = getattr(job.splits, split)
-        return self._once(
-            job,
-            split,
-            lambda: encode_task(self.backbone, job.task, rows, self.encoding, reserved=self.reserved),
+    def tests(self, job: Job) -> tuple[EncodedTask, ...]:
+        return tuple(self._task(task, splits, "test") for task, splits in job.parts)
+
+    def _rows(self, task: Task, splits: Splits) -> list[Row]:
+        made = self._once(
+            task,
+            splits,
+            "train",
+            lambda: self.backbone.encode(task, splits.train, self.encoding, reserved=self.reserved),
         )
+        rows: list[Row] = made
+        return rows
 
-    def _once(self, job: Job, split: str, make: Any) -> Any:
-        key = (id(job.task), id(job.splits), split)
+    def _task(self, task: Task, splits: Splits, split: str) -> EncodedTask:
+        made: EncodedTask = self._once(
+            task,
+            splits,
+            split,
+            lambda: encode_task(
+                self.backbone, task, getattr(splits, split), self.encoding, reserved=self.reserved
+            ),
+        )
+        return made
+
+    def _once(self, task: Task, splits: Splits, split: str, make: Any) -> Any:
+        key = (id(task), id(splits), split)
         if key not in self._done:
             self._done[key] = make()
         return self._done[key]
@@ -410,32 +449,58 @@ def origins_of(
         common["shared_by"] = [job.called for job in jobs]
     found = []
     for job in jobs:
-        answers = backbone.answers(job.task, encoding)
         splits = job.splits
         found.append(
             Origin(
-                task=job.task.name,
+                task=job.task_name,
                 backbone=backbone.name,
                 revision=backbone.revision,
                 family=backbone.family,
                 seed=job.seed,
                 start=str(job.start),
-                words=answers.mapping if answers else {},
+                words=_words_of(backbone, job, encoding),
                 recipe={**_without_length(own_recipe(job, recipe)), **common, **_taught(job)},
                 data={
                     "source": splits.source,
                     "revision": splits.revision,
-                    "train": len(splits.train),
-                    "validation": len(splits.validation),
-                    "test": len(splits.test),
+                    **{name: sum(len(getattr(own, name)) for _, own in job.parts) for name in SPLITS},
                     "split_seed": splits.seed,
                     **({} if splits.shots is None else {"shots": splits.shots}),
-                    **record_of(job.task),
+                    **(_mixed(job) if job.beside else record_of(job.task)),
                 },
                 opening=backbone.opening,
             )
         )
     return found
+
+
+def _words_of(backbone: Backbone, job: Job, encoding: Encoding) -> dict[str, str]:
+    """label -> word over all tasks; none where a label has another word in another task."""
+    found: dict[str, str] = {}
+    for task, _ in job.parts:
+        answers = backbone.answers(task, encoding)
+        own = answers.mapping if answers else {}
+        if any(found.get(label, word) != word for label, word in own.items()):
+            return {}
+        found.update(own)
+    return found
+
+
+def _mixed(job: Job) -> dict[str, Any]:
+    """What a mixture is made of."""
+    return {
+        "source": f"a mixture of {len(job.parts)} tasks",
+        "mixture": [
+            {
+                "task": task.name,
+                "source": splits.source,
+                "revision": splits.revision,
+                "train": len(splits.train),
+                **record_of(task),
+            }
+            for task, splits in job.parts
+        ],
+    }
 
 
 def _taught(job: Job) -> dict[str, Any]:
@@ -474,14 +539,16 @@ def _fingerprint(
         if job.teacher is not None:
             sha.update(repr(job.teacher.record()).encode())
         # Not all of a row is in what was encoded: the second text may be cut off, answers only score.
-        sha.update(_rows_digest(job, digests).encode())
+        sha.update(_rows_digest(job.splits, digests).encode())
+        for task, splits in job.beside:
+            sha.update(f"{task.name} {task.metric} {_rows_digest(splits, digests)}".encode())
     return sha.hexdigest()[:16]
 
 
-def _rows_digest(job: Job, known: dict[int, str]) -> str:
-    if id(job.splits) not in known:
-        known[id(job.splits)] = digest_rows((job.splits.train, job.splits.validation))
-    return known[id(job.splits)]
+def _rows_digest(splits: Splits, known: dict[int, str]) -> str:
+    if id(splits) not in known:
+        known[id(splits)] = digest_rows((splits.train, splits.validation))
+    return known[id(splits)]
 
 
 def _fit(module: BankTraining, data: BankData, options: TrainingOptions, key: str, until: int) -> None:
@@ -556,8 +623,16 @@ def _finish(job: Job, state: MemberState, started: Adaptation, member: Member) -
         started,
         tensors=member.tensors(),
         encoder=member.encoder(),
-        scores={"validation": {job.task.metric: best.score, "step": state.best_step}},
+        embedding=_finite(state.embedding),
+        scores={"validation": {job.metric: best.score, "step": state.best_step}},
         curve=tuple(state.curve),
         notes={**member.notes(), **spent},
     )
     return Trained(adaptation, state.ended or "steps", state.steps)
+
+
+def _finite(embedding: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
+    """An embedding, unless its run had left the finite numbers."""
+    if embedding is None or not all(bool(torch.isfinite(tensor).all()) for tensor in embedding.values()):
+        return None
+    return embedding

@@ -166,6 +166,28 @@ def _similarity(name: str) -> Indicator:
     return table
 
 
+def _latent(name: str) -> Indicator:
+    """A similarity of z [length, rank] of prompts of ulpt, in the coordinates of their one frozen matrix."""
+
+    def table(group: Compared) -> pd.DataFrame:
+        settings = [(each.method.settings(), each) for each in group.prompts]
+        (first, one), *rest = settings
+        for key in ("basis", "rank", "length"):
+            other = next((each for own, each in rest if own[key] != first[key]), None)
+            if other is not None:
+                raise UserError(
+                    f"{name} compares z of one basis, rank and length: {one.name!r} is {one.method}, {other.name!r} is "
+                    f"{other.method}; by their vectors they are compared with --metric {name.removeprefix(IN_Z)}"
+                )
+        return vectors.similarity(
+            name.removeprefix(IN_Z),
+            torch.stack([each.encoder[LATENT] for each in group.prompts]),
+            group.names,
+        )
+
+    return table
+
+
 def low_rank_of(adaptation: Adaptation) -> LowRank:
     """A and B at each linear map of what is an update of low rank (LoRA and its kin); empty for anything else.
 
@@ -337,6 +359,14 @@ def _fisher(name: str) -> Indicator:
     return table
 
 
+IN_Z, LATENT = "z-", "latent"
+"""What the names of similarities of z begin with, and what z is called in an adaptation of ulpt."""
+LATENTS = tuple(f"{IN_Z}{name}" for name in vectors.METRICS)
+_Z = Need(
+    "compares z of prompts of ulpt",
+    lambda method: method.name == "ulpt",
+    lambda adaptation: LATENT in adaptation.encoder,
+)
 PREFIXES = tuple(name for name in prefixes.SIMILARITIES if not name.endswith("-minus-initial"))
 _VECTORS = Need(
     "compares vectors in front of the text",
@@ -363,6 +393,7 @@ _FISHER = Need(
 )
 NEEDS: dict[str, Need] = {
     **dict.fromkeys(vectors.INDICATORS, _VECTORS),
+    **dict.fromkeys(LATENTS, _Z),
     **dict.fromkeys(low_rank.SIMILARITIES, _PRODUCTS),
     **dict.fromkeys(prefixes.SIMILARITIES, _PREFIXES),
     **dict.fromkeys((*OVERLAPS, *OF_FEATURES), _CHANGES),
@@ -373,6 +404,7 @@ NEEDS: dict[str, Need] = {
 """Indicator -> what it asks of an adaptation; those that are not here ask for nothing."""
 INDICATORS: dict[str, Indicator] = {
     **{name: _similarity(name) for name in vectors.INDICATORS},
+    **{name: _latent(name) for name in LATENTS},
     **{name: _low_rank(name) for name in low_rank.SIMILARITIES},
     **{name: _prefix(name) for name in prefixes.SIMILARITIES},
     **{name: _overlap(name) for name in OVERLAPS},

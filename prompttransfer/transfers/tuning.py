@@ -20,6 +20,8 @@ from prompttransfer.training.recipes import Recipe
 from prompttransfer.training.train import CONVERGED, Job, Trained, TrainingOptions, train_adaptations
 from prompttransfer.transfers.speedups import Range, speed_up
 from prompttransfer.transfers.zero_shot import Target
+from tasks.loading import Splits
+from tasks.task import Task
 
 LEARNED, DID_NOT_LEARN, NOTHING_TO_LEARN = "learned", "did not learn", "scratch learned nothing"
 
@@ -233,6 +235,25 @@ def with_test_score(
             known = {**run.adaptation.scores, "test": {**score.values, **beside}}
             tested[place] = replace(run, adaptation=replace(run.adaptation, scores=known))
     return tested
+
+
+def with_mixture_scores(
+    backbone: Backbone, run: Trained, parts: Sequence[tuple[Task, Splits]], encoding: Encoding
+) -> Trained:
+    """A prompt that was trained on several tasks, with the mean of its test scores and the score on each."""
+    found = []
+    for task, splits in parts:
+        (own,) = with_test_score(backbone, [run], Target(task, splits), encoding)
+        found.append(own.adaptation.scores["test"])
+    metrics = {task.metric for task, _ in parts}
+    values = {task.name: scores[task.metric] for (task, _), scores in zip(parts, found, strict=True)}
+    test = {
+        metrics.pop() if len(metrics) == 1 else "mean": sum(values.values()) / len(values),
+        "rows": sum(scores["rows"] for scores in found),
+        **{key: sum(scores[key] for scores in found) / len(found) for key in ("chance", "no_prompt", "cut")},
+        "tasks": values,
+    }
+    return replace(run, adaptation=replace(run.adaptation, scores={**run.adaptation.scores, "test": test}))
 
 
 def tuned_pair(

@@ -36,3 +36,25 @@ def test_nothing_to_draw_and_too_large_are_one_clear_line():
     many = [f"t{i}" for i in range(130)]
     with pytest.raises(UserError, match="too large to stand beside others"):
         heatmaps({"a": table(0, 1, rows=many, columns=many)})
+
+
+def labels(axes):
+    return [text.get_text() for text in axes.get_yticklabels()], [
+        t.get_text() for t in axes.get_xticklabels()
+    ]
+
+
+def test_names_stand_once_and_without_what_all_begin_with():
+    rows = ("world-imdb", "world-snli")
+    one = table(0, 1, rows=rows, columns=[f"world-{task}" for task in TASKS])
+    figure = heatmaps({f"model-{name}": one for name in ("a", "b", "c", "d", "e")})
+    first, *middle, last = panels(figure)
+    assert [axes.get_title(loc="left") for axes in panels(figure)] == ["a", "b", "c", "d", "e"]
+    assert labels(first) == (["imdb", "snli"], [])  # its columns are named below the panel beneath
+    assert [labels(axes) for axes in middle] == [([], TASKS)] * 3
+    assert labels(last) == (["imdb", "snli"], TASKS)
+
+
+def test_panels_of_other_rows_have_their_own_names():
+    figure = heatmaps({"prompt": table(0, 1, rows=("imdb",)), "lora": table(0, 1, rows=("snli",))})
+    assert [labels(axes)[0] for axes in panels(figure)] == [["imdb"], ["snli"]]

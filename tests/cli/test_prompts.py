@@ -129,6 +129,22 @@ def test_attention_shows_how_much_each_source_counts(tiny, tmp_path, capsys):
     assert "all alike would be 0.333" in out
 
 
+def test_attention_of_several_is_drawn_as_rows_of_one_picture(tiny, tmp_path, capsys):
+    text = "attempt:length=3,hidden=4,sources=random:2,temperature=2"
+    for seed in (0, 1):
+        own = adapted(tiny("roberta"), text, name=f"mix{seed}", seed=seed)
+        save_adaptation(own, tmp_path / "mixed" / f"mix{seed}")
+    given = ("--task", "microworld-sst2", "--limit-test", "8", "--figure", tmp_path / "w.png")
+    code, out, error = call(capsys, "prompts", "attention", tmp_path / "mixed", *given)
+    assert code == 0, error
+    assert "attention of mix0 on 8 rows" in out and "attention of mix1" in out and "sd" in out
+    drawn = (tmp_path / "w.svg").read_text()
+    assert all(name in drawn for name in ("mix0", "mix1", "random 1", "its own"))
+    code, out, _ = call(capsys, "prompts", "attention", tmp_path / "mixed", *given[:4], "--json")
+    first, second = json.loads(out)
+    assert first["sd"].keys() == first["mean"].keys() == second["mean"].keys()
+
+
 def test_attention_of_what_attends_to_nothing_is_one_line(folder, capsys):
     code, _, error = call(capsys, "prompts", "attention", folder / "p0")
     assert code == 2 and "is of method prompt, which mixes no prompts" in error

@@ -44,12 +44,29 @@ methods:
   - {name: prompt, label: tried, start: "best-of:top=2"}
   - {name: residual, hidden: 4, label: best, start: from-best}
   - {name: attempt, hidden: 4, sources: library, label: ATTEMPT}
+  - {name: dtvg, sources: library, label: DTVG}
   - {name: mpt, label: MPT, start: shared}
+  - {name: prompt, label: PANDA, distil: {start: "retrieve:top=1"}}
+  - {name: prompt, label: taught, distil: {start: from-best, weight: 0.5}}
 bank: 6
 transfers: {random-draws: 2}
 """
 MORE = {"tunes": "sentiment", "couples": "nli"}
-SYSTEMS = ("tuned", "usual", "nearest", "mixed", "mean", "sum", "tried", "best", "ATTEMPT", "MPT")
+SYSTEMS = (
+    "tuned",
+    "usual",
+    "nearest",
+    "mixed",
+    "mean",
+    "sum",
+    "tried",
+    "best",
+    "ATTEMPT",
+    "DTVG",
+    "MPT",
+    "PANDA",
+    "taught",
+)
 
 
 def write_few(folder, backbone_folder, text=TEXT):
@@ -144,6 +161,11 @@ LIBRARY = SHOTS + "library: {tasks: [microworld-sst2, microworld-snli]}\n"
         (SHOTS + "methods: [{name: prompt, tune: {lr: [0.1]}}]\n", "my.yaml:5: methods.0.tune.lr is"),
         (SHOTS + "methods: [{name: prompt, tune: {lr: [0.1, -1]}}]\n", "-1 is no rate: a number above 0"),
         (SHOTS + "methods: [{name: prompt, tune: {lr: [0.1, 1]}, recipe: {lr: 1}}]\n", "the rate is tuned: leave `lr` out"),
+        (LIBRARY + "methods: [{name: prompt, distil: {start: from-best}}]\n", "measures no similarity to weigh its teacher by: give a `weight`"),
+        (LIBRARY + "methods: [{name: prompt, start: average, distil: true}]\n", "my.yaml:6: a student starts from scratch"),
+        (LIBRARY + "methods: [{name: prompt, distil: {start: 'retrieve:top=3'}}]\n", "the library has 2 tasks, fewer than top=3"),
+        (LIBRARY.replace("mnli", "squad") + "methods: [{name: prompt, distil: true}]\n", "answers of microworld-squad are written"),
+        (SHOTS + "methods: [{name: prompt, distil: true}]\n", "there is no library in this study"),
         (SHOTS + "methods: [{name: text, prompt: good, tune: {lr: [0.1, 1]}}]\n", "method text has no rate to tune"),
     ],
 )  # fmt: skip
@@ -178,7 +200,7 @@ def test_a_start_is_read_as_it_is_written(name):
 def test_every_system_has_a_run_a_target_number_of_rows_and_seed(few):
     plan, _, _ = few
     places = [(run.target, run.shots, run.seed) for run in plan.graph.runs if run.system == "usual"]
-    assert len(plan.graph.runs) == len(SYSTEMS) * len(places) == 10 * 2 * 2 * 3
+    assert len(plan.graph.runs) == len(SYSTEMS) * len(places) == 13 * 2 * 2 * 3
     assert len(set(places)) == 12
 
 
@@ -205,7 +227,10 @@ def test_steps_are_those_of_all_that_was_tried_and_the_share_of_the_library(few)
         "tried": (15, 15 + of_library),
         "best": (5, 5 + of_library),
         "ATTEMPT": (5, 5 + of_library),
+        "DTVG": (5, 5 + of_library),
         "MPT": (5, 5 + of_library),
+        "PANDA": (15, 15 + of_library),  # student, teacher and probe
+        "taught": (10, 10 + of_library),
     }
     assert steps["usual"].related == 2  # songs and tunes are of the type of films
 
@@ -256,11 +281,12 @@ def test_the_cost_counts_every_rate_and_the_library(few):
     runs = 2 * 2 * 3
     assert costs["shared"].steps == 3 * 3 * 4
     tried = {"tuned": 2, "tried": 2}  # the probes are the runs of `usual`
-    assert costs["prompt"].steps == 3 * 3 * 4 + runs * sum(5 * tried.get(s, 1) for s in SYSTEMS)
+    teachers = runs * 5  # of `taught`; that of PANDA is a run of `nearest`
+    assert costs["prompt"].steps == 3 * 3 * 4 + teachers + runs * sum(5 * tried.get(s, 1) for s in SYSTEMS)
 
 
 def test_rows_are_drawn_by_the_seed_and_those_of_fewer_are_among_those_of_more(few):
-    _plan, _, folder = few
+    _, _, folder = few
     task = read_task_file(folder.parent / "films.yaml")
     data = folder.parent / "data"
     one, other = (load_rows(task, data, 4, 1, seed)[0].train for seed in (0, 1))
@@ -283,7 +309,7 @@ def test_the_rate_that_is_best_on_validation_rows_is_kept(few):
 
 
 def test_all_steps_are_in_the_record_of_the_cell(few):
-    _plan, store, _folder = few
+    _, store, _ = few
     _, cell, _ = member(few, "tuned")
     record = json.loads((store.folder(cell.id) / "cell.json").read_text())
     assert record["cost"]["steps"] == 10
@@ -365,12 +391,43 @@ def test_attempt_has_the_library_as_its_frozen_sources(few):
     assert not torch.equal(found.tensors["target"], found.initial["target"])
 
 
+def test_dtvg_regroups_what_training_added_to_the_library(few):
+    found, cell, _ = member(few, "DTVG")
+    added = [source.vectors - source.first_vectors for source in library(few, cell).values()]
+    assert torch.allclose(found.encoder["sources"], torch.stack(added), atol=1e-6)
+    assert not torch.equal(found.vectors, found.first_vectors)
+
+
 def test_mpt_begins_at_what_the_library_shares(few):
     _, store, _ = few
     found, cell, _ = member(few, "MPT")
     shared = load_adaptation(store.folder(cell.inputs["shared"]) / "prompt")
     assert shared.task == "songs+tunes+couples"
     assert torch.allclose(found.first_vectors, shared.vectors, atol=1e-7)
+
+
+def test_a_student_starts_from_scratch_and_its_teacher_is_the_run_from_the_source(few):
+    _, store, _ = few
+    found, cell, _ = member(few, "PANDA")
+    scratch, teacher = member(few, "usual")[0], member(few, "nearest")
+    assert cell.inputs["teacher"] == teacher[1].id
+    assert torch.equal(found.first_vectors, scratch.first_vectors)
+    told = found.origin.recipe["distil"]
+    probe = load_adaptation(store.folder(cell.inputs["probe"]) / "prompt")
+    near = [cosine_of(probe.vectors, source.vectors) for source in library(few, cell).values()]
+    assert told["digest"] == teacher[0].digest and told["distance"] == "squared"
+    assert told["weight"] == pytest.approx(0.1 * max(0.0, *near), abs=1e-6)
+
+
+def test_a_weight_that_is_given_is_that_of_the_teacher_and_needs_no_probe(few):
+    found, cell, _ = member(few, "taught")
+    assert found.origin.recipe["distil"]["weight"] == 0.5 and list(cell.inputs) == ["teacher"]
+
+
+def cosine_of(one, other):
+    """SPoT's similarity per token: the mean cosine of each vector with each."""
+    rows = [torch.nn.functional.normalize(each, dim=1) for each in (one, other)]
+    return float((rows[0] @ rows[1].T).mean())
 
 
 def test_a_run_that_is_begun_again_makes_what_is_left_and_the_same(tmp_path, few, backbone_folder):
@@ -466,7 +523,7 @@ def test_the_report_has_the_table_the_figure_and_the_controls(few, tmp_path):
     plan, store, _ = few
     written = write_study_report(plan.graph, store, tmp_path, title="Few")
     table = pd.read_csv(tmp_path / "report" / "systems.csv")
-    assert list(dict.fromkeys(table["system"]))[:10] == list(SYSTEMS)
+    assert list(dict.fromkeys(table["system"]))[: len(SYSTEMS)] == list(SYSTEMS)
     assert {"no prompt", "random prompt", "majority"} <= set(table["system"]) <= {*SYSTEMS, *CONTROLS}
     assert set(table.loc[table["shots"].notna(), "seeds"]) == {3}
     assert (tmp_path / "report" / "systems" / "near.svg").stat().st_size > 1000
@@ -479,7 +536,7 @@ def test_the_long_table_calls_runs_by_their_systems(few):
     plan, store, _ = few
     results = make_tables(open_results(plan.graph, store))["results"]
     scores = results[(results["kind"] == "score") & (results["condition"] == "4 rows")]
-    assert set(scores["method"]) == set(SYSTEMS) and len(scores) == 10 * 2 * 3
+    assert set(scores["method"]) == set(SYSTEMS) and len(scores) == len(SYSTEMS) * 2 * 3
     assert set(results.loc[results["condition"] == "own prompt", "target"]) == {"songs", "tunes", "couples"}
 
 
@@ -495,6 +552,7 @@ def test_the_shipped_study_has_equal_budgets_and_sources_for_some_targets_only()
     plan = make_plan(find_study("later-systems"))
     steps = {run.system: run.all_steps for run in plan.graph.runs}
     first = next(iter(steps))
+    assert steps.pop("PANDA") == 120  # with the run that teaches it
     assert max(steps.values()) == steps[first] == 100
     related = {run.target: run.related for run in plan.graph.runs}
     assert related["microworld-sst2"] == 3 and related["microworld-justice"] == 0

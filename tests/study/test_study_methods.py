@@ -355,7 +355,11 @@ def test_a_folder_of_format_1_is_found_finished_and_reported(planned, tmp_path):
 def test_every_method_goes_through_a_study(tmp_path, backbone_folder):
     """Two steps of each, on two tasks: trained, scored, tuned from the other, compared by neurons, drawn."""
     text = PROMPTS.replace(", pairs.yaml", "").replace("steps: 4", "steps: 2").replace("[C_average]", "[]")
-    needs = {"text": "text:prompt=is it good", "attempt": "attempt:sources=random:2"}
+    needs = {
+        "text": "text:prompt=is it good",
+        "attempt": "attempt:sources=random:2",
+        "dtvg": "dtvg:sources=random:2",
+    }
     names = [name for name in METHODS if not parse_method(name).shares]  # these train with others
     methods = [needs.get(name, name) for name in names]
     text += f"methods: {json.dumps(methods)}\n"

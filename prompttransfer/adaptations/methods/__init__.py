@@ -14,6 +14,7 @@ from prompttransfer.adaptations.methods.bottleneck import Houlsby, Pfeiffer
 from prompttransfer.adaptations.methods.delta import DeltaLora
 from prompttransfer.adaptations.methods.dept import DePT
 from prompttransfer.adaptations.methods.dora import Dora
+from prompttransfer.adaptations.methods.dtvg import Grouping
 from prompttransfer.adaptations.methods.encoded import PTuning
 from prompttransfer.adaptations.methods.frozen_a import LoraFA
 from prompttransfer.adaptations.methods.full import Full
@@ -36,7 +37,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         *(PromptTuning, PTuning, PrefixTuning, PTuningV2),
         *(Lora, LoraPlus, LoraFA, DeltaLora, Dora, AdaLora, Vera),
-        *(Residual, LowDimensional, DePT, Multitask, Attempt),
+        *(Residual, LowDimensional, DePT, Multitask, Attempt, Grouping),
         *(IA3, BitFit, Houlsby, Pfeiffer, Probe, Full),
         *(TextPrompt, TextSearch, InContext),
     )

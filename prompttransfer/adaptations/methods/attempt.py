@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -22,7 +21,15 @@ from prompttransfer.adaptations.adaptation import PROMPT_KEY
 from prompttransfer.adaptations.initialisers import initial_vectors
 from prompttransfer.adaptations.method import Member, Method
 from prompttransfer.adaptations.methods.made import join_alike
-from prompttransfer.adaptations.starts import From, Start
+from prompttransfer.adaptations.methods.sourced import (
+    RANDOM,
+    check_given,
+    check_not_of_a_study,
+    check_sources,
+    counted,
+    read_sources,
+)
+from prompttransfer.adaptations.starts import From, Source, Start
 from prompttransfer.backbones.interventions import Interventions, Vectors
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.backbones.rows import of_rows
@@ -33,9 +40,6 @@ if TYPE_CHECKING:
     from prompttransfer.backbones.base import Backbone
     from tasks.task import Task
 
-RANDOM, LIBRARY = "random", "library"
-COUNTED = (RANDOM, LIBRARY)
-"""Sources that lie in no folder, of which the setting says how many."""
 ATTENTION = ("down", "up", "norm_scale", "norm_shift")
 FROZEN = ("sources", "temperature")
 PARTS = ("target", *ATTENTION, *FROZEN)
@@ -146,23 +150,10 @@ class Attempt(Method):
             )
         if not 0 < self.ratio < 1e6:
             raise UserError(f"attempt: ratio {self.ratio:g}: it must be a number above 0, such as 0.1")
-        kind, _, count = self.sources.partition(":")
-        wrong = not (count.isdecimal() and 0 < int(count) < 1000)
-        if wrong and (kind == RANDOM or self.sources.startswith(f"{LIBRARY}:")):
-            raise UserError(f"attempt: sources {self.sources!r}: say how many, as in sources={kind}:3")
+        check_sources(self.name, self.sources)
 
     def check_complete(self) -> None:
-        if not self.sources:
-            raise UserError(
-                "attempt needs source prompts: write attempt:sources=DIR with a folder of prompts of this backbone, or "
-                "sources=random:3 for the control"
-            )
-
-    @property
-    def _count(self) -> int:
-        """How many sources there are that lie in no folder."""
-        kind, sign, count = self.sources.partition(":")
-        return int(count) if sign and kind in COUNTED else 0
+        check_given(self.name, self.sources)
 
     @property
     def reserved(self) -> int:
@@ -188,51 +179,32 @@ class Attempt(Method):
 
     def _library(self, backbone: Backbone, layout: str | None = None) -> dict[str, Tensor]:
         """Name -> vectors of the sources; empty where they are drawn. Raises UserError for those of another backbone, shape or layout."""
-        from prompttransfer.adaptations.artifacts import find_adaptations, load_adaptation
-        from prompttransfer.adaptations.running import check_runs_on, stacked
-
         self.check_complete()
-        if self._count:
+        if counted(self.sources):
             return {}
-        found = [load_adaptation(folder) for folder in find_adaptations(Path(self.sources))]
-        for each in found:
-            check_runs_on(
-                each,
-                backbone=backbone.name,
-                revision=backbone.revision,
-                width=backbone.width,
-                family=backbone.family,
-                layout=layout or each.layout,
-                other_backbone=backbone.takes_any,
-            )
-        names = [each.name for each in found]
-        if len(set(names)) < len(names):
-            raise UserError(f"attempt: two of the sources in {self.sources} have one name: rename one")
-        vectors = stacked(found)
-        if vectors.shape[1] != self.length:
-            raise UserError(
-                f"attempt mixes prompts of one length: the sources in {self.sources} have {vectors.shape[1]} vectors, the "
-                f"target's own {self.length}: use --length {vectors.shape[1]}"
-            )
-        return dict(zip(names, vectors, strict=True))
+        found = read_sources(self.name, self.sources, backbone, self.length, layout)
+        return {each.name: each.vectors for each in found}
 
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
         library = self._library(backbone)
         if not library:
-            if self.sources.startswith(f"{LIBRARY}:"):
-                raise UserError(
-                    "attempt: sources=library:COUNT is of a study's library: write sources=DIR with a folder of prompts"
-                )
+            check_not_of_a_study(self.name, self.sources)
             library = {
                 f"random {place}": initial_vectors(
                     RANDOM, backbone, task, length=self.length, seed=seed + 1_000_003 * place
                 )
-                for place in range(1, self._count + 1)
+                for place in range(1, counted(self.sources) + 1)
             }
-        return self.among(library, backbone, task, start=start, seed=seed)
+        return self._mixing(library, backbone, task, start, seed)
 
     def among(
-        self, library: Mapping[str, Tensor], backbone: Backbone, task: Task, *, start: str, seed: int
+        self, library: Mapping[str, Source], backbone: Backbone, task: Task, *, start: str, seed: int
+    ) -> MixingMember:
+        sources = {name: prompt.vectors for name, prompt in library.items()}
+        return self._mixing(sources, backbone, task, start, seed)
+
+    def _mixing(
+        self, library: Mapping[str, Tensor], backbone: Backbone, task: Task, start: str, seed: int
     ) -> MixingMember:
         """A member with the sources of `library`: name -> vectors [length, width]."""
         target = initial_vectors(start, backbone, task, length=self.length, seed=seed)
@@ -257,7 +229,7 @@ class Attempt(Method):
 
     def outline(self, backbone: Backbone, task: Task) -> Member:
         library = self._library(backbone)
-        count = len(library) or self._count
+        count = len(library) or counted(self.sources)
         with torch.device(backbone.device):
             target, sources = (torch.empty(*some, self.length, backbone.width) for some in ((), (count,)))
             return self._around(target, sources, 1.0, None)

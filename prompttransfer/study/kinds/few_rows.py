@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from prompttransfer.study.cell import Cell, Context
 from prompttransfer.study.kinds.loading import encoding_of, prompt_of, setting
 from prompttransfer.study.library_starts import (
+    DISTIL,
     LIBRARY,
     LIBRARY_START,
     PROBE,
     SHARED,
+    TEACHER,
     TUNE,
     LibraryStart,
     parse_library_start,
@@ -31,11 +33,14 @@ if TYPE_CHECKING:
     from prompttransfer.adaptations.method import Method
     from prompttransfer.adaptations.starts import Start
     from prompttransfer.backbones.base import Backbone
+    from prompttransfer.training.distillation import Teacher
     from prompttransfer.training.train import Job, Trained
 
 
 def tries_of(cell: Cell, job: Job, backbone: Backbone, method: Method, context: Context) -> list[Job]:
     """The runs that are tried for a cell; the one that is asked for, where nothing is chosen among several."""
+    if TEACHER in cell.inputs:
+        job = replace(job, teacher=teacher_of(cell, job, backbone, context))
     starts = starts_of(cell, job, backbone, method, context)
     rates: list[float | None] = setting(cell.settings, TUNE, "lr") if TUNE in cell.settings else [None]
     jobs = [replace(job, start=start, lr=rate) for start in starts for rate in rates]
@@ -53,12 +58,8 @@ def starts_of(cell: Cell, job: Job, backbone: Backbone, method: Method, context:
 
     if SHARED in cell.inputs:
         return [start_from(prompt_of(cell, SHARED, context), SHARED)]
-    library = {
-        role.removeprefix(LIBRARY): prompt_of(cell, role, context)
-        for role in cell.inputs
-        if role.startswith(LIBRARY)
-    }
-    if not library:
+    library = library_of(cell, context)
+    if not library or TEACHER in cell.inputs:
         return [job.start]
     if LIBRARY_START not in cell.settings:
         return [with_sources(method, library, job, backbone)]
@@ -70,16 +71,33 @@ def starts_of(cell: Cell, job: Job, backbone: Backbone, method: Method, context:
     return found
 
 
-def with_sources(method: Method, library: Mapping[str, Adaptation], job: Job, backbone: Backbone) -> Start:
-    """ATTEMPT's member with the library as its frozen sources, as it is before the first step."""
-    from prompttransfer.adaptations.methods.attempt import Attempt
-    from prompttransfer.adaptations.starts import From
+def library_of(cell: Cell, context: Context) -> dict[str, Adaptation]:
+    """Task -> prompt of the library that a cell takes."""
+    roles = [role for role in cell.inputs if role.startswith(LIBRARY)]
+    return {role.removeprefix(LIBRARY): prompt_of(cell, role, context) for role in roles}
 
-    if not isinstance(method, Attempt):
-        raise UserError(f"{method.name} takes no prompts of a library as its sources")
-    vectors = {task: prompt.vectors for task, prompt in library.items()}
-    member = method.among(vectors, backbone, job.task, start=str(job.start), seed=job.seed)
-    return From(member.tensors(), str(job.start))
+
+def teacher_of(cell: Cell, job: Job, backbone: Backbone, context: Context) -> Teacher:
+    """PANDA's: the squared distance of scores, weighed by a tenth of the similarity of the source nearest to the target."""
+    from prompttransfer.training.distillation import Teacher
+    from prompttransfer.transfers.distilled import SHARE, SQUARED
+
+    weight = setting(cell.settings, DISTIL, "weight")
+    if weight is None:
+        start = LibraryStart("retrieve", 1, setting(cell.settings, DISTIL, "by"))
+        probe = prompt_of(cell, PROBE, context)
+        given = Given(start, library_of(cell, context), probe, job, backbone, cell)
+        weight = SHARE * max(0.0, float(given.similarities().iloc[0]))
+    return Teacher(prompt_of(cell, TEACHER, context), weight, SQUARED)
+
+
+def with_sources(method: Method, library: Mapping[str, Adaptation], job: Job, backbone: Backbone) -> Start:
+    """The member with the library as its frozen sources, as it is before the first step (ATTEMPT, DTVG)."""
+    from prompttransfer.adaptations.starts import From, Source
+
+    sources = {task: Source(prompt.vectors, prompt.first_vectors) for task, prompt in library.items()}
+    member = method.among(sources, backbone, job.task, start=str(job.start), seed=job.seed)
+    return From(member.tensors(), str(job.start), member.encoder())
 
 
 @dataclass(frozen=True)
@@ -211,7 +229,7 @@ def best_of(tried: Sequence[Tried], name: str) -> Trained:
         )
         for _, run in tried
     ]
-    _job, best = tried[ranks.index(max(ranks))]
+    _, best = tried[ranks.index(max(ranks))]
     told: list[dict[str, Any]] = [
         {"rate": run.adaptation.origin.recipe["lr"], "start": str(each.start), "validation": rank[1][0]}
         for (each, run), rank in zip(tried, ranks, strict=True)

@@ -36,7 +36,7 @@ def _alone(spec: Spec, folder: Path) -> Found:
     if spec.library is not None:
         yield ("library",), "a library is for targets of few rows: add `shots: [16, 64]`"
     for index, entry in enumerate(spec.methods):
-        for key in ("label", "start", "tune"):
+        for key in ("label", "start", "tune", "distil"):
             if getattr(entry, key):
                 advice = ", or write `initialiser`" if key == "start" else ""
                 yield (
@@ -104,6 +104,42 @@ def _systems(spec: Spec, folder: Path) -> Found:
             yield (*path, "sources"), "there is no library in this study: add `library: {tasks: [...]}`"
         yield from _start(path, entry, spec)
         yield from _tuned(path, entry)
+        yield from _distilled(path, entry, spec, folder)
+
+
+def _distilled(path: Path_, entry: MethodEntry, spec: Spec, folder: Path) -> Found:
+    """A teacher needs a library, answers that are label words, and where its similarity counts, one that is measured."""
+    if entry.distil is None:
+        return
+    teacher = entry.model_copy(update={"start": entry.distil.start, "distil": None})
+    yield from _start((*path, "distil"), teacher, spec)
+    try:
+        probes, follows = parse_library_start(entry.distil.start).probes, entry.method(1).has_gradients
+    except UserError:
+        return  # said already
+    if not follows:
+        yield (*path, "distil"), f"method {entry.name} follows no gradient, so a teacher tells it nothing"
+    if entry.start is not None:
+        yield (*path, "start"), "a student starts from scratch: write the start of its teacher under `distil`"
+    if entry.distil.weight is None and not probes:
+        yield (
+            (*path, "distil"),
+            f"start {entry.distil.start!r} measures no similarity to weigh its teacher by: give a `weight`, such as 0.01",
+        )
+    targets = dict.fromkeys(task for backbone in spec.backbones for task in spec.tasks_of(backbone))
+    written = [name for name in targets if _generates(name, folder)]
+    if written:
+        yield (
+            (*path, "distil"),
+            f"the answers of {', '.join(written)} are written, so there are no label words to distil: leave them out",
+        )
+
+
+def _generates(name: str, folder: Path) -> bool:
+    try:
+        return find_any_task(name, folder).generates
+    except UserError:
+        return False  # said already
 
 
 def _start(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
@@ -167,7 +203,8 @@ def _without_start(entry: MethodEntry, spec: Spec, backbone: Backbone, name: str
     from prompttransfer.adaptations.adaptation import PROMPT_KEY
     from prompttransfer.adaptations.starts import From
 
-    if entry.start is None:
+    wanted = entry.start or (entry.distil.start if entry.distil else None)
+    if wanted is None:
         return ""
     side = next(one for one in spec.backbones if one.name == name)
     family, width = backbone.family, backbone.state_width
@@ -178,7 +215,7 @@ def _without_start(entry: MethodEntry, spec: Spec, backbone: Backbone, name: str
     try:
         method.started(backbone, task, From({PROMPT_KEY: vectors}, "a prompt of the library"), seed=0)
     except UserError as error:
-        return f"method {entry.name} has no start {entry.start!r}: {error}"
+        return f"method {entry.name} has no start {wanted!r}: {error}"
     return ""
 
 

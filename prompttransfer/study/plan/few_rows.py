@@ -1,7 +1,7 @@
 """The cells of a study of few rows: systems side by side, each with what it takes from a library, and what it costs.
 
     library prompt ──┬─────────────────────────> prompt (target, shots, seed) ──> score
-    probe of target ─┘ (systems that retrieve)      │
+    probe of target ─┘ (systems that retrieve)      ├────> prompt that it teaches ──> score
     shared (the library together, mpt) ─────────────┘
     library prompts ──> references of a target: no prompt, random prompts, majority
 
@@ -16,7 +16,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prompttransfer.study.cell import Cell, Json, SystemRun
-from prompttransfer.study.library_starts import LIBRARY, LIBRARY_START, PROBE, SHARED, TUNE, LibraryStart
+from prompttransfer.study.library_starts import (
+    DISTIL,
+    LIBRARY,
+    LIBRARY_START,
+    PROBE,
+    SHARED,
+    TEACHER,
+    TUNE,
+    LibraryStart,
+)
 from prompttransfer.study.methods import METHOD, PROMPT
 from prompttransfer.study.plan.checks import method_on
 from prompttransfer.study.plan.few_row_checks import library_start_of, takes_library
@@ -131,6 +140,14 @@ class _System:
         return library_start_of(self.entry)
 
     @property
+    def teacher(self) -> _System | None:
+        """The system whose run on the same rows teaches this one's."""
+        if self.entry.distil is None:
+            return None
+        update = {"start": self.entry.distil.start, "distil": None, "tune": None}
+        return replace(self, entry=self.entry.model_copy(update=update))
+
+    @property
     def rates(self) -> list[float]:
         """The rates that it tries; none where it has that of its recipe."""
         return self.entry.tune.lr if self.entry.tune is not None else []
@@ -146,9 +163,7 @@ class _System:
         for called, task in self.side.tasks.items():
             places = [(shots, seed) for shots in spec.shots for seed in spec.seeds]
             cells = {place: self.member(called, *place) for place in places}
-            self.probes(called, places)
-            for part in self.banks(cells):
-                self.library.add(part)
+            self.train(called, places, cells)
             scores = {place: naming.score(self.side, task.few(*place), cell) for place, cell in cells.items()}
             self.library.add(list(scores.values()))
             for (shots, seed), score in scores.items():
@@ -163,6 +178,17 @@ class _System:
                     len(self.side.tasks),
                     self.library.related(task),
                 )
+
+    def train(
+        self, called: str, places: Sequence[tuple[int, int]], cells: Mapping[tuple[int, int], Cell]
+    ) -> None:
+        """The units of its members on a target, and of what these take that no other system has asked for."""
+        if self.teacher is not None:
+            members = {place: self.teacher.member(called, *place) for place in places}
+            self.teacher.train(called, places, members)
+        self.probes(called, places)
+        for part in self.banks(cells):
+            self.library.add(part)
 
     def banks(self, cells: Mapping[tuple[int, int], Cell]) -> list[list[Cell]]:
         """What trains together: as many as a bank holds; of a method that shares, only those of different seeds."""
@@ -191,12 +217,18 @@ class _System:
             settings[TUNE] = {"lr": list(self.rates)}
         if method.text != PROMPT:
             settings[METHOD] = method.text
+        if self.entry.distil is not None:
+            teacher = self.teacher.start if self.teacher else None
+            settings[DISTIL] = {"weight": self.entry.distil.weight, "by": teacher.by if teacher else ""}
         label = f"{method.label} {task.task.name} {shots} rows seed {seed} on {self.side.label}"
         return self.library.naming.cell("prompt", label, settings, self.inputs(called, shots, seed))
 
     def inputs(self, called: str, shots: int, seed: int) -> dict[str, str]:
         """Role -> id of what it takes."""
         start, found = self.start, {}
+        if self.teacher is not None and self.entry.distil is not None:
+            found[TEACHER] = self.teacher.member(called, shots, seed).id
+            start = self.teacher.start if self.entry.distil.weight is None else None
         if start is not None and start.probes:
             found[PROBE] = self.probe(called, shots, seed).id
         if start is not None and start.how == SHARED:
@@ -231,7 +263,12 @@ class _System:
         """Steps on the target and on the library."""
         sources = self.library.side.library
         own = self.recipe(called).steps * self.tries
-        if PROBE in cell.inputs:
+        taught = self.teacher
+        if taught is not None:
+            own += taught.recipe(called).steps * taught.tries
+        if any(
+            start is not None and start.probes for start in (self.start, taught.start if taught else None)
+        ):
             own += probe_steps(self.recipe(called).steps)
         if sources is None or not cell.inputs:
             return own, 0

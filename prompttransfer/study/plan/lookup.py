@@ -478,7 +478,8 @@ def _method_facts(
 def _tried(given: MethodEntry) -> str:
     """What a system starts from and tries, before its recipe."""
     rates = "rates " + ", ".join(f"{rate:g}" for rate in given.tune.lr) if given.tune else ""
-    return "".join(f"{said}; " for said in (given.start, rates) if said)
+    taught = f"distilled from {given.distil.start}" if given.distil else ""
+    return "".join(f"{said}; " for said in (given.start, taught, rates) if said)
 
 
 def _lacks(spec: Spec, method: Method) -> dict[str, str]:

@@ -108,6 +108,15 @@ class Tune(Part):
         return rates
 
 
+class Distil(Part):
+    """A student that starts from scratch, with a run from the library on the same rows as its teacher (PANDA)."""
+
+    start: str = "retrieve:top=1,by=C_average"
+    """What the teacher starts from."""
+    weight: float | None = Field(default=None, ge=0, lt=1e6, strict=False)
+    """Of the distance to the teacher; a tenth of the similarity of target and source where none is given."""
+
+
 class MethodEntry(Part):
     """One tuning method; beside these keys its own settings, which `METHODS` (adaptations/methods) knows."""
 
@@ -122,6 +131,7 @@ class MethodEntry(Part):
     start: str | None = None
     """What it takes from the library (study/library_starts.py)."""
     tune: Tune | None = None
+    distil: Distil | None = None
 
     @property
     def given(self) -> dict[str, Any]:
@@ -333,6 +343,7 @@ PARTS: dict[tuple[str, ...], type[Part]] = {
     ("backbones", "*", "recipe", "per-task", "*"): TaskRecipe,
     ("methods", "*", "recipe"): MethodRecipe,
     ("methods", "*", "tune"): Tune,
+    ("methods", "*", "distil"): Distil,
     ("library",): Library,
     ("library", "recipe"): MethodRecipe,
     ("transfers",): Transfers,

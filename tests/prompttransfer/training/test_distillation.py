@@ -11,6 +11,7 @@ from toys import (
     adapted,
     changed,
     label_task,
+    noise,
     pair_task,
     prompt_on,
     question_task,
@@ -22,12 +23,14 @@ from toys import (
 from prompttransfer.adaptations.adaptation import same_tensors
 from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.adaptations.methods import parse_method
+from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.layouts import USUAL
 from prompttransfer.training.distillation import (
     Answered,
     Distance,
     Teacher,
     Teaching,
+    answered,
     divergence,
     squared_difference,
 )
@@ -103,6 +106,17 @@ def test_the_loss_of_a_row_is_its_cross_entropy_and_its_weight_times_its_distanc
         torch.testing.assert_close(losses, by_hand)
         torch.testing.assert_close(gradient, torch.autograd.grad(by_hand.sum(), student)[0])
     assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("kind", ["roberta", "bert", "t5", "t5-v1.1", "llama", "distilbert"])
+def test_scores_of_words_are_those_of_label_words_before_they_are_compared(tiny, kind):
+    backbone = tiny(kind)
+    rows = backbone.encode(TASK, splits().train, reserved=3)
+    batch = backbone.batch(rows[:4], layout=USUAL.place(backbone.family))
+    found = answered(backbone, Vectors(noise(4, 3, backbone.width)), batch)
+    ids = torch.tensor([pieces[0] for pieces in rows[0].answers.scored])
+    logits = backbone.word_logits(found.states, ids)
+    torch.testing.assert_close(torch.log_softmax(logits, dim=-1), found.scores, atol=1e-5, rtol=1e-5)
 
 
 def test_a_student_comes_nearer_to_its_teacher(tiny):

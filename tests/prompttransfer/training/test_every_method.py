@@ -84,6 +84,15 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tiny, tmp_path, kind, text, 
     assert same(whole, train(tiny(kind), text, 0, 1, options=TrainingOptions(tmp_path)))
 
 
+@pytest.mark.parametrize("name", ["ulpt", "residual", "dtvg"])
+def test_adafactor_goes_on_with_what_it_keeps_of_parameters_of_any_shape(tiny, tmp_path, name):
+    plan, text = recipe(optimizer="adafactor", lr=0.3), TEXTS[name][0]
+    whole = train(tiny("t5"), text, 0, plan=plan)
+    with pytest.raises(RuntimeError):
+        train(tiny("t5"), text, 0, plan=plan, options=TrainingOptions(tmp_path, progress=Watcher(3, stop)))
+    assert same(whole, train(tiny("t5"), text, 0, plan=plan, options=TrainingOptions(tmp_path)))
+
+
 def test_a_lora_that_was_killed_goes_on_bit_for_bit(tiny, tmp_path):
     child = os.fork()
     if child == 0:

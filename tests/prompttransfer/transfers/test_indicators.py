@@ -10,7 +10,7 @@ from prompttransfer.adaptations.running import bank_of
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
 from prompttransfer.transfers.compared import Compared
-from prompttransfer.transfers.indicators import INDICATORS, indicator_table, of_vectors
+from prompttransfer.transfers.indicators import INDICATORS, LATENTS, indicator_table, of_vectors
 from prompttransfer.transfers.zero_shot import Target
 from tasks.errors import UserError
 
@@ -29,7 +29,9 @@ def group(tiny):
     )
 
 
-@pytest.mark.parametrize("name", [n for n in INDICATORS if n not in {**SIMILARITIES, **PREFIXES}])
+@pytest.mark.parametrize(
+    "name", [n for n in INDICATORS if n not in {**SIMILARITIES, **PREFIXES, **dict.fromkeys(LATENTS)}]
+)
 def test_every_indicator_is_a_finite_table_over_the_prompts(name, group):
     table = indicator_table(name, group)
     assert list(table.index) == list(table.columns) == ["one-p", "two-p", "three-p"]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from toys import adapted, label_task, pair_task, prompt_on, splits
+from toys import adapted, label_task, noise, pair_task, prompt_on, splits
 
 from prompttransfer.neurons.capture import read_activations
 from prompttransfer.transfers.compared import Compared
@@ -92,6 +92,8 @@ def test_an_indicator_of_another_method_is_one_line_with_what_there_is_instead(t
     prefixes = tuple(adapted(backbone, "p-tuning-v2:length=3", seed=seed) for seed in (0, 1))
     assert usual(prefixes)[0] == "keys-concat"
     groups = [tuple(replace(each, initial=each.tensors) for each in group) for group in (prompts, loras, prefixes)]  # fmt: skip
+    low = [adapted(backbone, "ulpt:length=3,rank=4", seed=seed) for seed in (0, 1)]
+    groups.append(tuple(replace(each, encoder={"latent": noise(3, 4)}) for each in low))
     assert all(any(missing(name, group) == "" for group in groups) for name in INDICATORS)
 
 

@@ -1,0 +1,83 @@
+"""Source prompts of methods that mix them: what stands behind `sources=`.
+
+A folder of prompts, `random:COUNT` for prompts that know nothing, or `library:COUNT` for those of a study's library.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prompttransfer.adaptations.adaptation import Adaptation
+from tasks.errors import UserError
+
+if TYPE_CHECKING:
+    from prompttransfer.backbones.base import Backbone
+
+RANDOM, LIBRARY = "random", "library"
+COUNTED = (RANDOM, LIBRARY)
+"""Sources that lie in no folder, of which the setting says how many."""
+
+
+def check_sources(method: str, sources: str) -> None:
+    """Raise UserError for a text that is neither empty, a folder's name, nor a number of random ones."""
+    kind, _, count = sources.partition(":")
+    wrong = not (count.isdecimal() and 0 < int(count) < 1000)
+    if wrong and (kind == RANDOM or sources.startswith(f"{LIBRARY}:")):
+        raise UserError(f"{method}: sources {sources!r}: say how many, as in sources={kind}:3")
+
+
+def check_given(method: str, sources: str) -> None:
+    """Raise UserError where there are no sources."""
+    if not sources:
+        raise UserError(
+            f"{method} needs source prompts: write {method}:sources=DIR with a folder of prompts of this backbone, or "
+            "sources=random:3 for the control"
+        )
+
+
+def counted(sources: str) -> int:
+    """How many there are that lie in no folder; 0 for a folder."""
+    kind, sign, count = sources.partition(":")
+    return int(count) if sign and kind in COUNTED else 0
+
+
+def check_not_of_a_study(method: str, sources: str) -> None:
+    """Raise UserError for sources that only a study can hand over."""
+    if sources.startswith(f"{LIBRARY}:"):
+        raise UserError(
+            f"{method}: sources=library:COUNT is of a study's library: write sources=DIR with a folder of prompts"
+        )
+
+
+def read_sources(
+    method: str, sources: str, backbone: Backbone, length: int, layout: str | None = None
+) -> list[Adaptation]:
+    """The prompts of the folder `sources`, each under a name of its own.
+
+    Raises UserError for those of another backbone or layout, and of another `length` than the target's own.
+    """
+    from prompttransfer.adaptations.artifacts import find_adaptations, load_adaptation
+    from prompttransfer.adaptations.running import check_runs_on, stacked
+
+    found = [load_adaptation(folder) for folder in find_adaptations(Path(sources))]
+    for each in found:
+        check_runs_on(
+            each,
+            backbone=backbone.name,
+            revision=backbone.revision,
+            width=backbone.width,
+            family=backbone.family,
+            layout=layout or each.layout,
+            other_backbone=backbone.takes_any,
+        )
+    names = [each.name for each in found]
+    if len(set(names)) < len(names):
+        raise UserError(f"{method}: two of the sources in {sources} have one name: rename one")
+    there = stacked(found).shape[1]
+    if there != length:
+        raise UserError(
+            f"{method} mixes prompts of one length: the sources in {sources} have {there} vectors, the target's own "
+            f"{length}: use --length {there}"
+        )
+    return found
