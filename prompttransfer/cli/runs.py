@@ -196,7 +196,7 @@ def how_it_went(run: Trained, metric: str) -> list[str]:
         lines.append(
             f"{own.name}: its best was at step 0, so training gained nothing: try another --lr or more --steps"
         )
-    elif (chance := test.get("chance")) is not None and test[metric] <= chance:
+    elif (chance := test.get("chance")) is not None and test.get(metric, 1.0) <= chance:
         lines.append(
             f"{own.name}: its test {metric} is no better than the majority answer, so nothing was learned: try another --lr or "
             f"more --steps"

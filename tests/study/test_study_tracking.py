@@ -157,6 +157,6 @@ def test_names_are_such_as_every_tracker_takes(tmp_path):
 
 
 def test_a_run_ends_with_the_matrix_and_last_with_where_the_page_is(tracked):
-    folder, said = tracked
+    _, said = tracked
     assert "zero-shot transfer on" in said and "no prompt" in said and "pairs" in said
     assert said.rstrip().splitlines()[-1].endswith("report/report.html")
