@@ -20,10 +20,18 @@ if TYPE_CHECKING:
 MARKER = "library.json"
 FILES = (MARKER, "library.csv", "prompts", "settings.json")
 """What the folder of such a transfer holds of ours; all else in it is the user's and stays."""
-WITHOUT = ("predictions", "tune", "method", "other_layout", "random_draws", "in_context", "draws")
-"""Options of `transfer` that are about matrices of sources, and what stands for none."""
-
-
+WITHOUT = (
+    "predictions",
+    "tune",
+    "distil",
+    "distil_weight",
+    "method",
+    "other_layout",
+    "random_draws",
+    "in_context",
+    "draws",
+)
+"""Options of `transfer` that are about matrices of sources."""
 RECIPE = ("steps", "batch", "lr", "optimizer", "schedule", "warm_up", "evaluate_every", "patience")
 
 
@@ -80,7 +88,7 @@ def transfer_from_library(verb: Callable[..., Any], given: dict[str, Any]) -> Li
     first = load_adaptation(find_adaptations(start.folder)[0])
     own = None if given["target_prompt"] is None else load_adaptation(given["target_prompt"])
     reading = parse_reading(
-        *(given[n] for n in ("columns", "labels", "splits")), skip_empty=given["skip_empty"]
+        given["columns"], given["labels"], given["splits"], skip_empty=given["skip_empty"]
     )
     tasks = resolve_tasks(given["to"], given["label_words"], [first], reading, given["data"], given["metric"])
     if own is not None and own.task != tasks[0].name:
@@ -153,7 +161,7 @@ def _run(
     recipe = recipe_for(model, method, **{name: given[name] for name in RECIPE})
     say(f"recipe: {recipe.told(method)}", quiet=quiet)
     say(seeds_line(seeds, one_split=given["one_split"], shots=given["shots"]), quiet=quiet)
-    names = runs_of([task.name for task in tasks], seeds, start.top, (given["how"] or "best"))
+    names = runs_of([task.name for task in tasks], seeds, start.top, given["how"] or "best")
     with TrainingProgress(console, names, recipe.steps) as progress:
         options = TrainingOptions(
             state_folder=None if output is None else output.parent, progress=None if quiet else progress
@@ -166,7 +174,7 @@ def _run(
             encoding,
             method,
             seeds=seeds,
-            how=(given["how"] or "best"),
+            how=given["how"] or "best",
             all_steps=given["all_steps"] is not False,
             given=own,
             rows_of=rows_of_sources(given["data"]),

@@ -688,17 +688,22 @@ def _print_pair_means(pairs: Sequence[TunedPair]) -> None:
 
 
 def _seed_rows(matrix: TransferMatrix) -> list[list[str]]:
-    """Rows of the source tasks that have several sources of the matrix, as those of several seeds: mean ± deviation."""
+    """Rows of the source tasks that have several sources of one method, as those of several seeds: mean ± deviation."""
+    from itertools import zip_longest
     from statistics import mean, stdev
 
     from prompttransfer.transfers.matrix import REFERENCE_ROWS
 
-    groups: dict[str, list[list[float]]] = {}
-    for name, task, row in zip(matrix.sources, matrix.source_tasks, matrix.values.tolist(), strict=True):
-        if name not in REFERENCE_ROWS and name.startswith(task):
-            groups.setdefault(task, []).append(row)
+    groups: dict[tuple[str, str], list[list[float]]] = {}
+    labelled = zip(matrix.sources, matrix.source_tasks, matrix.values.tolist(), strict=True)
+    for (name, task, row), method in zip_longest(
+        labelled, matrix.methods[: len(matrix.sources)], fillvalue=""
+    ):
+        if name not in REFERENCE_ROWS:
+            groups.setdefault((task, method), []).append(row)
+    several = len({method for _, method in groups}) > 1
     rows = []
-    for task, group in groups.items():
+    for (task, method), group in groups.items():
         if len(group) < 2:
             continue
         cells = []
@@ -706,7 +711,7 @@ def _seed_rows(matrix: TransferMatrix) -> list[list[str]]:
             known = [value for value in column if value == value]
             spread = f" ±{100 * stdev(known):.1f}" if len(known) > 1 else ""
             cells.append(f"{100 * mean(known):.1f}{spread}" if known else "-")
-        rows.append([task, *cells])
+        rows.append([f"{task}, {method}" if several and method else task, *cells])
     return rows
 
 
