@@ -44,6 +44,7 @@ methods:
   - {name: prompt, label: tried, start: "best-of:top=2"}
   - {name: residual, hidden: 4, label: best, start: from-best}
   - {name: attempt, hidden: 4, sources: library, label: ATTEMPT}
+  - {name: dtvg, sources: library, label: DTVG}
   - {name: mpt, label: MPT, start: shared}
   - {name: prompt, label: PANDA, distil: {start: "retrieve:top=1"}}
   - {name: prompt, label: taught, distil: {start: from-best, weight: 0.5}}
@@ -61,6 +62,7 @@ SYSTEMS = (
     "tried",
     "best",
     "ATTEMPT",
+    "DTVG",
     "MPT",
     "PANDA",
     "taught",
@@ -198,7 +200,7 @@ def test_a_start_is_read_as_it_is_written(name):
 def test_every_system_has_a_run_a_target_number_of_rows_and_seed(few):
     plan, _, _ = few
     places = [(run.target, run.shots, run.seed) for run in plan.graph.runs if run.system == "usual"]
-    assert len(plan.graph.runs) == len(SYSTEMS) * len(places) == 12 * 2 * 2 * 3
+    assert len(plan.graph.runs) == len(SYSTEMS) * len(places) == 13 * 2 * 2 * 3
     assert len(set(places)) == 12
 
 
@@ -225,6 +227,7 @@ def test_steps_are_those_of_all_that_was_tried_and_the_share_of_the_library(few)
         "tried": (15, 15 + of_library),
         "best": (5, 5 + of_library),
         "ATTEMPT": (5, 5 + of_library),
+        "DTVG": (5, 5 + of_library),
         "MPT": (5, 5 + of_library),
         "PANDA": (15, 15 + of_library),  # student, teacher and probe
         "taught": (10, 10 + of_library),
@@ -386,6 +389,13 @@ def test_attempt_has_the_library_as_its_frozen_sources(few):
     assert torch.equal(found.tensors["sources"], vectors)
     assert str(found.method) == "attempt:length=3,sources=library:3,hidden=4"
     assert not torch.equal(found.tensors["target"], found.initial["target"])
+
+
+def test_dtvg_regroups_what_training_added_to_the_library(few):
+    found, cell, _ = member(few, "DTVG")
+    added = [source.vectors - source.first_vectors for source in library(few, cell).values()]
+    assert torch.allclose(found.encoder["sources"], torch.stack(added), atol=1e-6)
+    assert not torch.equal(found.vectors, found.first_vectors)
 
 
 def test_mpt_begins_at_what_the_library_shares(few):

@@ -14,7 +14,7 @@ kept is P, a plain prompt, and beside it the parts for training on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from prompttransfer.adaptations.adaptation import PROMPT_KEY, Adaptation
+from prompttransfer.adaptations.initialisers import initial_vectors
 from prompttransfer.adaptations.method import Member
 from prompttransfer.adaptations.methods.made import MadeMember, MadePrompt
 from prompttransfer.adaptations.methods.sourced import (
@@ -31,7 +32,7 @@ from prompttransfer.adaptations.methods.sourced import (
     counted,
     read_sources,
 )
-from prompttransfer.adaptations.starts import From, Start
+from prompttransfer.adaptations.starts import From, Source, Start
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from tasks.errors import UserError
 from tasks.task import Example
@@ -52,6 +53,11 @@ def grouped(similar: Sequence[float], among: Sequence[Sequence[float]]) -> list[
         if similar[place] > 0 and consistent:
             group.append(place)
     return group
+
+
+def added_by(library: Iterable[Source]) -> Tensor:
+    """What training added to each source, [sources, length, width]; all must have kept their starts."""
+    return torch.stack([vectors - first for vectors, first in library if first is not None])
 
 
 class GroupingMember(MadeMember):
@@ -117,7 +123,8 @@ class Grouping(MadePrompt):
     summary: ClassVar[str] = "task vectors of sources regrouped at every step (Zhang et al. 2025)"
 
     sources: str = ""
-    """A folder of prompts with their starts, or `random:COUNT` for task vectors that know nothing, the control."""
+    """A folder of prompts with their starts, `random:COUNT` for task vectors that know nothing, the control, or
+    `library:COUNT` for those that a study's library gives to `among`."""
     ratio: float = 0.1
     """The rate of the coefficients over that of the prompt."""
 
@@ -158,19 +165,27 @@ class Grouping(MadePrompt):
             )
         return found
 
+    def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
+        check_not_of_a_study(self.name, self.sources)
+        return super().member(backbone, task, start=start, seed=seed)
+
     def made(self, vectors: Tensor, backbone: Backbone) -> GroupingMember:
         """Random task vectors are as large as a prompt's random start."""
         library = self._library(backbone)
         if library:
-            added = [each.vectors - start for each in library if (start := each.first_vectors) is not None]
-            sources = torch.stack(added).to(vectors)
+            sources = added_by(Source(each.vectors, each.first_vectors) for each in library).to(vectors)
         else:
-            check_not_of_a_study(self.name, self.sources)
-            count = counted(self.sources)
-            sources = torch.randn(count, *vectors.shape).to(vectors) * backbone.embedding_table().std().to(
-                vectors
-            )
+            shape = (counted(self.sources), *vectors.shape)
+            if vectors.is_meta:  # an outline, of which only sizes are asked
+                return GroupingMember(vectors, vectors.new_empty(shape), self.ratio)
+            sources = torch.randn(shape).to(vectors) * backbone.embedding_table().std().to(vectors)
         return GroupingMember(vectors, sources, self.ratio, [each.name for each in library])
+
+    def among(
+        self, library: Mapping[str, Source], backbone: Backbone, task: Task, *, start: str, seed: int
+    ) -> GroupingMember:
+        vectors = initial_vectors(start, backbone, task, length=self.length, seed=seed)
+        return GroupingMember(vectors, added_by(library.values()).to(vectors), self.ratio, list(library))
 
     def continued(self, start: From, backbone: Backbone) -> Member:
         """From an adaptation of its own kind with its parts, sources too; from any other prompt as P_init."""
@@ -181,6 +196,7 @@ class Grouping(MadePrompt):
                 member.load_state_dict(dict(parts))
                 return member
             return super().continued(start, backbone)
+        check_not_of_a_study(self.name, self.sources)
         self.check_start(start, backbone)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

@@ -92,15 +92,12 @@ def teacher_of(cell: Cell, job: Job, backbone: Backbone, context: Context) -> Te
 
 
 def with_sources(method: Method, library: Mapping[str, Adaptation], job: Job, backbone: Backbone) -> Start:
-    """ATTEMPT's member with the library as its frozen sources, as it is before the first step."""
-    from prompttransfer.adaptations.methods.attempt import Attempt
-    from prompttransfer.adaptations.starts import From
+    """The member with the library as its frozen sources, as it is before the first step (ATTEMPT, DTVG)."""
+    from prompttransfer.adaptations.starts import From, Source
 
-    if not isinstance(method, Attempt):
-        raise UserError(f"{method.name} takes no prompts of a library as its sources")
-    vectors = {task: prompt.vectors for task, prompt in library.items()}
-    member = method.among(vectors, backbone, job.task, start=str(job.start), seed=job.seed)
-    return From(member.tensors(), str(job.start))
+    sources = {task: Source(prompt.vectors, prompt.first_vectors) for task, prompt in library.items()}
+    member = method.among(sources, backbone, job.task, start=str(job.start), seed=job.seed)
+    return From(member.tensors(), str(job.start), member.encoder())
 
 
 @dataclass(frozen=True)
