@@ -44,6 +44,7 @@ methods:
   - {name: prompt, label: tried, start: "best-of:top=2"}
   - {name: residual, hidden: 4, label: best, start: from-best}
   - {name: attempt, hidden: 4, sources: library, label: ATTEMPT}
+  - {name: dtvg, sources: library, label: DTVG}
   - {name: mpt, label: MPT, start: shared}
   - {name: prompt, label: PANDA, distil: {start: "retrieve:top=1"}}
   - {name: prompt, label: taught, distil: {start: from-best, weight: 0.5}}
@@ -64,6 +65,7 @@ SYSTEMS = (
     "MPT",
     "PANDA",
     "taught",
+    "DTVG",
 )
 
 
@@ -198,7 +200,7 @@ def test_a_start_is_read_as_it_is_written(name):
 def test_every_system_has_a_run_a_target_number_of_rows_and_seed(few):
     plan, _, _ = few
     places = [(run.target, run.shots, run.seed) for run in plan.graph.runs if run.system == "usual"]
-    assert len(plan.graph.runs) == len(SYSTEMS) * len(places) == 12 * 2 * 2 * 3
+    assert len(plan.graph.runs) == len(SYSTEMS) * len(places) == 13 * 2 * 2 * 3
     assert len(set(places)) == 12
 
 
@@ -226,6 +228,7 @@ def test_steps_are_those_of_all_that_was_tried_and_the_share_of_the_library(few)
         "best": (5, 5 + of_library),
         "ATTEMPT": (5, 5 + of_library),
         "MPT": (5, 5 + of_library),
+        "DTVG": (5, 5 + of_library),
         "PANDA": (15, 15 + of_library),  # student, teacher and probe
         "taught": (10, 10 + of_library),
     }
@@ -388,6 +391,15 @@ def test_attempt_has_the_library_as_its_frozen_sources(few):
     assert not torch.equal(found.tensors["target"], found.initial["target"])
 
 
+def test_dtvg_has_what_training_added_to_the_library_and_begins_at_its_own_start(few):
+    found, cell, _ = member(few, "DTVG")
+    scratch = member(few, "usual")[0]
+    added = torch.stack([source.vectors - source.first_vectors for source in library(few, cell).values()])
+    assert torch.equal(found.encoder["sources"], added)
+    assert torch.equal(found.first_vectors, scratch.first_vectors)
+    assert len(found.notes["share_of_steps"]) == 3
+
+
 def test_mpt_begins_at_what_the_library_shares(few):
     _, store, _ = few
     found, cell, _ = member(few, "MPT")
@@ -513,7 +525,9 @@ def test_the_report_has_the_table_the_figure_and_the_controls(few, tmp_path):
     plan, store, _ = few
     written = write_study_report(plan.graph, store, tmp_path, title="Few")
     table = pd.read_csv(tmp_path / "report" / "systems.csv")
-    assert list(dict.fromkeys(table["system"]))[: len(SYSTEMS)] == list(SYSTEMS)
+    assert list(dict.fromkeys(table["system"]))[: len(SYSTEMS)] == [
+        run.system for run in plan.graph.runs[::12]
+    ]
     assert {"no prompt", "random prompt", "majority"} <= set(table["system"]) <= {*SYSTEMS, *CONTROLS}
     assert set(table.loc[table["shots"].notna(), "seeds"]) == {3}
     assert (tmp_path / "report" / "systems" / "near.svg").stat().st_size > 1000

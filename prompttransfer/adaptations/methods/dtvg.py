@@ -14,7 +14,7 @@ kept is P, a plain prompt, and beside it the parts for training on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from prompttransfer.adaptations.adaptation import PROMPT_KEY, Adaptation
+from prompttransfer.adaptations.initialisers import initial_vectors
 from prompttransfer.adaptations.method import Member
 from prompttransfer.adaptations.methods.made import MadeMember, MadePrompt
 from prompttransfer.adaptations.methods.sourced import (
@@ -117,7 +118,8 @@ class Grouping(MadePrompt):
     summary: ClassVar[str] = "task vectors of sources regrouped at every step (Zhang et al. 2025)"
 
     sources: str = ""
-    """A folder of prompts with their starts, or `random:COUNT` for task vectors that know nothing, the control."""
+    """A folder of prompts with their starts, or `random:COUNT` for task vectors that know nothing, the control;
+    `library:COUNT` for those that a study's library gives to `among`."""
     ratio: float = 0.1
     """The rate of the coefficients over that of the prompt."""
 
@@ -157,6 +159,19 @@ class Grouping(MadePrompt):
                 f"train it again, or leave it out"
             )
         return found
+
+    def among(
+        self, library: Mapping[str, Tensor], backbone: Backbone, task: Task, *, start: str, seed: int
+    ) -> GroupingMember:
+        """A member with the task vectors of `library`: name -> what training added [length, width]."""
+        begin = initial_vectors(start, backbone, task, length=self.length, seed=seed)
+        return GroupingMember(begin, torch.stack([*library.values()]).to(begin), self.ratio, [*library])
+
+    def outline(self, backbone: Backbone, task: Task) -> Member:
+        count = len(self._library(backbone)) or counted(self.sources)
+        with torch.device(backbone.device):
+            begin, sources = (torch.empty(*some, self.length, backbone.width) for some in ((), (count,)))
+            return GroupingMember(begin, sources, self.ratio)
 
     def made(self, vectors: Tensor, backbone: Backbone) -> GroupingMember:
         """Random task vectors are as large as a prompt's random start."""

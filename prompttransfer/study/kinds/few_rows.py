@@ -92,15 +92,18 @@ def teacher_of(cell: Cell, job: Job, backbone: Backbone, context: Context) -> Te
 
 
 def with_sources(method: Method, library: Mapping[str, Adaptation], job: Job, backbone: Backbone) -> Start:
-    """ATTEMPT's member with the library as its frozen sources, as it is before the first step."""
+    """A member of ATTEMPT or DTVG with the library as its frozen sources, as it is before the first step."""
+    from prompttransfer.adaptations.arithmetic import task_vector
     from prompttransfer.adaptations.methods.attempt import Attempt
+    from prompttransfer.adaptations.methods.dtvg import Grouping
     from prompttransfer.adaptations.starts import From
 
-    if not isinstance(method, Attempt):
+    if not isinstance(method, Attempt | Grouping):
         raise UserError(f"{method.name} takes no prompts of a library as its sources")
-    vectors = {task: prompt.vectors for task, prompt in library.items()}
-    member = method.among(vectors, backbone, job.task, start=str(job.start), seed=job.seed)
-    return From(member.tensors(), str(job.start))
+    added = isinstance(method, Grouping)
+    sources = {task: task_vector(prompt) if added else prompt.vectors for task, prompt in library.items()}
+    member = method.among(sources, backbone, job.task, start=str(job.start), seed=job.seed)
+    return From(member.tensors(), str(job.start), member.encoder())
 
 
 @dataclass(frozen=True)

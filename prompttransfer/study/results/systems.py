@@ -100,11 +100,14 @@ def system_table(runs: pd.DataFrame) -> pd.DataFrame:
     """`run_table` as the table of SYSTEM_COLUMNS: systems by number of rows, controls beneath."""
     import pandas as pd
 
+    from analysis.crossed import common_part
     from analysis.statistics import holm
 
     rows: list[dict[str, Any]] = []
     for _, part in runs.groupby(["backbone", "metric"], sort=False):
-        own = [_system_row(part, shots, system) for shots, system in _places(part)]
+        places = _places(part)
+        common = common_part([_difference(part, shots, system) for shots, system in places])
+        own = [_system_row(part, shots, system, common) for shots, system in places]
         p_values = {str(place): row["p"] for place, row in enumerate(own) if row["p"] is not None}
         for place, p_value in holm(p_values).items():
             row = own[int(place)]
@@ -129,11 +132,23 @@ def _wide(part: pd.DataFrame, shots: int, system: str) -> pd.DataFrame:
     return own.pivot(index="target", columns="seed", values="value").astype(float)
 
 
-def _system_row(part: pd.DataFrame, shots: int, system: str) -> dict[str, Any]:
+def _first(part: pd.DataFrame) -> str:
+    """The system that the others are held against."""
+    return str(part.loc[part["shots"].notna(), "system"].iloc[0])
+
+
+def _difference(part: pd.DataFrame, shots: int, system: str) -> pd.DataFrame:
+    """[targets, seeds] of one system less the first; empty for the first itself."""
+    first = _first(part)
+    if system == first:
+        return _wide(part, shots, first).iloc[:0, :0]
+    return _wide(part, shots, system) - _wide(part, shots, first)
+
+
+def _system_row(part: pd.DataFrame, shots: int, system: str, common: float) -> dict[str, Any]:
     from analysis.crossed import seed_difference
     from analysis.statistics import refused_claim
 
-    first = part.loc[part["shots"].notna(), "system"].iloc[0]
     own = part[(part["shots"] == shots) & (part["system"] == system)]
     values = _wide(part, shots, system)
     means = values.mean(axis=0) if values.notna().all(axis=None) else values.dropna(axis=1).mean(axis=0)
@@ -151,10 +166,10 @@ def _system_row(part: pd.DataFrame, shots: int, system: str) -> dict[str, Any]:
         "p": None,
         "note": "",
     }
-    if system == first or not len(values):
+    if system == _first(part) or not len(values):
         return row
-    difference = values - _wide(part, shots, first)
-    found = seed_difference(difference.to_numpy())
+    difference = _difference(part, shots, system)
+    found = seed_difference(difference.to_numpy(), common=common)
     refused = refused_claim(len(means))
     related = own.groupby("target")["related"].max().reindex(difference.index)
     return row | {
