@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from prompttransfer.adaptations.bank import Bank
 from prompttransfer.adaptations.random_prompts import rounds, scrambled
-from prompttransfer.adaptations.starts import From, Mixture, Start
+from prompttransfer.adaptations.starts import From, Mixture, Source, Start
 from prompttransfer.backbones.layouts import USUAL, Encoding, Layout
 from tasks.errors import UserError
 
@@ -207,6 +207,12 @@ class Method(ABC):
     @abstractmethod
     def peft_config(self, *, family: str, tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
         """What stands in peft's adapter_config.json beside model and task type; None where peft has no such method."""
+
+    def among(
+        self, library: Mapping[str, Source], backbone: Backbone, task: Task, *, start: str, seed: int
+    ) -> Member:
+        """A member whose sources are the prompts of `library`, by name, for methods with `sources=library:COUNT`."""
+        raise UserError(f"{self.name} takes no prompts of a library as its sources")
 
     def stored(self, encoder: Mapping[str, Tensor]) -> Stored | None:
         """What is written in place of the tensors of a member with this encoder; None for the tensors themselves."""

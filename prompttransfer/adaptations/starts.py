@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
@@ -72,6 +72,15 @@ class From:
 
     def __str__(self) -> str:
         return self.said
+
+
+class Source(NamedTuple):
+    """A prompt that a method takes beside its own, as it is and as its training began."""
+
+    vectors: Tensor
+    """[length, width]"""
+    first: Tensor | None
+    """The same; None where it is not known."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ from prompttransfer.adaptations.methods.sourced import (
     counted,
     read_sources,
 )
-from prompttransfer.adaptations.starts import From, Start
+from prompttransfer.adaptations.starts import From, Source, Start
 from prompttransfer.backbones.interventions import Interventions, Vectors
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.backbones.rows import of_rows
@@ -195,10 +195,16 @@ class Attempt(Method):
                 )
                 for place in range(1, counted(self.sources) + 1)
             }
-        return self.among(library, backbone, task, start=start, seed=seed)
+        return self._mixing(library, backbone, task, start, seed)
 
     def among(
-        self, library: Mapping[str, Tensor], backbone: Backbone, task: Task, *, start: str, seed: int
+        self, library: Mapping[str, Source], backbone: Backbone, task: Task, *, start: str, seed: int
+    ) -> MixingMember:
+        sources = {name: prompt.vectors for name, prompt in library.items()}
+        return self._mixing(sources, backbone, task, start, seed)
+
+    def _mixing(
+        self, library: Mapping[str, Tensor], backbone: Backbone, task: Task, start: str, seed: int
     ) -> MixingMember:
         """A member with the sources of `library`: name -> vectors [length, width]."""
         target = initial_vectors(start, backbone, task, length=self.length, seed=seed)

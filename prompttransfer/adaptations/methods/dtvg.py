@@ -14,7 +14,7 @@ kept is P, a plain prompt, and beside it the parts for training on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -32,7 +32,7 @@ from prompttransfer.adaptations.methods.sourced import (
     counted,
     read_sources,
 )
-from prompttransfer.adaptations.starts import From, Start
+from prompttransfer.adaptations.starts import From, Source, Start
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from tasks.errors import UserError
 from tasks.task import Example
@@ -53,6 +53,11 @@ def grouped(similar: Sequence[float], among: Sequence[Sequence[float]]) -> list[
         if similar[place] > 0 and consistent:
             group.append(place)
     return group
+
+
+def added_by(library: Iterable[Source]) -> Tensor:
+    """What training added to each source, [sources, length, width]; all must have kept their starts."""
+    return torch.stack([vectors - first for vectors, first in library if first is not None])
 
 
 class GroupingMember(MadeMember):
@@ -118,7 +123,7 @@ class Grouping(MadePrompt):
     summary: ClassVar[str] = "task vectors of sources regrouped at every step (Zhang et al. 2025)"
 
     sources: str = ""
-    """A folder of prompts with their starts, or `random:COUNT` for task vectors that know nothing, the control;
+    """A folder of prompts with their starts, `random:COUNT` for task vectors that know nothing, the control, or
     `library:COUNT` for those that a study's library gives to `among`."""
     ratio: float = 0.1
     """The rate of the coefficients over that of the prompt."""
@@ -160,32 +165,27 @@ class Grouping(MadePrompt):
             )
         return found
 
-    def among(
-        self, library: Mapping[str, Tensor], backbone: Backbone, task: Task, *, start: str, seed: int
-    ) -> GroupingMember:
-        """A member with the task vectors of `library`: name -> what training added [length, width]."""
-        begin = initial_vectors(start, backbone, task, length=self.length, seed=seed)
-        return GroupingMember(begin, torch.stack([*library.values()]).to(begin), self.ratio, [*library])
-
-    def outline(self, backbone: Backbone, task: Task) -> Member:
-        count = len(self._library(backbone)) or counted(self.sources)
-        with torch.device(backbone.device):
-            begin, sources = (torch.empty(*some, self.length, backbone.width) for some in ((), (count,)))
-            return GroupingMember(begin, sources, self.ratio)
+    def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
+        check_not_of_a_study(self.name, self.sources)
+        return super().member(backbone, task, start=start, seed=seed)
 
     def made(self, vectors: Tensor, backbone: Backbone) -> GroupingMember:
         """Random task vectors are as large as a prompt's random start."""
         library = self._library(backbone)
         if library:
-            added = [each.vectors - start for each in library if (start := each.first_vectors) is not None]
-            sources = torch.stack(added).to(vectors)
+            sources = added_by(Source(each.vectors, each.first_vectors) for each in library).to(vectors)
         else:
-            check_not_of_a_study(self.name, self.sources)
-            count = counted(self.sources)
-            sources = torch.randn(count, *vectors.shape).to(vectors) * backbone.embedding_table().std().to(
-                vectors
-            )
+            shape = (counted(self.sources), *vectors.shape)
+            if vectors.is_meta:  # an outline, of which only sizes are asked
+                return GroupingMember(vectors, vectors.new_empty(shape), self.ratio)
+            sources = torch.randn(shape).to(vectors) * backbone.embedding_table().std().to(vectors)
         return GroupingMember(vectors, sources, self.ratio, [each.name for each in library])
+
+    def among(
+        self, library: Mapping[str, Source], backbone: Backbone, task: Task, *, start: str, seed: int
+    ) -> GroupingMember:
+        vectors = initial_vectors(start, backbone, task, length=self.length, seed=seed)
+        return GroupingMember(vectors, added_by(library.values()).to(vectors), self.ratio, list(library))
 
     def continued(self, start: From, backbone: Backbone) -> Member:
         """From an adaptation of its own kind with its parts, sources too; from any other prompt as P_init."""
@@ -196,6 +196,7 @@ class Grouping(MadePrompt):
                 member.load_state_dict(dict(parts))
                 return member
             return super().continued(start, backbone)
+        check_not_of_a_study(self.name, self.sources)
         self.check_start(start, backbone)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

@@ -92,16 +92,10 @@ def teacher_of(cell: Cell, job: Job, backbone: Backbone, context: Context) -> Te
 
 
 def with_sources(method: Method, library: Mapping[str, Adaptation], job: Job, backbone: Backbone) -> Start:
-    """A member of ATTEMPT or DTVG with the library as its frozen sources, as it is before the first step."""
-    from prompttransfer.adaptations.arithmetic import task_vector
-    from prompttransfer.adaptations.methods.attempt import Attempt
-    from prompttransfer.adaptations.methods.dtvg import Grouping
-    from prompttransfer.adaptations.starts import From
+    """The member with the library as its frozen sources, as it is before the first step (ATTEMPT, DTVG)."""
+    from prompttransfer.adaptations.starts import From, Source
 
-    if not isinstance(method, Attempt | Grouping):
-        raise UserError(f"{method.name} takes no prompts of a library as its sources")
-    added = isinstance(method, Grouping)
-    sources = {task: task_vector(prompt) if added else prompt.vectors for task, prompt in library.items()}
+    sources = {task: Source(prompt.vectors, prompt.first_vectors) for task, prompt in library.items()}
     member = method.among(sources, backbone, job.task, start=str(job.start), seed=job.seed)
     return From(member.tensors(), str(job.start), member.encoder())
 
@@ -134,7 +128,10 @@ class Given:
 
     def nearest(self) -> list[Adaptation]:
         """The sources most like the target, as many as are asked for."""
-        return [self.library[str(task)] for task in self.similarities().head(self.start.top).index]
+        return [
+            self.library[str(task)]
+            for task in self.similarities().head(self.start.top or len(self.library)).index
+        ]
 
 
 def _retrieved(given: Given) -> list[Start]:

@@ -51,7 +51,7 @@ def run_table(results: Results) -> pd.DataFrame:
 
     rows = [*_runs(results), *_controls(results)]
     columns = [
-        "backbone", "metric", "shots", "system", "target", "seed", "value", "related", "target_steps", "all_steps", "cell",
+        "first", "backbone", "metric", "shots", "system", "target", "seed", "value", "related", "target_steps", "all_steps", "cell",
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=columns)
     table["shots"] = table["shots"].astype("Int64")
@@ -59,11 +59,13 @@ def run_table(results: Results) -> pd.DataFrame:
 
 
 def _runs(results: Results) -> Iterator[dict[str, Any]]:
+    firsts = {run.backbone: run.system for run in reversed(results.graph.runs)}
     for run in results.graph.runs:
         if run.score not in results.finished:
             continue
         record = read_score(results.store.folder(run.score))
         yield {
+            "first": firsts[run.backbone],
             "backbone": run.backbone,
             "metric": record["metric"],
             "shots": run.shots,
@@ -106,6 +108,8 @@ def system_table(runs: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for _, part in runs.groupby(["backbone", "metric"], sort=False):
         places = _places(part)
+        if not places:
+            continue
         common = common_part([_difference(part, shots, system) for shots, system in places])
         own = [_system_row(part, shots, system, common) for shots, system in places]
         p_values = {str(place): row["p"] for place, row in enumerate(own) if row["p"] is not None}
@@ -134,7 +138,7 @@ def _wide(part: pd.DataFrame, shots: int, system: str) -> pd.DataFrame:
 
 def _first(part: pd.DataFrame) -> str:
     """The system that the others are held against."""
-    return str(part.loc[part["shots"].notna(), "system"].iloc[0])
+    return str(part["first"].dropna().iloc[0])
 
 
 def _difference(part: pd.DataFrame, shots: int, system: str) -> pd.DataFrame:
@@ -212,16 +216,15 @@ def target_table(runs: pd.DataFrame) -> pd.DataFrame:
     keys = ["backbone", "metric", "shots", "system", "target"]
     rows = []
     firsts = {
-        backbone: part.loc[part["shots"].notna(), "system"].iloc[0]
+        backbone: _first(part)
         for backbone, part in runs[runs["shots"].notna()].groupby("backbone", sort=False)
     }
     means = runs.groupby(keys, sort=False, dropna=False)["value"].mean()
     for place, part in runs.groupby(keys, sort=False, dropna=False):
         backbone, metric, shots, system, target = place
-        row = dict(zip(keys, place, strict=True))
-        beside = (
-            means.get((backbone, metric, shots, firsts.get(backbone), target)) if pd.notna(shots) else None
-        )
+        row: dict[str, Any] = dict(zip(keys, place, strict=True))
+        learned = part["shots"].notna().all()
+        beside = means.get((backbone, metric, shots, firsts.get(backbone), target)) if learned else None
         row |= {
             "mean": part["value"].mean(),
             "spread": part["value"].std() if len(part) > 1 else None,
@@ -299,11 +302,11 @@ def rows_for_people(table: pd.DataFrame) -> Sequence[Sequence[str]]:
     return [
         [
             str(row.backbone),
-            "-" if row.shots is None or str(row.shots) == "<NA>" else str(row.shots),
+            _or_dash(row.shots),
             str(row.system),
             number(row.mean),
             number(row.difference),
-            "-" if row.low is None or row.low != row.low else f"{row.low:+.3f} to {row.high:+.3f}",
+            "-" if number(row.low) == "-" else f"{row.low:+.3f} to {row.high:+.3f}",
             number(row.p_holm),
             str(row.significant) if isinstance(row.significant, str) else "",
             number(row.target_steps, 0),
@@ -312,6 +315,12 @@ def rows_for_people(table: pd.DataFrame) -> Sequence[Sequence[str]]:
         ]
         for row in table.itertuples(index=False)
     ]
+
+
+def _or_dash(value: Any) -> str:
+    import pandas as pd
+
+    return "-" if pd.isna(value) else str(value)
 
 
 PEOPLE = [
