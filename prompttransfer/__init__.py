@@ -48,6 +48,9 @@ _WHERE = {
     "recommend": "prompttransfer.cli.recommend",
     "predict": "prompttransfer.cli.predict",
     "report": "prompttransfer.cli.report",
+    "leaderboard": "prompttransfer.cli.leaderboard",
+    "push": "prompttransfer.cli.sharing",
+    "pull": "prompttransfer.cli.sharing",
 }
 
 __all__ = [*_WHERE, "__version__"]

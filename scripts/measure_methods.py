@@ -4,7 +4,8 @@
     python scripts/measure_methods.py runs/methods                # the tables of docs/method-comparison.md
 
 Scores and matrices are the study's. Costs are measured here, one member alone: a step (forward, backward, AdamW) in turns
-with a prompt's, so read the ratio; and what a step adds to the memory of a process of its own at its highest.
+with a prompt's, so read the ratio (BENCHMARK_CLOCK=cpu OMP_NUM_THREADS=1 on a busy machine); and what a step adds to the
+memory of a process of its own at its highest.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
+from benchmark_models import clock
 from benchmark_print import markdown
 
 TASK, BATCH = "microworld-mnli", 32
@@ -91,10 +92,10 @@ def costs(backbone: str, methods: Sequence[str], rounds: int) -> dict[str, list[
         seconds: tuple[list[float], list[float]] = ([], [])
         for round_ in range(rounds + 2):
             for way, taken in zip((base, step), seconds, strict=True):
-                start = time.perf_counter()
+                start = clock()
                 way()
                 if round_ >= 2:
-                    taken.append(time.perf_counter() - start)
+                    taken.append(clock() - start)
         theirs, ours = map(statistics.median, seconds)
         command = [sys.executable, __file__, "--peak", backbone, text]
         grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
@@ -122,6 +123,23 @@ CONTROLS = {
     "majority": ("majority",),
 }
 """Column -> what it is called in results.csv."""
+
+
+CONTRASTS = ("same type minus different type", "different type minus random")
+"""Of comparisons.csv, over target tasks; `random` is called a prompt or an adaptation there."""
+
+
+def contrasts(found: pd.DataFrame) -> dict[str, list[str]]:
+    """Method -> differences of zero-shot scores with 95 % intervals, each of which is for itself."""
+    over = found[(found["family"] == "zero-shot") & (found["over"] == "tasks")]
+    told: dict[str, list[str]] = {}
+    for method, part in over.groupby("method", sort=False):
+        for name in CONTRASTS:
+            row = part[part["comparison"].str.startswith(name)].iloc[0]
+            told.setdefault(str(method), []).append(
+                f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+            )
+    return told
 
 
 def transfers(results: pd.DataFrame, flags: pd.DataFrame) -> dict[str, list[str]]:
@@ -161,7 +179,9 @@ def main() -> None:
         print(peak(*options.peak))
         return
     results = pd.read_csv(options.study / "results.csv")
-    flags = pd.read_csv(options.study / "report" / "indicators.csv")
+    flags, compared = (
+        pd.read_csv(options.study / "report" / f"{name}.csv") for name in ("indicators", "comparisons")
+    )
     for backbone, part in results.groupby("backbone", sort=False):
         own = scores(part)
         print(f"\n{backbone}: mean over tasks, three seeds")
@@ -171,12 +191,17 @@ def main() -> None:
             head += ["trained values", "step, in prompts' steps", "memory MB", "disk KB"]
             paid = costs(str(backbone), list(own), options.rounds)
         markdown(head, [[name, *row, *paid.get(name, [])] for name, row in own.items()])
+        if not (part["condition"] == "zero-shot").any():
+            continue
         moved = transfers(part, flags[flags["backbone"] == backbone])
+        differences = contrasts(compared[compared["backbone"] == backbone])
         print(f"\n{backbone}: zero-shot over own score")
         markdown(
             ["method", "same type", "different type", *CONTROLS, "flag's rho (95 %)", "p"],
             [[name, *row] for name, row in moved.items()],
         )
+        print(f"\n{backbone}: differences of zero-shot scores, mean over targets (95 %)")
+        markdown(["method", *CONTRASTS], [[name, *row] for name, row in differences.items()])
 
 
 if __name__ == "__main__":

@@ -205,14 +205,9 @@ def _print_layers(name: str, of_layers: dict[str, pd.DataFrame], types: Mapping[
 
 def _print(tables: dict[str, pd.DataFrame], kind: str = "prompt") -> None:
     """For every prompt the other prompt nearest to it, by each indicator; small matrices whole."""
-    from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
-    from rich.table import Table
-
     from analysis.matrices import shared_prefix
-    from prompttransfer.cli.terminal import CleanConsole
+    from prompttransfer.cli.common import table
 
-    console = CleanConsole()
     if len(next(iter(tables.values()))) > _LISTED:
         _print_summary(tables, kind)
         return
@@ -220,23 +215,20 @@ def _print(tables: dict[str, pd.DataFrame], kind: str = "prompt") -> None:
     shared = shared_prefix(list(map(str, first.index)))
 
     def short(name: object) -> str:
-        return escape(str(name).removeprefix(shared))
+        return str(name).removeprefix(shared)
 
     if len(first) <= _PRINTED_WHOLE:
-        for metric, table in tables.items():
-            whole = Table(metric, *map(short, table.columns), box=SIMPLE_HEAD)
-            for name, row in table.iterrows():
-                whole.add_row(short(name), *(f"{value:.4f}" for value in row))
-            console.print(whole)
+        for metric, found in tables.items():
+            rows = [[short(name), *(f"{value:.4f}" for value in row)] for name, row in found.iterrows()]
+            table(metric, ["", *map(short, found.columns)], rows)
     said = f" ({shared!r} left out of the names)" if shared else ""
     for start in range(0, len(tables), _BESIDE):
         part = dict(list(tables.items())[start : start + _BESIDE])
-        nearest = Table(title=f"nearest other {kind}{said}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for heading in (kind, *part):
-            nearest.add_column(heading, overflow="fold")
-        for name in first.index:
-            nearest.add_row(short(name), *(short(nearest_of(table, str(name))) for table in part.values()))
-        console.print(nearest)
+        rows = [
+            [short(name), *(short(nearest_of(found, str(name))) for found in part.values())]
+            for name in first.index
+        ]
+        table(f"nearest other {kind}{said}", [kind, *part], rows)
 
 
 def _print_summary(tables: dict[str, pd.DataFrame], kind: str) -> None:

@@ -11,8 +11,6 @@ from prompttransfer.cli.options import Overwrite, Types
 from prompttransfer.cli.values import Output, Seed, Whole, checked
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from analysis.prediction import Corrected, Prediction
     from analysis.statistics import Interval
 
@@ -138,14 +136,10 @@ def _corrected(found: Corrected | None) -> dict[str, float | None] | None:
 
 def _print(answers: tuple[Prediction, ...], include_self: bool, notes: list[str]) -> None:
     """Three tables (rank correlation; against the types; the choice of a source), then what to know of them."""
-    from rich.markup import escape
+    from prompttransfer.cli.common import say
 
-    from prompttransfer.cli.terminal import CleanConsole
-
-    console = CleanConsole()
     own = "kept in" if include_self else "left out"
     _table(
-        console,
         f"Spearman with transfer, mean over targets (the target's own prompt {own})",
         ("rho", "95 % interval over tasks", "p one-sided, tasks shuffled", "Holm"),
         [
@@ -160,7 +154,6 @@ def _print(answers: tuple[Prediction, ...], include_self: bool, notes: list[str]
         ],
     )
     _table(
-        console,
         "beyond the task types",
         ("minus same type", "95 % interval over tasks", "p two-sided, tasks drawn", "Holm", "p one-sided, shuffled within types", "Holm"),
         [
@@ -180,7 +173,6 @@ def _print(answers: tuple[Prediction, ...], include_self: bool, notes: list[str]
     chosen = [(a, metric, c) for a in answers for metric, c in a.choice_by_metric.items()]
     several = len({metric for _, metric, _ in chosen}) > 1
     _table(
-        console,
         f"the source each would choose, mean over targets{' of one metric' if several else ''}",
         ("gives", "best source", "regret", "a random source's", "NDCG at 1", "NDCG"),
         [
@@ -194,25 +186,17 @@ def _print(answers: tuple[Prediction, ...], include_self: bool, notes: list[str]
     for line, names in reasons(answers).items():
         notes.append(f"{line} ({', '.join(names)})" if len(names) < len(answers) else line)
     for note in notes[:_MOST_NOTES]:
-        console.print(f"note: {escape(note)}", highlight=False)
+        say(f"note: {note}")
     if len(notes) > _MOST_NOTES:
-        console.print(f"and {len(notes) - _MOST_NOTES:,} more notes: --json has all", highlight=False)
+        say(f"and {len(notes) - _MOST_NOTES:,} more notes: --json has all")
 
 
-def _table(console: Console, title: str, headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _table(title: str, headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     """A table whose first column is the indicator; nothing without rows."""
-    from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
-    from rich.table import Table
+    from prompttransfer.cli.common import table
 
-    if not rows:
-        return
-    table = Table(title=title, box=SIMPLE_HEAD)
-    for heading in ("indicator", *headings):
-        table.add_column(heading, justify="left" if heading == "indicator" else "right", overflow="fold")
-    for name, *cells in rows:
-        table.add_row(escape(name), *cells)
-    console.print(table)
+    if rows:
+        table(title, ["indicator", *headings], rows)
 
 
 def reasons(answers: tuple[Prediction, ...]) -> dict[str, list[str]]:

@@ -154,10 +154,11 @@ def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Pa
         rows.append(
             [run.adaptation.name, metric, *map(number, values), str(validation["step"]), str(test["rows"])]
         )
+    what = "prompt" if all(run.adaptation.method.is_prompt for run in results) else "adaptation"
     table(
-        "trained prompts (test is the official validation split; validation is a seeded part of train)",
+        f"trained {what}s (test is the official validation split; validation is a seeded part of train)",
         [
-            "prompt",
+            what,
             "metric",
             "chance",
             "no prompt",
@@ -171,14 +172,37 @@ def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Pa
         left=2,
     )
     print_spread(results, jobs)
-    for run in results:
+    for job, run in zip(jobs, results, strict=True):
         each = run.adaptation.scores["test"].get("tasks", {})
         if each:
             say(f"{run.adaptation.name}, test: " + ", ".join(f"{n} {number(v)}" for n, v in each.items()))
-        for line in _noted(run.adaptation):
+        for line in (*_noted(run.adaptation), *how_it_went(run, job.task.metric)):
             say(line)
     if output is not None:
         say(f"written to {output}")
+
+
+def how_it_went(run: Trained, metric: str) -> list[str]:
+    """What a user should know of a run that ended early, or in which nothing was learned; nothing of what is not trained."""
+    own = run.adaptation
+    if len(own.curve) < 2:
+        return []
+    validation, test = own.scores["validation"], own.scores.get("test", {})
+    lines = []
+    if run.ended == "patience":
+        lines.append(
+            f"{own.name}: ended by --patience at step {run.steps}, its best was at step {validation['step']}"
+        )
+    if validation["step"] == 0:
+        lines.append(
+            f"{own.name}: its best was at step 0, so training gained nothing: try another --lr or more --steps"
+        )
+    elif (chance := test.get("chance")) is not None and test.get(metric, 1.0) <= chance:
+        lines.append(
+            f"{own.name}: its test {metric} is no better than the majority answer, so nothing was learned: try another --lr or "
+            f"more --steps"
+        )
+    return lines
 
 
 def print_spread(results: Sequence[Trained], jobs: Sequence[Job]) -> None:

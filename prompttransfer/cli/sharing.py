@@ -19,7 +19,7 @@ Repo = Annotated[str, typer.Argument(help="Repository of the hub, OWNER/NAME.")]
 @checked
 def push(
     folders: Annotated[list[Path], typer.Argument(help="Prompt folders, or folders of them.")],
-    to: Annotated[str, typer.Option("--to", help="Repository of the hub, OWNER/NAME; made if not there.")],
+    repo: Annotated[str, typer.Option("--to", help="Repository of the hub, OWNER/NAME; made if not there.")],
     private: Annotated[
         bool, typer.Option("--private", help="Make the repository private, if it is made.")
     ] = False,
@@ -45,7 +45,7 @@ def push(
 
     found = hub.push(
         folders,
-        to,
+        repo,
         private=private,
         revision=revision,
         message=message,

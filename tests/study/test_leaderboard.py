@@ -87,7 +87,7 @@ def test_an_own_score_of_a_transfer_counts_once(tiny, tmp_path) -> None:
         "backbone": backbone.name,
         "raw": {
             "sources": ["toy", "no prompt"], "source_tasks": ["toy", "no prompt"], "targets": ["toy", "other"],
-            "values": [[0.6, 0.4], [0.5, None]], "metrics": ["accuracy", "accuracy"], "methods": ["prompt:length=3", ""],
+            "values": [[0.6, 0.4], [0.5, None]], "metrics": ["accuracy", "accuracy"], "methods": ["prompt:length=3"],
         },
     }  # fmt: skip
     (tmp_path / "run" / "transfer").mkdir()

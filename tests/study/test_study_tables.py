@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from prompttransfer.cli.study_run import print_outcome
 from prompttransfer.reports.calls import Call
 from prompttransfer.study.results.long_table import COLUMNS
 from prompttransfer.study.results.outcome import mean_matrices, shown, winners
@@ -237,3 +238,10 @@ def test_the_page_names_its_columns_in_words_and_has_p_values_beside_the_differe
         assert raw not in page
     assert "<h3>" in page and 'class="hint"' in page and 'href="#comparisons"' in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_a_run_ends_with_the_matrix_and_who_is_ahead(capsys) -> None:
+    print_outcome(scores(seeds=2))
+    said = capsys.readouterr().out
+    assert "zero-shot transfer on tiny" in said and "no prompt" in said
+    assert "Best source on tiny: t" in said

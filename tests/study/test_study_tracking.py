@@ -154,3 +154,9 @@ def test_a_tracker_whose_place_does_not_work_is_one_line_before_anything_runs(tm
 def test_names_are_such_as_every_tracker_takes(tmp_path):
     numbers = tracking._numbers("a", {"b>c (d)": 1, "e f": {"g/h": 2.5}, "list": [1], "flag": True})
     assert dict(numbers) == {"a/b_c__d_": 1.0, "a/e_f/g_h": 2.5}
+
+
+def test_a_run_ends_with_the_matrix_and_last_with_where_the_page_is(tracked):
+    _, said = tracked
+    assert "zero-shot transfer on" in said and "no prompt" in said and "pairs" in said
+    assert said.rstrip().splitlines()[-1].endswith("report/report.html")

@@ -169,6 +169,7 @@ def transfer_scores(record: TransferRecord, run: str) -> Iterator[Score]:
     raw = record.raw
     metrics = dict(zip(raw.targets, raw.metrics or ["score"] * len(raw.targets), strict=True))
     methods = raw.methods or ["prompt"] * len(raw.sources)
+    methods = [*methods, *[""] * (len(raw.sources) - len(methods))]  # reference rows have none
     seeds: dict[tuple[str, str], int] = {}
     for name, task, method, row in zip(raw.sources, raw.source_tasks, methods, raw.values, strict=True):
         if name == NO_PROMPT_CALIBRATED:
