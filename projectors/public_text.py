@@ -265,8 +265,8 @@ def _tuned(
 
     def losses(places: Sequence[int]) -> Tensor:
         found = wanted.scores(VectorBank(prompts), places)
-        rest = (part[:, places].to(device) for part in (target_plain, source, source_plain))
-        return post_loss(found, *rest, settings).mean(dim=1)
+        plain, aim, bare = (part[:, places].to(device) for part in (target_plain, source, source_plain))
+        return post_loss(found, plain, aim, bare, settings).mean(dim=1)
 
     @torch.no_grad()
     def on_held() -> list[float]:
