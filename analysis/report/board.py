@@ -52,6 +52,7 @@ STYLE_OF_BOARD = """
 table.board th:first-child { min-width: 11rem; max-width: 20rem; } table.board th small { display: block; font-weight: 400; color: var(--muted); overflow-wrap: anywhere; }
 table.board thead button { font: inherit; color: inherit; background: none; border: 0; padding: .1rem 0; cursor: pointer; text-align: inherit; overflow-wrap: anywhere; }
 table.board thead button:hover { text-decoration: underline; } table.board thead th[aria-sort] { color: var(--ink); font-weight: 650; }
+table.board th[aria-sort=descending] button::after { content: " \\25be"; } table.board th[aria-sort=ascending] button::after { content: " \\25b4"; }
 table.board td small { color: var(--muted); } table.board td.best { font-weight: 700; } table.board tr[hidden] { display: none; }
 @media (max-width: 40rem) { table.board th:first-child { min-width: 8.5rem; max-width: 9.5rem; } }
 """
