@@ -36,7 +36,18 @@ COMMANDS = "commands.json"
 """Of reports/calls.py: how things were made, which changes nothing of what they are."""
 LONGEST_NAME, LONGEST_PATH = 200, 3800
 """Bytes of one name and of a whole path; temporary names and what lies inside need the rest of 255 and 4096."""
-NOT_SETTINGS = {"output", "overwrite", "as_json", "json_", "device", "devices", "nodes", "strategy", "logger"}
+NOT_SETTINGS = {
+    "output",
+    "predictions",
+    "overwrite",
+    "as_json",
+    "json_",
+    "device",
+    "devices",
+    "nodes",
+    "strategy",
+    "logger",
+}
 """Options that say where and how, not what."""
 
 

@@ -124,6 +124,23 @@ CONTROLS = {
 """Column -> what it is called in results.csv."""
 
 
+CONTRASTS = ("same type minus different type", "different type minus random")
+"""Of comparisons.csv, over target tasks; `random` is called a prompt or an adaptation there."""
+
+
+def contrasts(found: pd.DataFrame) -> dict[str, list[str]]:
+    """Method -> differences of zero-shot scores with 95 % intervals, each of which is for itself."""
+    over = found[(found["family"] == "zero-shot") & (found["over"] == "tasks")]
+    told: dict[str, list[str]] = {}
+    for method, part in over.groupby("method", sort=False):
+        for name in CONTRASTS:
+            row = part[part["comparison"].str.startswith(name)].iloc[0]
+            told.setdefault(str(method), []).append(
+                f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+            )
+    return told
+
+
 def transfers(results: pd.DataFrame, flags: pd.DataFrame) -> dict[str, list[str]]:
     """Method -> scores over own score: zero-shot within and across types, and of the controls; then how well the same-type
     flag orders sources."""
@@ -161,7 +178,9 @@ def main() -> None:
         print(peak(*options.peak))
         return
     results = pd.read_csv(options.study / "results.csv")
-    flags = pd.read_csv(options.study / "report" / "indicators.csv")
+    flags, compared = (
+        pd.read_csv(options.study / "report" / f"{name}.csv") for name in ("indicators", "comparisons")
+    )
     for backbone, part in results.groupby("backbone", sort=False):
         own = scores(part)
         print(f"\n{backbone}: mean over tasks, three seeds")
@@ -171,12 +190,17 @@ def main() -> None:
             head += ["trained values", "step, in prompts' steps", "memory MB", "disk KB"]
             paid = costs(str(backbone), list(own), options.rounds)
         markdown(head, [[name, *row, *paid.get(name, [])] for name, row in own.items()])
+        if not (part["condition"] == "zero-shot").any():
+            continue
         moved = transfers(part, flags[flags["backbone"] == backbone])
+        differences = contrasts(compared[compared["backbone"] == backbone])
         print(f"\n{backbone}: zero-shot over own score")
         markdown(
             ["method", "same type", "different type", *CONTROLS, "flag's rho (95 %)", "p"],
             [[name, *row] for name, row in moved.items()],
         )
+        print(f"\n{backbone}: differences of zero-shot scores, mean over targets (95 %)")
+        markdown(["method", *CONTRASTS], [[name, *row] for name, row in differences.items()])
 
 
 if __name__ == "__main__":

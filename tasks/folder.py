@@ -42,6 +42,10 @@ def read_folder(task: Task, place: Path) -> LocalRows:
         raise UserError(
             f"no folder {place} for task {task.name!r}: it must hold {USUAL}, with {', '.join(task.fields)}"
         )
+    if place.is_file() and task.splits:
+        raise UserError(
+            f"{place} is one file, and splits name files of a folder: give the folder, or no splits"
+        )
     digest = hashlib.sha256()
     splits: dict[str, list[Example]] = {}
     empty = 0

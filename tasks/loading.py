@@ -164,24 +164,53 @@ def divide_shots(
     a setting is not chosen on rows that a few-shot learner would not have. Of each label the rows go to train and
     validation by turns, so those of fewer shots are among those of more, in both splits, and no row is ever in both.
     """
-    kept: list[list[tuple[int, Example]]] = [[] for _ in labels]
-    missing = len(labels)
-    for place, example in _in_random_order(rows, seed):
-        if example.label is None or len(own := kept[example.label]) == 2 * shots:
-            continue
-        own.append((place, example))
-        missing -= len(own) == 2 * shots
-        if not missing:
-            break
-    if missing:
-        label, own = min(zip(labels, kept, strict=True), key=lambda pair: len(pair[1]))
+    kept = _of_each_label(rows, labels, seed, 2 * shots)
+    few = _too_few(kept, labels, 2 * shots)
+    if few is not None:
+        label, there = few
         raise UserError(
-            f"{source} has {len(own)} training row(s) of label {label!r}: {shots} shots need {2 * shots}, half of them to "
-            f"validate; give at most {len(own) // 2} shots, or more rows"
+            f"{source} has {there} training row(s) of label {label!r}: {shots} shots need {2 * shots}, half of them to "
+            f"validate; give at most {there // 2} shots, or more rows"
         )
     train = [drawn for own in kept for drawn in own[::2]]
     validation = [drawn for own in kept for drawn in own[1::2]]
     return _in_order(validation), _in_order(train)
+
+
+def drawn_by_label(
+    rows: Rows, labels: Sequence[str], seed: int, count: int, source: str
+) -> tuple[Example, ...]:
+    """`count` rows of each label, drawn by seed, in the order of the source."""
+    kept = _of_each_label(rows, labels, seed, count)
+    few = _too_few(kept, labels, count)
+    if few is not None:
+        label, there = few
+        raise UserError(
+            f"{source} has {there} training row(s) of label {label!r}, and {count} were asked for"
+        )
+    return _in_order([drawn for own in kept for drawn in own])
+
+
+def _of_each_label(
+    rows: Rows, labels: Sequence[str], seed: int, count: int
+) -> list[list[tuple[int, Example]]]:
+    """For each label the first `count` of its rows in a seeded order, each with its place."""
+    kept: list[list[tuple[int, Example]]] = [[] for _ in labels]
+    missing = len(labels)
+    for place, example in _in_random_order(rows, seed):
+        if example.label is None or len(own := kept[example.label]) == count:
+            continue
+        own.append((place, example))
+        missing -= len(own) == count
+        if not missing:
+            break
+    return kept
+
+
+def _too_few(kept: Sequence[Sequence[object]], labels: Sequence[str], count: int) -> tuple[str, int] | None:
+    """The label with the fewest rows and how many it has, where that is less than `count`."""
+    label, own = min(zip(labels, kept, strict=True), key=lambda pair: len(pair[1]))
+    return (label, len(own)) if len(own) < count else None
 
 
 def sample(rows: Rows, seed: int, limit: int | None) -> tuple[Example, ...]:

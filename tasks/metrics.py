@@ -1,10 +1,10 @@
-"""Metrics: how answers are scored, each in 0..1, and what is scored without knowing anything.
+"""Metrics: how answers are scored, the larger the better (0 to 1; `mcc` -1 to 1), and what is scored without knowing anything.
 
 A prediction is the index of a label, or the text that was generated. Exact match and token F1 normalise as the
 evaluation script of SQuAD (Rajpurkar et al. 2016): lower case, no punctuation, no articles, single spaces; the best
 reference counts; two answers that normalise to nothing agree, as in SQuAD 2.0. ROUGE-L is the F measure of the longest
 common subsequence (Lin 2004, package `rouge-score`, no stemming), again of the best reference. What counts as a word in
-text that is not Latin is said in texts.py.
+text that is not Latin is said in texts.py. The rarer metrics of labels are in label_metrics.py.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from tasks.errors import UserError, unknown
-from tasks.task import Example, Task
+from tasks.label_metrics import balanced_accuracy, calibration_error, f1_of_label, mcc
+from tasks.task import LABEL_METRICS as LABEL_NAMES
+from tasks.task import OF_ONE_LABEL, Example, Task
 from tasks.texts import first_sentence, is_latin, normalise, unicode_words
 
 Prediction = int | str
 Metric = Callable[[Sequence[Prediction], Sequence[Example]], float]
+CALIBRATION = "1-ece"
 
 
 def accuracy(predictions: Sequence[Prediction], examples: Sequence[Example]) -> float:
@@ -62,34 +65,88 @@ def rouge_l(predictions: Sequence[Prediction], examples: Sequence[Example]) -> f
 
 
 LABEL_METRICS: dict[str, Metric] = {"accuracy": accuracy, "macro-f1": macro_f1}
+"""What every score of labels shows; others where they are asked for."""
 ANSWER_METRICS: dict[str, Metric] = {"exact-match": exact_match, "token-f1": token_f1}
 SUMMARY_METRICS: dict[str, Metric] = {"rouge-l": rouge_l}
 METRICS: dict[str, Metric] = {**LABEL_METRICS, **ANSWER_METRICS, **SUMMARY_METRICS}
+RARER = (*(name for name in LABEL_NAMES if name not in LABEL_METRICS), f"{OF_ONE_LABEL}LABEL")
 
 
-def score(metric: str, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, float]:
-    """The metric first, then those that are customarily shown beside it; all in 0..1."""
-    if metric not in METRICS:
-        raise unknown("metric", metric, METRICS)
+def is_of_labels(metric: str) -> bool:
+    """Whether a metric scores labels, and not texts."""
+    return metric in LABEL_NAMES or metric.startswith(OF_ONE_LABEL)
+
+
+def needs_probabilities(metric: str) -> bool:
+    """Whether a metric looks at the probabilities of the labels."""
+    return metric == CALIBRATION
+
+
+def score(
+    metric: str,
+    predictions: Sequence[Prediction],
+    examples: Sequence[Example],
+    *,
+    labels: Sequence[str] = (),
+    probabilities: Sequence[Sequence[float]] | None = None,
+) -> dict[str, float]:
+    """The metric first, then those that are customarily shown beside it.
+
+    `labels` are the task's, for `f1:LABEL`; `probabilities` [rows, labels] those of the labels, for `1-ece`.
+    """
+    if metric not in METRICS and not is_of_labels(metric):
+        raise unknown("metric", metric, [*METRICS, *RARER])
     if len(predictions) != len(examples):
         raise UserError(f"{len(predictions)} predictions for {len(examples)} rows; give one prediction a row")
     if not examples:
         raise UserError(f"no rows to score {metric} on; give at least one")
-    group = next(group for group in (LABEL_METRICS, ANSWER_METRICS, SUMMARY_METRICS) if metric in group)
+    of_labels = is_of_labels(metric)
     for prediction in predictions:
-        if isinstance(prediction, str) == (group is LABEL_METRICS):
+        if isinstance(prediction, str) == of_labels:
             raise UserError(
-                f"{metric} scores {'label indices' if group is LABEL_METRICS else 'texts'}, not {prediction!r}; "
-                f"metrics are {', '.join(METRICS)}"
+                f"{metric} scores {'label indices' if of_labels else 'texts'}, not {prediction!r}; "
+                f"metrics are {', '.join([*METRICS, *RARER])}"
             )
-    return {
-        name: METRICS[name](predictions, examples) for name in [metric, *(n for n in group if n != metric)]
-    }
+    groups = (LABEL_METRICS, ANSWER_METRICS, SUMMARY_METRICS)
+    group = LABEL_METRICS if of_labels else next(group for group in groups if metric in group)
+    found = {}
+    if metric not in METRICS:
+        found[metric] = _rarer(metric, predictions, examples, labels, probabilities)
+    names = [metric, *(name for name in group if name != metric)]
+    return found | {name: METRICS[name](predictions, examples) for name in names if name in METRICS}
+
+
+def _rarer(
+    metric: str,
+    predictions: Sequence[Prediction],
+    examples: Sequence[Example],
+    labels: Sequence[str],
+    probabilities: Sequence[Sequence[float]] | None,
+) -> float:
+    predicted = [int(prediction) for prediction in predictions]
+    truth = [-1 if example.label is None else example.label for example in examples]
+    if metric == "mcc":
+        return mcc(predicted, truth)
+    if metric == "balanced-accuracy":
+        return balanced_accuracy(predicted, truth)
+    if metric == CALIBRATION:
+        if probabilities is None:
+            raise UserError(f"{metric} needs the probabilities of the labels, which were not kept")
+        return 1 - calibration_error(predicted, truth, probabilities)
+    label = metric.removeprefix(OF_ONE_LABEL)
+    if label not in labels:
+        raise unknown(f"label in the metric {metric!r}:", label, labels)
+    return f1_of_label(predicted, truth, labels.index(label))
 
 
 def chance(task: Task, examples: Sequence[Example]) -> float:
-    """The metric of answering without a model: see `ignorant_predictions`."""
-    return score(task.metric, ignorant_predictions(task, examples), examples)[task.metric]
+    """The metric of answering without a model: see `ignorant_predictions`; its probabilities are the labels' own shares."""
+    shares = None
+    if needs_probabilities(task.metric):
+        counts = Counter(example.label for example in examples)
+        shares = [[counts[label] / len(examples) for label in range(len(task.labels))]] * len(examples)
+    answers = ignorant_predictions(task, examples)
+    return score(task.metric, answers, examples, labels=task.labels, probabilities=shares)[task.metric]
 
 
 def ignorant_predictions(task: Task, examples: Sequence[Example]) -> list[Prediction]:

@@ -31,10 +31,11 @@ class Reading:
         """The task with its files read so."""
         if not self:
             return task
+        values: dict[int | str, str | None] = {value: label for value, label in self.labels.items()}
         return replace(
             task,
             columns={**task.columns, **self.columns},
-            label_values={**task.label_values, **self.labels},
+            label_values={**task.label_values, **values},
             splits={**task.splits, **self.splits},
             skip_empty=task.skip_empty or self.skip_empty,
         )

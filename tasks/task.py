@@ -35,14 +35,17 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 """Kind -> the neutral fields a row of it must have (`aspect` joins them where a task asks about an aspect)."""
 
+LABEL_METRICS = ("accuracy", "macro-f1", "balanced-accuracy", "mcc", "1-ece")
+OF_ONE_LABEL = "f1:"
+"""Before the name of a label: F1 of it alone."""
 METRICS_OF: dict[str, tuple[str, ...]] = {
-    "sentence": ("accuracy", "macro-f1"),
-    "pair": ("accuracy", "macro-f1"),
+    "sentence": LABEL_METRICS,
+    "pair": LABEL_METRICS,
     "extractive-qa": ("token-f1", "exact-match"),
     "closed-book-qa": ("token-f1", "exact-match"),
     "summarisation": ("rouge-l",),
 }
-"""Kind -> the metrics that can score it (`metrics.py`), the default first."""
+"""Kind -> the metrics that can score it (`metrics.py`), the default first; where there are labels also `f1:LABEL`."""
 
 Words = Mapping[str, tuple[str, ...]]
 """Label -> words that may stand for it, best first. The i-th words of the labels of a task belong together."""
@@ -120,8 +123,7 @@ class Task:
             raise unknown("kind of task", self.kind, KINDS)
         if not self.metric:
             object.__setattr__(self, "metric", METRICS_OF[self.kind][0])
-        if self.metric not in METRICS_OF[self.kind]:
-            raise unknown(f"metric for a task of kind {self.kind!r}:", self.metric, METRICS_OF[self.kind])
+        _check_metric(self)
         if self.aspect and self.kind != "sentence":
             raise UserError(
                 f"task {self.name!r}: only a sentence task can have an aspect, this is {self.kind!r}"
@@ -222,6 +224,22 @@ def describe_source(task: Task) -> str:
     if task.hub:
         return f"hub {task.hub.repo}" + (f" ({task.hub.config})" if task.hub.config else "")
     return "--data only"
+
+
+def with_metric(task: Task, metric: str | None) -> Task:
+    """The task scored by another metric; as it is for None."""
+    return task if metric is None else replace(task, metric=metric)
+
+
+def _check_metric(task: Task) -> None:
+    known = METRICS_OF[task.kind]
+    label = task.metric.removeprefix(OF_ONE_LABEL)
+    if task.metric.startswith(OF_ONE_LABEL) and not task.generates:
+        if label not in task.labels:
+            raise unknown(f"label in the metric {task.metric!r} of task {task.name!r}:", label, task.labels)
+    elif task.metric not in known:
+        of_one = [] if task.generates else [f"{OF_ONE_LABEL}LABEL"]
+        raise unknown(f"metric for a task of kind {task.kind!r}:", task.metric, [*known, *of_one])
 
 
 def _check_no_labels(task: Task) -> None:

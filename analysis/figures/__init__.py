@@ -1,5 +1,6 @@
 """Figures: a table or states in, a matplotlib Figure out; the caller writes `figure_bytes` where it likes."""
 
+from analysis.figures.confusion import confusion, confusion_counts
 from analysis.figures.curves import layer_curves, learning_curves, masking_curves
 from analysis.figures.differences import difference_rows
 from analysis.figures.heatmap import common_limits, heatmap
@@ -16,6 +17,8 @@ from analysis.figures.weights import weights_heatmap
 __all__ = [
     "FORMATS",
     "common_limits",
+    "confusion",
+    "confusion_counts",
     "coordinates",
     "difference_rows",
     "figure_bytes",

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
 from analysis.figures.cells import COLOURS, Scale, choose_scale, colour_bar, draw_cells
-from analysis.figures.style import INK, figure_style
+from analysis.figures.style import INK, MUTED, figure_style
 from tasks.errors import UserError
 
 CELL = 0.62
@@ -34,7 +34,8 @@ def weights_heatmap(mean: pd.DataFrame, spread: pd.DataFrame, *, title: str = ""
         axes.set_xticks([place + 0.5 for place in range(columns)], mean.columns, rotation=40, ha="right")
         axes.set_yticks([place + 0.5 for place in range(rows)], mean.index, rotation=0)
         axes.tick_params(length=0, labelsize=7)
-        colour_bar(figure.add_subplot(grid[1]), scale, "mean weight (± deviation over rows)")
+        colour_bar(figure.add_subplot(grid[1]), scale, "mean weight")
+        axes.set_xlabel("under each mean: ± deviation over rows of text", fontsize=6, color=MUTED)
         if title:
             axes.set_title(title)
     return figure

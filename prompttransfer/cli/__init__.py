@@ -27,6 +27,7 @@ from prompttransfer.cli.lean_imports import make_imports_lean
 from prompttransfer.cli.neurons import neurons_app
 from prompttransfer.cli.plot import plot_app
 from prompttransfer.cli.predict import predict
+from prompttransfer.cli.predictions import compare_predictions
 from prompttransfer.cli.project import project_app
 from prompttransfer.cli.prompts import prompts_app
 from prompttransfer.cli.recommend import recommend
@@ -56,6 +57,7 @@ GROUPS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
         "transfer": transfer,
         "project": project_app,
         "predict": predict,
+        "compare-predictions": compare_predictions,
     },
     "Why it transfers, and what to start from": {
         "compare": compare,

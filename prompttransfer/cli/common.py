@@ -18,7 +18,7 @@ from tasks.catalog import all_tasks, find_task
 from tasks.errors import UserError, unknown
 from tasks.reading import AS_THEY_ARE, Reading
 from tasks.records import KEPT, is_of_catalogue, own_task
-from tasks.task import Example, Task, parse_label_words, with_words
+from tasks.task import Example, Task, parse_label_words, with_metric, with_words
 
 if TYPE_CHECKING:
     from prompttransfer.adaptations.adaptation import Adaptation
@@ -34,15 +34,17 @@ def resolve_tasks(
     prompts: Sequence[Adaptation] = (),
     reading: Reading = AS_THEY_ARE,
     data: Path | None = None,
+    metric: str | None = None,
 ) -> list[Task]:
     """Tasks by name, YAML file or data, with the run's label words put on every task that has such a label.
 
     A name is looked for in the catalogue first, then among the own tasks that `prompts` were trained on and keep.
     `reading` says how their files are read. Raises UserError for an unknown task, one that is given twice, a label that none
-    of the tasks has, or a reading of what are no files (`data` is where they are for tasks without a folder).
+    of the tasks has, a metric that one of them cannot have, or a reading of what are no files (`data` is where they are for
+    tasks without a folder).
     """
     words = parse_label_words(label_words or ())
-    found = [_resolve(name, prompts, reading, data) for name in names]
+    found = [with_metric(_resolve(name, prompts, reading, data), metric) for name in names]
     called = [task.name for task in found]
     twice = next((name for name in called if called.count(name) > 1), None)
     if twice is not None:
@@ -83,9 +85,13 @@ def _named(name: str, prompts: Sequence[Adaptation]) -> Task:
     kept = own_task(name, {f"prompt {p.name!r}": p.origin.data.get(KEPT) for p in prompts})
     if name not in all_tasks():
         return kept or find_task(name)
-    if kept is not None and not is_of_catalogue(kept):
-        warn(f"the prompts of {name} were trained on another task than the catalogue's, which is used here")
-    return find_task(name)
+    known = find_task(name)
+    if kept is None or is_of_catalogue(kept):
+        return known
+    if is_of_catalogue(with_metric(kept, known.metric)):
+        return with_metric(known, kept.metric)  # the same task, whose checkpoints another metric chose
+    warn(f"the prompts of {name} were trained on another task than the catalogue's, which is used here")
+    return known
 
 
 def load_targets(

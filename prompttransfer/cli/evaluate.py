@@ -19,10 +19,12 @@ from prompttransfer.cli.options import (
     LabelWords,
     LimitTest,
     MaxLength,
+    MetricName,
     OtherBackbone,
     OtherLayout,
     Overwrite,
     Precision,
+    Predictions,
     Revision,
     SkipEmpty,
     SourceMethods,
@@ -69,6 +71,7 @@ def evaluate(
     labels: LabelValues = None,
     splits: SplitNames = None,
     skip_empty: SkipEmpty = False,
+    metric: MetricName = None,
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
     other_layout: OtherLayout = False,
@@ -76,6 +79,7 @@ def evaluate(
     max_length: MaxLength = None,
     limit_test: LimitTest = None,
     calibrate: Calibrate = "none",
+    predictions: Predictions = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Also write the scores as JSON."),
@@ -104,6 +108,7 @@ def evaluate(
     )
     from prompttransfer.evaluation.encoding import encode_task
     from prompttransfer.evaluation.grouped import alike
+    from prompttransfer.evaluation.predictions import predicted_lines, write_predictions
     from prompttransfer.files import write_json
     from prompttransfer.outputs import Files, settings_of
     from tasks.errors import UserError
@@ -113,8 +118,9 @@ def evaluate(
     loaded = read_prompts(prompts, method)
     reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
     wanted_tasks = task or list(dict.fromkeys(each.task for each in loaded))
-    tasks = resolve_tasks(wanted_tasks, label_words, loaded, reading, data)
-    written = Files(() if output is None else (output,), settings_of("evaluate", given))
+    tasks = resolve_tasks(wanted_tasks, label_words, loaded, reading, data, metric)
+    paths = tuple(path for path in (output, predictions) if path is not None)
+    written = Files(paths, settings_of("evaluate", given, without=paths))
     written.check(overwrite=overwrite)
     targets = load_targets(tasks, data=data, limit_test=limit_test)
     model = backbone_of(loaded, backbone, precision, device, revision=revision)
@@ -154,7 +160,9 @@ def evaluate(
                 }
                 continue
             encoded, inputs, bare = prepared(column, group.reserved, chosen)
-            raw, less = evaluate_both(model, bank, encoded, inputs if calibration else None)
+            raw, less = evaluate_both(
+                model, bank, encoded, inputs if calibration else None, keep=predictions is not None
+            )
             for index, (place, each) in enumerate(zip(group.places, group.adaptations, strict=True)):
                 record = _record(each, raw[index], bare, less[index] if less else None, calibration)
                 cells[place, column] = raw[index], record
@@ -162,25 +170,36 @@ def evaluate(
     scores = [score for _, (score, _) in sorted(cells.items()) if score is not None]
     if not scores:
         raise UserError(records[0]["impossible"])
-    if output is not None:
+    if paths:
         written.claim()
+    if output is not None:
         write_json(output, records)
+    if predictions is not None:
+        said = [
+            line
+            for (place, column), (score, _) in sorted(cells.items())
+            if score is not None and score.answered is not None
+            for line in predicted_lines(
+                loaded[place].name, targets[column].task, targets[column].splits.test, score.answered
+            )
+        ]
+        write_predictions(predictions, said)
     if as_json:
         print_json(records)
     else:
-        columns = [pair for pair in COLUMNS if pair[1] in records[0]]
+        shown = [pair for pair in COLUMNS if pair[1] in records[0]]
         table(
             f"scores on {model.name}",
-            [heading for heading, _ in columns],
-            [[_shown(record[key]) for _, key in columns] for record in records],
+            [heading for heading, _ in shown],
+            [[_shown(record[key]) for _, key in shown] for record in records],
             left=3,
         )
         for reason in dict.fromkeys(record["impossible"] for record in records if "impossible" in record):
             say(f"-: {reason}")
         if calibration is not None:
             say(f"calibrated: {calibration}; - where the answer is written")
-        if output is not None:
-            say(f"written to {output}")
+        for path in paths:
+            say(f"written to {path}")
     return scores
 
 

@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 MARKER = "library.json"
 FILES = (MARKER, "library.csv", "prompts", "settings.json")
 """What the folder of such a transfer holds of ours; all else in it is the user's and stays."""
-WITHOUT = ("tune", "method", "other_layout", "random_draws", "in_context", "draws")
-"""Options of `transfer` that are about matrices of sources, and what stands for none."""
-
-
+WITHOUT = ("tune", "distil", "distil_weight", "method", "other_layout", "random_draws", "in_context", "draws")
+"""Options of `transfer` that are about matrices of sources."""
 RECIPE = ("steps", "batch", "lr", "optimizer", "schedule", "warm_up", "evaluate_every", "patience")
 
 
@@ -73,12 +71,16 @@ def transfer_from_library(verb: Callable[..., Any], given: dict[str, Any]) -> Li
     from prompttransfer.files import check_free
     from prompttransfer.outputs import settings_of
     from prompttransfer.transfers.retrieval import check_retrieve
+    from tasks.reading import parse_reading
 
     start = library_start(given["from_library"], given["retrieve"], given["by"])
     check_retrieve(start)
     first = load_adaptation(find_adaptations(start.folder)[0])
     own = None if given["target_prompt"] is None else load_adaptation(given["target_prompt"])
-    tasks = resolve_tasks(given["to"], given["label_words"], [first])
+    reading = parse_reading(
+        given["columns"], given["labels"], given["splits"], skip_empty=given["skip_empty"]
+    )
+    tasks = resolve_tasks(given["to"], given["label_words"], [first], reading, given["data"])
     if own is not None and own.task != tasks[0].name:
         raise UserError(f"--target-prompt {own.name!r} was trained on {own.task}, not on {tasks[0].name}")
     at = locate(given["backbone"] or first.backbone, given["revision"])[1]
@@ -132,7 +134,7 @@ def _run(
     targets = load_targets(
         tasks,
         seeds=seeds,
-        **{name: given[name] for name in ("data", "limit_train", "limit_test", "one_split")},
+        **{name: given[name] for name in ("data", "limit_train", "limit_test", "one_split", "shots")},
     )
     model = backbone_of(
         [first], given["backbone"], given["precision"], given["device"], placement, revision=given["revision"]
@@ -148,8 +150,8 @@ def _run(
     method = first.method
     recipe = recipe_for(model, method, **{name: given[name] for name in RECIPE})
     say(f"recipe: {recipe.told(method)}", quiet=quiet)
-    say(seeds_line(seeds, one_split=given["one_split"]), quiet=quiet)
-    names = runs_of([task.name for task in tasks], seeds, start.top, (given["how"] or "best"))
+    say(seeds_line(seeds, one_split=given["one_split"], shots=given["shots"]), quiet=quiet)
+    names = runs_of([task.name for task in tasks], seeds, start.top, given["how"] or "best")
     with TrainingProgress(console, names, recipe.steps) as progress:
         options = TrainingOptions(
             state_folder=None if output is None else output.parent, progress=None if quiet else progress
@@ -162,7 +164,7 @@ def _run(
             encoding,
             method,
             seeds=seeds,
-            how=(given["how"] or "best"),
+            how=given["how"] or "best",
             all_steps=given["all_steps"] is not False,
             given=own,
             rows_of=rows_of_sources(given["data"]),

@@ -9,7 +9,7 @@ import typer
 
 from prompttransfer.backbones.layouts import LAYOUTS
 from prompttransfer.cli.completion import backbones, methods, tasks
-from prompttransfer.cli.values import OneOf, Rate, Real, Seed, Whole
+from prompttransfer.cli.values import OneOf, Output, Rate, Real, Seed, Whole
 from prompttransfer.distributed.placement import STRATEGIES
 
 LONGEST_PROMPT = 100_000
@@ -105,6 +105,22 @@ LimitTrain = Annotated[
         help="Use at most this many training rows, and a ninth as many (at least 32, at most as many) to validate.",
     ),
     Whole(),
+]
+MetricName = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        help="What scores the tasks, and so chooses checkpoints: accuracy, macro-f1, balanced-accuracy, mcc, 1-ece "
+        "(calibration), f1:LABEL; token-f1, exact-match. The task's own if not given.",
+    ),
+]
+Predictions = Annotated[
+    Path | None,
+    typer.Option(
+        "--predictions",
+        help="Also write what was said to each test row, as JSON lines: gold, predicted, probabilities.",
+    ),
+    Output(folder=False),
 ]
 Shots = Annotated[
     int | None,

@@ -26,10 +26,12 @@ from prompttransfer.cli.options import (
     Template,
 )
 from prompttransfer.cli.tasks_new import new_task
+from prompttransfer.cli.tasks_words import search_task_words
 from prompttransfer.cli.values import Whole, checked, lines_of
 
 tasks_app = typer.Typer(help="List, show, check and write tasks.", no_args_is_help=True)
 tasks_app.command("new")(new_task)
+tasks_app.command("words")(search_task_words)
 ROWS = 500
 """Test rows of which the words are looked at."""
 TaskName = Annotated[str, typer.Argument(help="Name of a shipped task, or a YAML file.")]
@@ -95,14 +97,14 @@ def check_task(
     target = load_targets([task], data=data)[0]
     model = load_backbone(backbone, revision=revision)
     place = encoding.place(model.family)
-    splits = target.splits
-    rows = model.encode(task, splits.test, encoding, reserved=length)
+    found = target.splits
+    rows = model.encode(task, found.test, encoding, reserved=length)
     say(f"task {task.name} ({task.type}, {task.kind}, {task.metric}) on {model.name} ({model.family})")
     say(f"revision of the backbone: {model.revision}")
     for remark in model.remarks:
         say(f"strange: {remark}")
-    say(f"source: {splits.source}, revision {splits.revision}")
-    say(f"rows: {len(splits.train)} train, {len(splits.validation)} validation, {len(splits.test)} test")
+    say(f"source: {found.source}, revision {found.revision}")
+    say(f"rows: {len(found.train)} train, {len(found.validation)} validation, {len(found.test)} test")
     for index in range(min(2, len(rows))):
         tokens = model.describe(rows[index], length=length, layout=place)
         slot = model.answer_slot(length, place)
@@ -116,7 +118,7 @@ def check_task(
             say("  the answer is written behind it")
     answers = model.answers(task, encoding)
     if answers is not None:
-        balance = Counter(example.label for example in splits.test)
+        balance = Counter(example.label for example in found.test)
         table(
             "\nlabel words",
             ["label", "word", "tokens", "ids", "share of test"],
@@ -135,13 +137,13 @@ def check_task(
             left=4,
         )
     say(f"\ntexts cut to fit: {sum(row.cut for row in rows)} of {len(rows)} test rows")
-    other = read_otherwise(model, [example.first for example in splits.test[:ROWS]])
+    other = read_otherwise(model, [example.first for example in found.test[:ROWS]])
     if other:
         say(
             f"transformers' AutoTokenizer reads {other} of {min(ROWS, len(rows))} rows otherwise than the tokenizer.json "
             f"of this backbone, which is what counts here"
         )
-    line = unknown_words(model, task.name, splits.test[:ROWS])
+    line = unknown_words(model, task.name, found.test[:ROWS])
     if line is not None:
         say(line)
 

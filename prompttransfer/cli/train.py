@@ -28,12 +28,14 @@ from prompttransfer.cli.options import (
     LimitTrain,
     MaxLength,
     MethodText,
+    MetricName,
     Nodes,
     OneSplit,
     Optimizer,
     Overwrite,
     Patience,
     Precision,
+    Predictions,
     Revision,
     Schedule,
     Seeds,
@@ -151,6 +153,7 @@ def train(
     warm_up: WarmUp = None,
     evaluate_every: EvaluateEvery = None,
     patience: Patience = None,
+    metric: MetricName = None,
     embed_at: EmbedAt = None,
     sweep: Sweeps = None,
     halving: Annotated[
@@ -166,6 +169,7 @@ def train(
     limit_train: LimitTrain = None,
     shots: Shots = None,
     limit_test: LimitTest = None,
+    predictions: Predictions = None,
     precision: Precision = "auto",
     device: Device = "auto",
     devices: Devices = 1,
@@ -230,7 +234,7 @@ def train(
     from tasks.reading import parse_reading
 
     reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
-    tasks = resolve_tasks(task, label_words, reading=reading, data=data)
+    tasks = resolve_tasks(task, label_words, reading=reading, data=data, metric=metric)
     chosen = list(dict.fromkeys(seeds or [0]))
     together = "+".join(item.name for item in tasks)
     names = names_of([together] if mixture else [item.name for item in tasks], chosen, output)
@@ -272,6 +276,8 @@ def train(
         swept_before,
         write_sweep,
     )
+    from prompttransfer.evaluation.predictions import write_predictions
+    from prompttransfer.outputs import Files, settings_of
     from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
     from prompttransfer.training.distillation import Distance
     from prompttransfer.training.recipes import method_and_recipe
@@ -353,6 +359,8 @@ def train(
             precision=precision, device=device, placement=placement, quiet=as_json,
         )  # fmt: skip
         return []
+    beside = Files((predictions,) if predictions else (), settings_of("train", given))
+    beside.check(overwrite=overwrite)
     asked: Sweep | None = None
     if grid:
         asked = sweep_of(model, method, grid, overrides, halving=halving)
@@ -395,6 +403,11 @@ def train(
                 write_sweep(swept, output)
             for options in kept:
                 options.clear()
+    if predictions is not None:
+        lines = predictions_of_runs(model, jobs, results, encoding)
+        if first:
+            beside.claim()
+            write_predictions(predictions, lines)
     if as_json:
         tried = {} if swept is None else records_of(swept)
         print_json([_record(run.adaptation, output, tried) for run in results])
@@ -495,6 +508,19 @@ def say_strange(model: Backbone, targets: Sequence[Target], *, quiet: bool) -> N
         if (model.unknown_share(examples) or 0) > FEW_UNKNOWN:
             line = unknown_words(model, target.task.name, examples)
             say(f"warning: {line}: what it reads there is not the text", quiet=quiet)
+
+
+def predictions_of_runs(
+    model: Backbone, jobs: Sequence[Job], results: Sequence[Trained], encoding: Encoding
+) -> list[dict[str, Any]]:
+    """What every adaptation says to the test rows of its task."""
+    from prompttransfer.evaluation.predictions import predictions_of
+
+    lines = []
+    for job, run in zip(jobs, results, strict=True):
+        for task, splits in job.parts:
+            lines += predictions_of(model, [run.adaptation], task, splits.test, encoding)
+    return lines
 
 
 def _say_memory(

@@ -24,6 +24,7 @@ from prompttransfer.cli.options import (
     LimitTest,
     LimitTrain,
     MaxLength,
+    MetricName,
     Nodes,
     OneSplit,
     Optimizer,
@@ -32,6 +33,7 @@ from prompttransfer.cli.options import (
     Overwrite,
     Patience,
     Precision,
+    Predictions,
     RandomDraws,
     Revision,
     Schedule,
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from prompttransfer.adaptations.adaptation import Adaptation
     from prompttransfer.backbones.base import Backbone
     from prompttransfer.backbones.layouts import Encoding
+    from prompttransfer.evaluation.evaluate import Score
     from prompttransfer.reports.run_folder import MatrixRecord
     from prompttransfer.training.train import Trained, TrainingOptions
     from prompttransfer.transfers.distilled import DistilledPair, DistilledTransfer, Distilling
@@ -104,6 +107,7 @@ def transfer(
     labels: LabelValues = None,
     splits: SplitNames = None,
     skip_empty: SkipEmpty = False,
+    metric: MetricName = None,
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
     template: Template = None,
@@ -124,6 +128,7 @@ def transfer(
     shots: Shots = None,
     limit_test: LimitTest = None,
     calibrate: Calibrate = "none",
+    predictions: Predictions = None,
     random_draws: RandomDraws = None,
     in_context: Annotated[
         int | None,
@@ -219,8 +224,9 @@ def transfer(
     from prompttransfer.distributed.launching import must_start, run_on
     from prompttransfer.distributed.placement import Placement
     from prompttransfer.evaluation.calibration import calibration_of
+    from prompttransfer.evaluation.predictions import predicted_lines, write_predictions
     from prompttransfer.files import atomic_folder, check_free, write_json
-    from prompttransfer.outputs import SETTINGS, keep_others, plain, settings_of
+    from prompttransfer.outputs import SETTINGS, Files, keep_others, plain, settings_of
     from tasks.errors import UserError
     from tasks.reading import parse_reading
 
@@ -238,7 +244,7 @@ def transfer(
     if tune:
         common_method(prompts)
     reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
-    tasks = resolve_tasks(to, label_words, prompts, reading, data)
+    tasks = resolve_tasks(to, label_words, prompts, reading, data, metric)
     check_names(
         prompts,
         [task.name for task in tasks],
@@ -247,9 +253,12 @@ def transfer(
     )
     at = locate(backbone or prompts[0].backbone, revision)[1]
     settings = settings_of("transfer", given) | {"backbone revision": at}
+    beside = Files((predictions,) if predictions else (), settings)
+    beside.check(overwrite=overwrite)
     if output is not None:
         check_free(output, marker=MARKER)
-        if not overwrite and (there := finished(output, settings)) is not None:
+        complete = predictions is None or predictions.exists()
+        if not overwrite and complete and (there := finished(output, settings)) is not None:
             return show_finished(there, output, as_json=as_json)
     elif tune:
         raise UserError(
@@ -278,6 +287,12 @@ def transfer(
         if not task.generates:
             answers = model.answers(task, encoding)
             say(f"label words of {words_line(task.name, answers.mapping if answers else {})}", quiet=as_json)
+    said: list[dict[str, Any]] = []
+
+    def keep(source: Adaptation, target: Target, score: Score) -> None:
+        assert score.answered is not None
+        said.extend(predicted_lines(source.name, target.task, target.splits.test, score.answered))
+
     matrix = zero_shot(
         model,
         prompts,
@@ -287,6 +302,7 @@ def transfer(
         calibration=calibration,
         draws=random_draws,
         advance=lambda name: say(f"zero-shot: {name}", quiet=as_json),
+        keep=keep if predictions is not None else None,
     )
     if in_context is not None:
         matrix = with_in_context(
@@ -329,6 +345,9 @@ def transfer(
             distilled, trained = list(taught.pairs), [*trained, *taught.trained]
     if not first:
         return matrix
+    if predictions is not None:
+        beside.claim()
+        write_predictions(predictions, said)
     record = record_of(model, matrix, tasks, targets, pairs, distilled)
     if output is not None:
         with atomic_folder(output, marker=MARKER) as folder:

@@ -85,12 +85,12 @@ def label_bias(backbone: Backbone, bank: Bank, inputs: EncodedTask) -> Tensor:
 
 
 def evaluate_both(
-    backbone: Backbone, bank: Bank, encoded: EncodedTask, inputs: EncodedTask | None
+    backbone: Backbone, bank: Bank, encoded: EncodedTask, inputs: EncodedTask | None, *, keep: bool = False
 ) -> tuple[list[Score], list[Score] | None]:
-    """The scores of every prompt, and the calibrated ones by `inputs`; None without inputs."""
+    """The scores of every prompt, and the calibrated ones by `inputs`; None without inputs. With `keep` they have the answers."""
     if inputs is None:
-        return evaluate_bank(backbone, bank, encoded), None
-    return evaluate_calibrated(backbone, bank, encoded, label_bias(backbone, bank, inputs))
+        return evaluate_bank(backbone, bank, encoded, keep=keep), None
+    return evaluate_calibrated(backbone, bank, encoded, label_bias(backbone, bank, inputs), keep=keep)
 
 
 def encode_inputs(

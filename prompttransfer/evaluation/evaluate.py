@@ -8,7 +8,7 @@ others in the bank beyond float rounding.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,10 +20,20 @@ from prompttransfer.backbones.kernels.token_batching import cut
 from prompttransfer.backbones.rows import Batch
 from prompttransfer.distributed.processes import ALONE, Processes
 from prompttransfer.evaluation.encoding import EncodedTask
-from tasks.metrics import chance, score
+from tasks.metrics import chance, needs_probabilities, score
 
 NEW_TOKENS = {"extractive-qa": 20, "closed-book-qa": 20, "summarisation": 60}
 """Most tokens written per kind of task; Su et al. used 10 for questions and 50 for summaries."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What was said to each row."""
+
+    said: tuple[Any, ...]
+    """Index of a label, or the text that was written."""
+    probabilities: tuple[tuple[float, ...], ...] | None
+    """[rows, labels]; None where text is written."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,7 @@ class Score:
     task: str
     metric: str
     value: float
-    """0 to 1."""
+    """0 to 1; `mcc` -1 to 1."""
     rows: int
     chance: float
     """The value of the majority answer (0 where text is written)."""
@@ -42,20 +52,29 @@ class Score:
     loss: float | None = None
     cut: float = 0.0
     """Share of rows whose text was cut to fit."""
+    answered: Answered | None = field(default=None, repr=False, compare=False)
+    """The answers themselves, where they were to be kept."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+        """For JSON, without the answers."""
+        return {name: value for name, value in vars(self).items() if name != "answered"}
 
 
 def evaluate_bank(
-    backbone: Backbone, bank: Bank, encoded: EncodedTask, *, advance: Callable[[int], None] | None = None
+    backbone: Backbone,
+    bank: Bank,
+    encoded: EncodedTask,
+    *,
+    advance: Callable[[int], None] | None = None,
+    keep: bool = False,
 ) -> list[Score]:
     """Score every prompt of `bank` [prompts, length, width] on the same rows; one Score a prompt, in order.
 
-    `BareBank()` measures the backbone alone. `advance` is called with the number of rows done.
+    `BareBank()` measures the backbone alone. `advance` is called with the number of rows done. With `keep` the scores have
+    their answers.
     """
-    return _scores(encoded, *predict(backbone, bank, encoded, advance=advance))
+    (found,) = _predict(backbone, bank, encoded, (None,), advance, keep=keep)
+    return _scores(encoded, found, keep=keep)
 
 
 def mean_scores(scores: Sequence[Sequence[Score]]) -> list[Score]:
@@ -80,29 +99,54 @@ def mean_scores(scores: Sequence[Sequence[Score]]) -> list[Score]:
                 chance=sum(score.chance for score in own) / len(own),
                 cut=sum(score.cut for score in own) / len(own),
                 loss=sum(losses) / len(losses) if losses else None,
+                answered=None,
             )
         )
     return found
 
 
 def evaluate_calibrated(
-    backbone: Backbone, bank: Bank, encoded: EncodedTask, bias: Tensor
+    backbone: Backbone, bank: Bank, encoded: EncodedTask, bias: Tensor, *, keep: bool = False
 ) -> tuple[list[Score], list[Score]]:
     """The scores of every prompt as they are and less the `bias` of its label words, from the same passes.
 
     `bias` is [prompts, classes], the log-probabilities that evaluation/calibration.py takes for each prompt's bias.
     """
-    raw, calibrated = _predict(backbone, bank, encoded, (None, bias))
-    return _scores(encoded, *raw), _scores(encoded, *calibrated)
+    raw, calibrated = _predict(backbone, bank, encoded, (None, bias), keep=keep)
+    return _scores(encoded, raw, keep=keep), _scores(encoded, calibrated, keep=keep)
 
 
-def _scores(encoded: EncodedTask, predictions: list[list[Any]], losses: Tensor | None) -> list[Score]:
+@dataclass(frozen=True)
+class Predicted:
+    """What a bank says to the rows of a task."""
+
+    answers: list[list[Any]]
+    """The answer of every prompt for every row: label index or text."""
+    losses: Tensor | None
+    """The mean loss [prompts] of label tasks."""
+    probabilities: list[list[tuple[float, ...]]] | None = None
+    """[prompts, rows, classes], where they were to be kept."""
+
+    def of(self, prompt: int) -> Answered:
+        """The answers of one prompt."""
+        shares = None if self.probabilities is None else tuple(self.probabilities[prompt])
+        return Answered(tuple(self.answers[prompt]), shares)
+
+
+def _scores(encoded: EncodedTask, found: Predicted, *, keep: bool) -> list[Score]:
     """What the answers of each prompt are worth."""
     task = encoded.task
     base = chance(task, encoded.examples)
     scores = []
-    for index, predicted in enumerate(predictions):
-        values = score(task.metric, predicted, encoded.examples)
+    for index in range(len(found.answers)):
+        answered = found.of(index)
+        values = score(
+            task.metric,
+            answered.said,
+            encoded.examples,
+            labels=task.labels,
+            probabilities=answered.probabilities,
+        )
         scores.append(
             Score(
                 task=task.name,
@@ -111,25 +155,23 @@ def _scores(encoded: EncodedTask, predictions: list[list[Any]], losses: Tensor |
                 rows=len(encoded.rows),
                 chance=base,
                 values=values,
-                loss=None if losses is None else float(losses[index]),
+                loss=None if found.losses is None else float(found.losses[index]),
                 cut=encoded.cut,
+                answered=answered if keep else None,
             )
         )
     return scores
 
 
-Predicted = tuple[list[list[Any]], Tensor | None]
-"""The answer of every prompt for every row, and the mean loss [prompts] of label tasks."""
-
-
 def predict(
     backbone: Backbone, bank: Bank, encoded: EncodedTask, *, advance: Callable[[int], None] | None = None
-) -> Predicted:
+) -> tuple[list[list[Any]], Tensor | None]:
     """The answer of every prompt for every row (label index or text), and the mean loss [prompts] of label tasks.
 
     The processes of the backbone share the rows, and each has all answers in the end.
     """
-    return _predict(backbone, bank, encoded, (None,), advance)[0]
+    (found,) = _predict(backbone, bank, encoded, (None,), advance)
+    return found.answers, found.losses
 
 
 @torch.no_grad()
@@ -139,10 +181,16 @@ def _predict(
     encoded: EncodedTask,
     biases: Sequence[Tensor | None],
     advance: Callable[[int], None] | None = None,
+    *,
+    keep: bool = False,
 ) -> list[Predicted]:
-    """What `predict` gives, once for each of the `biases` [prompts, classes] that are taken from the label words' scores."""
+    """What `predict` gives, once for each of the `biases` [prompts, classes] that are taken from the label words' scores.
+
+    Probabilities of labels are kept where they are asked for, or where the metric looks at them.
+    """
     count = bank.members
-    tallies = [_Tally(encoded, count) for _ in biases]
+    keep = (keep or needs_probabilities(encoded.task.metric)) and not encoded.task.generates
+    tallies = [_Tally(encoded, count, keep=keep) for _ in biases]
     for indices, batch in batches(backbone, encoded, prompts=count, processes=backbone.processes):
         own, wide = on_the_same(bank, batch)
         if encoded.task.generates:
@@ -169,10 +217,14 @@ def _less(scores: Tensor, bias: Tensor | None, rows: int) -> Tensor:
 class _Tally:
     """The answers and losses of a bank on the rows of a task, as batches come in."""
 
-    def __init__(self, encoded: EncodedTask, prompts: int):
+    def __init__(self, encoded: EncodedTask, prompts: int, *, keep: bool):
         self.rows = len(encoded.rows)
-        self.answers: list[list[Any]] = [[None] * self.rows for _ in range(prompts)]
+        self.answers = self._empty(prompts)
+        self.probabilities = self._empty(prompts) if keep else None
         self.losses = None if encoded.task.generates else torch.zeros(prompts, dtype=torch.float64)
+
+    def _empty(self, prompts: int) -> list[list[Any]]:
+        return [[None] * self.rows for _ in range(prompts)]
 
     def choose(self, scores: Tensor, labels: Tensor, indices: Sequence[int], rows: int) -> None:
         """Take the best label of each row; of a batch of `rows` rows only those of `indices` count."""
@@ -181,28 +233,37 @@ class _Tally:
         own = row_losses.reshape(len(self.answers), -1)[:, : len(indices)]
         self.losses += own.double().sum(dim=1).cpu()
         self.write(scores.argmax(dim=1).tolist(), indices, rows)
+        if self.probabilities is not None:
+            shares = scores.double().softmax(dim=1).tolist()
+            self._put(self.probabilities, [tuple(share) for share in shares], indices, rows)
 
     def write(self, written: Sequence[Any], indices: Sequence[int], rows: int) -> None:
         """Put the answers of a batch at their places."""
-        for position, answer in enumerate(written):
+        self._put(self.answers, written, indices, rows)
+
+    @staticmethod
+    def _put(places: list[list[Any]], values: Sequence[Any], indices: Sequence[int], rows: int) -> None:
+        for position, value in enumerate(values):
             prompt, row = divmod(position, rows)
             if row < len(indices):
-                self.answers[prompt][indices[row]] = answer
+                places[prompt][indices[row]] = value
 
     def finish(self, processes: Processes) -> Predicted:
         """The answers of all processes, and the mean losses."""
-        answers, losses = _joined(processes.gather((self.answers, self.losses)))
-        return answers, None if losses is None else losses / self.rows
+        found = processes.gather((self.answers, self.losses, self.probabilities))
+        answers, losses, probabilities = found[0]
+        for others, more, shares in found[1:]:
+            _fill(answers, others)
+            if probabilities is not None and shares is not None:
+                _fill(probabilities, shares)
+            losses = None if losses is None or more is None else losses + more
+        return Predicted(answers, None if losses is None else losses / self.rows, probabilities)
 
 
-def _joined(found: Sequence[Predicted]) -> Predicted:
-    """The answers and summed losses of several processes, each of which has those of its own rows, as one."""
-    answers, losses = found[0]
-    for others, more in found[1:]:
-        for known, new in zip(answers, others, strict=True):
-            known[:] = [b if a is None else a for a, b in zip(known, new, strict=True)]
-        losses = None if losses is None or more is None else losses + more
-    return answers, losses
+def _fill(known: list[list[Any]], others: Sequence[Sequence[Any]]) -> None:
+    """Put what another process has for its own rows into the places that are empty here."""
+    for mine, theirs in zip(known, others, strict=True):
+        mine[:] = [new if old is None else old for old, new in zip(mine, theirs, strict=True)]
 
 
 def batches(

@@ -20,12 +20,14 @@ def evaluate_all(
     task: Task,
     examples: Sequence[Example],
     encoding: Encoding = USUAL,
+    *,
+    keep: bool = False,
 ) -> list[Score]:
-    """The score of every adaptation on these rows, in their order."""
+    """The score of every adaptation on these rows, in their order; with `keep` they have the answers."""
     scores: list[Any] = [None] * len(adaptations)
     for group in groups_of(adaptations):
         encoded = encode_task(backbone, task, examples, encoding, reserved=group.reserved)
-        found = evaluate_bank(backbone, bank_of(backbone, group.adaptations), encoded)
+        found = evaluate_bank(backbone, bank_of(backbone, group.adaptations), encoded, keep=keep)
         for place, score in zip(group.places, found, strict=True):
             scores[place] = score
     return scores

@@ -61,6 +61,7 @@ def zero_shot(
     calibration: Calibration | None = None,
     draws: int | None = None,
     advance: Callable[[str], None] | None = None,
+    keep: Callable[[Adaptation, Target, Score], None] | None = None,
 ) -> TransferMatrix:
     """Every source on the test split of every target, and the reference rows beneath.
 
@@ -68,7 +69,7 @@ def zero_shot(
     scores (`.calibrated`), from the same passes; the row `no prompt, calibrated` is there in any case (by the mean over
     training rows where nothing else is asked for). The random row is the mean over random adaptations at the sources'
     own norms, whose spread is kept beside it: `draws` of them for each bank, or as many as `random_draws` says. Raises UserError for a source that does not run on this backbone, or
-    sources of different layout.
+    sources of different layout. `keep` is given the score of every source on every target, with its answers.
     """
     used = common_encoding(backbone, sources, encoding, other_layout=other_layout)
     groups = _with_noise(backbone, sources, torch.Generator().manual_seed(seed), draws)
@@ -106,12 +107,16 @@ def zero_shot(
             encoded = encode_task(backbone, target.task, target.splits.test, used, reserved=group.reserved)
             inputs = encode_inputs(backbone, chosen, encoded, target.splits)
             bare = bare or bare_calibrated(backbone, encoded, inputs)
-            raw, less = evaluate_both(backbone, bank, encoded, inputs if calibration else None)
+            raw, less = evaluate_both(
+                backbone, bank, encoded, inputs if calibration else None, keep=keep is not None
+            )
             places = [*group.places, *range(behind, behind + noise)]
             behind += noise
             for index, place in enumerate(places):
                 scores[place] = raw[index]
                 calibrated[place] = less[index] if less else None
+                if keep is not None and place < len(sources):
+                    keep(sources[place], target, raw[index])
         bare = bare or _bare(backbone, target, used, chosen)
         columns.append(_column(scores, bare, len(sources)))
         spread.append([_spread(found, len(sources)) for found in (scores, calibrated)])

@@ -197,6 +197,12 @@ def test_of_one_file_a_fifth_of_the_texts_is_the_test_split_whatever_stands_besi
     assert "one text in 5" in splits.source and len(splits.test) == len(found["test"])
 
 
+def test_splits_of_one_file_are_refused(tmp_path):
+    path = write(tmp_path / "all.csv", "text,label", "a,good", "b,bad")
+    with pytest.raises(UserError, match="is one file, and splits name files of a folder"):
+        read_folder(replace(REVIEWS, splits={"test": "dev"}), path)
+
+
 def test_an_empty_text_is_an_error_that_names_the_row_or_is_left_out_and_counted(tmp_path):
     for name in ("train", "validation"):
         write(tmp_path / f"{name}.csv", "text,label", "a,good", " ,good", "b,bad")

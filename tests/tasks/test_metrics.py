@@ -6,7 +6,7 @@ import pytest
 
 from tasks.catalog import TASKS
 from tasks.errors import UserError
-from tasks.metrics import METRICS, chance, ignorant_predictions, score
+from tasks.metrics import METRICS, RARER, chance, ignorant_predictions, score
 from tasks.task import METRICS_OF, Example
 from tasks.texts import first_sentence, normalise, unicode_words
 
@@ -74,7 +74,7 @@ def test_the_metric_asked_for_stands_first_and_its_companions_follow():
 
 
 def test_the_metrics_of_the_kinds_are_those_that_exist():
-    assert {name for names in METRICS_OF.values() for name in names} == set(METRICS)
+    assert {name for names in METRICS_OF.values() for name in names} | {"f1:LABEL"} == {*METRICS, *RARER}
 
 
 @pytest.mark.parametrize(
@@ -205,3 +205,73 @@ def test_an_abbreviation_an_initial_or_a_decimal_ends_no_sentence(sentence):
 )
 def test_the_first_sentence_of_other_scripts_ends_at_their_full_stops(text, sentence):
     assert first_sentence(text) == sentence
+
+
+# truth and prediction of twelve rows over three labels, one of which is rare
+TRUTH = [0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 2, 2]
+SAID = [0, 0, 1, 2, 1, 1, 1, 1, 0, 2, 2, 1]
+
+
+def value(metric: str, said=SAID, truth=TRUTH, **more) -> float:
+    return score(metric, said, labelled(*truth), labels=("a", "b", "c"), **more)[metric]
+
+
+def test_f1_of_one_label_is_that_of_its_own_hits_and_misses():
+    # label a: tp 2, fp 1, fn 2 -> 4/7; label c: tp 1, fp 2, fn 1 -> 2/5
+    assert value("f1:a") == pytest.approx(4 / 7) and value("f1:c") == pytest.approx(2 / 5)
+    assert value("f1:c", [0, 1], [0, 1]) == 0
+
+
+def test_balanced_accuracy_is_the_mean_share_that_is_right_over_the_labels_that_occur():
+    assert value("balanced-accuracy") == pytest.approx((2 / 4 + 4 / 6 + 1 / 2) / 3)
+    assert value("balanced-accuracy", [0, 2], [0, 0]) == pytest.approx(1 / 2)
+
+
+def test_mcc_is_matthews_correlation_also_of_several_labels():
+    # two labels: tp 3, tn 2, fp 1, fn 2 -> (3*2 - 1*2) / sqrt(4*5*3*4)
+    said, truth = [1, 1, 1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0, 1, 1]
+    assert value("mcc", said, truth) == pytest.approx(4 / (4 * 5 * 3 * 4) ** 0.5)
+    # Gorodkin: (c s - sum t p) / sqrt((s^2 - sum p^2)(s^2 - sum t^2)), c = 7 right of s = 12, t = (4, 6, 2), p = (3, 6, 3)
+    assert value("mcc") == pytest.approx((7 * 12 - 54) / ((144 - 54) * (144 - 56)) ** 0.5)
+    assert value("mcc", [1, 1], [0, 1]) == 0 and value("mcc", [0, 1], [1, 0]) == -1
+
+
+def test_the_calibration_error_is_the_gap_of_confidence_and_rightness_over_bins():
+    # .91 and .92 share the bin above .8667, one of two right: |1.83 - 1| / 4; .62 right and .55 wrong stand alone
+    probabilities = [(0.91, 0.09), (0.08, 0.92), (0.62, 0.38), (0.45, 0.55)]
+    error = (abs(1.83 - 1) + abs(0.62 - 1) + abs(0.55 - 0)) / 4
+    assert value("1-ece", [0, 1, 0, 1], [0, 0, 0, 0], probabilities=probabilities) == pytest.approx(1 - error)
+    assert value("1-ece", [0, 1], [0, 1], probabilities=[(1.0, 0.0), (0.0, 1.0)]) == 1
+
+
+def test_accuracy_and_macro_f1_are_those_of_scikit_learn():
+    from sklearn.metrics import accuracy_score, f1_score
+
+    assert value("accuracy") == pytest.approx(accuracy_score(TRUTH, SAID))
+    assert value("macro-f1") == pytest.approx(f1_score(TRUTH, SAID, average="macro"))
+
+
+def test_a_rarer_metric_stands_first_and_the_usual_ones_beside_it():
+    assert list(score("mcc", [0], labelled(0))) == ["mcc", "accuracy", "macro-f1"]
+    with pytest.raises(UserError, match="1-ece needs the probabilities"):
+        score("1-ece", [0], labelled(0))
+
+
+def test_chance_of_the_rarer_metrics():
+    from dataclasses import replace
+
+    def of(metric: str) -> float:
+        return chance(replace(TASKS["sst2"], metric=metric), labelled(1, 1, 0, 1))
+
+    assert (of("mcc"), of("balanced-accuracy"), of("f1:negative")) == (0, 0.5, 0)
+    assert of("f1:positive") == pytest.approx(6 / 7)
+    assert of("1-ece") == 1, "the majority with its own share as probability is calibrated, and knows nothing"
+
+
+def test_the_metric_of_a_task_is_one_of_its_kind_or_of_its_labels():
+    from dataclasses import replace
+
+    with pytest.raises(UserError, match="unknown label in the metric 'f1:good' of task 'sst2': 'good'"):
+        replace(TASKS["sst2"], metric="f1:good")
+    with pytest.raises(UserError, match=r"unknown metric for a task of kind 'sentence': 'mc'.*f1:LABEL"):
+        replace(TASKS["sst2"], metric="mc")
