@@ -80,6 +80,16 @@ def test_studies_and_folders_of_adaptations_stand_in_one_table(tiny, tmp_path) -
     assert len(lines) == 5
 
 
+def test_what_a_sweep_chose_is_one_row_whatever_it_chose_for_each_task(tiny, tmp_path) -> None:
+    for task, length in (("a", 2), ("b", 3)):
+        own = prompt_on(
+            tiny("roberta"), task=task, length=length, notes={"sweep": {"chosen": {"length": str(length)}}}
+        )
+        keep(own, tmp_path / "own" / task, 0.6)
+    (line,) = leaderboard([tmp_path / "own"])
+    assert line.method == "prompt, settings swept" and line.over("accuracy", ["a", "b"]) == 0.6
+
+
 def test_an_own_score_of_a_transfer_counts_once(tiny, tmp_path) -> None:
     backbone = tiny("roberta")
     keep(prompt_on(backbone, name="toy"), tmp_path / "run" / "prompts" / "toy", 0.6)
