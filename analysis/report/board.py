@@ -140,7 +140,7 @@ def _table(lines: Sequence[Line], metric: str) -> str:
     order = sorted(range(len(lines)), key=lambda i: (means[i] is None, -(means[i] or 0.0)))
     real = [i for i in order if not lines[i].reference]
     best = [_best([lines[i].values.get((metric, task)) for i in real]) for task in tasks]
-    top = max((means[i] for i in real if means[i] is not None), default=None)
+    top = max((mean for i in real if (mean := means[i]) is not None), default=None)
     several = {key for key in ("run", "backbone") if len({getattr(line, key) for line in lines}) > 1}
     head = "".join(
         f'<th scope="col"{sort}>{escape(name)}</th>'

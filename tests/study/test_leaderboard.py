@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -82,9 +83,8 @@ def test_studies_and_folders_of_adaptations_stand_in_one_table(tiny, tmp_path) -
 
 def test_what_a_sweep_chose_is_one_row_whatever_it_chose_for_each_task(tiny, tmp_path) -> None:
     for task, length in (("a", 2), ("b", 3)):
-        own = prompt_on(
-            tiny("roberta"), task=task, length=length, notes={"sweep": {"chosen": {"length": str(length)}}}
-        )
+        own = prompt_on(tiny("roberta"), task=task, length=length)
+        own = replace(own, notes={"sweep": {"chosen": {"length": str(length)}}})
         keep(own, tmp_path / "own" / task, 0.6)
     (line,) = leaderboard([tmp_path / "own"])
     assert line.method == "prompt, settings swept" and line.over("accuracy", ["a", "b"]) == 0.6
