@@ -4,7 +4,8 @@
     python scripts/measure_methods.py runs/methods                # the tables of docs/method-comparison.md
 
 Scores and matrices are the study's. Costs are measured here, one member alone: a step (forward, backward, AdamW) in turns
-with a prompt's, so read the ratio; and what a step adds to the memory of a process of its own at its highest.
+with a prompt's, so read the ratio (BENCHMARK_CLOCK=cpu OMP_NUM_THREADS=1 on a busy machine); and what a step adds to the
+memory of a process of its own at its highest.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
+from benchmark_models import clock
 from benchmark_print import markdown
 
 TASK, BATCH = "microworld-mnli", 32
@@ -91,10 +92,10 @@ def costs(backbone: str, methods: Sequence[str], rounds: int) -> dict[str, list[
         seconds: tuple[list[float], list[float]] = ([], [])
         for round_ in range(rounds + 2):
             for way, taken in zip((base, step), seconds, strict=True):
-                start = time.perf_counter()
+                start = clock()
                 way()
                 if round_ >= 2:
-                    taken.append(time.perf_counter() - start)
+                    taken.append(clock() - start)
         theirs, ours = map(statistics.median, seconds)
         command = [sys.executable, __file__, "--peak", backbone, text]
         grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])

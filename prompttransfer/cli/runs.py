@@ -154,10 +154,11 @@ def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Pa
         rows.append(
             [run.adaptation.name, metric, *map(number, values), str(validation["step"]), str(test["rows"])]
         )
+    what = "prompt" if all(run.adaptation.method.is_prompt for run in results) else "adaptation"
     table(
-        "trained prompts (test is the official validation split; validation is a seeded part of train)",
+        f"trained {what}s (test is the official validation split; validation is a seeded part of train)",
         [
-            "prompt",
+            what,
             "metric",
             "chance",
             "no prompt",
