@@ -152,9 +152,8 @@ def hub_errors(repo: str, revision: str | None = None) -> Iterator[None]:
     """Turn what the hub can say into one line."""
     from huggingface_hub import errors
 
-    of_the_wire = errors.HfHubHTTPError.__bases__[
-        0
-    ]  # of the HTTP library that this version of the hub's uses
+    # Of the HTTP library that this version of the hub's uses.
+    of_the_wire: type[BaseException] = errors.HfHubHTTPError.__bases__[0]
     at = f" at {revision}" if revision else ""
     try:
         yield
@@ -217,9 +216,10 @@ def _licences(api: HfApi, found: Sequence[Adaptation]) -> dict[str, str]:
     licences = {}
     for name in sorted({one for each in found if (one := data_set_of(each)) is not None}):
         try:
-            stated = (api.dataset_info(name).card_data or {}).get("license")
+            card = api.dataset_info(name).card_data
         except HfHubHTTPError:
             continue  # the card then leads to its page
+        stated = None if card is None else card.get("license")
         if stated:
             licences[name] = ", ".join(map(str, stated)) if isinstance(stated, list) else str(stated)
     return licences

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -84,7 +84,7 @@ def demo(
     stage("6. put it all on one page")
     say(f"$ prompttransfer report {output} --overwrite\n")
     report(output, overwrite=True)  # a demo that is run again has drawn its pictures anew
-    _explain(matrix)
+    _explain(cast("TransferMatrix", matrix))
     if projected is not None:
         _explain_projector(projected)
     say(f"\nOne seed: a demonstration, not evidence. Took {time.monotonic() - started:.0f} s.")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -130,7 +130,7 @@ def demo_real(
         )  # fmt: skip
     say(f"$ prompttransfer report {output} --overwrite\n")
     report(output, overwrite=True)  # a demo that is run again has drawn its pictures anew
-    explain(matrix)
+    explain(cast("TransferMatrix", matrix))
     say(f"\nOne seed: a demonstration, not evidence. Took {(time.monotonic() - begun) / 60:.0f} minutes.")
 
 

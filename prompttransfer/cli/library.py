@@ -107,7 +107,7 @@ def transfer_from_library(verb: Callable[..., Any], given: dict[str, Any]) -> Li
             return there
     placement = Placement(given["devices"], given["strategy"], given["nodes"])
     if must_start(placement, given["device"]):
-        return run_on(placement, verb, **given)  # type: ignore[no-any-return]
+        return run_on(placement, verb, **given)
     return _run(verb, given, start, first, own, tasks, settings, placement)
 
 

@@ -23,10 +23,8 @@ prompts_app = typer.Typer(
     "of several.",
     no_args_is_help=True,
 )
-for _verb, _function in {**prompts_keep.VERBS, **prompts_combine.VERBS}.items():
+for _verb, _function in {**prompts_keep.VERBS, **prompts_combine.VERBS, **prompts_parts.VERBS}.items():
     prompts_app.command(_verb)(_function)
-prompts_app.command("parts")(prompts_parts.parts)
-prompts_app.command("whole")(prompts_parts.whole)
 COLUMNS = ("name", "method", "backbone", "task", "seed", "validation", "test", "size", "bytes", "start")
 SCORES = ("validation", "test")
 

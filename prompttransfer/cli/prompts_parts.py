@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,3 +74,7 @@ def whole(
     else:
         say(f"{len(made)} adaptations written to {output}")
     return made
+
+
+VERBS: dict[str, Callable[..., Any]] = {"parts": parts, "whole": whole}
+"""What the group `prompts` has of this file."""
