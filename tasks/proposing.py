@@ -79,6 +79,8 @@ def _task_of_file(path: Path, reading: Reading) -> Task:
     seen = see_files(path, reading.splits)
     kind = kind_of(seen, reading.columns)
     labels, type_, words = _labels(seen, kind, reading)
+    if any(isinstance(value, bool | float) for value in seen.values.get(_label_column(reading), ())):
+        reading = replace(reading, labels=reading.labels or {label: label for label in labels})
     return reading.of(
         Task(
             free_name(path.stem), type_, kind, labels=labels, words=words, folder=str(path.resolve()),
@@ -207,7 +209,7 @@ def _classes(seen: Seen, column: str) -> tuple[str, ...]:
     """Names of the classes of a column: those that it has, or its values."""
     if column in seen.names:
         return tuple(seen.names[column])
-    if column not in seen.values:
+    if column not in seen.values or any(isinstance(value, list | dict) for value in seen.values[column]):
         raise UserError(f"{seen.where}: column {column!r} holds lists or objects: name one of labels")
     values = [v.strip() if isinstance(v, str) else v for v in seen.values[column]]
     if any(isinstance(value, float) and not value.is_integer() for value in values):
@@ -225,8 +227,10 @@ def _classes(seen: Seen, column: str) -> tuple[str, ...]:
 
 
 def _hub_values(seen: Seen, kind: str, reading: Reading) -> dict[int | str, str | None]:
-    """What a HubSource calls labels: value there -> label; the hub's -1 is a row without one, others that `--labels` does
-    not name are an error when such a row comes."""
+    """What a HubSource calls labels: value there -> label.
+
+    The hub's -1 is a row without one; of others that `--labels` does not name the first row is an error.
+    """
     if "label" not in KINDS[kind]:
         return {}
     column, asked = _label_column(reading), reading.labels
@@ -237,9 +241,12 @@ def _hub_values(seen: Seen, kind: str, reading: Reading) -> dict[int | str, str 
             for place, name in given.items()
         }
         return {**{place: name for place, name in called.items() if name}, -1: None}
-    values = dict.fromkeys(seen.values[column])
-    named = {v: asked.get(str(v)) if asked else str(v).strip() for v in values}
-    return {value: name for value, name in named.items() if name}
+    named = {
+        value: asked.get(str(value)) if asked else str(value).strip()
+        for value in dict.fromkeys(seen.values[column])
+    }
+    # True and 1.0 are found under 1, and a record keeps whole numbers and text alone
+    return {v if isinstance(v, str) else int(v): name for v, name in named.items() if name}
 
 
 def words_for(labels: Sequence[str]) -> tuple[str, dict[str, Words]]:

@@ -69,11 +69,11 @@ def sweep_curves(table: pd.DataFrame, *, title: str = "", score_label: str = "va
 
 def _line(axes: Axes, rows: pd.DataFrame, name: str, colour: object, dash: object) -> None:
     steps = rows.groupby("step")["score"].agg(["mean", "min", "max"])
-    axes.plot(steps.index, steps["mean"], color=colour, linestyle=dash, linewidth=1.3, label=name)  # type: ignore[arg-type]
+    axes.plot(steps.index, steps["mean"], color=colour, linestyle=dash, linewidth=1.3, label=name)
     if rows["seed"].nunique() > 1:
-        axes.fill_between(steps.index, steps["min"], steps["max"], color=colour, alpha=0.15, linewidth=0)  # type: ignore[arg-type]
+        axes.fill_between(steps.index, steps["min"], steps["max"], color=colour, alpha=0.15, linewidth=0)
     if rows["stopped"].any():
         axes.plot(steps.index[-1], steps["mean"].iloc[-1], "x", color=MUTED, markersize=5)
     if rows["chosen"].any():
-        best = steps["mean"].idxmax()
-        axes.plot(best, steps["mean"][best], "*", color=INK, markersize=9, zorder=5)
+        best = int(steps["mean"].to_numpy().argmax())
+        axes.plot(steps.index[best], steps["mean"].iloc[best], "*", color=INK, markersize=9, zorder=5)

@@ -52,6 +52,7 @@ STYLE_OF_BOARD = """
 table.board th:first-child { min-width: 11rem; max-width: 20rem; } table.board th small { display: block; font-weight: 400; color: var(--muted); overflow-wrap: anywhere; }
 table.board thead button { font: inherit; color: inherit; background: none; border: 0; padding: .1rem 0; cursor: pointer; text-align: inherit; overflow-wrap: anywhere; }
 table.board thead button:hover { text-decoration: underline; } table.board thead th[aria-sort] { color: var(--ink); font-weight: 650; }
+table.board th[aria-sort=descending] button::after { content: " \\25be"; } table.board th[aria-sort=ascending] button::after { content: " \\25b4"; }
 table.board td small { color: var(--muted); } table.board td.best { font-weight: 700; } table.board tr[hidden] { display: none; }
 @media (max-width: 40rem) { table.board th:first-child { min-width: 8.5rem; max-width: 9.5rem; } }
 """
@@ -139,7 +140,7 @@ def _table(lines: Sequence[Line], metric: str) -> str:
     order = sorted(range(len(lines)), key=lambda i: (means[i] is None, -(means[i] or 0.0)))
     real = [i for i in order if not lines[i].reference]
     best = [_best([lines[i].values.get((metric, task)) for i in real]) for task in tasks]
-    top = max((means[i] for i in real if means[i] is not None), default=None)
+    top = max((mean for i in real if (mean := means[i]) is not None), default=None)
     several = {key for key in ("run", "backbone") if len({getattr(line, key) for line in lines}) > 1}
     head = "".join(
         f'<th scope="col"{sort}>{escape(name)}</th>'

@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 MARKER = "library.json"
 FILES = (MARKER, "library.csv", "prompts", "settings.json")
 """What the folder of such a transfer holds of ours; all else in it is the user's and stays."""
-WITHOUT = ("tune", "distil", "distil_weight", "method", "other_layout", "random_draws", "in_context", "draws")
+WITHOUT = (
+    "predictions",
+    "tune",
+    "distil",
+    "distil_weight",
+    "method",
+    "other_layout",
+    "random_draws",
+    "in_context",
+    "draws",
+)
 """Options of `transfer` that are about matrices of sources."""
 RECIPE = ("steps", "batch", "lr", "optimizer", "schedule", "warm_up", "evaluate_every", "patience")
 
@@ -80,7 +90,7 @@ def transfer_from_library(verb: Callable[..., Any], given: dict[str, Any]) -> Li
     reading = parse_reading(
         given["columns"], given["labels"], given["splits"], skip_empty=given["skip_empty"]
     )
-    tasks = resolve_tasks(given["to"], given["label_words"], [first], reading, given["data"])
+    tasks = resolve_tasks(given["to"], given["label_words"], [first], reading, given["data"], given["metric"])
     if own is not None and own.task != tasks[0].name:
         raise UserError(f"--target-prompt {own.name!r} was trained on {own.task}, not on {tasks[0].name}")
     at = locate(given["backbone"] or first.backbone, given["revision"])[1]

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from prompttransfer.training.sweep import Candidate, Grid, Part, Swept, Tried
     from prompttransfer.training.train import Job, Trained, TrainingOptions
 
-NOTE = "sweep"
-"""Where the notes of an adaptation say how its settings were chosen."""
-
 
 @dataclass(frozen=True)
 class Sweep:
@@ -77,7 +74,7 @@ def swept_before(
     from prompttransfer.adaptations.artifacts import holds_one, load_adaptation
     from prompttransfer.cli.runs import check_made
     from prompttransfer.outputs import taken
-    from prompttransfer.training.sweep import parts_of
+    from prompttransfer.training.sweep import NOTE, parts_of
     from prompttransfer.training.train import origins_of
 
     found: dict[str, Adaptation] = {}
@@ -156,6 +153,8 @@ def run_sweep_of(
 
 
 def _noted(run: Trained, note: Mapping[str, Any]) -> Trained:
+    from prompttransfer.training.sweep import NOTE
+
     notes = {**run.adaptation.notes, NOTE: dict(note)}
     return replace(run, adaptation=replace(run.adaptation, notes=notes))
 

@@ -104,7 +104,7 @@ def search_task_words(
         say("nothing that was found is better on the validation rows than the task's own words")
         return found
     say(
-        f"{gain:+.3f} on the validation rows, which chose among {len(found.found)}: less is to be expected on other rows"
+        f"{gain:+.3f} on the validation rows, which chose among {found.combinations:,} combinations: less is to be expected on other rows"
     )
     say_command(
         "--label-words " + " ".join(shlex.quote(f"{label}={word}") for label, word in best.words.items())

@@ -490,7 +490,7 @@ def names_of(tasks: Sequence[str], seeds: Sequence[int], output: Path | None) ->
 
 
 def _record(prompt: Adaptation, output: Path | None, tried: Mapping[str, Any]) -> dict[str, Any]:
-    from prompttransfer.cli.sweep import NOTE
+    from prompttransfer.training.sweep import NOTE
 
     place = {} if output is None else {"folder": str(output / prompt.name)}
     swept = {"sweep": {**prompt.notes[NOTE], "tried": tried.get(prompt.task)}} if NOTE in prompt.notes else {}

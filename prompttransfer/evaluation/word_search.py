@@ -1,9 +1,10 @@
 """Label words searched for: words of the model's own vocabulary that its answers to a few labelled rows lean to.
 
-As LM-BFF does it (Gao et al. 2021, arXiv 2012.15723, section 5.1): of each label the words that its rows make likely, then
-combinations of them by their accuracy on those rows, then the best few by validation rows. A word counts by how much
-likelier the rows of its label make it than the others' do (Schick et al. 2020, arXiv 2010.13641), not by its likelihood
-alone, in which common words win for every label. The model is asked as it is, without an adaptation.
+As LM-BFF does it (Gao et al. 2021, arXiv 2012.15723, section 5.1): of each label the words that a few of its rows make
+likely, then combinations of them by validation rows. A word counts by how much likelier the rows of its label make it than
+the others' do (Schick et al. 2020, arXiv 2010.13641), not by its likelihood alone, in which common words win for every label.
+All combinations go to the validation rows, which costs no pass: the accuracy of 32 rows, by which LM-BFF prunes them, is mostly
+chance. The task's own words are candidates too. The model is asked as it is, without an adaptation.
 
 One pass scores many words: they are the labels of a task that is made for it. A word that stands in every such task ties
 the passes together, as differences of scores do not depend on what else was asked.
@@ -40,7 +41,7 @@ LIKELY = 0.2
 MOST_COMBINATIONS = 50_000
 """Above this many, combinations are searched label by label."""
 KEPT = 20
-"""Combinations that are looked at on validation rows."""
+"""Combinations that are told of."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class Search:
     """The best first."""
     rows: int
     validation_rows: int
+    combinations: int
+    """How many the validation rows chose among."""
     pool: int
     """Words of the vocabulary that were asked about."""
 
@@ -97,12 +100,15 @@ def search_words(
     truth = np.array([row.label for row in rows])
     scores = word_scores(backbone, task, words, rows, encoding)
     chosen = _candidates(scores, truth, len(task.labels), candidates)
-    columns = sorted({*(column for own in chosen for column in own), *range(len(default))})
+    for own, word in zip(chosen, answers.words, strict=True):
+        if word in words and words.index(word) not in own:
+            own.append(words.index(word))
+    columns = sorted({0, *(column for own in chosen for column in own)})
     held = np.array([row.label for row in splits.validation])
     validation = np.full((len(held), len(words)), np.nan)
     asked = [words[column] for column in columns]
     validation[:, columns] = word_scores(backbone, task, asked, splits.validation, encoding)
-    best = sorted(_combinations(scores, truth, chosen), reverse=True)[:KEPT]
+    ranked = sorted(_combinations(validation, held, chosen), reverse=True)
 
     def worth(combination: Columns) -> Words:
         return Words(
@@ -111,11 +117,9 @@ def search_words(
             _accuracy(validation, held, combination),
         )
 
-    found = sorted(
-        ((_rank(validation, held, combination), combination) for _, combination in best), reverse=True
-    )
-    own = _default(backbone, task, answers.mapping, (rows, splits.validation), encoding)
-    return Search(own, tuple(worth(c) for _, c in found), len(rows), len(held), len(words))
+    before = _default(backbone, task, answers.mapping, (rows, splits.validation), encoding)
+    found = tuple(worth(combination) for _, combination in ranked[:KEPT])
+    return Search(before, found, len(rows), len(held), len(ranked), len(words))
 
 
 def whole_words(backbone: Backbone, most: int) -> list[str]:
@@ -222,7 +226,7 @@ def _combinations(
         for label, own in enumerate(chosen):
             tried = [(*best[:label], column, *best[label + 1 :]) for column in own]
             met |= {c: _rank(scores, truth, c) for c in tried if len(set(c)) == len(c)}
-            best = max((c for c in met), key=lambda c: met[c])
+            best = max(met, key=lambda combination: met[combination])
     return [(rank, combination) for combination, rank in met.items()]
 
 

@@ -40,6 +40,8 @@ RECIPE_AXES: dict[str, type] = {
     "schedule": str,
 }
 """Axes that are values of the recipe, and what their values are; all others are settings of the method."""
+NOTE = "sweep"
+"""Where the notes of an adaptation say how its settings were chosen."""
 MOST = 1000
 """Candidates of one sweep; more are a slip."""
 

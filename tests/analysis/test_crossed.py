@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 
-from analysis.crossed import seed_difference
+from analysis.crossed import common_part, seed_difference
 
 
 def test_where_seeds_go_together_it_is_students_t_over_their_means():
@@ -21,13 +21,13 @@ def test_where_seeds_go_together_it_is_students_t_over_their_means():
 
 
 def test_where_seeds_have_nothing_in_common_the_single_differences_count():
-    # Means of seeds are all 0.1: what is left within tasks and seeds has squares of 8 x 0.01 and 2 x 2 degrees of freedom.
+    # Means of seeds are all 0.1; two of three tasks have a variance of 0.01 over seeds, so 2 x 2 degrees of freedom.
     values = np.array([[0.1, 0.1, 0.1], [0.2, 0.0, 0.1], [0.0, 0.2, 0.1]]) + np.array([[0.3], [0.0], [-0.3]])
     found = seed_difference(values)
-    reach = student.ppf(0.975, 4) * np.sqrt(0.04 / 4 / 9)
+    reach = student.ppf(0.975, 4) * np.sqrt(0.02 / 3 / 9)
     assert found.mean == pytest.approx(0.1)
     assert (found.interval.low, found.interval.high) == pytest.approx((0.1 - reach, 0.1 + reach))
-    assert found.p_value == pytest.approx(2 * student.sf(0.1 / np.sqrt(0.04 / 4 / 9), 4))
+    assert found.p_value == pytest.approx(2 * student.sf(0.1 / np.sqrt(0.02 / 3 / 9), 4))
 
 
 def test_that_tasks_differ_is_no_doubt_about_their_mean():
@@ -53,11 +53,24 @@ def test_two_seeds_have_no_interval_and_no_p_value():
 def test_equal_differences_are_no_evidence():
     assert seed_difference(np.zeros((2, 4))).p_value == 1.0
     found = seed_difference(np.full((2, 4), 0.5))
-    assert found.p_value is None and found.interval.low is None and "same difference" in found.interval.reason
+    assert (
+        found.p_value is None and found.interval.low is None and "same differences" in found.interval.reason
+    )
 
 
 def test_nothing_is_said_of_no_value():
     assert seed_difference(np.full((2, 3), np.nan)).mean is None
+
+
+def test_what_seeds_have_in_common_is_learned_from_all_comparisons():
+    apart = np.array([[0.1, 0.1, 0.1], [0.2, 0.0, 0.1], [0.0, 0.2, 0.1]])  # between 0, within 0.02 / 3
+    as_one = np.array([[0.1, 0.2, 0.3]] * 3)  # between 3 x 0.01, within 0.01
+    assert common_part([apart]) == 1.0
+    assert common_part([apart, as_one, [[0.5, 0.1]], np.zeros((0, 0))]) == pytest.approx(
+        0.03 / (0.02 / 3 + 0.01)
+    )
+    alone, among = seed_difference(apart), seed_difference(apart, common=4.0)
+    assert among.interval.high - 0.1 == pytest.approx(2 * (alone.interval.high - 0.1))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])

@@ -1,16 +1,23 @@
 """A prompt of a user's own task keeps the task: no command needs its YAML file again."""
 
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 from toys import changed
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from prompttransfer.adaptations.artifacts import load_adaptation, save_adaptation
+from prompttransfer.adaptations.prompts import soft_prompt
 from prompttransfer.cli import app, spread
+from prompttransfer.cli.common import resolve_tasks
+from tasks.catalog import TASKS
 from tasks.errors import UserError
-from tasks.records import task_of_record
+from tasks.reading import Reading
+from tasks.records import kept_of, task_of_record
+from tasks.task import with_metric
 
 
 def run(*arguments):
@@ -114,3 +121,16 @@ def test_a_damaged_task_in_a_prompt_is_one_line(place, tmp_path):
     save_adaptation(changed(prompt, data={**prompt.origin.data, "task": record}), tmp_path / "films")
     with pytest.raises(UserError, match="prompt 'films': its task is damaged at labels"):
         run("evaluate", tmp_path / "films")
+
+
+def test_a_task_of_the_catalogue_that_another_metric_chose_is_that_task_with_that_metric(capsys):
+    bare = soft_prompt(vectors=torch.zeros(2, 4), task="sst2", backbone="b", name="sst2")
+    kept = replace(bare, origin=replace(bare.origin, data=kept_of(with_metric(TASKS["sst2"], "mcc"))))
+    assert resolve_tasks(["sst2"], prompts=[kept]) == [with_metric(TASKS["sst2"], "mcc")]
+    assert resolve_tasks(["sst2"], prompts=[kept], metric="accuracy") == [TASKS["sst2"]]
+    assert capsys.readouterr().err == "", "nothing to warn of"
+
+
+def test_reading_options_need_files():
+    with pytest.raises(UserError, match="the rows of microworld-imdb are in none: give files with --data"):
+        resolve_tasks(["microworld-imdb"], reading=Reading({"text": "body"}))

@@ -59,7 +59,7 @@ def test_a_command_has_the_verb_the_options_and_the_values(block: Block, words: 
         given = values["method"]
         for text in [given] if isinstance(given, str) else given:
             parse_method(text)
-    for name in ("task", "to"):
+    for name in ("task",) if "push" in words else ("task", "to"):  # what is pushed goes to a repository
         given = values.get(name) or ()
         named = [given] if isinstance(given, str) else list(given)
         resolve_tasks([task for task in named if not task.endswith(".yaml") and not is_proposed(task)])

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -78,6 +79,15 @@ def test_studies_and_folders_of_adaptations_stand_in_one_table(tiny, tmp_path) -
     assert lines["own", "prompt:length=3", "from source"].values["accuracy", "toy"].mean == 0.9
     assert lines["own", "lora:rank=2", "own prompt"].values["accuracy", "toy"].mean == 0.3
     assert len(lines) == 5
+
+
+def test_what_a_sweep_chose_is_one_row_whatever_it_chose_for_each_task(tiny, tmp_path) -> None:
+    for task, length in (("a", 2), ("b", 3)):
+        own = prompt_on(tiny("roberta"), task=task, length=length)
+        own = replace(own, notes={"sweep": {"chosen": {"length": str(length)}}})
+        keep(own, tmp_path / "own" / task, 0.6)
+    (line,) = leaderboard([tmp_path / "own"])
+    assert line.method == "prompt, settings swept" and line.over("accuracy", ["a", "b"]) == 0.6
 
 
 def test_an_own_score_of_a_transfer_counts_once(tiny, tmp_path) -> None:

@@ -460,7 +460,7 @@ def made_up(values, *, controls=0.5):
     """`values`: system -> target -> one score a seed."""
     rows = [
         {
-            "backbone": "near", "metric": "accuracy", "shots": 16, "system": system, "target": target, "seed": seed,
+            "first": next(iter(values)), "backbone": "near", "metric": "accuracy", "shots": 16, "system": system, "target": target, "seed": seed,
             "value": value, "related": int(target == "a"), "target_steps": 20, "all_steps": 30.0, "cell": "c",
         }
         for system, targets in values.items()
@@ -546,6 +546,15 @@ def test_a_part_of_a_study_has_the_table_of_that_part(few, tmp_path):
     part = part[~((part["system"] == "mixed") & (part["seed"] == 2) & (part["target"] == "films"))]
     table = system_table(part).set_index(["system", "shots"])
     assert table.loc[("mixed", 4), "seeds"] == 2 and table.loc[("mean", 4), "seeds"] == 3
+
+
+def test_without_the_first_system_nothing_is_held_against_another(few):
+    plan, store, _ = few
+    part = run_table(open_results(plan.graph, store))
+    table = system_table(part[part["system"] != "tuned"]).set_index(["system", "shots"])
+    assert pd.isna(table.loc[("mean", 4), "difference"]) and table.loc[("mean", 4), "mean"] > 0
+    assert system_lines(table.reset_index()) == []
+    assert target_table(part[part["system"] != "tuned"])["difference"].isna().all()
 
 
 def test_the_shipped_study_has_equal_budgets_and_sources_for_some_targets_only():

@@ -159,6 +159,16 @@ def test_a_fraction_is_no_label(tmp_path):
         task_of_data(str(path))
 
 
+def test_truth_values_are_labels_and_lists_are_none(tmp_path):
+    path = tmp_path / "f.jsonl"
+    path.write_text("".join(f'{{"text": "t {i}", "label": {("true", "false")[i % 2]}}}\n' for i in range(9)))
+    task = task_of_data(str(path))
+    assert task.labels == ("False", "True") and {row.label for row in load_splits(task).train} == {0, 1}
+    path.write_text('{"text": "a", "label": ["x"]}\n{"text": "b", "label": ["y"]}\n')
+    with pytest.raises(UserError, match="column 'label' holds lists or objects"):
+        task_of_data(str(path))
+
+
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [

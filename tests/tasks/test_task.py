@@ -107,7 +107,7 @@ def test_the_metric_follows_the_kind_unless_it_is_given():
         ({"metric": "acuracy"}, "did you mean 'accuracy'"),
         (
             {"metric": "rouge-l"},
-            "unknown metric for a task of kind 'sentence': 'rouge-l': .*accuracy, macro-f1",
+            "unknown metric for a task of kind 'sentence': 'rouge-l': .*accuracy, balanced-accuracy, f1:LABEL, macro-f1",
         ),
         ({"kind": "summarisation", "words": {}}, "generates its answer and has no labels"),
     ],

@@ -128,7 +128,10 @@ class Given:
 
     def nearest(self) -> list[Adaptation]:
         """The sources most like the target, as many as are asked for."""
-        return [self.library[str(task)] for task in self.similarities().head(self.start.top).index]
+        return [
+            self.library[str(task)]
+            for task in self.similarities().head(self.start.top or len(self.library)).index
+        ]
 
 
 def _retrieved(given: Given) -> list[Start]:

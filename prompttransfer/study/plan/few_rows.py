@@ -284,7 +284,7 @@ def few_settings(
         "rows": task.rows.learned,
         "limit_train": shots,
         "split_seed": seed,
-        "recipe": recipe_settings(recipe, side.method.length),  # type: ignore[dict-item]
+        "recipe": recipe_settings(recipe, side.method.length),
         "seed": seed,
     }
     return settings

@@ -25,6 +25,7 @@ from prompttransfer.study.results.long_table import (
     raw_scores,
     with_methods,
 )
+from prompttransfer.training.sweep import NOTE
 from prompttransfer.transfers.matrix import NO_PROMPT_CALIBRATED, REFERENCE_ROWS
 from tasks.errors import UserError
 
@@ -193,14 +194,15 @@ def transfer_scores(record: TransferRecord, run: str) -> Iterator[Score]:
 
 def own_score(folder: Path, run: str) -> Score | None:
     """The test score that an adaptation keeps; None where it was not scored."""
-    line: Mapping[str, Any] = line_of(folder, read_record(folder))
+    record = read_record(folder)
+    line: Mapping[str, Any] = line_of(folder, record)
     if line["test"] is None:
         return None
     how = OWN if source_of(line["start"]) is None else FROM_SOURCE
     return Score(
         run,
         line["backbone"],
-        line["method"],
+        f"{record.method.name}, settings swept" if NOTE in record.notes else line["method"],
         how,
         line["task"],
         line["metric"],

@@ -51,7 +51,7 @@ def run_table(results: Results) -> pd.DataFrame:
 
     rows = [*_runs(results), *_controls(results)]
     columns = [
-        "backbone", "metric", "shots", "system", "target", "seed", "value", "related", "target_steps", "all_steps", "cell",
+        "first", "backbone", "metric", "shots", "system", "target", "seed", "value", "related", "target_steps", "all_steps", "cell",
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=columns)
     table["shots"] = table["shots"].astype("Int64")
@@ -59,11 +59,13 @@ def run_table(results: Results) -> pd.DataFrame:
 
 
 def _runs(results: Results) -> Iterator[dict[str, Any]]:
+    firsts = {run.backbone: run.system for run in reversed(results.graph.runs)}
     for run in results.graph.runs:
         if run.score not in results.finished:
             continue
         record = read_score(results.store.folder(run.score))
         yield {
+            "first": firsts[run.backbone],
             "backbone": run.backbone,
             "metric": record["metric"],
             "shots": run.shots,
@@ -100,11 +102,16 @@ def system_table(runs: pd.DataFrame) -> pd.DataFrame:
     """`run_table` as the table of SYSTEM_COLUMNS: systems by number of rows, controls beneath."""
     import pandas as pd
 
+    from analysis.crossed import common_part
     from analysis.statistics import holm
 
     rows: list[dict[str, Any]] = []
     for _, part in runs.groupby(["backbone", "metric"], sort=False):
-        own = [_system_row(part, shots, system) for shots, system in _places(part)]
+        places = _places(part)
+        if not places:
+            continue
+        common = common_part([_difference(part, shots, system) for shots, system in places])
+        own = [_system_row(part, shots, system, common) for shots, system in places]
         p_values = {str(place): row["p"] for place, row in enumerate(own) if row["p"] is not None}
         for place, p_value in holm(p_values).items():
             row = own[int(place)]
@@ -129,11 +136,23 @@ def _wide(part: pd.DataFrame, shots: int, system: str) -> pd.DataFrame:
     return own.pivot(index="target", columns="seed", values="value").astype(float)
 
 
-def _system_row(part: pd.DataFrame, shots: int, system: str) -> dict[str, Any]:
+def _first(part: pd.DataFrame) -> str:
+    """The system that the others are held against."""
+    return str(part["first"].dropna().iloc[0])
+
+
+def _difference(part: pd.DataFrame, shots: int, system: str) -> pd.DataFrame:
+    """[targets, seeds] of one system less the first; empty for the first itself."""
+    first = _first(part)
+    if system == first:
+        return _wide(part, shots, first).iloc[:0, :0]
+    return _wide(part, shots, system) - _wide(part, shots, first)
+
+
+def _system_row(part: pd.DataFrame, shots: int, system: str, common: float) -> dict[str, Any]:
     from analysis.crossed import seed_difference
     from analysis.statistics import refused_claim
 
-    first = part.loc[part["shots"].notna(), "system"].iloc[0]
     own = part[(part["shots"] == shots) & (part["system"] == system)]
     values = _wide(part, shots, system)
     means = values.mean(axis=0) if values.notna().all(axis=None) else values.dropna(axis=1).mean(axis=0)
@@ -151,10 +170,10 @@ def _system_row(part: pd.DataFrame, shots: int, system: str) -> dict[str, Any]:
         "p": None,
         "note": "",
     }
-    if system == first or not len(values):
+    if system == _first(part) or not len(values):
         return row
-    difference = values - _wide(part, shots, first)
-    found = seed_difference(difference.to_numpy())
+    difference = _difference(part, shots, system)
+    found = seed_difference(difference.to_numpy(), common=common)
     refused = refused_claim(len(means))
     related = own.groupby("target")["related"].max().reindex(difference.index)
     return row | {
@@ -197,16 +216,15 @@ def target_table(runs: pd.DataFrame) -> pd.DataFrame:
     keys = ["backbone", "metric", "shots", "system", "target"]
     rows = []
     firsts = {
-        backbone: part.loc[part["shots"].notna(), "system"].iloc[0]
+        backbone: _first(part)
         for backbone, part in runs[runs["shots"].notna()].groupby("backbone", sort=False)
     }
     means = runs.groupby(keys, sort=False, dropna=False)["value"].mean()
     for place, part in runs.groupby(keys, sort=False, dropna=False):
         backbone, metric, shots, system, target = place
-        row = dict(zip(keys, place, strict=True))
-        beside = (
-            means.get((backbone, metric, shots, firsts.get(backbone), target)) if pd.notna(shots) else None
-        )
+        row: dict[str, Any] = dict(zip(keys, place, strict=True))
+        learned = part["shots"].notna().all()
+        beside = means.get((backbone, metric, shots, firsts.get(backbone), target)) if learned else None
         row |= {
             "mean": part["value"].mean(),
             "spread": part["value"].std() if len(part) > 1 else None,
@@ -284,11 +302,11 @@ def rows_for_people(table: pd.DataFrame) -> Sequence[Sequence[str]]:
     return [
         [
             str(row.backbone),
-            "-" if row.shots is None or str(row.shots) == "<NA>" else str(row.shots),
+            _or_dash(row.shots),
             str(row.system),
             number(row.mean),
             number(row.difference),
-            "-" if row.low is None or row.low != row.low else f"{row.low:+.3f} to {row.high:+.3f}",
+            "-" if number(row.low) == "-" else f"{row.low:+.3f} to {row.high:+.3f}",
             number(row.p_holm),
             str(row.significant) if isinstance(row.significant, str) else "",
             number(row.target_steps, 0),
@@ -297,6 +315,12 @@ def rows_for_people(table: pd.DataFrame) -> Sequence[Sequence[str]]:
         ]
         for row in table.itertuples(index=False)
     ]
+
+
+def _or_dash(value: Any) -> str:
+    import pandas as pd
+
+    return "-" if pd.isna(value) else str(value)
 
 
 PEOPLE = [

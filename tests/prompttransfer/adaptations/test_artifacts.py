@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from toys import changed as other
 from toys import noise, prompt_on
 
 from prompttransfer.adaptations.adaptation import Adaptation, CurvePoint, same_tensors
@@ -168,6 +169,19 @@ def test_the_card_says_where_a_prompt_came_from_and_who_can_read_it(prompt):
     for part in ("`toy`", "negative = terrible", "accuracy 0.6667", prompt.digest, "PEFT puts prompts first"):
         assert part in text
     assert "gives the same logits" in card(replace(prompt, encoding=Encoding("prompt-first")))
+
+
+def test_the_commit_of_a_hub_backbone_is_in_the_record_in_pefts_configuration_and_in_the_card(
+    prompt, tmp_path
+):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    pinned = other(prompt, revision=commit, backbone="somebody/model", layout="prompt-first")
+    folder = save_adaptation(pinned, tmp_path / "p")
+    assert json.loads((folder / "adaptation.json").read_text())["origin"]["revision"] == commit
+    assert json.loads((folder / "adapter_config.json").read_text())["revision"] == commit
+    assert f'revision="{commit}"' in (folder / "README.md").read_text()
+    local = save_adaptation(prompt, tmp_path / "q")  # a folder has no commit that PEFT could ask for
+    assert json.loads((local / "adapter_config.json").read_text())["revision"] is None
 
 
 def test_the_record_holds_no_machine_path_and_is_plain_json(prompt, tmp_path):
