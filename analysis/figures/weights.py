@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
@@ -41,11 +42,12 @@ def weights_heatmap(mean: pd.DataFrame, spread: pd.DataFrame, *, title: str = ""
     return figure
 
 
-def _write_spread(axes, mean: pd.DataFrame, spread: pd.DataFrame, scale: Scale) -> None:  # type: ignore[no-untyped-def]
+def _write_spread(axes: Axes, mean: pd.DataFrame, spread: pd.DataFrame, scale: Scale) -> None:
+    means = mean.to_numpy(dtype=float)
     for (row, column), value in np.ndenumerate(spread.to_numpy(dtype=float)):
         if not np.isfinite(value):
             continue
-        red, green, blue, _ = COLOURS(mean.iat[row, column] / scale.high)
+        red, green, blue, _ = COLOURS(float(means[row, column] / scale.high))
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.52
         written = f"±{value:.3f}".replace("0.", ".", 1)
         axes.text(
