@@ -47,7 +47,7 @@ def _write_spread(axes: Axes, mean: pd.DataFrame, spread: pd.DataFrame, scale: S
     for (row, column), value in np.ndenumerate(spread.to_numpy(dtype=float)):
         if not np.isfinite(value):
             continue
-        red, green, blue, _ = COLOURS(means[row, column] / scale.high)
+        red, green, blue, _ = COLOURS(float(means[row, column] / scale.high))
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.52
         written = f"±{value:.3f}".replace("0.", ".", 1)
         axes.text(
