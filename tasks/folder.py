@@ -71,7 +71,7 @@ def read_folder(task: Task, place: Path) -> LocalRows:
 def describe_place(place: Path) -> str:
     """Where rows are from, in words that results keep."""
     if place.is_file():
-        return f"file {place}, of which one text in {HELD_OUT}, drawn by their digests, is the test split"
+        return f"file {place} (test split: one text in {HELD_OUT}, drawn by their digests)"
     return f"folder {place}"
 
 
