@@ -8,7 +8,7 @@ from toys import label_task, prompt_on, splits
 
 from prompttransfer.adaptations.adaptation import CurvePoint
 from prompttransfer.cli.runs import how_it_went, print_spread
-from prompttransfer.cli.transfer import print_matrix, print_pairs
+from prompttransfer.cli.transfer_tables import print_matrix, print_pairs
 from prompttransfer.training.train import Job, Trained
 from prompttransfer.transfers.matrix import TransferMatrix
 from prompttransfer.transfers.tuning import TunedPair

@@ -13,7 +13,7 @@ from prompttransfer.adaptations.bank import BareBank, VectorBank
 from prompttransfer.adaptations.random_prompts import random_like
 from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.layouts import LAYOUTS
-from prompttransfer.cli.transfer import seen_lines, speed_up_lines
+from prompttransfer.cli.transfer_tables import seen_lines, speed_up_lines
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank
 from prompttransfer.training.train import Job, train_adaptations
