@@ -152,9 +152,8 @@ def hub_errors(repo: str, revision: str | None = None) -> Iterator[None]:
     """Turn what the hub can say into one line."""
     from huggingface_hub import errors
 
-    of_the_wire = errors.HfHubHTTPError.__bases__[
-        0
-    ]  # of the HTTP library that this version of the hub's uses
+    # The errors of whichever HTTP library this version of the hub's uses.
+    of_the_wire: Any = errors.HfHubHTTPError.__bases__[0]
     at = f" at {revision}" if revision else ""
     try:
         yield
@@ -217,7 +216,8 @@ def _licences(api: HfApi, found: Sequence[Adaptation]) -> dict[str, str]:
     licences = {}
     for name in sorted({one for each in found if (one := data_set_of(each)) is not None}):
         try:
-            stated = (api.dataset_info(name).card_data or {}).get("license")
+            data = api.dataset_info(name).card_data
+            stated = None if data is None else data.get("license")
         except HfHubHTTPError:
             continue  # the card then leads to its page
         if stated:

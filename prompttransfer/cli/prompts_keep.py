@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -115,4 +116,4 @@ def _end(target: Path, call: dict[str, object] | None, what: str, as_json: bool)
         say(f"{what} {target}")
 
 
-VERBS = {"remove": remove, "rename": rename, "copy": copy, "index": index}
+VERBS: dict[str, Callable[..., Any]] = {"remove": remove, "rename": rename, "copy": copy, "index": index}

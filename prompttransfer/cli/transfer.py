@@ -689,16 +689,14 @@ def _print_pair_means(pairs: Sequence[TunedPair]) -> None:
 
 def _seed_rows(matrix: TransferMatrix) -> list[list[str]]:
     """Rows of the source tasks that have several sources of one method, as those of several seeds: mean ± deviation."""
-    from itertools import zip_longest
     from statistics import mean, stdev
 
     from prompttransfer.transfers.matrix import REFERENCE_ROWS
 
     groups: dict[tuple[str, str], list[list[float]]] = {}
-    labelled = zip(matrix.sources, matrix.source_tasks, matrix.values.tolist(), strict=True)
-    for (name, task, row), method in zip_longest(
-        labelled, matrix.methods[: len(matrix.sources)], fillvalue=""
-    ):
+    methods = [*matrix.methods, *[""] * (len(matrix.sources) - len(matrix.methods))]  # references have none
+    values = matrix.values.tolist()
+    for name, task, method, row in zip(matrix.sources, matrix.source_tasks, methods, values, strict=True):
         if name not in REFERENCE_ROWS:
             groups.setdefault((task, method), []).append(row)
     several = len({method for _, method in groups}) > 1

@@ -101,9 +101,9 @@ def _scores_in(folder: Path, folders: Sequence[Path]) -> Iterator[Score]:
                 seen.add(_key(score))
                 yield score
         elif holds_one(place):
-            score = own_score(place, run)
-            if score is not None and _key(score) not in seen:
-                yield score
+            own = own_score(place, run)
+            if own is not None and _key(own) not in seen:
+                yield own
 
 
 def _key(score: Score) -> tuple[Any, ...]:
