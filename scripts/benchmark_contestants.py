@@ -142,7 +142,7 @@ def ours(setup: Setup, samples: Sequence[Sample]) -> tuple[Contestant, Any]:
         )  # fmt: skip
         data.bank = module
         watch.watch(data)
-        _fit(module, data, TrainingOptions(), "")
+        _fit(module, data, TrainingOptions(), "", recipe.steps)
         picked = [data.orders[0].step(step) for step in range(1, steps + 1)]
         around = 2 if frame is None else frame.size
         ahead = sum(setup.reserved if frame else setup.reserved * len(indices) for indices in picked)
