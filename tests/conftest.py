@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["COLUMNS"] = "160"  # tables are as wide wherever the tests run; what is narrow says so itself
 
 WORDS = (
     *("great", "terrible", "okay", "good", "bad", "fine", "wrong", "yes", "no", "maybe", "true", "false"),
