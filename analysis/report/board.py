@@ -6,14 +6,13 @@ table in order.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from statistics import fmean
 
 from analysis.matrices import shared_prefix
+from analysis.report.shell import html_page
 from analysis.report.style import STYLE
 from analysis.report.tables import scrolled
 
@@ -103,32 +102,15 @@ def render_board(lines: Sequence[Line], *, title: str = "Leaderboard", notes: Se
     )
     links = "".join(f'<a href="#m{number}">{escape(metric)}</a>' for number, metric in enumerate(metrics))
     said = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode("ascii")
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>{escape(title)}</title>
-<style>{STYLE}{STYLE_OF_BOARD}</style>
-</head>
-<body>
-<header><h1>{escape(title)}</h1><nav aria-label="Metrics">{links}</nav></header>
-<main>
+    main = f"""
 <p>Test scores, mean over seeds, with their standard deviation behind \N{PLUS-MINUS SIGN} where there are several. The mean is over all tasks of
 the table, and only given where all are there. In italics what others are read against. <span class="needs-script" hidden>A
 column's name sorts by it.</span></p>
 <p class="needs-script" hidden><label>Find <input id="find" type="search" placeholder="method, model, run"></label></p>
 {sections}
 {f'<section id="notes"><h2>To know</h2><ul>{said}</ul></section>' if said else ""}
-</main>
-<script>{SCRIPT}</script>
-</body>
-</html>
 """
+    return html_page(title, links, main, style=STYLE + STYLE_OF_BOARD, script=SCRIPT, said="Metrics")
 
 
 def _table(lines: Sequence[Line], metric: str) -> str:

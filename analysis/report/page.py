@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from html import escape
 
 from analysis.report import sections
 from analysis.report.data import ReportData
 from analysis.report.matrix import left_out, matrix_json, matrix_table
 from analysis.report.script import SCRIPT
-from analysis.report.style import STYLE
+from analysis.report.shell import html_page
 from analysis.report.tables import HINT
 
 
@@ -21,26 +19,8 @@ def render_report(data: ReportData) -> str:
     body = "".join(
         f'<section id="{key}"><h2>{escape(name)}</h2>{content}</section>' for key, name, content in parts
     )
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode("ascii")
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>{escape(data.title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<header><h1>{escape(data.title)}</h1><nav aria-label="Sections">{links}</nav></header>
-<main>{body}</main>
-<script type="application/json" id="data">{matrix_json(data)}</script>
-<script>{SCRIPT}</script>
-</body>
-</html>
-"""
+    held = f'<script type="application/json" id="data">{matrix_json(data)}</script>\n'
+    return html_page(data.title, links, body, data=held, script=SCRIPT)
 
 
 def _sections(data: ReportData) -> list[tuple[str, str, str]]:

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.report.style import STYLE
+from analysis.report.shell import html_page
 from analysis.report.tables import scrolled, stacked
 from prompttransfer.reports.calls import Call
 from prompttransfer.study.cell import Impossible
@@ -40,22 +40,7 @@ def render_page(
     body = "".join(
         f'<section id="{key}"><h2>{escape(name)}</h2>{content}</section>' for key, name, content in sections
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>{escape(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<header><h1>{escape(title)}</h1><nav aria-label="Sections">{nav}</nav></header>
-<main>{body}</main>
-</body>
-</html>
-"""
+    return html_page(title, nav, body)
 
 
 def _sections(
