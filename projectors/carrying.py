@@ -17,7 +17,7 @@ from projectors.weights import CARRIERS, Carrier, Maps, Side, carried
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.method import Method
 from prompttransfer.adaptations.methods.maps import frozen
-from prompttransfer.adaptations.running import check_runs_on
+from prompttransfer.adaptations.running import check_on
 from prompttransfer.adaptations.updates import Updates, lora_of, updates_of
 from prompttransfer.backbones.base import Backbone
 from tasks.errors import UserError
@@ -109,12 +109,9 @@ def check_carried(adaptation: Adaptation, source: Backbone) -> None:
         raise UserError(
             f"{adaptation.name!r} is a soft prompt, and this carries updates of weights: fit a projector with `project fit`"
         )
-    check_runs_on(
+    check_on(
         adaptation,
-        backbone=source.name,
-        revision=source.revision,
-        width=source.width,
-        family=source.family,
+        source,
         layout=adaptation.layout,
     )
     adaptation.method.check_fits(source, adaptation.tensors, adaptation.name)

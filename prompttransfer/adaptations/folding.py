@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.merging import merged
-from prompttransfer.adaptations.running import bank_of, check_runs_on
+from prompttransfer.adaptations.running import bank_of, check_on
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.locating import locate
 from prompttransfer.files import atomic_folder, write_json
@@ -27,12 +27,9 @@ def save_folded(backbone: Backbone, adaptation: Adaptation, folder: Path) -> Pat
     The backbone has to run on the plain engine, whose weights stand each for itself. Raises UserError for an adaptation of
     another backbone, or one that does more than change linear maps.
     """
-    check_runs_on(
+    check_on(
         adaptation,
-        backbone=backbone.name,
-        revision=backbone.revision,
-        width=backbone.width,
-        family=backbone.family,
+        backbone,
         layout=adaptation.layout,
     )
     adaptation.method.check_fits(backbone, adaptation.tensors, adaptation.name)

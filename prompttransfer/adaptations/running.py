@@ -140,12 +140,9 @@ def common_encoding(
     layout = adaptations[0].layout
     template = wanted.template or adaptations[0].encoding.template
     for each in adaptations:
-        check_runs_on(
+        check_on(
             each,
-            backbone=backbone.name,
-            revision=backbone.revision,
-            width=backbone.width,
-            family=backbone.family,
+            backbone,
             layout=layout,
             other_layout=other_layout,
             other_backbone=backbone.takes_any,
@@ -154,6 +151,27 @@ def common_encoding(
         each.method.check_fits(backbone, each.tensors, each.name)
         each.method.check_place(replace(wanted, layout=layout).place(backbone.family), backbone.family)
     return replace(wanted, layout=layout, template=template)
+
+
+def check_on(
+    adaptation: Adaptation,
+    backbone: Backbone,
+    *,
+    layout: str,
+    other_layout: bool = False,
+    other_backbone: bool = False,
+) -> None:
+    """`check_runs_on` for a backbone that is there."""
+    check_runs_on(
+        adaptation,
+        backbone=backbone.name,
+        revision=backbone.revision,
+        width=backbone.width,
+        family=backbone.family,
+        layout=layout,
+        other_layout=other_layout,
+        other_backbone=other_backbone,
+    )
 
 
 def check_runs_on(

@@ -95,7 +95,7 @@ def evaluate(
     from dataclasses import replace
     from functools import cache
 
-    from prompttransfer.adaptations.running import bank_of, check_reads, check_runs_on, impossible
+    from prompttransfer.adaptations.running import bank_of, check_on, check_reads, impossible
     from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say, table
     from prompttransfer.cli.tables import read_prompts
     from prompttransfer.evaluation.calibration import (
@@ -126,12 +126,9 @@ def evaluate(
     model = backbone_of(loaded, backbone, precision, device, revision=revision)
 
     for each in loaded:
-        check_runs_on(
+        check_on(
             each,
-            backbone=model.name,
-            revision=model.revision,
-            width=model.width,
-            family=model.family,
+            model,
             layout=layout or each.layout,
             other_layout=other_layout,
             other_backbone=other_backbone,

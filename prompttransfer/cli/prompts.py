@@ -164,7 +164,7 @@ def _attention_of(
     limit_test: int | None,
 ) -> list[dict[str, Any]]:
     """The weights of each adaptation on the test rows of `task`, or of its own: mean, deviation and every row."""
-    from prompttransfer.adaptations.running import check_runs_on
+    from prompttransfer.adaptations.running import check_on
     from prompttransfer.cli.common import load_targets, resolve_tasks
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.evaluation.attention import attention_weights, mixed_prompts
@@ -176,12 +176,9 @@ def _attention_of(
     model = backbone_of(chosen, backbone, "auto", "auto", revision=revision)
     found = []
     for own in chosen:
-        check_runs_on(
+        check_on(
             own,
-            backbone=model.name,
-            revision=model.revision,
-            width=model.width,
-            family=model.family,
+            model,
             layout=own.layout,
         )
         target = targets[0] if task else by_task[own.task]
@@ -236,7 +233,7 @@ def read_prompts_as_words(
     from dataclasses import asdict
 
     from prompttransfer.adaptations.nearest_words import by_chance, nearest_words
-    from prompttransfer.adaptations.running import check_runs_on
+    from prompttransfer.adaptations.running import check_on
     from prompttransfer.cli.common import print_json, say, table
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import read_prompts
@@ -245,12 +242,9 @@ def read_prompts_as_words(
     vectors = [prompt.vectors for prompt in chosen]  # before the backbone is loaded: a LoRA has none
     model = backbone_of(chosen, backbone, "fp32", "cpu", revision=revision)
     for prompt in chosen:
-        check_runs_on(
+        check_on(
             prompt,
-            backbone=model.name,
-            revision=model.revision,
-            width=model.width,
-            family=model.family,
+            model,
             layout=prompt.layout,
         )
     chance = by_chance(model)

@@ -14,7 +14,7 @@ import torch
 
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.bank import Bank
-from prompttransfer.adaptations.running import bank_of, check_reads, check_runs_on
+from prompttransfer.adaptations.running import bank_of, check_on, check_reads
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.kernels.token_batching import cut
 from prompttransfer.backbones.layouts import Encoding
@@ -157,12 +157,9 @@ def in_own_words(task: Task, adaptation: Adaptation) -> Task:
 
 
 def _check(backbone: Backbone, adaptation: Adaptation, template: str | None, other_layout: bool) -> None:
-    check_runs_on(
+    check_on(
         adaptation,
-        backbone=backbone.name,
-        revision=backbone.revision,
-        width=backbone.width,
-        family=backbone.family,
+        backbone,
         layout=adaptation.layout,
         other_backbone=backbone.takes_any,
     )

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.method import Method
-from prompttransfer.adaptations.running import bank_of, check_reads, check_runs_on
+from prompttransfer.adaptations.running import bank_of, check_on, check_reads
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.interventions import Interventions, Watched
 from prompttransfer.backbones.layouts import Encoding
@@ -153,12 +153,9 @@ def check_teacher(
         raise UserError(f"{what} was trained on {own.task!r}: give one that was trained on {task.name!r}")
     if task.generates:
         raise UserError(f"{what}: a task whose answer is written has no label words to distil; leave it out")
-    check_runs_on(
+    check_on(
         own,
-        backbone=backbone.name,
-        revision=backbone.revision,
-        width=backbone.width,
-        family=backbone.family,
+        backbone,
         layout=encoding.layout,
         other_backbone=backbone.takes_any,
     )

@@ -58,16 +58,13 @@ def read_sources(
     Raises UserError for those of another backbone or layout, and of another `length` than the target's own.
     """
     from prompttransfer.adaptations.artifacts import find_adaptations, load_adaptation
-    from prompttransfer.adaptations.running import check_runs_on, stacked
+    from prompttransfer.adaptations.running import check_on, stacked
 
     found = [load_adaptation(folder) for folder in find_adaptations(Path(sources))]
     for each in found:
-        check_runs_on(
+        check_on(
             each,
-            backbone=backbone.name,
-            revision=backbone.revision,
-            width=backbone.width,
-            family=backbone.family,
+            backbone,
             layout=layout or each.layout,
             other_backbone=backbone.takes_any,
         )
