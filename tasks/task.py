@@ -106,7 +106,9 @@ class Scale:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise UserError(f"a regression from {self.low:g} to {self.high:g}: low must be below high, both finite")
+            raise UserError(
+                f"a regression from {self.low:g} to {self.high:g}: low must be below high, both finite"
+            )
 
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}"
@@ -131,7 +133,7 @@ class Task:
     (folder.py). Of such files, `columns` is neutral field -> column, `label_values` what stands for a label there -> label,
     or None for rows to leave out, `splits` train and test -> name of a file, and with `skip_empty` rows with an empty text
     are left out. `note` is what a reader of results should know. With a `scale` the answer is a number, and the first and
-    the second label stand for its ends.
+    the second label stand for its ends. With a `head` no words stand for the labels: a linear map is trained for them.
     """
 
     name: str
@@ -151,6 +153,7 @@ class Task:
     splits: Mapping[str, str] = field(default_factory=dict, hash=False)
     skip_empty: bool = False
     scale: Scale | None = None
+    head: bool = False
 
     def __post_init__(self) -> None:
         check_name("task", self.name)
@@ -176,7 +179,7 @@ class Task:
             _check_no_labels(self)
         else:
             _check_labels(self)
-            _check_words(self)
+            _check_head(self) if self.head else _check_words(self)
         if self.scale is not None:
             _check_scale(self, self.scale)
 
@@ -184,6 +187,11 @@ class Task:
     def generates(self) -> bool:
         """Whether the answer is free text (question answering, summarisation) and not one of the labels."""
         return "label" not in KINDS[self.kind]
+
+    @property
+    def has_words(self) -> bool:
+        """Whether label words are read: its answer is not written and not a trained head's."""
+        return not self.generates and not self.head
 
     @property
     def one_label(self) -> bool:
@@ -230,6 +238,8 @@ def with_words(task: Task, words: Mapping[str, str]) -> Task:
     """The task with the given word for each named label, on every family; labels not named keep theirs."""
     if task.generates and words:
         raise UserError(f"task {task.name!r} generates text and has no label words; drop --label-words")
+    if task.head and words:
+        raise UserError(f"task {task.name!r} has a trained head and no label words; drop --label-words")
     for label, word in words.items():
         if label not in task.labels:
             raise unknown(f"label of task {task.name!r}", label, task.labels)
@@ -279,6 +289,15 @@ def describe_source(task: Task) -> str:
     return "--data only"
 
 
+def with_head(task: Task) -> Task:
+    """The task with a trained head in place of label words."""
+    if task.generates:
+        raise UserError(
+            f"task {task.name!r} writes its answers, for which no head can stand: leave --head out"
+        )
+    return replace(task, words={}, head=True)
+
+
 def with_metric(task: Task, metric: str | None) -> Task:
     """The task scored by another metric; as it is for None."""
     return task if metric is None else replace(task, metric=metric)
@@ -297,9 +316,9 @@ def _check_metric(task: Task) -> None:
 
 
 def _check_no_labels(task: Task) -> None:
-    if task.labels or task.words:
+    if task.labels or task.words or task.head:
         raise UserError(
-            f"task {task.name!r}: a task of kind {task.kind!r} generates its answer and has no labels or words"
+            f"task {task.name!r}: a task of kind {task.kind!r} generates its answer and has no labels, words or head"
         )
 
 
@@ -318,7 +337,9 @@ def _check_labels(task: Task) -> None:
 
 def _check_scale(task: Task, scale: Scale) -> None:
     if task.generates:
-        raise UserError(f"task {task.name!r}: a task of kind {task.kind!r} writes its answer and is no regression")
+        raise UserError(
+            f"task {task.name!r}: a task of kind {task.kind!r} writes its answer and is no regression"
+        )
     if len(task.labels) != 2:
         raise UserError(
             f"task {task.name!r}: a regression has two labels, the first for {scale.low:g} and the second for {scale.high:g}, "
@@ -327,6 +348,13 @@ def _check_scale(task: Task, scale: Scale) -> None:
     if task.label_values or (task.hub and task.hub.labels):
         raise UserError(
             f"task {task.name!r}: a regression reads numbers, for which no labels stand: leave `labels` out"
+        )
+
+
+def _check_head(task: Task) -> None:
+    if task.words:
+        raise UserError(
+            f"task {task.name!r}: a head stands in place of label words, and both are given: leave one of them out"
         )
 
 

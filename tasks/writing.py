@@ -64,7 +64,9 @@ def _scale(task: Task) -> list[str]:
     if task.scale is None:
         return []
     bounds = f"{{low: {task.scale.low:g}, high: {task.scale.high:g}}}"
-    return [f"regression: {bounds} # the least and the largest number there may be; the first word stands for the least"]
+    return [
+        f"regression: {bounds} # the least and the largest number there may be; the first word stands for the least"
+    ]
 
 
 def _reading(task: Task, seen: Seen) -> list[str]:
@@ -88,6 +90,13 @@ def _reading(task: Task, seen: Seen) -> list[str]:
 def _words(task: Task, seen: Seen) -> list[str]:
     if task.generates:
         return []
+    if task.head:
+        listed = [f"  - {_scalar(label)}" for label in task.labels]
+        return [
+            "head: true                 # a trained linear map in place of label words",
+            "classes:",
+            *listed,
+        ]
     lines = [
         "words:                     # label: words that stand for it, best first; a proposal, which matters"
     ]

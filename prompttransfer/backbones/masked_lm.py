@@ -276,7 +276,7 @@ class MaskedLM(Backbone):
         own = interventions(own)
         slot = self.answer_state(own, batch)
         own.seen(slot)
-        if own.has_head:
+        if own.has_head or batch.by_head:
             return class_scores(own, slot, batch)
         features, bias = self._head(slot)
         ids = batch.candidates.clamp(min=0)
@@ -313,7 +313,7 @@ def class_scores(own: Interventions, state: Tensor, batch: Batch) -> Tensor:
     assert batch.candidates is not None
     logits, classes = own.head(state).float(), batch.candidates.shape[1]
     if logits.shape[1] < classes:
-        raise UserError(f"a probe of {logits.shape[1]} classes cannot answer a task with {classes} labels")
+        raise UserError(f"a head of {logits.shape[1]} classes cannot answer a task with {classes} labels")
     return F.log_softmax(logits, dim=-1)[:, :classes]
 
 

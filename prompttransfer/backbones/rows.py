@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from prompttransfer.backbones.label_words import FORMS, Answers
+from prompttransfer.backbones.label_words import BY_HEAD, FORMS, Answers
 from prompttransfer.backbones.layouts import Layout
 from prompttransfer.backbones.templates import TokenFrame
 
 WRITTEN = "written"
-KINDS = (*FORMS, WRITTEN)
+KINDS = (*FORMS, *(form + BY_HEAD for form in FORMS), WRITTEN)
 """Kinds of rows, in the order in which they run in a step."""
 
 
@@ -38,7 +38,7 @@ class Row:
     @property
     def kind(self) -> str:
         """One of KINDS: only rows of one kind run together."""
-        return WRITTEN if self.answers is None else self.answers.form
+        return WRITTEN if self.answers is None else self.answers.kind
 
     @property
     def size(self) -> int:
@@ -67,6 +67,11 @@ class Batch:
     """[batch, classes] what the probabilities of the labels should be, where no one label is right; else None."""
     recordable: bool = False
     """Whether a call for training on it can be recorded (backbones/kernels/cuda_graphs.py)."""
+
+    @property
+    def by_head(self) -> bool:
+        """Whether no words stand for its labels, so that a head has to tell them apart."""
+        return self.candidates is not None and self.candidates.shape[2] == 0
 
     @property
     def rows(self) -> int:
@@ -117,7 +122,7 @@ def _candidates(answers: Sequence[Answers]) -> tuple[Tensor, Tensor]:
         key: [list(p) + [-1] * (width - len(p)) for p in pieces] + [[-1] * width] * (classes - len(pieces))
         for key, pieces in used.items()
     }
-    candidates = torch.tensor([tables[id(a)] for a in answers])
+    candidates = torch.tensor([tables[id(a)] for a in answers], dtype=torch.long)
     return candidates, torch.tensor([float(a.aggregation == "mean") for a in answers])
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tasks.reading import Reading
     from tasks.task import Task
 
-KINDS = (CLASSIFICATION, REGRESSION) = ("classification", "regression")
+KINDS = (CLASSIFICATION, HEAD, REGRESSION) = ("classification", "head", "regression")
 """What a label of a row is."""
 
 
@@ -34,7 +34,10 @@ def new_task(
     label_words: LabelWords = None,
     kind: Annotated[
         str,
-        typer.Option("--kind", help="What a label is: classification (one of a few), or regression (a number)."),
+        typer.Option(
+            "--kind",
+            help="What a label is: classification (one of a few, by words), head (one of many, by a trained head), or regression (a number).",
+        ),
         OneOf("kind of labels", KINDS),
     ] = KINDS[0],
     low: Annotated[float | None, typer.Option(help="Of a regression: the least number there may be.")] = None,
@@ -58,7 +61,7 @@ def new_task(
     """
     from dataclasses import replace
 
-    from prompttransfer.cli.common import say, words_line
+    from prompttransfer.cli.common import answers_line, say, words_line
     from prompttransfer.files import write_text
     from prompttransfer.outputs import check_place
     from tasks.custom import read_task_file
@@ -80,13 +83,13 @@ def new_task(
     reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
     seen, reading = look(data, reading, ask=ask)
     scale = scale_of(seen, reading, low, high) if kind == REGRESSION else None
-    task = replace(task_of_data(data, reading, scale), name=name)
+    task = replace(task_of_data(data, reading, scale, head=kind == HEAD), name=name)
     if ask and type_ is None:
         type_ = _asked("type of task, for tables", task.type)
     if type_ is not None:
         task = replace(task, type=type_, template="")
     words = parse_label_words(label_words or ())
-    if ask and not task.generates:
+    if ask and task.has_words:
         words |= {
             label: _asked(f"word for {label!r}", task.words["masked-lm"][label][0])
             for label in task.labels
@@ -99,7 +102,9 @@ def new_task(
         say(f"{field}: column {column}")
     if made.scale is not None:
         say(f"numbers from {made.scale}")
-    if not made.generates:
+    if made.head:
+        say(answers_line(made, {}))
+    if made.has_words:
         first = {label: words[0] for label, words in made.words["masked-lm"].items()}
         say(f"label words of {words_line(made.name, first)}")
         if all(label.lstrip("-").isdigit() for label in made.labels) and not words:

@@ -19,6 +19,7 @@ from prompttransfer.cli.options import (
     Devices,
     EmbedAt,
     EvaluateEvery,
+    HeadAsked,
     LabelValues,
     LabelWords,
     LayoutName,
@@ -164,6 +165,7 @@ def train(
         ),
     ] = True,
     label_words: LabelWords = None,
+    head: HeadAsked = False,
     aggregation: Aggregation = None,
     max_length: MaxLength = None,
     limit_train: LimitTrain = None,
@@ -219,6 +221,7 @@ def train(
     encoding = Encoding(layout, max_length, aggregation, lines_of(template))
     locate(backbone, revision)  # before the heavy imports: a name that is nothing is said at once
     from prompttransfer.cli.common import (
+        answers_line,
         describe,
         load_targets,
         only_the_first_speaks,
@@ -226,7 +229,6 @@ def train(
         resolve_tasks,
         say,
         seeds_line,
-        words_line,
     )
     from prompttransfer.cli.teachers import teachers_of
     from prompttransfer.distributed.launching import must_start, run_on
@@ -234,7 +236,7 @@ def train(
     from tasks.reading import parse_reading
 
     reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
-    tasks = resolve_tasks(task, label_words, reading=reading, data=data, metric=metric)
+    tasks = resolve_tasks(task, label_words, reading=reading, data=data, metric=metric, head=head)
     chosen = list(dict.fromkeys(seeds or [0]))
     together = "+".join(item.name for item in tasks)
     names = names_of([together] if mixture else [item.name for item in tasks], chosen, output)
@@ -321,10 +323,7 @@ def train(
     say(seeds_line(chosen, one_split=one_split, shots=shots), quiet=as_json)
     for target in targets:
         answers = model.answers(target.task, encoding)
-        say(
-            f"label words of {words_line(target.task.name, answers.mapping if answers else {})}",
-            quiet=as_json,
-        )
+        say(answers_line(target.task, answers.mapping if answers else {}), quiet=as_json)
     start = parse_start(init)
     if mixture:
         parts = {seed: [(target.task, target.rows(seed)) for target in targets] for seed in chosen}

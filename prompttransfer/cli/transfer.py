@@ -217,13 +217,13 @@ def transfer(
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.backbones.locating import locate
     from prompttransfer.cli.common import (
+        answers_line,
         load_targets,
         only_the_first_speaks,
         print_json,
         resolve_tasks,
         say,
         seeds_line,
-        words_line,
     )
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import read_prompts
@@ -292,7 +292,7 @@ def transfer(
     for task in tasks:
         if not task.generates:
             answers = model.answers(task, encoding)
-            say(f"label words of {words_line(task.name, answers.mapping if answers else {})}", quiet=as_json)
+            say(answers_line(task, answers.mapping if answers else {}), quiet=as_json)
     said: list[dict[str, Any]] = []
 
     def keep(source: Adaptation, target: Target, score: Score) -> None:

@@ -155,7 +155,7 @@ class Answers:
         if task.scale is not None:
             return Answer(None, probabilities, None, task.scale.value(shares))
         label = max(probabilities, key=lambda name: probabilities[name])
-        words = self.backbone.answers(task, encoding) if worded else None
+        words = self.backbone.answers(task, encoding) if worded and task.has_words else None
         return Answer(label, probabilities, words.mapping[label] if words else None)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prompttransfer.adaptations.bank import Bank, on_the_same
+from prompttransfer.adaptations.bank import Bank, BareBank, on_the_same
 from prompttransfer.backbones.answer_losses import answer_losses
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.kernels.token_batching import cut
@@ -77,6 +77,11 @@ def evaluate_bank(
     """
     (found,) = _predict(backbone, bank, encoded, (None,), advance, keep=keep)
     return _scores(encoded, found, keep=keep)
+
+
+def bare_score(backbone: Backbone, encoded: EncodedTask) -> Score | None:
+    """The score of the backbone alone; None where a task is answered by a trained head, of which it has none."""
+    return None if encoded.task.head else evaluate_bank(backbone, BareBank(), encoded)[0]
 
 
 def mean_scores(scores: Sequence[Sequence[Score]]) -> list[Score]:
