@@ -13,7 +13,8 @@ In place of `folder` may stand `file: reviews.csv`, or `hub: {repo: ...}`. How f
 (`words: {masked-lm: {...}, t5: {...}}`; causal-lm takes those of masked-lm where it has none of its own). `template` is how
 a decoder reads a row, as in `template: "Review: {text} Sentiment:"`; without one it is that of the type and kind. With
 `regression: {low: 0, high: 5}` the label of a row is a number, and the two words stand for its ends. With `head: true` there
-are no words: a linear head is trained, for the `classes` that are listed, or else for those that the training rows have.
+are no words: a linear head is trained, for the `classes` that are listed, or else for those that the training rows have. With `multi-label: true` a row has any number
+of these, as a list, or with ";" between them (`multi-label: "|"` names another separator).
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from tasks.proposing import classes_of, see_files, see_hub
 from tasks.reading import AS_THEY_ARE, Reading
 from tasks.task import FAMILIES, KINDS, NEEDED, HubSource, Scale, Task
 
+SEPARATOR = ";"
+"""What stands between labels where a task file does not say."""
 WordList = str | list[str]
 
 
@@ -78,6 +81,7 @@ class _TaskFile(BaseModel):
     regression: _Bounds | None = None
     head: bool = False
     classes: list[str] = Field(default_factory=list)
+    multi_label: bool | str = Field(default=False, alias="multi-label")
 
 
 def read_task_file(path: Path, reading: Reading = AS_THEY_ARE, data: Path | None = None) -> Task:
@@ -109,10 +113,11 @@ def _task(file: _TaskFile, path: Path, reading: Reading, data: Path | None) -> T
     hub = HubSource(**file.hub.model_dump()) if file.hub else None
     folder = str((path.parent / place).resolve()) if (place := file.folder or file.file) else None
     labels = tuple(next(iter(words.values()))) if words else ()
-    if file.head and not words:
-        labels = tuple(file.classes) or _classes(file, folder or data, hub, reading)
+    separator = SEPARATOR if file.multi_label is True else file.multi_label or ""
+    if (file.head or separator) and not words:
+        labels = tuple(file.classes) or _classes(file, folder or data, hub, reading, separator)
     elif file.classes:
-        raise UserError("classes are those of a head: give head: true, too, or words and no classes")
+        raise UserError("classes are those of a head: give head: true, too, and no words")
     return Task(
         name=file.name,
         type=file.type,
@@ -131,11 +136,12 @@ def _task(file: _TaskFile, path: Path, reading: Reading, data: Path | None) -> T
         template=file.template,
         scale=Scale(file.regression.low, file.regression.high) if file.regression else None,
         head=file.head,
+        separator=separator,
     )
 
 
 def _classes(
-    file: _TaskFile, place: str | Path | None, hub: HubSource | None, reading: Reading
+    file: _TaskFile, place: str | Path | None, hub: HubSource | None, reading: Reading, separator: str
 ) -> tuple[str, ...]:
     """The classes of a head that the file does not list: those that its values stand for, or those of its training rows."""
     mapped = {**file.labels, **(file.hub.labels if file.hub else {}), **reading.labels}
@@ -144,14 +150,14 @@ def _classes(
     columns = {**file.columns, **(file.hub.columns if file.hub else {}), **reading.columns}
     read = Reading(columns)
     if hub is not None:
-        return classes_of(see_hub(hub), read)
+        return classes_of(see_hub(hub), read, separator)
     if place is None:
         raise UserError(
             "the classes of the head are neither listed nor are there rows to read them from: give classes: [...], or "
             "folder, file or --data"
         )
     splits = {**file.splits, **reading.splits}
-    return classes_of(see_files(place_of(file.name, splits, Path(place)), splits), read)
+    return classes_of(see_files(place_of(file.name, splits, Path(place)), splits), read, separator)
 
 
 def _of_files(file: _TaskFile) -> str:
@@ -162,7 +168,7 @@ def _of_files(file: _TaskFile) -> str:
 def _words_by_family(file: _TaskFile) -> dict[str, dict[str, tuple[str, ...]]]:
     """`words` of the file, one mapping for all families or one each, as family -> label -> words."""
     if not file.words:
-        if "label" in KINDS.get(file.kind, ()) and not file.head:
+        if "label" in KINDS.get(file.kind, ()) and not (file.head or file.multi_label):
             raise UserError(
                 "no label words: a task with labels needs `words`, one word or list of words a label, "
                 "as in words: {bad: [terrible, awful], good: great}; head: true trains a head in their place"

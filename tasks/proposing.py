@@ -20,12 +20,15 @@ from tasks.errors import UserError
 from tasks.folder import rows_of_files, train_files
 from tasks.hub import tables_of
 from tasks.reading import AS_THEY_ARE, Reading
+from tasks.rows import several
 from tasks.tables import is_data_file
 from tasks.task import KINDS, NEEDED, HubSource, Scale, Task, Words
 
 HUB = "hub:"
 MOST_LABELS = 100
 """Different values of a column above which it holds no labels that words could stand for."""
+SEPARATORS = (";", "|", ",")
+"""What stands between labels in a cell, as far as it is guessed."""
 MOST_CLASSES = 10_000
 """The same for a head."""
 ENDS = ("low", "high")
@@ -78,6 +81,8 @@ class Asked:
     """Numbers, within these bounds."""
     head: bool = False
     """Classes of a trained head, without words."""
+    separator: str = ""
+    """What stands between labels where a row may have several; empty where it has one."""
 
 
 def is_proposed(name: str) -> bool:
@@ -86,13 +91,19 @@ def is_proposed(name: str) -> bool:
 
 
 def task_of_data(
-    name: str, reading: Reading = AS_THEY_ARE, scale: Scale | None = None, *, head: bool = False
+    name: str,
+    reading: Reading = AS_THEY_ARE,
+    scale: Scale | None = None,
+    *,
+    head: bool = False,
+    separator: str = "",
 ) -> Task:
     """The task in a file of rows or a folder of them, or in a data set of the hub (`hub:owner/name`, `hub:owner/name:config`).
 
-    With a `scale` its labels are read as numbers, with a `head` no words are proposed for them.
+    With a `scale` its labels are read as numbers, with a `head` no words are proposed for them; with a
+    `separator` a row has any number of them.
     """
-    asked = Asked(scale, head)
+    asked = Asked(scale, head or bool(separator), separator)
     return (
         _task_of_hub(name, reading, asked)
         if name.startswith(HUB)
@@ -104,14 +115,17 @@ def _task_of_file(path: Path, reading: Reading, asked: Asked) -> Task:
     seen = see_files(path, reading.splits)
     kind = kind_of(seen, reading.columns)
     labels, type_, words = _labels(seen, kind, reading, asked)
-    if asked.scale is None and any(
-        isinstance(value, bool | float) for value in seen.values.get(_label_column(reading), ())
+    if (
+        asked.scale is None
+        and not asked.separator
+        and any(isinstance(value, bool | float) for value in seen.values.get(_label_column(reading), ()))
     ):
         reading = replace(reading, labels=reading.labels or {label: label for label in labels})
     return reading.of(
         Task(
             free_name(path.stem), type_, kind, labels=labels, words=words, folder=str(path.resolve()),
             aspect="aspect" in reading.columns, scale=asked.scale, head=asked.head,
+            separator=asked.separator,
         )
     )  # fmt: skip
 
@@ -122,13 +136,14 @@ def _task_of_hub(name: str, reading: Reading, asked: Asked) -> Task:
     source, seen = _see_hub(name, reading)
     kind = kind_of(seen, reading.columns)
     labels, type_, words = _labels(seen, kind, reading, asked)
-    values = _hub_values(seen, kind, reading) if asked.scale is None else {}
+    values = _hub_values(seen, kind, reading, asked.separator) if asked.scale is None else {}
     source = replace(source, columns=dict(reading.columns), labels=values)
     repo = Path(source.repo).name if Path(source.repo).is_absolute() else source.repo
     called = "-".join(filter(None, (repo, source.config)))
     return Task(
         free_name(called), type_, kind, labels=labels, words=words, hub=source,
         aspect="aspect" in reading.columns, scale=asked.scale, head=asked.head,
+        separator=asked.separator,
     )  # fmt: skip
 
 
@@ -179,7 +194,10 @@ def see_files(place: Path, splits: Mapping[str, str] | None = None) -> Seen:
 
 def _see_table(table: Any, where: str) -> Seen:
     columns = tuple(table.column_names)
-    names = {c: list(n) for c in columns if (n := getattr(table.features[c], "names", None))}
+    features = {
+        c: getattr(table.features[c], "feature", table.features[c]) for c in columns
+    }  # that of a list's items
+    names = {c: list(n) for c in columns if (n := getattr(features[c], "names", None))}
     plain = [c for c in columns if c not in names and hasattr(table.features[c], "dtype")]
     return Seen(where, columns, _Values(table, plain), names)
 
@@ -240,17 +258,29 @@ def _labels(
     if "label" not in KINDS[kind]:
         return (), "summarisation" if kind == "summarisation" else "qa", {}
     if asked.head:
-        labels = classes_of(seen, reading)
+        labels = classes_of(seen, reading, asked.separator)
         return labels, words_for(labels)[0], {}
     labels = tuple(dict.fromkeys(reading.labels.values())) or _classes(seen, _label_column(reading))
     return labels, *words_for(labels)
 
 
-def classes_of(seen: Seen, reading: Reading) -> tuple[str, ...]:
-    """The classes that a head is to tell apart: those that `reading` names, or all that stand in the training rows."""
-    return tuple(dict.fromkeys(reading.labels.values())) or _classes(
-        seen, _label_column(reading), most=MOST_CLASSES
-    )
+def classes_of(seen: Seen, reading: Reading, separator: str = "") -> tuple[str, ...]:
+    """The classes that a head is to tell apart: those that `reading` names, or all that stand in the training rows.
+
+    With a `separator` rows have any number of them.
+    """
+    column = _label_column(reading)
+    if separator and column in seen.columns and column not in seen.names:
+        where = f"{seen.where}, {column}"
+        values = [each for value in seen.values[column] for each in several(separator, value, where)]
+        seen = replace(seen, values={column: values})
+    return tuple(dict.fromkeys(reading.labels.values())) or _classes(seen, column, most=MOST_CLASSES)
+
+
+def separator_of(seen: Seen, reading: Reading) -> str:
+    """What stands between labels in the cells of a column: the mark that is in most of them, `;` where none is."""
+    cells = [value for value in seen.values.get(_label_column(reading), ()) if isinstance(value, str)]
+    return max(SEPARATORS, key=lambda mark: sum(mark in cell for cell in cells))
 
 
 def scale_of(seen: Seen, reading: Reading, low: float | None, high: float | None) -> Scale:
@@ -300,7 +330,7 @@ def _classes(seen: Seen, column: str, *, most: int = MOST_LABELS) -> tuple[str, 
     return tuple(str(value) for value in sorted(found, key=(lambda v: int(v)) if whole else str))
 
 
-def _hub_values(seen: Seen, kind: str, reading: Reading) -> dict[int | str, str | None]:
+def _hub_values(seen: Seen, kind: str, reading: Reading, separator: str) -> dict[int | str, str | None]:
     """What a HubSource calls labels: value there -> label.
 
     The hub's -1 is a row without one; of others that `--labels` does not name the first row is an error.
@@ -315,6 +345,8 @@ def _hub_values(seen: Seen, kind: str, reading: Reading) -> dict[int | str, str 
             for place, name in given.items()
         }
         return {**{place: name for place, name in called.items() if name}, -1: None}
+    if separator:
+        return {value: label for value, label in asked.items()}
     named = {
         value: asked.get(str(value)) if asked else str(value).strip()
         for value in dict.fromkeys(seen.values[column])

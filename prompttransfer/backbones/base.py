@@ -22,7 +22,7 @@ from prompttransfer.backbones.interventions import Interventions, Vectors, inter
 from prompttransfer.backbones.kernels.async_copies import send
 from prompttransfer.backbones.kernels.cuda_graphs import PRODUCTS, Graphs, padded
 from prompttransfer.backbones.kernels.token_batching import call_tokens, tokens_at_once
-from prompttransfer.backbones.label_words import SHARES, Answers, Pieces, choose_answers, head_answers
+from prompttransfer.backbones.label_words import ONE, SEVERAL, Answers, Pieces, choose_answers, head_answers
 from prompttransfer.backbones.layouts import USUAL, Encoding, Layout
 from prompttransfer.backbones.modules import KnownModules, check_untouched
 from prompttransfer.backbones.rows import Batch, Row, _candidates, _shares, cut_texts, pad
@@ -386,7 +386,7 @@ class Backbone(ABC):
         if rows[0].answers is not None:
             candidates, averaged = _candidates([row.answers for row in rows if row.answers is not None])
             labels = torch.tensor([-1 if row.label is None else row.label for row in rows])
-            if rows[0].answers.form == SHARES:
+            if rows[0].answers.form != ONE:
                 shares = _shares(rows, candidates.shape[1])
         else:
             targets = pad([list(row.target or ()) for row in rows], -100)
@@ -396,6 +396,7 @@ class Backbone(ABC):
             ids=send(ids, self.device),
             mask=send(mask, self.device),
             layout=layout,
+            several=rows[0].answers is not None and rows[0].answers.form == SEVERAL,
             recordable=self.recordable(rows),
             **{name: None if value is None else send(value, self.device) for name, value in values.items()},
         )
@@ -526,7 +527,7 @@ class Backbone(ABC):
     @abstractmethod
     def label_scores(self, own: Interventions | Tensor, batch: Batch) -> Tensor:
         """Log-probabilities over the label words only, or the classes of a head, [batch, classes] float32, -inf where a row has
-        fewer.
+        fewer; log odds of each class where several may be right (`Batch.several`).
 
         `own` is bound to the rows of `batch`, or is a prompt for each of them, [batch, length, width]. Differentiable in
         what it is made of.

@@ -17,9 +17,9 @@ AGGREGATIONS = ("mean", "sum", "first")
 WRITING = ("t5", "causal-lm")
 """Families that write their answer token by token."""
 
-ONE, SHARES = "one", "shares"
-FORMS = (ONE, SHARES)
-"""What is right of the labels of a row: one of them, or shares of probability."""
+ONE, SHARES, SEVERAL = "one", "shares", "several"
+FORMS = (ONE, SHARES, SEVERAL)
+"""What is right of the labels of a row: one of them, shares of probability, or any number of them, each by itself."""
 BY_HEAD = " by a head"
 """Behind the form of answers that no words stand for."""
 
@@ -58,6 +58,8 @@ class Answers:
 
 def form_of(task: Task) -> str:
     """Which of FORMS a task's answers have."""
+    if task.separator:
+        return SEVERAL
     return ONE if task.scale is None else SHARES
 
 

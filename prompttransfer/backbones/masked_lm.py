@@ -306,7 +306,7 @@ class MaskedLM(Backbone):
 
 
 def class_scores(own: Interventions, state: Tensor, batch: Batch) -> Tensor:
-    """Log-probabilities of a head of `own` over the labels of the rows, [batch, classes].
+    """Log-probabilities of a head of `own` over the labels of the rows, [batch, classes]; log odds where several may be right.
 
     Other members of a bank may have more of them, which count for nothing here. Raises UserError where there are less.
     """
@@ -314,7 +314,7 @@ def class_scores(own: Interventions, state: Tensor, batch: Batch) -> Tensor:
     logits, classes = own.head(state).float(), batch.candidates.shape[1]
     if logits.shape[1] < classes:
         raise UserError(f"a head of {logits.shape[1]} classes cannot answer a task with {classes} labels")
-    return F.log_softmax(logits, dim=-1)[:, :classes]
+    return logits[:, :classes] if batch.several else F.log_softmax(logits, dim=-1)[:, :classes]
 
 
 def combine_pieces(scores: Tensor, candidates: Tensor, averaged: Tensor) -> Tensor:

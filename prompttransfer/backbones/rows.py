@@ -64,7 +64,10 @@ class Batch:
     targets: Tensor | None
     """[batch, target time] token ids to write, -100 behind the end."""
     shares: Tensor | None = None
-    """[batch, classes] what the probabilities of the labels should be, where no one label is right; else None."""
+    """[batch, classes] what the probabilities of the labels should be, where no one label is right; else None. NaN for labels
+    that a row does not have, and rows to answer."""
+    several: bool = False
+    """Whether each label is right or wrong by itself."""
     recordable: bool = False
     """Whether a call for training on it can be recorded (backbones/kernels/cuda_graphs.py)."""
 
@@ -127,8 +130,9 @@ def _candidates(answers: Sequence[Answers]) -> tuple[Tensor, Tensor]:
 
 
 def _shares(rows: Sequence[Row], classes: int) -> Tensor:
-    """[batch, classes] what the probabilities of the labels should be, NaN for rows to answer."""
-    return torch.tensor([list(row.shares or [math.nan] * classes) for row in rows])
+    """[batch, classes] what the probabilities of the labels should be, NaN for rows to answer and labels that a row lacks."""
+    given = [list(row.shares or ()) for row in rows]
+    return torch.tensor([shares + [math.nan] * (classes - len(shares)) for shares in given])
 
 
 def only(batch: Batch, rows: Tensor) -> Batch:

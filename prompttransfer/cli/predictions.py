@@ -225,6 +225,8 @@ def confusion(
         raise UserError(f"{file} has predictions on {', '.join(tasks)}: draw one with --task")
     if not all(said.of_labels for said in found):
         said = "numbers were answered" if found[0].of_values else "text was written"
+        if found[0].of_sets:
+            said = "rows have any number of labels, of which none stands for another"
         raise UserError(f"{file}: on {tasks[0]} {said}, so there are no labels to confuse")
     labels = found[0].labels
     counts = [

@@ -162,8 +162,9 @@ def _show_answers(model: Backbone, task: Task, answers: Answers, rows: Sequence[
 
 
 def _balance(task: Task, rows: Sequence[Example]) -> list[float]:
-    """The share of each label in some rows, or what the numbers of a regression give its two words in the mean."""
-    if task.scale is None:
+    """The share of each label in some rows, of rows that have it where they may have several, or what the numbers of
+    a regression give its two words in the mean."""
+    if task.one_label:
         counts = Counter(row.label for row in rows)
         return [counts[label] / len(rows) for label in range(len(task.labels))]
     shares = [task.shares(row) or () for row in rows]

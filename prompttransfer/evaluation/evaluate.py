@@ -33,7 +33,7 @@ class Answered:
     """What was said to each row."""
 
     said: tuple[Any, ...]
-    """Index of a label, a number, or the text that was written."""
+    """Index of a label, a number, indices of labels, or the text that was written."""
     probabilities: tuple[tuple[float, ...], ...] | None
     """[rows, labels]; None where text is written."""
 
@@ -222,7 +222,9 @@ def _less(scores: Tensor, bias: Tensor | None, rows: int) -> Tensor:
 
 def said(task: Task, scores: Tensor) -> list[Any]:
     """The answer to each row of a task, by the log-probabilities of its label words [rows, classes]: the index of the best
-    label, or the number that the probabilities stand for."""
+    label, or the number that the probabilities stand for; by log odds the indices of all labels that are likelier than not."""
+    if task.separator:
+        return [tuple(i for i, odds in enumerate(row) if odds > 0) for row in scores.tolist()]
     if task.scale is None:
         best: list[Any] = scores.argmax(dim=1).tolist()
         return best
@@ -251,7 +253,7 @@ class _Tally:
         self.losses += own.double().sum(dim=1).cpu()
         self.write(said(self.task, scores), indices, rows)
         if self.probabilities is not None:
-            shares = scores.double().softmax(dim=1).tolist()
+            shares = (scores.double().sigmoid() if wide.several else scores.double().softmax(dim=1)).tolist()
             self._put(self.probabilities, [tuple(share) for share in shares], indices, rows)
 
     def write(self, written: Sequence[Any], indices: Sequence[int], rows: int) -> None:

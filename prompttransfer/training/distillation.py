@@ -152,6 +152,10 @@ def check_teacher(
     what = f"teacher {own.name!r} of task {task.name!r}"
     if own.task != task.name:
         raise UserError(f"{what} was trained on {own.task!r}: give one that was trained on {task.name!r}")
+    if task.separator:
+        raise UserError(
+            f"{what}: a task of several labels a row has no one distribution to distil; leave it out"
+        )
     if task.generates:
         raise UserError(f"{what}: a task whose answer is written has no label words to distil; leave it out")
     check_on(

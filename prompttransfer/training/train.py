@@ -104,9 +104,7 @@ class Job:
         """Raise UserError where its tasks need a head that the method cannot have, or not one for all of them."""
         for task, _ in self.parts:
             check_head(method, task)
-            if (task.head, task.labels) != (self.task.head, self.task.labels) and (
-                task.head or self.task.head
-            ):
+            if _head_of(task) != _head_of(self.task) and (task.head or self.task.head):
                 raise UserError(
                     f"{self.called!r} would learn from {self.task.name} and {task.name} with one head, and their classes differ: "
                     f"leave the mixture out, or give both label words"
@@ -118,6 +116,11 @@ class Job:
             return own
         rate = recipe_for(backbone, Probe()).lr
         return HeadedMember(own, self.task.labels, backbone.state_width, rate / lr)
+
+
+def _head_of(task: Task) -> tuple[object, ...]:
+    """What a head has to be for a task."""
+    return task.head, task.labels, task.separator
 
 
 @dataclass(frozen=True)
@@ -567,7 +570,7 @@ def _fingerprint(
             sha.update(repr(job.teacher.record()).encode())
         for task, _ in job.parts:
             if task.scale is not None or task.head:
-                sha.update(repr((task.scale, task.head)).encode())
+                sha.update(repr((task.scale, task.head, task.separator)).encode())
         # Not all of a row is in what was encoded: the second text may be cut off, answers only score.
         sha.update(_rows_digest(job.splits, digests).encode())
         for task, splits in job.beside:
