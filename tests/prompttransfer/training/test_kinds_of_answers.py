@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toys import BAD, GOOD, label_task, recipe, splits
 from torch import nn
+from toys import BAD, GOOD, label_task, recipe, splits
 
 from prompttransfer.adaptations.adaptation import same_tensors
 from prompttransfer.adaptations.artifacts import HEAD, load_adaptation, save_adaptation
