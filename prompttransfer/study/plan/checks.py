@@ -467,7 +467,10 @@ def method_on(
 
 def why_not(method: Method, backbone: Backbone, task: Task) -> str:
     """Why a backbone cannot have a method for a task; empty where it can."""
+    from prompttransfer.adaptations.heads import check_head
+
     try:
+        check_head(method, task)
         method.outline(backbone, task)
     except UserError as error:
         return str(error)
@@ -475,10 +478,16 @@ def why_not(method: Method, backbone: Backbone, task: Task) -> str:
 
 
 def barred(method: Method, backbone: Backbone, tasks: Mapping[str, Task]) -> dict[tuple[str, str], str]:
-    """(source, target) -> why what was learned on the one cannot be used on the other (`Method.check_cell`)."""
+    """(source, target) -> why what was learned on the one cannot be used on the other (heads, `Method.check_cell`)."""
+    from prompttransfer.adaptations.heads import mismatch, needs_head
     from prompttransfer.adaptations.method import Method as Base
 
     found: dict[tuple[str, str], str] = {}
+    for source, task in tasks.items():
+        labels = task.labels if needs_head(method, task) else None
+        for target, other in tasks.items():
+            if reason := mismatch(source, method, labels, other):
+                found[source, target] = reason
     if type(method).check_cell is Base.check_cell:
         return found
     for source, task in tasks.items():
