@@ -27,7 +27,6 @@ from prompttransfer import signals
 from prompttransfer.adaptations.adaptation import Adaptation, CurvePoint, Origin, digest_tensors
 from prompttransfer.adaptations.heads import HeadedMember, check_head, head_beside, needs_head
 from prompttransfer.adaptations.method import Member, Method
-from prompttransfer.adaptations.methods.probe import Probe
 from prompttransfer.adaptations.methods.prompt import PromptTuning
 from prompttransfer.adaptations.starts import RANDOM, Start
 from prompttransfer.backbones.base import Backbone
@@ -41,7 +40,7 @@ from prompttransfer.training.batches import BankData
 from prompttransfer.training.distillation import Teacher, check_learns, check_teacher, teaching_of
 from prompttransfer.training.loop import BankTraining
 from prompttransfer.training.progress import TrainingProgress
-from prompttransfer.training.recipes import Recipe, recipe_for
+from prompttransfer.training.recipes import Recipe, head_rate
 from prompttransfer.training.state import MemberState, kept_of
 from tasks.errors import MachineError, UserError
 from tasks.loading import Splits
@@ -111,11 +110,11 @@ class Job:
                 )
 
     def headed(self, own: Member, method: Method, backbone: Backbone, lr: float) -> Member:
-        """A member with the head beside it that its task asks for, at the rate of a probe; itself where it asks for none."""
+        """A member with the head beside it that its task asks for, at a rate of its own; itself where it asks for none."""
         if not needs_head(method, self.task):
             return own
-        rate = recipe_for(backbone, Probe()).lr
-        return HeadedMember(own, self.task.labels, backbone.state_width, rate / lr)
+        width = backbone.state_width
+        return HeadedMember(own, self.task.labels, width, head_rate(width) / lr)
 
 
 def _head_of(task: Task) -> tuple[object, ...]:

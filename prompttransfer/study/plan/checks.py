@@ -478,16 +478,10 @@ def why_not(method: Method, backbone: Backbone, task: Task) -> str:
 
 
 def barred(method: Method, backbone: Backbone, tasks: Mapping[str, Task]) -> dict[tuple[str, str], str]:
-    """(source, target) -> why what was learned on the one cannot be used on the other (heads, `Method.check_cell`)."""
-    from prompttransfer.adaptations.heads import mismatch, needs_head
+    """(source, target) -> why what was learned on the one cannot be used on the other (`Method.check_cell`)."""
     from prompttransfer.adaptations.method import Method as Base
 
     found: dict[tuple[str, str], str] = {}
-    for source, task in tasks.items():
-        labels = task.labels if needs_head(method, task) else None
-        for target, other in tasks.items():
-            if reason := mismatch(source, method, labels, other):
-                found[source, target] = reason
     if type(method).check_cell is Base.check_cell:
         return found
     for source, task in tasks.items():
@@ -498,6 +492,18 @@ def barred(method: Method, backbone: Backbone, tasks: Mapping[str, Task]) -> dic
             except UserError as error:
                 found[source, target] = str(error)
     return found
+
+
+def other_heads(method: Method, tasks: Mapping[str, Task]) -> dict[tuple[str, str], str]:
+    """(source, target) -> why what was trained on the one cannot answer the other unchanged, for want of its head."""
+    from prompttransfer.adaptations.heads import mismatch, needs_head
+
+    return {
+        (source, target): reason
+        for source, task in tasks.items()
+        for target, other in tasks.items()
+        if (reason := mismatch(source, method, task.labels if needs_head(method, task) else None, other))
+    }
 
 
 def _window_mistakes(spec: Spec, document: Document, backbone: Backbone) -> list[Mistake]:

@@ -23,6 +23,7 @@ from prompttransfer.study.plan.checks import (
     label_of,
     layers_of,
     method_on,
+    other_heads,
     task_for,
     why_not,
 )
@@ -126,6 +127,8 @@ class MethodFacts:
     refused_tasks: Mapping[str, str] = field(default_factory=dict)
     """Name in the study file of a task that it is not for -> why; such a task is not among `tasks`."""
     barred: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    other_heads: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(source, target) -> why the source cannot answer the target unchanged, though it can be trained on from there."""
     """(source, target) -> why what was learned on the one cannot be used on the other."""
 
 
@@ -472,6 +475,7 @@ def _method_facts(
         refused=next(iter(without.values())) if tasks and len(without) == len(tasks) else "",
         refused_tasks=without,
         barred=pairs,
+        other_heads=other_heads(method, {name: task for name, task in tasks.items() if name not in without}),
     )
 
 
