@@ -144,9 +144,9 @@ def _classes(
     file: _TaskFile, place: str | Path | None, hub: HubSource | None, reading: Reading, separator: str
 ) -> tuple[str, ...]:
     """The classes of a head that the file does not list: those that its values stand for, or those of its training rows."""
-    mapped = {**file.labels, **(file.hub.labels if file.hub else {}), **reading.labels}
-    if mapped:
-        return tuple(dict.fromkeys(label for label in mapped.values() if label is not None))
+    given = (file.labels, file.hub.labels if file.hub else {}, reading.labels)
+    if mapped := [label for labels in given for label in labels.values() if label is not None]:
+        return tuple(dict.fromkeys(mapped))
     columns = {**file.columns, **(file.hub.columns if file.hub else {}), **reading.columns}
     read = Reading(columns)
     if hub is not None:
@@ -222,8 +222,9 @@ def _explain(error: ValidationError) -> str:
     place = [str(step) for step in first["loc"] if str(step) not in {"str", "list[str]", "int"}]
     key = ".".join(place)
     if first["type"] == "extra_forbidden":
-        model = {"hub": _HubFile, "regression": _Bounds}.get(place[0], _TaskFile)
-        return str(unknown("key", place[-1], model.model_fields))
+        models: dict[str, type[BaseModel]] = {"hub": _HubFile, "regression": _Bounds}
+        known = models.get(place[0], _TaskFile).model_fields
+        return str(unknown("key", place[-1], [field.alias or name for name, field in known.items()]))
     if first["type"] == "missing" and place[0] == "regression":
         return "regression needs both ends of its numbers, as in regression: {low: 0, high: 5}"
     if first["type"] == "missing":

@@ -72,7 +72,7 @@ def _of_values(correlation: Callable[[Sequence[float], Sequence[float]], float])
 
     def metric(predictions: Sequence[Prediction], examples: Sequence[Example]) -> float:
         truth = [float("nan") if example.value is None else example.value for example in examples]
-        return correlation([float(prediction) for prediction in predictions], truth)
+        return correlation([float(p) for p in predictions if not isinstance(p, tuple)], truth)
 
     return metric
 

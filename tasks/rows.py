@@ -21,9 +21,7 @@ GOLD = ("label", "answers", "summary")
 
 def question_of(task: Task, row: Mapping[str, Any], where: str) -> Example:
     """The example in a row of neutral fields whose right answer is not asked for, and not looked at where it is there."""
-    label = task.scale.low if task.scale is not None else task.labels[0] if task.labels else None
-    label = [] if task.separator else label
-    nothing = {"label": label, "answers": ["-"], "summary": "-"}
+    nothing = {"label": _any_label(task), "answers": ["-"], "summary": "-"}
     whole = {key: value for key, value in row.items() if key not in GOLD}
     needed = [name for name in task.fields if name not in GOLD]
     if missing := [name for name in needed if name not in whole]:
@@ -33,6 +31,15 @@ def question_of(task: Task, row: Mapping[str, Any], where: str) -> Example:
         )
     example = example_of(task, {**nothing, **whole}, where)
     return replace(example, label=None, references=(), value=None, labels=None)
+
+
+def _any_label(task: Task) -> Any:
+    """What may stand for the label of a row that is only to be answered."""
+    if task.separator:
+        return []
+    if task.scale is not None:
+        return task.scale.low
+    return task.labels[0] if task.labels else None
 
 
 def example_of(task: Task, row: Mapping[str, Any], where: str) -> Example:

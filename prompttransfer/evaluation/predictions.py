@@ -79,9 +79,7 @@ class Said:
         """The labels in the order of the task where probabilities tell it, else sorted."""
         first = self.rows[0].probabilities
         return (
-            list(first)
-            if first
-            else sorted({str(r.gold) for r in self.rows} | {r.predicted for r in self.rows})
+            list(first) if first else sorted({str(said) for r in self.rows for said in (r.gold, r.predicted)})
         )
 
 
