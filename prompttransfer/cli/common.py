@@ -297,6 +297,13 @@ def answers_line(task: Task, words: Mapping[str, str]) -> str:
     return f"head of {task.name}, trained: {told(task.labels)}"
 
 
+def constant_line(name: str, values: Mapping[str, float]) -> str:
+    """What to know of a regression whose answers are all the same; empty where they are not."""
+    if "constant" not in values:
+        return ""
+    return f"{name} says {values['constant']:g} to every row, with which nothing correlates: its score is 0 by definition"
+
+
 def words_line(task: str, words: Mapping[str, str]) -> str:
     """`sst2: negative = terrible, positive = great`."""
     spoken = ", ".join(f"{label} = {word}" for label, word in words.items())

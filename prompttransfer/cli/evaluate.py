@@ -96,7 +96,14 @@ def evaluate(
     from functools import cache
 
     from prompttransfer.adaptations.running import bank_of, check_on, check_reads, impossible
-    from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say, table
+    from prompttransfer.cli.common import (
+        constant_line,
+        load_targets,
+        print_json,
+        resolve_tasks,
+        say,
+        table,
+    )
     from prompttransfer.cli.tables import read_prompts
     from prompttransfer.evaluation.calibration import (
         TRAIN_MEAN,
@@ -193,6 +200,9 @@ def evaluate(
         )
         for reason in dict.fromkeys(record["impossible"] for record in records if "impossible" in record):
             say(f"-: {reason}")
+        for record in records:
+            if line := constant_line(record["prompt"], record.get("values") or {}):
+                say(line)
         if calibration is not None:
             say(f"calibrated: {calibration}; - where the answer is written or a head's")
         for path in paths:

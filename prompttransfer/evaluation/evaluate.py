@@ -23,9 +23,14 @@ from prompttransfer.distributed.processes import ALONE, Processes
 from prompttransfer.evaluation.encoding import EncodedTask
 from tasks.metrics import chance, needs_probabilities, score
 from tasks.task import Task
+from tasks.value_metrics import is_constant
 
 NEW_TOKENS = {"extractive-qa": 20, "closed-book-qa": 20, "summarisation": 60}
 """Most tokens written per kind of task; Su et al. used 10 for questions and 50 for summaries."""
+
+
+CONSTANT = "constant"
+"""Among the values of a regression: the number that was said to every row, with which nothing correlates."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Score:
     chance: float
     """The value of the majority answer (0 where text is written)."""
     values: dict[str, float]
-    """All metrics of the task's kind."""
+    """All metrics of the task's kind; of a regression also `constant`, where that number was said to every row."""
     loss: float | None = None
     cut: float = 0.0
     """Share of rows whose text was cut to fit."""
@@ -154,6 +159,8 @@ def _scores(encoded: EncodedTask, found: Predicted, *, keep: bool) -> list[Score
             labels=task.labels,
             probabilities=answered.probabilities,
         )
+        if task.scale is not None and is_constant(answered.said):
+            values[CONSTANT] = float(answered.said[0])
         scores.append(
             Score(
                 task=task.name,

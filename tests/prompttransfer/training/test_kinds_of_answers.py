@@ -216,3 +216,14 @@ def test_a_task_with_words_may_have_a_head_in_their_place():
     assert task.head and not task.words and not task.has_words and task.one_label
     with pytest.raises(UserError, match="a head stands in place of label words"):
         replace(label_task(), head=True)
+
+
+def test_a_number_that_is_said_to_every_row_is_told(tiny):
+    backbone = tiny("roberta")
+    same = replace(STARS, name="same")
+    examples = tuple(Example("the film was dull", value=value) for value in (1.0, 3.0, 4.0))
+    (score,) = evaluate_bank(
+        backbone, BareBank(), encode_task(backbone, same, examples, reserved=0), keep=True
+    )
+    assert score.value == 0 and score.values["constant"] == score.answered.said[0]
+    assert "constant" not in scores(backbone, train(backbone, "number")[0].adaptation, "number").values
