@@ -108,7 +108,7 @@ def distil(
     on from its last look when the same command is given again.
     """
     given = dict(locals())
-    from projectors.public_report import Looking, report, with_random_source
+    from projectors.public_report import TABLE, Looking, report, to_csv, with_random_source
     from projectors.public_state import Keeping
     from projectors.public_text import PostSettings, adaptations_of, carry_by_text, check_public
     from prompttransfer.adaptations.artifacts import MARKER, check_unlike, save_adaptation
@@ -116,7 +116,8 @@ def distil(
     from prompttransfer.backbones.locating import locate
     from prompttransfer.cli.common import print_json, resolve_tasks, say
     from prompttransfer.cli.tables import read_prompts
-    from prompttransfer.files import check_free, safe_name
+    from prompttransfer.files import check_free, safe_name, write_text
+    from prompttransfer.outputs import Files, settings_of
     from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
     from tasks.loading import load_splits
     from tasks.rows import digest_rows
@@ -132,6 +133,8 @@ def distil(
     tasks = resolve_tasks(list(dict.fromkeys(prompt.task for prompt in found)), prompts=found)
     for prompt in found:
         check_free(output / safe_name(prompt.name, "prompt name"), marker=MARKER)
+    written = Files((output / TABLE,), settings_of("project distil", given))
+    written.check(overwrite=overwrite)
     public, said = _public(text, text_tasks or [], found, data, limit_text, seed)
     check_public(public)
     own = read_prompts([target_prompts]) if target_prompts is not None else []
@@ -173,13 +176,18 @@ def distil(
         "project distil", distil, given, precision=precision_name(source.precision), source_backbone=source.name,
         source_revision=commit_of(source.revision), target_revision=commit_of(target.revision), target_backbone=target.name,
     )  # fmt: skip
-    note_call([output / prompt.name for prompt in made], call)
+    written.claim()
+    write_text(output / TABLE, to_csv(entries))
+    note_call([output / TABLE, *(output / prompt.name for prompt in made)], call)
     keeping.clear()
     picked = dict(zip((prompt.name for prompt in found), carried.picked_steps, strict=False))
     if as_json:
         print_json(_record(made, entries, picked, output))
         return
     _show(made, entries, picked)
+    say(
+        f"the table is in {output / TABLE}, and on the page of `prompttransfer report` where a matrix lies beside it"
+    )
     say(f"written to {output}; use them with `prompttransfer transfer {output} --to TASK...`")
 
 
