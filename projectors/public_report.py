@@ -17,6 +17,7 @@ from projectors.architectures import Shape
 from projectors.controls import constant
 from projectors.fitting import FitSettings, fit, task_objective
 from projectors.lessons import lesson
+from projectors.public_state import Keeping
 from projectors.public_text import Carried
 from prompttransfer.adaptations.adaptation import PROMPT_KEY, Adaptation
 from prompttransfer.adaptations.bank import BareBank, VectorBank
@@ -103,13 +104,17 @@ def report(
     own: Sequence[Adaptation] = (),
     *,
     seed: int = 0,
+    keeping: Keeping | None = None,
 ) -> list[Entry]:
-    """Every condition on every task. `carried` is of `prompts` and behind them of a random source."""
+    """Every condition on every task. `carried` is of `prompts` and behind them of a random source.
+
+    With `keeping` the tuning of the one prompt for all tasks goes on where it was killed.
+    """
     encoding = prompts[0].encoding
     generator = torch.Generator().manual_seed(seed)
     like = [prompt.vectors for prompt in own] or list(carried.chosen[: len(prompts)])
     noise = random_like(like, random_draws(len(like)), generator)
-    tuned = _tuned_constant(target, tasks, noise[0], encoding, seed) if len(tasks) > 1 else None
+    tuned = _tuned_constant(target, tasks, noise[0], encoding, seed, keeping) if len(tasks) > 1 else None
     found = []
     for name, (task, splits) in tasks.items():
         places = [place for place, prompt in enumerate(prompts) if prompt.task == name]
@@ -134,7 +139,12 @@ def report(
 
 
 def _tuned_constant(
-    target: Backbone, tasks: Mapping[str, tuple[Task, Splits]], start: Tensor, encoding: Encoding, seed: int
+    target: Backbone,
+    tasks: Mapping[str, tuple[Task, Splits]],
+    start: Tensor,
+    encoding: Encoding,
+    seed: int,
+    keeping: Keeping | None,
 ) -> Tensor:
     """One prompt [length, width] for all tasks, tuned on their labelled rows in turn, from a random one of its norms."""
     length, width = start.shape
@@ -146,5 +156,7 @@ def _tuned_constant(
     module = constant(Shape(length, width, length, width), start, seed=seed)
     size = float(start.square().mean().sqrt())
     settings = FitSettings(steps=CONSTANT_STEPS * len(lessons), lr=CONSTANT_RATE * size, seed=seed)
-    fit(module, task_objective(lessons, settings), settings)
+    parts = (settings, start, *(own.origin for own in lessons))
+    checkpoint = None if keeping is None else keeping.file("constant", parts)
+    fit(module, task_objective(lessons, settings), settings, checkpoint=checkpoint)
     return module.prompt.detach()

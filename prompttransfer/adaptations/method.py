@@ -164,8 +164,8 @@ class Method(ABC):
             return member
         return self.member(backbone, task, start=str(start), seed=seed)
 
-    def remarks(self, backbone: Backbone) -> list[str]:
-        """What a user should know before training on a backbone, a line each."""
+    def remarks(self, backbone: Backbone, tasks: Sequence[str] = ()) -> list[str]:
+        """What a user should know before training on a backbone, for tasks of these names, a line each."""
         return []
 
     def join(self, members: Sequence[Member], rates: Sequence[float]) -> None:

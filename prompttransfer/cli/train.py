@@ -311,9 +311,11 @@ def train(
     chosen_method, recipe = method_and_recipe(model.family, model.state_width, method, **overrides)
     if not dry_run:  # an outline of a backbone has neither precision nor place
         say(describe(model), quiet=as_json)
+    if mixture:
+        check_mixed_sources(chosen_method, model, tasks)
     if chosen_method.name != PROMPT:
         say(f"method: {chosen_method}", quiet=as_json)
-    for remark in chosen_method.remarks(model):
+    for remark in chosen_method.remarks(model, [item.name for item in tasks]):
         say(remark, quiet=as_json)
     but = f" (but for {', '.join(grid)})" if grid else ""
     say(f"recipe{but}: {recipe.told(chosen_method)}", quiet=as_json)
@@ -429,6 +431,18 @@ def check_mixture(tasks: Sequence[Task], init: str, distil: Sequence[Path] | Non
         raise UserError("--mixture cannot start from what is retrieved for one task: give another --init")
     if distil:
         raise UserError("--distil teaches runs of one task each: leave it out with --mixture")
+
+
+def check_mixed_sources(method: Method, model: Backbone, tasks: Sequence[Task]) -> None:
+    """Raise UserError where a source of a method is of a task of the mixture."""
+    from prompttransfer.adaptations.methods.sourced import Sourced
+    from tasks.errors import UserError
+
+    own = method.left_out(model, [task.name for task in tasks]) if isinstance(method, Sourced) else []
+    if own:
+        raise UserError(
+            f"--mixture: sources of {method.name} are of tasks of the mixture ({', '.join(own)}): give a folder of others"
+        )
 
 
 def shares_line(job: Job) -> str:
