@@ -93,14 +93,14 @@ def train(
     one_split: OneSplit = False,
     method: MethodText = None,
     init: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--init",
             "--start",
             help="random, vocabulary, label-words, text:WORDS, from:PATH, mixture:PATH=WEIGHT,... or "
-            "retrieve:DIR,top=3,by=C_average.",
+            "retrieve:DIR,top=3,by=C_average; if not given random, or vocabulary for prompts of decoders.",
         ),
-    ] = "random",
+    ] = None,
     mixture: Annotated[
         bool,
         typer.Option(
@@ -238,15 +238,15 @@ def train(
     chosen = list(dict.fromkeys(seeds or [0]))
     together = "+".join(item.name for item in tasks)
     names = names_of([together] if mixture else [item.name for item in tasks], chosen, output)
-    check_start(init)
+    check_start(init or "random")
     if mixture:
-        check_mixture(tasks, init, distil)
+        check_mixture(tasks, init or "random", distil)
     told = (distil_weight, distil_on, distil_distance, distil_temperature)
     if distil is None and any(value is not None for value in told):
         raise UserError(
             "--distil-weight and the like say how to learn from teachers: give --distil FOLDER, too"
         )
-    method = method or _source_method(init)
+    method = method or _source_method(init or "random")
     parse_method(method, length=length or 1).check_complete()  # before the heavy imports, too
     overrides = dict(
         optimizer=optimizer,
@@ -280,7 +280,7 @@ def train(
     from prompttransfer.outputs import Files, settings_of
     from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
     from prompttransfer.training.distillation import Distance
-    from prompttransfer.training.recipes import method_and_recipe
+    from prompttransfer.training.recipes import method_and_recipe, usual_start
     from prompttransfer.training.train import Job, Trained
 
     teachers = teachers_of(
@@ -327,7 +327,7 @@ def train(
             f"label words of {words_line(target.task.name, answers.mapping if answers else {})}",
             quiet=as_json,
         )
-    start = parse_start(init)
+    start = parse_start(init or usual_start(model.family, model.state_width, chosen_method))
     if mixture:
         parts = {seed: [(target.task, target.rows(seed)) for target in targets] for seed in chosen}
         jobs = [

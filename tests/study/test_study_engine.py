@@ -297,6 +297,22 @@ def test_two_runs_of_two_versions_of_a_study_share_a_folder(tmp_path):
     assert not list((tmp_path / "s" / "scratch").glob("*/*"))
 
 
+def test_a_machine_that_was_cut_off_and_comes_back_harms_nothing(tmp_path):
+    cut = cell("cut", **{"cut off": True})
+    graph, local = graph_of(cut, cell("next", [cut])), {"marks": str(tmp_path / "marks")}
+    (tmp_path / "marks").mkdir()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(run, graph, tmp_path / "s", local=local)
+        wait_for(lambda: list((tmp_path / "marks").iterdir()) and not held(tmp_path / "s" / "leases"))
+        second = pool.submit(run, graph, tmp_path / "s", local=local)
+        found = [running.result()[0] for running in (first, second)]
+    assert all(summary.complete and not summary.failed for summary in found)
+    store = LocalStore(tmp_path / "s")
+    assert read_failures(store) == {} and set(contents(store.root)) == set(graph.cells)
+    assert sorted(path.name for path in store.path(cut.id).iterdir()) == ["cell.json", "more", "number.json"]
+    assert not list((store.root / "scratch" / "filled").iterdir())
+
+
 def test_a_unit_that_another_run_is_failing_cell_by_cell_is_waited_for(tmp_path):
     bank = Unit((cell("a"), cell("b")))
     graph, store = Graph((bank, Unit((cell("c", bank.cells),)))), LocalStore(tmp_path)
@@ -319,7 +335,12 @@ def test_what_a_run_killed_after_its_last_commit_left_is_removed_by_the_next(tmp
     graph = layers([1])
     run(graph, tmp_path)
     (unit,) = graph
-    for name in (unit.id, f"filled/{unit.id}-{unit.id}", f"discarded-{unit.id}-x", "0123456789abcdef"):
+    for name in (
+        unit.id,
+        f"filled/{unit.id}-{unit.id}-01234567",
+        f"discarded-{unit.id}-x",
+        "0123456789abcdef",
+    ):
         (tmp_path / "scratch" / name).mkdir(parents=True)
     run(graph, tmp_path)
     assert sorted(path.name for path in (tmp_path / "scratch").glob("*")) == ["0123456789abcdef", "filled"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.study.library_starts import SHARED, LibraryStart, parse_library_start
-from prompttransfer.study.plan.checks import find_any_task, method_on, task_for
+from prompttransfer.study.plan.checks import candidates_on, find_any_task, method_on, task_for
 from prompttransfer.study.plan.document import Document, Mistake, Path_
 from prompttransfer.study.plan.spec import MethodEntry, Spec
 from tasks.errors import UserError
@@ -36,7 +36,7 @@ def _alone(spec: Spec, folder: Path) -> Found:
     if spec.library is not None:
         yield ("library",), "a library is for targets of few rows: add `shots: [16, 64]`"
     for index, entry in enumerate(spec.methods):
-        for key in ("label", "start", "tune", "distil", "teachers"):
+        for key in ("start", "distil", "teachers"):
             if getattr(entry, key):
                 advice = ", or write `initialiser`" if key == "start" else ""
                 yield (
@@ -103,7 +103,6 @@ def _systems(spec: Spec, folder: Path) -> Found:
         if takes_library(entry) and spec.library is None:
             yield (*path, "sources"), "there is no library in this study: add `library: {tasks: [...]}`"
         yield from _start(path, entry, spec)
-        yield from _tuned(path, entry)
         yield from _distilled(path, entry, spec, folder)
         yield from _taught(path, entry, spec, folder)
 
@@ -184,19 +183,6 @@ def _start(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
         )
 
 
-def _tuned(path: Path_, entry: MethodEntry) -> Found:
-    if entry.tune is None:
-        return
-    try:
-        has_rate = entry.method(1).has_gradients
-    except UserError:
-        return  # said already
-    if not has_rate:
-        yield (*path, "tune"), f"method {entry.name} has no rate to tune: leave `tune` out"
-    if entry.recipe.lr is not None:
-        yield (*path, "recipe", "lr"), "the rate is tuned: leave `lr` out, or `tune`"
-
-
 def start_mistakes(
     spec: Spec, document: Document, folder: Path, outline: Callable[[str], Backbone | None]
 ) -> list[Mistake]:
@@ -225,12 +211,12 @@ def _without_start(entry: MethodEntry, spec: Spec, backbone: Backbone, name: str
         return ""
     side = next(one for one in spec.backbones if one.name == name)
     family, width = backbone.family, backbone.state_width
-    method, _ = method_on(family, width, spec, side, entry)
     sources, _ = method_on(family, width, spec, side, spec.library_entry)
     vectors = torch.zeros(sources.reserved, backbone.width)
     task = task_for(side, spec.tasks_of(side)[0], folder)
     try:
-        method.started(backbone, task, From({PROMPT_KEY: vectors}, "a prompt of the library"), seed=0)
+        for one in candidates_on(family, width, spec, side, entry):
+            one.method.started(backbone, task, From({PROMPT_KEY: vectors}, "a prompt of the library"), seed=0)
     except UserError as error:
         return f"method {entry.name} has no start {wanted!r}: {error}"
     return ""

@@ -108,7 +108,8 @@ def alone(tmp_path_factory):
 def two(tmp_path_factory, backbone_folder):
     """What two processes found that torchrun started, and what their command printed."""
     folder = tmp_path_factory.mktemp("two")
-    backbones = json.dumps({kind: str(backbone_folder(kind)) for kind in (*KINDS, *placed_runs.DECODERS)})
+    kinds = (*KINDS, *placed_runs.DECODERS, *placed_runs.OTHERS)
+    backbones = json.dumps({kind: str(backbone_folder(kind)) for kind in kinds})
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     study = ["study", "run", write_study(folder), "--device", "cpu", "--devices", "2", "--strategy", "fsdp"]
     commands = [
