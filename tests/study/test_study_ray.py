@@ -40,6 +40,7 @@ def cluster(tmp_path_factory):
         patch.setenv("RAY_TMPDIR", short)  # paths of sockets have to be short
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(folder / "token"))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_raylet_start_wait_time_s", "300")  # a busy machine
         path = [str(HERE), str(HOME), os.environ.get("PYTHONPATH", "")]
         patch.setenv("PYTHONPATH", os.pathsep.join(path))
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache of the workers"))
