@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from prompttransfer.adaptations.adaptation import Adaptation
     from prompttransfer.backbones.base import Backbone
     from prompttransfer.backbones.layouts import Encoding
-    from prompttransfer.training.sweep import Candidate, Grid, Part, Swept, Tried
+    from prompttransfer.training.grids import Candidate, Grid
+    from prompttransfer.training.sweep import Part, Swept, Tried
     from prompttransfer.training.train import Job, Trained, TrainingOptions
 
 
@@ -62,7 +63,7 @@ def sweep_of(
     model: Backbone, method: str, grid: Grid, overrides: Mapping[str, Any], *, halving: bool
 ) -> Sweep:
     """The sweep of a method's text over a grid on a backbone."""
-    from prompttransfer.training.sweep import candidates_of
+    from prompttransfer.training.grids import candidates_of
 
     return Sweep(grid, halving, candidates_of(model.family, model.state_width, method, grid, overrides))
 
@@ -183,7 +184,7 @@ def curves_of(found: Swept, task: str) -> pd.DataFrame:
     """The curves of a task's settings for `analysis.figures.sweep_curves`: a panel a bank, a line a rate."""
     import pandas as pd
 
-    from prompttransfer.training.sweep import RATE
+    from prompttransfer.training.grids import RATE
 
     tried = [one for one in found.tried if one.task == task]
     axes = list(tried[0].candidate.values)

@@ -93,14 +93,14 @@ def train(
     one_split: OneSplit = False,
     method: MethodText = None,
     init: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--init",
             "--start",
             help="random, vocabulary, label-words, text:WORDS, from:PATH, mixture:PATH=WEIGHT,... or "
-            "retrieve:DIR,top=3,by=C_average.",
+            "retrieve:DIR,top=3,by=C_average; if not given random, or vocabulary for prompts of decoders.",
         ),
-    ] = "random",
+    ] = None,
     mixture: Annotated[
         bool,
         typer.Option(
@@ -220,33 +220,31 @@ def train(
     locate(backbone, revision)  # before the heavy imports: a name that is nothing is said at once
     from prompttransfer.cli.common import (
         describe,
-        load_targets,
         only_the_first_speaks,
         print_json,
-        resolve_tasks,
         say,
         seeds_line,
         words_line,
     )
+    from prompttransfer.cli.data import data_options
     from prompttransfer.cli.teachers import teachers_of
     from prompttransfer.distributed.launching import must_start, run_on
     from prompttransfer.training.run_logs import check_logger
-    from tasks.reading import parse_reading
 
-    reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
-    tasks = resolve_tasks(task, label_words, reading=reading, data=data, metric=metric)
+    rows = data_options(given)
+    tasks = rows.tasks(task)
     chosen = list(dict.fromkeys(seeds or [0]))
     together = "+".join(item.name for item in tasks)
     names = names_of([together] if mixture else [item.name for item in tasks], chosen, output)
-    check_start(init)
+    check_start(init or "random")
     if mixture:
-        check_mixture(tasks, init, distil)
+        check_mixture(tasks, init or "random", distil)
     told = (distil_weight, distil_on, distil_distance, distil_temperature)
     if distil is None and any(value is not None for value in told):
         raise UserError(
             "--distil-weight and the like say how to learn from teachers: give --distil FOLDER, too"
         )
-    method = method or _source_method(init)
+    method = method or _source_method(init or "random")
     parse_method(method, length=length or 1).check_complete()  # before the heavy imports, too
     overrides = dict(
         optimizer=optimizer,
@@ -280,7 +278,7 @@ def train(
     from prompttransfer.outputs import Files, settings_of
     from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
     from prompttransfer.training.distillation import Distance
-    from prompttransfer.training.recipes import method_and_recipe
+    from prompttransfer.training.recipes import method_and_recipe, usual_start
     from prompttransfer.training.train import Job, Trained
 
     teachers = teachers_of(
@@ -290,15 +288,7 @@ def train(
         weight=distil_weight,
         distance=Distance(distil_on or "logits", distil_distance or "kl", distil_temperature or 1.0),
     )
-    targets = load_targets(
-        tasks,
-        data=data,
-        limit_train=limit_train,
-        limit_test=limit_test,
-        seeds=chosen,
-        one_split=one_split,
-        shots=shots,
-    )
+    targets = rows.targets(tasks, chosen)
     if dry_run:
         model = outline_backbone(backbone, revision, precision=precision)
     else:
@@ -311,9 +301,11 @@ def train(
     chosen_method, recipe = method_and_recipe(model.family, model.state_width, method, **overrides)
     if not dry_run:  # an outline of a backbone has neither precision nor place
         say(describe(model), quiet=as_json)
+    if mixture:
+        check_mixed_sources(chosen_method, model, tasks)
     if chosen_method.name != PROMPT:
         say(f"method: {chosen_method}", quiet=as_json)
-    for remark in chosen_method.remarks(model):
+    for remark in chosen_method.remarks(model, [item.name for item in tasks]):
         say(remark, quiet=as_json)
     but = f" (but for {', '.join(grid)})" if grid else ""
     say(f"recipe{but}: {recipe.told(chosen_method)}", quiet=as_json)
@@ -325,7 +317,7 @@ def train(
             f"label words of {words_line(target.task.name, answers.mapping if answers else {})}",
             quiet=as_json,
         )
-    start = parse_start(init)
+    start = parse_start(init or usual_start(model.family, model.state_width, chosen_method))
     if mixture:
         parts = {seed: [(target.task, target.rows(seed)) for target in targets] for seed in chosen}
         jobs = [
@@ -431,6 +423,18 @@ def check_mixture(tasks: Sequence[Task], init: str, distil: Sequence[Path] | Non
         raise UserError("--distil teaches runs of one task each: leave it out with --mixture")
 
 
+def check_mixed_sources(method: Method, model: Backbone, tasks: Sequence[Task]) -> None:
+    """Raise UserError where a source of a method is of a task of the mixture."""
+    from prompttransfer.adaptations.methods.sourced import Sourced
+    from tasks.errors import UserError
+
+    own = method.left_out(model, [task.name for task in tasks]) if isinstance(method, Sourced) else []
+    if own:
+        raise UserError(
+            f"--mixture: sources of {method.name} are of tasks of the mixture ({', '.join(own)}): give a folder of others"
+        )
+
+
 def shares_line(job: Job) -> str:
     """How often each task of a mixture comes, for people."""
     counts = {task.name: len(splits.train) for task, splits in job.parts}
@@ -458,7 +462,7 @@ def _grid(
 
     if not sweep:
         return {}
-    from prompttransfer.training.sweep import check_axes, parse_grid
+    from prompttransfer.training.grids import check_axes, parse_grid
 
     grid = parse_grid(sweep)
     check_axes(method, grid, overrides)

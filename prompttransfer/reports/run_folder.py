@@ -16,6 +16,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from analysis.matrices import check_names, parse_long_table, parse_matrix
+from projectors.public_report import TABLE as PUBLIC_TABLE
 from prompttransfer.adaptations import artifacts
 from tasks.documents import checked, read_json, read_text, shortened
 from tasks.errors import UserError
@@ -59,6 +60,22 @@ class TunedRecord(BaseModel):
     comparable_speedup: float | None = None
 
 
+class DistilledRecord(BaseModel):
+    """One pair of source and target in `transfer.json` that was distilled, of one seed."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    source: str
+    target: str
+    seed: int
+    weight: float
+    chance: float
+    scratch: float
+    transferred: float
+    distilled: float
+    distilled_all_steps: int | None = None
+
+
 class TransferRecord(BaseModel):
     """`transfer.json`, checked because it comes from outside."""
 
@@ -72,6 +89,7 @@ class TransferRecord(BaseModel):
     raw: MatrixRecord
     calibrated: MatrixRecord | None = None
     tuned: list[TunedRecord] = []
+    distilled: list[DistilledRecord] = []
     versions: dict[str, str] = {}
 
     @model_validator(mode="after")
@@ -103,6 +121,8 @@ class RunFolder:
     states: tuple[Path, ...] = ()
     masking: tuple[Path, ...] = ()
     projectors: tuple[Path, ...] = ()
+    public: tuple[Path, ...] = ()
+    """Tables of prompts that were carried by public text."""
 
 
 def find_run(root: Path) -> RunFolder:
@@ -127,6 +147,7 @@ def find_run(root: Path) -> RunFolder:
         ),
         masking=tuple(path for path in files if path.suffix == ".csv" and path.name.startswith("masking")),
         projectors=tuple(path.parent for path in files if path.name == "projector.json"),
+        public=tuple(path for path in files if path.name == PUBLIC_TABLE),
     )
 
 

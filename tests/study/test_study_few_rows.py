@@ -46,6 +46,7 @@ methods:
   - {name: attempt, hidden: 4, sources: library, label: ATTEMPT}
   - {name: dtvg, sources: library, label: DTVG}
   - {name: mpt, label: MPT, start: shared}
+  - {name: mpt, label: taught MPT, start: shared, teachers: true}
   - {name: prompt, label: PANDA, distil: {start: "retrieve:top=1"}}
   - {name: prompt, label: taught, distil: {start: from-best, weight: 0.5}}
 bank: 6
@@ -64,6 +65,7 @@ SYSTEMS = (
     "ATTEMPT",
     "DTVG",
     "MPT",
+    "taught MPT",
     "PANDA",
     "taught",
 )
@@ -135,7 +137,7 @@ LIBRARY = SHOTS + "library: {tasks: [microworld-sst2, microworld-snli]}\n"
     ("text", "said"),
     [
         (MINIMAL + "library: {tasks: [microworld-sst2]}\n", "my.yaml:4: a library is for targets of few rows"),
-        (MINIMAL + "methods: [{name: prompt, label: one}]\n", "my.yaml:4: 'label' is for systems on few rows"),
+        (MINIMAL + "methods: [{name: prompt, distil: true}]\n", "my.yaml:4: 'distil' is for systems on few rows"),
         (MINIMAL + "methods: [{name: prompt, start: average}]\n", "'start' is for systems on few rows: add `shots: [16, 64]`, or write `initialiser`"),
         (MINIMAL + "shots: [0]\n", "my.yaml:4: shots: 0 rows: at least 1 is needed"),
         (MINIMAL + "shots: [16, 16]\n", "a number of rows is given twice"),
@@ -160,11 +162,14 @@ LIBRARY = SHOTS + "library: {tasks: [microworld-sst2, microworld-snli]}\n"
         (LIBRARY + "methods: [prompt,\n  prompt]\n", "my.yaml:7: two systems are called 'prompt:': give each a `label`"),
         (SHOTS + "methods: [{name: prompt, tune: {lr: [0.1]}}]\n", "my.yaml:5: methods.0.tune.lr is"),
         (SHOTS + "methods: [{name: prompt, tune: {lr: [0.1, -1]}}]\n", "-1 is no rate: a number above 0"),
-        (SHOTS + "methods: [{name: prompt, tune: {lr: [0.1, 1]}, recipe: {lr: 1}}]\n", "the rate is tuned: leave `lr` out"),
+        (SHOTS + "methods: [{name: prompt, tune: {lr: [0.1, 1]}, recipe: {lr: 1}}]\n", "lr is tuned: leave it out of `recipe`, or of `tune`"),
         (LIBRARY + "methods: [{name: prompt, distil: {start: from-best}}]\n", "measures no similarity to weigh its teacher by: give a `weight`"),
         (LIBRARY + "methods: [{name: prompt, start: average, distil: true}]\n", "my.yaml:6: a student starts from scratch"),
         (LIBRARY + "methods: [{name: prompt, distil: {start: 'retrieve:top=3'}}]\n", "the library has 2 tasks, fewer than top=3"),
         (LIBRARY.replace("mnli", "squad") + "methods: [{name: prompt, distil: true}]\n", "answers of microworld-squad are written"),
+        (LIBRARY + "methods: [{name: prompt, start: average, teachers: true}]\n", "my.yaml:6: `teachers` teach a library's tasks that are trained together"),
+        (LIBRARY.replace("snli", "squad") + "methods: [{name: mpt, start: shared, teachers: true}]\n", "answers of microworld-squad are written"),
+        (LIBRARY + "methods: [{name: mpt, start: shared, teachers: {on: words}}]\n", "my.yaml:6: "),
         (SHOTS + "methods: [{name: prompt, distil: true}]\n", "there is no library in this study"),
         (SHOTS + "methods: [{name: text, prompt: good, tune: {lr: [0.1, 1]}}]\n", "method text has no rate to tune"),
     ],
@@ -200,7 +205,7 @@ def test_a_start_is_read_as_it_is_written(name):
 def test_every_system_has_a_run_a_target_number_of_rows_and_seed(few):
     plan, _, _ = few
     places = [(run.target, run.shots, run.seed) for run in plan.graph.runs if run.system == "usual"]
-    assert len(plan.graph.runs) == len(SYSTEMS) * len(places) == 13 * 2 * 2 * 3
+    assert len(plan.graph.runs) == len(SYSTEMS) * len(places) == 14 * 2 * 2 * 3
     assert len(set(places)) == 12
 
 
@@ -210,7 +215,7 @@ def test_library_and_probes_are_trained_once_for_all_systems(few):
     probes = {member(few, system)[1].inputs["probe"] for system in ("nearest", "mixed", "sum", "tried")}
     assert probes == {member(few, "usual")[1].id}  # of so few steps that it is a run from scratch
     assert sum(label.startswith("prompt songs") for label in labels) == 3
-    assert sum(cell.kind == "shared" for cell in plan.graph.cells.values()) == 3
+    assert sum(cell.kind == "shared" for cell in plan.graph.cells.values()) == 2 * 3
 
 
 def test_steps_are_those_of_all_that_was_tried_and_the_share_of_the_library(few):
@@ -229,6 +234,7 @@ def test_steps_are_those_of_all_that_was_tried_and_the_share_of_the_library(few)
         "ATTEMPT": (5, 5 + of_library),
         "DTVG": (5, 5 + of_library),
         "MPT": (5, 5 + of_library),
+        "taught MPT": (5, 5 + 2 * of_library),  # its teachers and the tasks together
         "PANDA": (15, 15 + of_library),  # student, teacher and probe
         "taught": (10, 10 + of_library),
     }
@@ -279,7 +285,7 @@ def test_the_cost_counts_every_rate_and_the_library(few):
     plan, _, _ = few
     costs = estimate(plan).kinds
     runs = 2 * 2 * 3
-    assert costs["shared"].steps == 3 * 3 * 4
+    assert costs["shared"].steps == 2 * 3 * 3 * 4
     tried = {"tuned": 2, "tried": 2}  # the probes are the runs of `usual`
     teachers = runs * 5  # of `taught`; that of PANDA is a run of `nearest`
     assert costs["prompt"].steps == 3 * 3 * 4 + teachers + runs * sum(5 * tried.get(s, 1) for s in SYSTEMS)
@@ -404,6 +410,24 @@ def test_mpt_begins_at_what_the_library_shares(few):
     shared = load_adaptation(store.folder(cell.inputs["shared"]) / "prompt")
     assert shared.task == "songs+tunes+couples"
     assert torch.allclose(found.first_vectors, shared.vectors, atol=1e-7)
+
+
+def test_mpt_with_teachers_learns_from_the_library_s_prompts_while_its_tasks_train_together(few):
+    plan, store, _ = few
+    found, cell, _ = member(few, "taught MPT")
+    plain, other, _ = member(few, "MPT")
+    together = plan.graph.cells[cell.inputs["shared"]]
+    assert together.settings["teachers"] == {"weight": 0.9, "on": "both"}
+    assert together.inputs == library_inputs(member(few, "ATTEMPT")[1])
+    assert plan.graph.cells[other.inputs["shared"]].inputs == {}
+    shared = load_adaptation(store.folder(together.id) / "prompt")
+    assert torch.allclose(found.first_vectors, shared.vectors, atol=1e-7)
+    assert not torch.equal(found.first_vectors, plain.first_vectors)
+
+
+def library_inputs(cell):
+    """The library's prompts that a cell takes, by role."""
+    return {role: name for role, name in cell.inputs.items() if role.startswith("library ")}
 
 
 def test_a_student_starts_from_scratch_and_its_teacher_is_the_run_from_the_source(few):
