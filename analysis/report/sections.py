@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping
 from html import escape
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from analysis.matrices import split_references
 from analysis.prediction import BASELINE, LEVEL, Corrected, Prediction, smallest_p_values
 from analysis.report.data import Picture, ReportData, Taught
-from analysis.report.tables import scrolled
+from analysis.report.tables import scrolled, wide_picture
 from analysis.statistics import Interval
 
 NO_PROMPT = "no prompt"
@@ -129,7 +130,7 @@ def _sentence(data: ReportData) -> str:
     if not found:
         return ""
     best, flag = found[0], next((p for p in ranked if p.indicator == BASELINE), None)
-    highest = f"{escape(best.indicator)} has the highest mean Spearman of {len(found)}, {_rho(best)}"
+    highest = f"{highest_of(escape(best.indicator), len(found))} {_rho(best)}"
     if best.mean is not None and best.mean <= 0:
         return f"No indicator predicts transfer here: {highest}."
     if best.predicts is None:
@@ -141,6 +142,13 @@ def _sentence(data: ReportData) -> str:
         f"{escape(best.indicator)} predicts transfer better than chance does: mean Spearman {_rho(best)}, the highest "
         f"of {len(found)}{_p(best.test_holm)}{_flag(flag)}{against}."
     )
+
+
+def highest_of(indicator: str, indicators: int) -> str:
+    """What the number behind it is: the highest of several means, or the only one."""
+    if indicators == 1:
+        return f"{indicator}, the only indicator, has mean Spearman"
+    return f"{indicator} has the highest mean Spearman of {indicators},"
 
 
 def _why_not(best: Prediction) -> str:
@@ -278,14 +286,25 @@ def _whisker(p: Prediction) -> str:
     )
 
 
+WIDE_POINTS = 560
+"""Pictures that are wider than this have several panels."""
+
+
 def picture(item: Picture) -> str:
     """A figure inside the page, as data."""
     kind = {"svg": "image/svg+xml", "png": "image/png"}[item.kind]
     content = base64.b64encode(item.content).decode("ascii")
+    image = f'<img src="data:{kind};base64,{content}" alt="{escape(item.title)}">'
     return (
-        f'<figure><img src="data:{kind};base64,{content}" alt="{escape(item.title)}">'
+        f"<figure>{wide_picture(image) if _is_wide(item) else image}"
         f"<figcaption><b>{escape(item.title)}.</b> {escape(item.caption)}</figcaption></figure>"
     )
+
+
+def _is_wide(item: Picture) -> bool:
+    """Whether a picture says that it is wider than a phone can show at a size that can be read."""
+    found = re.search(rb'<svg[^>]* width="([\d.]+)pt"', item.content[:2000])
+    return found is not None and float(found[1]) > WIDE_POINTS
 
 
 def cross_model(table: pd.DataFrame, controls: tuple[str, ...]) -> str:

@@ -10,8 +10,10 @@ import typer
 from prompttransfer.cli.options import (
     LONGEST_PROMPT,
     AsJson,
+    Columns,
     DataFolder,
     Device,
+    LabelValues,
     LayoutName,
     LimitTest,
     LimitTrain,
@@ -19,6 +21,9 @@ from prompttransfer.cli.options import (
     Overwrite,
     Precision,
     Seeds,
+    Shots,
+    SkipEmpty,
+    SplitNames,
 )
 from prompttransfer.cli.project_distil import distil
 from prompttransfer.cli.project_weights import (
@@ -84,6 +89,11 @@ def fit(
         Path, typer.Option("--output", "-o", help="Folder for the projector."), Output()
     ] = Path("runs/projector"),
     data: DataFolder = None,
+    columns: Columns = None,
+    labels: LabelValues = None,
+    splits: SplitNames = None,
+    skip_empty: SkipEmpty = False,
+    shots: Shots = None,
     architecture: Annotated[
         str, typer.Option(help="linear, token-mlp, low-rank or mlp (the paper's).")
     ] = "linear",
@@ -161,7 +171,8 @@ def fit(
     from projectors.methods import LABEL_FREE, check_start, find_method, plan_for
     from prompttransfer.backbones.loading import load_backbone
     from prompttransfer.backbones.locating import locate
-    from prompttransfer.cli.common import print_json, resolve_tasks, say
+    from prompttransfer.cli.common import print_json, say
+    from prompttransfer.cli.data import asked, data_options
     from prompttransfer.files import check_free
     from prompttransfer.outputs import settings_of
     from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
@@ -194,10 +205,12 @@ def fit(
         max_length=max_length,
         limit_train=limit_train,
         limit_test=limit_test,
+        shots=shots,
     )
-    fitting, others = resolve_tasks(tasks), resolve_tasks(unseen or [])
+    read = data_options(given)
+    fitting, others = read.tasks(tasks), read.tasks(unseen or [])
     check_disjoint(fitting, others)
-    made_from = settings_of("project fit", given | {"dry_run": None})
+    made_from = settings_of("project fit", asked(given) | {"dry_run": None})
     revisions = {
         "source": locate(source_backbone, source_revision)[1],
         "target": locate(target_backbone, target_revision)[1],

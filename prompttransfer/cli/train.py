@@ -220,21 +220,19 @@ def train(
     locate(backbone, revision)  # before the heavy imports: a name that is nothing is said at once
     from prompttransfer.cli.common import (
         describe,
-        load_targets,
         only_the_first_speaks,
         print_json,
-        resolve_tasks,
         say,
         seeds_line,
         words_line,
     )
+    from prompttransfer.cli.data import data_options
     from prompttransfer.cli.teachers import teachers_of
     from prompttransfer.distributed.launching import must_start, run_on
     from prompttransfer.training.run_logs import check_logger
-    from tasks.reading import parse_reading
 
-    reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
-    tasks = resolve_tasks(task, label_words, reading=reading, data=data, metric=metric)
+    rows = data_options(given)
+    tasks = rows.tasks(task)
     chosen = list(dict.fromkeys(seeds or [0]))
     together = "+".join(item.name for item in tasks)
     names = names_of([together] if mixture else [item.name for item in tasks], chosen, output)
@@ -290,15 +288,7 @@ def train(
         weight=distil_weight,
         distance=Distance(distil_on or "logits", distil_distance or "kl", distil_temperature or 1.0),
     )
-    targets = load_targets(
-        tasks,
-        data=data,
-        limit_train=limit_train,
-        limit_test=limit_test,
-        seeds=chosen,
-        one_split=one_split,
-        shots=shots,
-    )
+    targets = rows.targets(tasks, chosen)
     if dry_run:
         model = outline_backbone(backbone, revision, precision=precision)
     else:
@@ -472,7 +462,7 @@ def _grid(
 
     if not sweep:
         return {}
-    from prompttransfer.training.sweep import check_axes, parse_grid
+    from prompttransfer.training.grids import check_axes, parse_grid
 
     grid = parse_grid(sweep)
     check_axes(method, grid, overrides)

@@ -217,14 +217,13 @@ def transfer(
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.backbones.locating import locate
     from prompttransfer.cli.common import (
-        load_targets,
         only_the_first_speaks,
         print_json,
-        resolve_tasks,
         say,
         seeds_line,
         words_line,
     )
+    from prompttransfer.cli.data import data_options
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import read_prompts
     from prompttransfer.distributed.launching import must_start, run_on
@@ -234,7 +233,6 @@ def transfer(
     from prompttransfer.files import atomic_folder, check_free, write_json
     from prompttransfer.outputs import SETTINGS, Files, keep_others, plain, settings_of
     from tasks.errors import UserError
-    from tasks.reading import parse_reading
 
     placement = Placement(devices, strategy, nodes)
     calibration = calibration_of(calibrate)
@@ -249,8 +247,8 @@ def transfer(
     prompts = read_prompts(sources, method)
     if tune:
         common_method(prompts)
-    reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
-    tasks = resolve_tasks(to, label_words, prompts, reading, data, metric)
+    rows = data_options(given)
+    tasks = rows.tasks(to, prompts)
     check_names(
         prompts,
         [task.name for task in tasks],
@@ -277,15 +275,7 @@ def transfer(
     from prompttransfer.transfers.zero_shot import zero_shot
 
     chosen = list(dict.fromkeys(seeds or [0]))
-    targets = load_targets(
-        tasks,
-        data=data,
-        limit_train=limit_train,
-        limit_test=limit_test,
-        seeds=chosen,
-        one_split=one_split,
-        shots=shots,
-    )
+    targets = rows.targets(tasks, chosen)
     model = backbone_of(prompts, backbone, precision, device, placement, revision=revision)
     model.takes_any = other_backbone
     first = only_the_first_speaks(model)

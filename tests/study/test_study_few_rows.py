@@ -139,7 +139,7 @@ LIBRARY = SHOTS + "library: {tasks: [microworld-sst2, microworld-snli]}\n"
     ("text", "said"),
     [
         (MINIMAL + "library: {tasks: [microworld-sst2]}\n", "my.yaml:4: a library is for targets of few rows"),
-        (MINIMAL + "methods: [{name: prompt, label: one}]\n", "my.yaml:4: 'label' is for systems on few rows"),
+        (MINIMAL + "methods: [{name: prompt, distil: true}]\n", "my.yaml:4: 'distil' is for systems on few rows"),
         (MINIMAL + "methods: [{name: prompt, start: average}]\n", "'start' is for systems on few rows: add `shots: [16, 64]`, or write `initialiser`"),
         (MINIMAL + "shots: [0]\n", "my.yaml:4: shots: 0 rows: at least 1 is needed"),
         (MINIMAL + "shots: [16, 16]\n", "a number of rows is given twice"),
@@ -164,7 +164,7 @@ LIBRARY = SHOTS + "library: {tasks: [microworld-sst2, microworld-snli]}\n"
         (LIBRARY + "methods: [prompt,\n  prompt]\n", "my.yaml:7: two systems are called 'prompt:': give each a `label`"),
         (SHOTS + "methods: [{name: prompt, tune: {lr: [0.1]}}]\n", "my.yaml:5: methods.0.tune.lr is"),
         (SHOTS + "methods: [{name: prompt, tune: {lr: [0.1, -1]}}]\n", "-1 is no rate: a number above 0"),
-        (SHOTS + "methods: [{name: prompt, tune: {lr: [0.1, 1]}, recipe: {lr: 1}}]\n", "the rate is tuned: leave `lr` out"),
+        (SHOTS + "methods: [{name: prompt, tune: {lr: [0.1, 1]}, recipe: {lr: 1}}]\n", "lr is tuned: leave it out of `recipe`, or of `tune`"),
         (LIBRARY + "methods: [{name: prompt, distil: {start: from-best}}]\n", "measures no similarity to weigh its teacher by: give a `weight`"),
         (LIBRARY + "methods: [{name: prompt, start: average, distil: true}]\n", "my.yaml:6: a student starts from scratch"),
         (LIBRARY + "methods: [{name: prompt, distil: {start: 'retrieve:top=3'}}]\n", "the library has 2 tasks, fewer than top=3"),
