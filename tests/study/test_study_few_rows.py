@@ -45,6 +45,7 @@ methods:
   - {name: residual, hidden: 4, label: best, start: from-best}
   - {name: attempt, hidden: 4, sources: library, label: ATTEMPT}
   - {name: dtvg, sources: library, label: DTVG}
+  - {name: bmtpt, sources: library, label: BMTPT}
   - {name: mpt, label: MPT, start: shared}
   - {name: mpt, label: taught MPT, start: shared, teachers: true}
   - {name: prompt, label: PANDA, distil: {start: "retrieve:top=1"}}
@@ -64,6 +65,7 @@ SYSTEMS = (
     "best",
     "ATTEMPT",
     "DTVG",
+    "BMTPT",
     "MPT",
     "taught MPT",
     "PANDA",
@@ -169,6 +171,7 @@ LIBRARY = SHOTS + "library: {tasks: [microworld-sst2, microworld-snli]}\n"
         (LIBRARY.replace("mnli", "squad") + "methods: [{name: prompt, distil: true}]\n", "answers of microworld-squad are written"),
         (LIBRARY + "methods: [{name: prompt, start: average, teachers: true}]\n", "my.yaml:6: `teachers` teach a library's tasks that are trained together"),
         (LIBRARY.replace("snli", "squad") + "methods: [{name: mpt, start: shared, teachers: true}]\n", "answers of microworld-squad are written"),
+        (LIBRARY + "methods: [{name: particles, start: shared}]\n", "method particles shares nothing among tasks"),
         (LIBRARY + "methods: [{name: mpt, start: shared, teachers: {on: words}}]\n", "my.yaml:6: "),
         (SHOTS + "methods: [{name: prompt, distil: true}]\n", "there is no library in this study"),
         (SHOTS + "methods: [{name: text, prompt: good, tune: {lr: [0.1, 1]}}]\n", "method text has no rate to tune"),
@@ -205,7 +208,7 @@ def test_a_start_is_read_as_it_is_written(name):
 def test_every_system_has_a_run_a_target_number_of_rows_and_seed(few):
     plan, _, _ = few
     places = [(run.target, run.shots, run.seed) for run in plan.graph.runs if run.system == "usual"]
-    assert len(plan.graph.runs) == len(SYSTEMS) * len(places) == 14 * 2 * 2 * 3
+    assert len(plan.graph.runs) == len(SYSTEMS) * len(places) == 15 * 2 * 2 * 3
     assert len(set(places)) == 12
 
 
@@ -233,6 +236,7 @@ def test_steps_are_those_of_all_that_was_tried_and_the_share_of_the_library(few)
         "best": (5, 5 + of_library),
         "ATTEMPT": (5, 5 + of_library),
         "DTVG": (5, 5 + of_library),
+        "BMTPT": (5, 5 + of_library),
         "MPT": (5, 5 + of_library),
         "taught MPT": (5, 5 + 2 * of_library),  # its teachers and the tasks together
         "PANDA": (15, 15 + of_library),  # student, teacher and probe
@@ -402,6 +406,14 @@ def test_dtvg_regroups_what_training_added_to_the_library(few):
     added = [source.vectors - source.first_vectors for source in library(few, cell).values()]
     assert torch.allclose(found.encoder["sources"], torch.stack(added), atol=1e-6)
     assert not torch.equal(found.vectors, found.first_vectors)
+
+
+def test_bmtpt_begins_at_the_mean_of_the_library_and_is_held_near_it(few):
+    found, cell, _ = member(few, "BMTPT")
+    vectors = torch.stack([source.vectors for source in library(few, cell).values()])
+    assert torch.allclose(found.first_vectors, vectors.mean(0), atol=1e-6)
+    assert torch.allclose(found.encoder["mean"], vectors.mean(0), atol=1e-6)
+    assert float(found.encoder["variance"]) == pytest.approx(float(vectors.var(0).mean()), rel=1e-4)
 
 
 def test_mpt_begins_at_what_the_library_shares(few):
