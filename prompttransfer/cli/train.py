@@ -62,7 +62,6 @@ if TYPE_CHECKING:
     from prompttransfer.cli.sweep import Sweep
     from prompttransfer.distributed.placement import Placement
     from prompttransfer.training.recipes import Recipe
-    from prompttransfer.training.sweep import Swept
     from prompttransfer.training.train import Job, Trained
     from prompttransfer.transfers.nearest_rows import RowsOf
     from prompttransfer.transfers.zero_shot import Target
@@ -268,6 +267,7 @@ def train(
     from prompttransfer.cli.runs import finished, print_results, run_jobs
     from prompttransfer.cli.sweep import (
         print_sweep,
+        read_sweep,
         records_of,
         run_sweep_of,
         sweep_of,
@@ -361,16 +361,18 @@ def train(
         there = {} if overwrite else swept_before(model, jobs, asked, encoding, output)
     else:
         there = finished(model, jobs, recipe, encoding, chosen_method, output, overwrite=overwrite)
-    swept: Swept | None = None
+    tried: dict[str, list[dict[str, Any]]] = {}
     if len(there) == len(jobs):
         say("trained before with the same settings: nothing is left to do", quiet=as_json)
         results = [Trained(there[job.name], "steps", recipe.steps) for job in jobs]
+        if asked is not None and output is not None:
+            tried = read_sweep(output, [item.name for item in tasks])
     else:
         if asked is not None:
             swept, kept = run_sweep_of(
                 model, jobs, asked, encoding, output=output, logger=logger, quiet=as_json
             )
-            results = list(swept.trained)
+            results, tried = list(swept.trained), records_of(swept)
         else:
             results, options = run_jobs(
                 model, jobs, recipe, encoding, chosen_method, output=output, logger=logger, quiet=as_json
@@ -380,7 +382,7 @@ def train(
             for run in results:
                 if run.adaptation.name not in there:
                     save_adaptation(run.adaptation, output / run.adaptation.name)
-            known = {} if swept is not None else recipe.as_dict()
+            known = {} if asked is not None else recipe.as_dict()
             call = remember(
                 "train",
                 train,
@@ -391,7 +393,7 @@ def train(
                 precision=precision_name(model.precision),
             )
             note_call([output / run.adaptation.name for run in results], call)
-            if swept is not None:
+            if asked is not None:
                 write_sweep(swept, output)
             for options in kept:
                 options.clear()
@@ -401,11 +403,9 @@ def train(
             beside.claim()
             write_predictions(predictions, lines)
     if as_json:
-        tried = {} if swept is None else records_of(swept)
         print_json([_record(run.adaptation, output, tried) for run in results])
     else:
-        if swept is not None:
-            print_sweep(swept, output)
+        print_sweep(tried, output)
         print_results(results, jobs=jobs, output=output)
     _raise_failures(results)
     return [run.adaptation for run in results]

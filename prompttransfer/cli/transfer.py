@@ -49,9 +49,7 @@ from prompttransfer.cli.options import (
 )
 from prompttransfer.cli.transfer_tables import (
     kind_of_start,
-    print_distilled,
-    print_matrix,
-    print_pairs,
+    print_transfer,
     seen_lines,
 )
 from prompttransfer.cli.values import OneOf, Output, Whole, checked, lines_of
@@ -263,7 +261,7 @@ def transfer(
         check_free(output, marker=MARKER)
         complete = predictions is None or predictions.exists()
         if not overwrite and complete and (there := finished(output, settings)) is not None:
-            return show_finished(there, output, as_json=as_json)
+            return show_finished(there, output, kind_of_start(prompts), as_json=as_json)
     elif tune:
         raise UserError(
             "tune=True returns the matrix alone: give output for the tuned prompts, or call prompttransfer.tune"
@@ -339,12 +337,15 @@ def transfer(
         pairs, trained = list(result.pairs), list(result.trained)
         if taught is not None:
             distilled, trained = list(taught.pairs), [*trained, *taught.trained]
+    if predictions is not None:
+        said += predictions_of_tuned(model, trained, targets)
+    notes = seen_lines(prompts, targets, chosen) if pairs else []
     if not first:
         return matrix
     if predictions is not None:
         beside.claim()
         write_predictions(predictions, said)
-    record = record_of(model, matrix, tasks, targets, pairs, distilled)
+    record = record_of(model, matrix, tasks, targets, pairs, distilled, notes)
     if output is not None:
         with atomic_folder(output, marker=MARKER) as folder:
             write_transfer(folder, matrix, record, pairs, trained, distilled)
@@ -365,15 +366,7 @@ def transfer(
     if as_json:
         print_json(record)
     else:
-        print_matrix(matrix)
-        if matrix.calibrated is not None:
-            print_matrix(matrix.calibrated, f"zero-shot transfer, calibrated ({matrix.calibration})")
-        if pairs:
-            print_pairs(pairs, kind_of_start(prompts))
-            for line in seen_lines(prompts, targets, chosen):
-                say(line)
-        if distilled:
-            print_distilled(distilled)
+        print_transfer(matrix, pairs, distilled, notes, kind_of_start(prompts))
         if output is not None:
             say(f"written to {output}: " + ", ".join(sorted(p.name for p in output.iterdir())))
     return matrix
@@ -445,23 +438,40 @@ def finished(output: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     return read_json_object(output / MARKER, "transfer matrix")
 
 
-def show_finished(record: dict[str, Any], output: Path, *, as_json: bool) -> TransferMatrix:
-    """Print and return what was made before with the same settings."""
+def predictions_of_tuned(
+    model: Backbone, trained: Sequence[Trained], targets: Sequence[Target]
+) -> list[dict[str, Any]]:
+    """What every run says to the test rows of its target."""
+    from prompttransfer.evaluation.predictions import predictions_of
+
+    by_name = {target.task.name: target for target in targets}
+    lines: list[dict[str, Any]] = []
+    for own in (run.adaptation for run in trained):
+        target = by_name[own.task]
+        lines += predictions_of(model, [own], target.task, target.splits.test, own.encoding)
+    return lines
+
+
+def show_finished(record: dict[str, Any], output: Path, kind: str, *, as_json: bool) -> TransferMatrix:
+    """Print and return what was made before with the same settings; `kind` is the paper's name for runs from sources."""
     from dataclasses import replace
 
     from prompttransfer.cli.common import print_json, say
     from prompttransfer.reports.run_folder import read_transfer
+    from prompttransfer.transfers.distilled import DistilledPair
+    from prompttransfer.transfers.tuning import TunedPair
 
     found = read_transfer(output / MARKER)
     matrix = matrix_of(found.raw)
     if found.calibrated is not None:
-        matrix = replace(matrix, calibrated=matrix_of(found.calibrated), calibration=found.raw.calibration)
+        second = replace(matrix_of(found.calibrated), meaning="calibrated")
+        matrix = replace(matrix, calibrated=second)
     if as_json:
         print_json(record)
         return matrix
-    print_matrix(matrix)
-    if matrix.calibrated is not None:
-        print_matrix(matrix.calibrated, f"zero-shot transfer, calibrated ({matrix.calibration})")
+    pairs = [TunedPair.of(pair.model_dump()) for pair in found.tuned if pair.whole]
+    distilled = [DistilledPair.of(pair.model_dump()) for pair in found.distilled]
+    print_transfer(matrix, pairs, distilled, found.notes, kind)
     say(f"made before with the same settings, nothing is left to do; all of it is in {output}")
     return matrix
 
@@ -485,6 +495,8 @@ def matrix_of(record: MatrixRecord) -> TransferMatrix:
         impossible_cells=record.impossible_cells,
         methods=tuple(record.methods),
         calibration=record.calibration,
+        random_draws=record.random_draws,
+        random_spread=tuple(nan if value is None else value for value in record.random_spread),
         in_context=record.in_context,
         in_context_spread=tuple(nan if value is None else value for value in record.in_context_spread),
     )
