@@ -30,7 +30,7 @@ HERE, HOME = Path(__file__).parent, Path(__file__).parents[2]
 def cluster(tmp_path_factory):
     """Three nodes of one CPU each, whatever the environment says; two such clusters at once do not meet.
 
-    They need no network and no shared memory. Workers find the kinds of the tests as they would find an installed package.
+    They need no shared memory. Workers find the kinds of the tests as they would find an installed package.
     """
     folder = tmp_path_factory.mktemp("ray")
     (folder / "token").write_text("a token of these tests, not that of the person\n")
@@ -40,23 +40,33 @@ def cluster(tmp_path_factory):
         patch.setenv("RAY_TMPDIR", short)  # paths of sockets have to be short
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(folder / "token"))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_raylet_start_wait_time_s", "300")  # a busy machine
         path = [str(HERE), str(HOME), os.environ.get("PYTHONPATH", "")]
         patch.setenv("PYTHONPATH", os.pathsep.join(path))
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache of the workers"))
-        nodes = Cluster()
+        nodes = started(folder)
+        ray.init(address=nodes.address, log_to_driver=False)
+        yield nodes
+        ray.shutdown()
+        nodes.shutdown()
+
+
+def started(folder, tries=3):
+    """Three nodes. Ray gives up on one whose helpers need more than 15 seconds, as on a busy machine: then all over again."""
+    nodes = Cluster()
+    try:
         for _ in range(3):
             nodes.add_node(
                 num_cpus=1,
                 object_store_memory=80 * 2**20,
-                node_ip_address="127.0.0.1",
                 include_dashboard=False,
                 plasma_directory=str(folder),
             )
-        ray.init(address=nodes.address, log_to_driver=False, _node_ip_address="127.0.0.1")
-        yield nodes
-        ray.shutdown()
+    except Exception:
         nodes.shutdown()
+        if tries == 1:
+            raise
+        return started(folder, tries - 1)
+    return nodes
 
 
 def wait_for(path, running):
