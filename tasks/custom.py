@@ -11,7 +11,8 @@
 In place of `folder` may stand `file: reviews.csv`, or `hub: {repo: ...}`. How files are read is said by `columns`, `labels`,
 `splits` and `skip_empty`. The labels are the keys of `words`, in that order. Words may be given once, or per backbone family
 (`words: {masked-lm: {...}, t5: {...}}`; causal-lm takes those of masked-lm where it has none of its own). `template` is how
-a decoder reads a row, as in `template: "Review: {text} Sentiment:"`; without one it is that of the type and kind.
+a decoder reads a row, as in `template: "Review: {text} Sentiment:"`; without one it is that of the type and kind. With
+`regression: {low: 0, high: 5}` the label of a row is a number, and the two words stand for its ends.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tasks.catalog import TASKS
 from tasks.documents import PlainLoader, read_yaml, shortened
 from tasks.errors import UserError, unknown
-from tasks.task import FAMILIES, KINDS, NEEDED, HubSource, Task
+from tasks.task import FAMILIES, KINDS, NEEDED, HubSource, Scale, Task
 
 WordList = str | list[str]
 
@@ -41,6 +42,14 @@ class _HubFile(BaseModel):
     columns: dict[str, str] = Field(default_factory=dict)
     labels: dict[int | str, str | None] = Field(default_factory=dict)
     data_files: dict[str, str] | None = None
+
+
+class _Bounds(BaseModel):
+    """The `regression:` part of a task file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    low: float
+    high: float
 
 
 class _TaskFile(BaseModel):
@@ -62,6 +71,7 @@ class _TaskFile(BaseModel):
     hub: _HubFile | None = None
     note: str = ""
     template: str = ""
+    regression: _Bounds | None = None
 
 
 def read_task_file(path: Path) -> Task:
@@ -103,6 +113,7 @@ def _task(file: _TaskFile, path: Path) -> Task:
         aspect=file.aspect,
         note=file.note,
         template=file.template,
+        scale=Scale(file.regression.low, file.regression.high) if file.regression else None,
     )
 
 
@@ -168,8 +179,10 @@ def _explain(error: ValidationError) -> str:
     place = [str(step) for step in first["loc"] if str(step) not in {"str", "list[str]", "int"}]
     key = ".".join(place)
     if first["type"] == "extra_forbidden":
-        model = _HubFile if place[0] == "hub" else _TaskFile
+        model = {"hub": _HubFile, "regression": _Bounds}.get(place[0], _TaskFile)
         return str(unknown("key", place[-1], model.model_fields))
+    if first["type"] == "missing" and place[0] == "regression":
+        return "regression needs both ends of its numbers, as in regression: {low: 0, high: 5}"
     if first["type"] == "missing":
         advice = {"kind": f", one of {', '.join(KINDS)}", "type": ", as in sentiment, nli, paraphrase, qa"}
         return f"no {key!r}; a task file needs name, type and kind ({key}{advice.get(key, '')})"

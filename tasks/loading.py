@@ -153,6 +153,10 @@ def check_shots(task: Task, shots: int, limit_train: int | None = None) -> None:
         raise UserError(
             f"task {task.name!r} writes its answers and has no labels to draw shots of: limit its training rows instead"
         )
+    if not task.one_label:
+        raise UserError(
+            f"task {task.name!r} has no one label a row to draw shots of: limit its training rows instead, as by --limit-train 32"
+        )
 
 
 def divide_shots(

@@ -1,24 +1,27 @@
-"""Metrics: how answers are scored, the larger the better (0 to 1; `mcc` -1 to 1), and what is scored without knowing anything.
+"""Metrics: how answers are scored, the larger the better (0 to 1; `mcc` and correlations -1 to 1), and what is scored without knowing anything.
 
-A prediction is the index of a label, or the text that was generated. Exact match and token F1 normalise as the
+A prediction is the index of a label, a number, or the text that was generated. Exact match and token F1 normalise as the
 evaluation script of SQuAD (Rajpurkar et al. 2016): lower case, no punctuation, no articles, single spaces; the best
 reference counts; two answers that normalise to nothing agree, as in SQuAD 2.0. ROUGE-L is the F measure of the longest
 common subsequence (Lin 2004, package `rouge-score`, no stemming), again of the best reference. What counts as a word in
-text that is not Latin is said in texts.py. The rarer metrics of labels are in label_metrics.py.
+text that is not Latin is said in texts.py. The rarer metrics of labels are in label_metrics.py, those of numbers in
+value_metrics.py.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 
 from tasks.errors import UserError, unknown
 from tasks.label_metrics import balanced_accuracy, calibration_error, f1_of_label, mcc
 from tasks.task import LABEL_METRICS as LABEL_NAMES
 from tasks.task import OF_ONE_LABEL, Example, Task
 from tasks.texts import first_sentence, is_latin, normalise, unicode_words
+from tasks.value_metrics import pearson, spearman
 
-Prediction = int | str
+Prediction = int | float | str
 Metric = Callable[[Sequence[Prediction], Sequence[Example]], float]
 CALIBRATION = "1-ece"
 
@@ -64,17 +67,35 @@ def rouge_l(predictions: Sequence[Prediction], examples: Sequence[Example]) -> f
     return _best(predictions, examples, agreement)
 
 
+def _of_values(correlation: Callable[[Sequence[float], Sequence[float]], float]) -> Metric:
+    """A correlation as the other metrics are called."""
+
+    def metric(predictions: Sequence[Prediction], examples: Sequence[Example]) -> float:
+        truth = [float("nan") if example.value is None else example.value for example in examples]
+        return correlation([float(prediction) for prediction in predictions], truth)
+
+    return metric
+
+
 LABEL_METRICS: dict[str, Metric] = {"accuracy": accuracy, "macro-f1": macro_f1}
 """What every score of labels shows; others where they are asked for."""
 ANSWER_METRICS: dict[str, Metric] = {"exact-match": exact_match, "token-f1": token_f1}
 SUMMARY_METRICS: dict[str, Metric] = {"rouge-l": rouge_l}
-METRICS: dict[str, Metric] = {**LABEL_METRICS, **ANSWER_METRICS, **SUMMARY_METRICS}
+NUMBER_METRICS: dict[str, Metric] = {"pearson": _of_values(pearson), "spearman": _of_values(spearman)}
+GROUPS = (LABEL_METRICS, ANSWER_METRICS, SUMMARY_METRICS, NUMBER_METRICS)
+"""Metrics that are shown beside each other."""
+METRICS: dict[str, Metric] = {name: metric for group in GROUPS for name, metric in group.items()}
 RARER = (*(name for name in LABEL_NAMES if name not in LABEL_METRICS), f"{OF_ONE_LABEL}LABEL")
 
 
 def is_of_labels(metric: str) -> bool:
-    """Whether a metric scores labels, and not texts."""
+    """Whether a metric scores labels, and neither texts nor numbers."""
     return metric in LABEL_NAMES or metric.startswith(OF_ONE_LABEL)
+
+
+def is_of_texts(metric: str) -> bool:
+    """Whether a metric scores texts that were written."""
+    return metric in ANSWER_METRICS or metric in SUMMARY_METRICS
 
 
 def needs_probabilities(metric: str) -> bool:
@@ -100,20 +121,25 @@ def score(
         raise UserError(f"{len(predictions)} predictions for {len(examples)} rows; give one prediction a row")
     if not examples:
         raise UserError(f"no rows to score {metric} on; give at least one")
-    of_labels = is_of_labels(metric)
+    scored, type_ = _scored(metric)
     for prediction in predictions:
-        if isinstance(prediction, str) == of_labels:
+        if not isinstance(prediction, type_):
             raise UserError(
-                f"{metric} scores {'label indices' if of_labels else 'texts'}, not {prediction!r}; "
-                f"metrics are {', '.join([*METRICS, *RARER])}"
+                f"{metric} scores {scored}, not {prediction!r}; metrics are {', '.join([*METRICS, *RARER])}"
             )
-    groups = (LABEL_METRICS, ANSWER_METRICS, SUMMARY_METRICS)
-    group = LABEL_METRICS if of_labels else next(group for group in groups if metric in group)
+    group = next((group for group in GROUPS if metric in group), LABEL_METRICS)
     found = {}
     if metric not in METRICS:
         found[metric] = _rarer(metric, predictions, examples, labels, probabilities)
     names = [metric, *(name for name in group if name != metric)]
     return found | {name: METRICS[name](predictions, examples) for name in names if name in METRICS}
+
+
+def _scored(metric: str) -> tuple[str, type]:
+    """What a metric scores, in words and as a type."""
+    if is_of_labels(metric):
+        return "label indices", Integral
+    return ("texts", str) if is_of_texts(metric) else ("numbers", Real)
 
 
 def _rarer(
@@ -150,9 +176,13 @@ def chance(task: Task, examples: Sequence[Example]) -> float:
 
 
 def ignorant_predictions(task: Task, examples: Sequence[Example]) -> list[Prediction]:
-    """The commonest label or answer of these very rows for each of them; for a summary, the first sentence."""
+    """The commonest label or answer of these very rows for each of them, or their mean number; for a summary, the first
+    sentence."""
     if task.kind == "summarisation":
         return [first_sentence(example.first) for example in examples]
+    if task.scale is not None:
+        values = [example.value for example in examples if example.value is not None]
+        return [_mean(values)] * len(examples)
     if task.generates:
         answers = Counter(normalise(text) for example in examples for text in set(example.references))
         commonest: Prediction = answers.most_common(1)[0][0] if answers else ""

@@ -6,6 +6,7 @@ label words those of the shipped tasks where the labels are theirs, else the nam
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,11 +21,13 @@ from tasks.folder import rows_of_files, train_files
 from tasks.hub import tables_of
 from tasks.reading import AS_THEY_ARE, Reading
 from tasks.tables import is_data_file
-from tasks.task import KINDS, NEEDED, HubSource, Task, Words
+from tasks.task import KINDS, NEEDED, HubSource, Scale, Task, Words
 
 HUB = "hub:"
 MOST_LABELS = 100
 """Different values of a column above which it holds no labels that words could stand for."""
+ENDS = ("low", "high")
+"""What the labels of a proposed regression are called."""
 OWN_TYPE = "own"
 """The type of a task whose labels tell none of the shipped ones."""
 ORDER = ("pair", "extractive-qa", "closed-book-qa", "summarisation", "sentence")
@@ -70,37 +73,45 @@ def is_proposed(name: str) -> bool:
     return name.startswith(HUB) or is_data_file(name)
 
 
-def task_of_data(name: str, reading: Reading = AS_THEY_ARE) -> Task:
-    """The task in a file of rows or a folder of them, or in a data set of the hub (`hub:owner/name`, `hub:owner/name:config`)."""
-    return _task_of_hub(name, reading) if name.startswith(HUB) else _task_of_file(Path(name), reading)
+def task_of_data(name: str, reading: Reading = AS_THEY_ARE, scale: Scale | None = None) -> Task:
+    """The task in a file of rows or a folder of them, or in a data set of the hub (`hub:owner/name`, `hub:owner/name:config`).
+
+    With a `scale` its labels are read as numbers.
+    """
+    if name.startswith(HUB):
+        return _task_of_hub(name, reading, scale)
+    return _task_of_file(Path(name), reading, scale)
 
 
-def _task_of_file(path: Path, reading: Reading) -> Task:
+def _task_of_file(path: Path, reading: Reading, scale: Scale | None) -> Task:
     seen = see_files(path, reading.splits)
     kind = kind_of(seen, reading.columns)
-    labels, type_, words = _labels(seen, kind, reading)
-    if any(isinstance(value, bool | float) for value in seen.values.get(_label_column(reading), ())):
+    labels, type_, words = _labels(seen, kind, reading, scale)
+    if scale is None and any(
+        isinstance(value, bool | float) for value in seen.values.get(_label_column(reading), ())
+    ):
         reading = replace(reading, labels=reading.labels or {label: label for label in labels})
     return reading.of(
         Task(
             free_name(path.stem), type_, kind, labels=labels, words=words, folder=str(path.resolve()),
-            aspect="aspect" in reading.columns,
+            aspect="aspect" in reading.columns, scale=scale,
         )
     )  # fmt: skip
 
 
-def _task_of_hub(name: str, reading: Reading) -> Task:
+def _task_of_hub(name: str, reading: Reading, scale: Scale | None) -> Task:
     if reading.skip_empty:
         raise UserError(f"{name}: rows of the hub with an empty text are always left out; drop --skip-empty")
     source, seen = _see_hub(name, reading)
     kind = kind_of(seen, reading.columns)
-    labels, type_, words = _labels(seen, kind, reading)
-    source = replace(source, columns=dict(reading.columns), labels=_hub_values(seen, kind, reading))
+    labels, type_, words = _labels(seen, kind, reading, scale)
+    values = _hub_values(seen, kind, reading) if scale is None else {}
+    source = replace(source, columns=dict(reading.columns), labels=values)
     repo = Path(source.repo).name if Path(source.repo).is_absolute() else source.repo
     called = "-".join(filter(None, (repo, source.config)))
     return Task(
         free_name(called), type_, kind, labels=labels, words=words, hub=source,
-        aspect="aspect" in reading.columns,
+        aspect="aspect" in reading.columns, scale=scale,
     )  # fmt: skip
 
 
@@ -193,12 +204,33 @@ def guess_columns(seen: Seen) -> dict[str, str]:
 # Labels and their words ------------------------------------------------------------------------------------------
 
 
-def _labels(seen: Seen, kind: str, reading: Reading) -> tuple[tuple[str, ...], str, dict[str, Words]]:
+def _labels(
+    seen: Seen, kind: str, reading: Reading, scale: Scale | None
+) -> tuple[tuple[str, ...], str, dict[str, Words]]:
     """The labels, the type of task that they tell, and the words proposed for them."""
+    if scale is not None:
+        words = dict(zip(ENDS, (POLARITY["negative"], POLARITY["positive"]), strict=True))
+        return ENDS, OWN_TYPE, dict.fromkeys(NEEDED, words)
     if "label" not in KINDS[kind]:
         return (), "summarisation" if kind == "summarisation" else "qa", {}
     labels = tuple(dict.fromkeys(reading.labels.values())) or _classes(seen, _label_column(reading))
     return labels, *words_for(labels)
+
+
+def scale_of(seen: Seen, reading: Reading, low: float | None, high: float | None) -> Scale:
+    """The bounds of a regression: the given ones, or the whole numbers around those that stand in the training rows."""
+    column = _label_column(reading)
+    try:
+        numbers = [float("nan" if isinstance(v, bool) else v) for v in seen.values.get(column, ())]
+    except (TypeError, ValueError):
+        numbers = []
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise UserError(
+            f"{seen.where}: column {column!r} holds other things than numbers, which a regression needs: name another with "
+            f"--columns label=..."
+        )
+    found = (math.floor(min(numbers)), math.ceil(max(numbers)))
+    return Scale(float(found[0] if low is None else low), float(found[1] if high is None else high))
 
 
 def _label_column(reading: Reading) -> str:

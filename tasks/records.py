@@ -13,13 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.catalog import all_tasks
 from tasks.errors import UserError
-from tasks.task import HubSource, Task
+from tasks.task import HubSource, Scale, Task
 
 KEPT = "task"
 """Key of the record among what is kept of a prompt's data."""
-SAID_IF_GIVEN = ("label_values", "splits", "skip_empty")
+SAID_IF_GIVEN = ("label_values", "splits", "skip_empty", "scale")
 """Fields that a record of a task without them leaves out: what was kept before there were such stays the same."""
-OF_A_RUN = ("words", "template", "columns", *SAID_IF_GIVEN)
+OF_A_RUN = ("words", "template", "columns", "label_values", "splits", "skip_empty")
 
 
 class _HubRecord(BaseModel):
@@ -34,6 +34,14 @@ class _HubRecord(BaseModel):
     columns: dict[str, str]
     labels: list[list[int | str | None]]
     data_files: dict[str, str] | None
+
+
+class _ScaleRecord(BaseModel):
+    """The ends of a regression's numbers."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    low: float
+    high: float
 
 
 class _TaskRecord(BaseModel):
@@ -57,6 +65,7 @@ class _TaskRecord(BaseModel):
     label_values: list[list[int | str | None]] = Field(default_factory=list)
     splits: dict[str, str] = Field(default_factory=dict)
     skip_empty: bool = False
+    scale: _ScaleRecord | None = None
 
 
 def task_record(task: Task) -> dict[str, Any]:
@@ -93,7 +102,11 @@ def task_of_record(record: Any, where: str) -> Task:
     try:
         hub = _hub(found.hub, where) if found.hub is not None else None
         values = _values(found.label_values, "label_values", where)
-        named = {"labels": tuple(found.labels), "words": words, "hub": hub, "label_values": values}
+        scale = Scale(found.scale.low, found.scale.high) if found.scale is not None else None
+        named = {
+            **{"labels": tuple(found.labels), "words": words, "hub": hub, "label_values": values},
+            "scale": scale,
+        }
         return Task(**{**fields, **named})
     except UserError as error:
         raise UserError(f"{where}: {error}") from None

@@ -6,13 +6,14 @@ Folders, the hub and a user's own files all pass through here, so a row is check
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from tasks.documents import shortened
 from tasks.errors import UserError, unknown
-from tasks.task import Example, Task
+from tasks.task import Example, Scale, Task
 
 GOLD = ("label", "answers", "summary")
 """The neutral fields that hold the right answer."""
@@ -20,7 +21,8 @@ GOLD = ("label", "answers", "summary")
 
 def question_of(task: Task, row: Mapping[str, Any], where: str) -> Example:
     """The example in a row of neutral fields whose right answer is not asked for, and not looked at where it is there."""
-    nothing = {"label": task.labels[0] if task.labels else None, "answers": ["-"], "summary": "-"}
+    label = task.scale.low if task.scale is not None else task.labels[0] if task.labels else None
+    nothing = {"label": label, "answers": ["-"], "summary": "-"}
     whole = {key: value for key, value in row.items() if key not in GOLD}
     needed = [name for name in task.fields if name not in GOLD]
     if missing := [name for name in needed if name not in whole]:
@@ -28,7 +30,8 @@ def question_of(task: Task, row: Mapping[str, Any], where: str) -> Example:
             f"{where}: no {missing[0]!r}; task {task.name!r} needs {', '.join(needed)}, this row has "
             f"{', '.join(map(str, row)) or 'nothing'}"
         )
-    return replace(example_of(task, {**nothing, **whole}, where), label=None, references=())
+    example = example_of(task, {**nothing, **whole}, where)
+    return replace(example, label=None, references=(), value=None)
 
 
 def example_of(task: Task, row: Mapping[str, Any], where: str) -> Example:
@@ -45,10 +48,10 @@ def example_of(task: Task, row: Mapping[str, Any], where: str) -> Example:
         text = _text(row, "text", where)
         if task.aspect:
             text = f"{text} {_text(row, 'aspect', where)}"
-        return Example(text, label=_label(task, row["label"], where))
+        return Example(text, **_gold(task, row["label"], where))
     if task.kind == "pair":
         first, second = _text(row, "text_a", where), _text(row, "text_b", where)
-        return Example(first, second, _label(task, row["label"], where))
+        return Example(first, second, **_gold(task, row["label"], where))
     if task.kind == "summarisation":
         return Example(_text(row, "document", where), references=_references(row, "summary", where))
     question, answers = _text(row, "question", where), _references(row, "answers", where)
@@ -107,6 +110,8 @@ def digest_rows(parts: Iterable[Sequence[Example]]) -> str:
         sha.update(f"{len(rows)} rows\n".encode())
         for row in rows:
             sha.update(repr((row.first, row.second, row.label, row.references)).encode())
+            if row.value is not None:
+                sha.update(repr(row.value).encode())
     return sha.hexdigest()[:16]
 
 
@@ -136,6 +141,32 @@ def _references(row: Mapping[str, Any], name: str, where: str) -> tuple[str, ...
     if not value:
         raise UserError(f"{where}: {name!r} is an empty list; give at least one text or leave the row out")
     return tuple(_text({name: text}, name, where) for text in value)
+
+
+def _gold(task: Task, value: Any, where: str) -> dict[str, Any]:
+    """The right answer of a row, as the fields of an `Example`."""
+    if task.scale is not None:
+        return {"value": _number(task, task.scale, value, where)}
+    return {"label": _label(task, value, where)}
+
+
+def _number(task: Task, scale: Scale, value: Any, where: str) -> float:
+    """A number within the bounds of a regression; in a file all of whose values are text it stands as text."""
+    try:
+        number = float("nan" if isinstance(value, bool) else value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not math.isfinite(number):
+        raise UserError(
+            f"{where}: label is {_shown(value)}; task {task.name!r} is a regression and needs a number from {scale}, with a "
+            f"point for its fraction"
+        )
+    if not scale.low <= number <= scale.high:
+        raise UserError(
+            f"{where}: label {number:g} is outside of {scale}, the bounds of task {task.name!r}: mend it, or widen "
+            f"`regression` in the task file"
+        )
+    return number
 
 
 def _label(task: Task, value: Any, where: str) -> int:

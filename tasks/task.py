@@ -8,8 +8,9 @@ model: rows are loaded by `loading.py`, words become token ids in a backbone. Ty
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,6 +47,8 @@ METRICS_OF: dict[str, tuple[str, ...]] = {
     "summarisation": ("rouge-l",),
 }
 """Kind -> the metrics that can score it (`metrics.py`), the default first; where there are labels also `f1:LABEL`."""
+VALUE_METRICS = ("pearson", "spearman")
+"""Those of a regression."""
 
 Words = Mapping[str, tuple[str, ...]]
 """Label -> words that may stand for it, best first. The i-th words of the labels of a task belong together."""
@@ -59,13 +62,15 @@ class Example:
 
     `first` is the sentence (with its aspect behind it, where there is one), the first text of a pair, the question or
     the document; `second` the second text of a pair or the context. `label` is an index into the labels of the task;
-    `references` are the accepted answers, or the one summary.
+    `references` are the accepted answers, or the one summary; `value` is the number that a regression asks for. What came
+    later does not show in `repr`, of which digests are made.
     """
 
     first: str
     second: str | None = None
     label: int | None = None
     references: tuple[str, ...] = ()
+    value: float | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,36 @@ class HubSource:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """The bounds of the numbers that a regression asks for. Its two label words stand for them.
+
+    A value is low * p(first word) + high * p(second word), and teaches the two probabilities that it is made of (LM-BFF,
+    Gao et al. 2021, arXiv 2012.15723, section 3.2).
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise UserError(
+                f"a regression from {self.low:g} to {self.high:g}: low must be below high, both finite"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}"
+
+    def shares(self, value: float) -> tuple[float, float]:
+        """The probabilities of the two words that a value stands for."""
+        high = (value - self.low) / (self.high - self.low)
+        return 1.0 - high, high
+
+    def value(self, shares: Sequence[float]) -> float:
+        """The value that two probabilities stand for."""
+        return self.low * shares[0] + self.high * shares[1]
+
+
+@dataclass(frozen=True)
 class Task:
     """The record of one task; it cannot be built wrong.
 
@@ -97,7 +132,8 @@ class Task:
     the embedded world. `folder` is a folder of the task's own with train.jsonl and validation.jsonl, or one file of rows
     (folder.py). Of such files, `columns` is neutral field -> column, `label_values` what stands for a label there -> label,
     or None for rows to leave out, `splits` train and test -> name of a file, and with `skip_empty` rows with an empty text
-    are left out. `note` is what a reader of results should know.
+    are left out. `note` is what a reader of results should know. With a `scale` the answer is a number, and the first and
+    the second label stand for its ends.
     """
 
     name: str
@@ -116,13 +152,14 @@ class Task:
     label_values: Mapping[int | str, str | None] = field(default_factory=dict, hash=False)
     splits: Mapping[str, str] = field(default_factory=dict, hash=False)
     skip_empty: bool = False
+    scale: Scale | None = None
 
     def __post_init__(self) -> None:
         check_name("task", self.name)
         if self.kind not in KINDS:
             raise unknown("kind of task", self.kind, KINDS)
         if not self.metric:
-            object.__setattr__(self, "metric", METRICS_OF[self.kind][0])
+            object.__setattr__(self, "metric", self.metrics[0])
         _check_metric(self)
         if self.aspect and self.kind != "sentence":
             raise UserError(
@@ -142,11 +179,29 @@ class Task:
         else:
             _check_labels(self)
             _check_words(self)
+        if self.scale is not None:
+            _check_scale(self, self.scale)
 
     @property
     def generates(self) -> bool:
         """Whether the answer is free text (question answering, summarisation) and not one of the labels."""
         return "label" not in KINDS[self.kind]
+
+    @property
+    def one_label(self) -> bool:
+        """Whether one of its labels is right for a row: it asks for no text and no number."""
+        return not self.generates and self.scale is None
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that can score it, the default first."""
+        return METRICS_OF[self.kind] if self.scale is None else VALUE_METRICS
+
+    def shares(self, example: Example) -> tuple[float, ...] | None:
+        """What the probabilities of the labels should be, where a row has no one label that is right."""
+        if self.scale is None or example.value is None:
+            return None
+        return self.scale.shares(example.value)
 
     @property
     def frame(self) -> Frame:
@@ -232,14 +287,15 @@ def with_metric(task: Task, metric: str | None) -> Task:
 
 
 def _check_metric(task: Task) -> None:
-    known = METRICS_OF[task.kind]
+    known = task.metrics
     label = task.metric.removeprefix(OF_ONE_LABEL)
-    if task.metric.startswith(OF_ONE_LABEL) and not task.generates:
+    if task.metric.startswith(OF_ONE_LABEL) and task.one_label:
         if label not in task.labels:
             raise unknown(f"label in the metric {task.metric!r} of task {task.name!r}:", label, task.labels)
     elif task.metric not in known:
-        of_one = [] if task.generates else [f"{OF_ONE_LABEL}LABEL"]
-        raise unknown(f"metric for a task of kind {task.kind!r}:", task.metric, [*known, *of_one])
+        of_one = [f"{OF_ONE_LABEL}LABEL"] if task.one_label else []
+        what = f"task of kind {task.kind!r}" if task.scale is None else "regression"
+        raise unknown(f"metric for a {what}:", task.metric, [*known, *of_one])
 
 
 def _check_no_labels(task: Task) -> None:
@@ -260,6 +316,22 @@ def _check_labels(task: Task) -> None:
         strange = {label for label in values.values() if label is not None} - set(task.labels)
         if strange:
             raise unknown(f"label in the {where} of task {task.name!r}:", min(strange), task.labels)
+
+
+def _check_scale(task: Task, scale: Scale) -> None:
+    if task.generates:
+        raise UserError(
+            f"task {task.name!r}: a task of kind {task.kind!r} writes its answer and is no regression"
+        )
+    if len(task.labels) != 2:
+        raise UserError(
+            f"task {task.name!r}: a regression has two labels, the first for {scale.low:g} and the second for {scale.high:g}, "
+            f"{len(task.labels)} given: {', '.join(task.labels)}"
+        )
+    if task.label_values or (task.hub and task.hub.labels):
+        raise UserError(
+            f"task {task.name!r}: a regression reads numbers, for which no labels stand: leave `labels` out"
+        )
 
 
 def _check_words(task: Task) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from tasks.proposing import Seen
-from tasks.task import METRICS_OF, TYPES, Task
+from tasks.task import TYPES, Task
 
 WHAT_A_ROW_IS = {
     "sentence": "a row is one text with a label",
@@ -29,8 +29,9 @@ def task_file(task: Task, seen: Seen, place: Path) -> str:
         f"name: {_scalar(task.name)}",
         f"type: {_scalar(task.type):<20} # for tables and the same-type flag: {', '.join(TYPES)}, or a word of your own",
         f"kind: {task.kind:<20} # {WHAT_A_ROW_IS[task.kind]}",
-        f"metric: {task.metric:<18} # {', '.join(METRICS_OF[task.kind])}",
+        f"metric: {task.metric:<18} # {', '.join(task.metrics)}",
         *_source(task, place),
+        *_scale(task),
         *_reading(task, seen),
         *_words(task, seen),
         "# template: ...            # how a decoder reads a row, as in " + _scalar(task.template),
@@ -57,6 +58,15 @@ def _source(task: Task, place: Path) -> list[str]:
     if at.is_file():
         return [f"file: {_scalar(path):<20} # one text in 5, drawn by their digests, is the test split"]
     return [f"folder: {_scalar(path):<18} # the official validation file is the test split"]
+
+
+def _scale(task: Task) -> list[str]:
+    if task.scale is None:
+        return []
+    bounds = f"{{low: {task.scale.low:g}, high: {task.scale.high:g}}}"
+    return [
+        f"regression: {bounds} # the least and the largest number there may be; the first word stands for the least"
+    ]
 
 
 def _reading(task: Task, seen: Seen) -> list[str]:
@@ -97,6 +107,8 @@ def _words(task: Task, seen: Seen) -> list[str]:
 def _counts(task: Task, seen: Seen) -> dict[str, int]:
     """How often each label stands in the rows that were looked at."""
     column = (task.hub.columns if task.hub else task.columns).get("label", "label")
+    if task.scale is not None:
+        return {}
     if column not in seen.values or task.hub is not None:
         return {}
     called = {str(value): label for value, label in task.label_values.items()}

@@ -22,13 +22,13 @@ from prompttransfer.backbones.interventions import Interventions, Vectors, inter
 from prompttransfer.backbones.kernels.async_copies import send
 from prompttransfer.backbones.kernels.cuda_graphs import PRODUCTS, Graphs, padded
 from prompttransfer.backbones.kernels.token_batching import call_tokens, tokens_at_once
-from prompttransfer.backbones.label_words import Answers, Pieces, choose_answers
+from prompttransfer.backbones.label_words import SHARES, Answers, Pieces, choose_answers
 from prompttransfer.backbones.layouts import USUAL, Encoding, Layout
 from prompttransfer.backbones.modules import KnownModules, check_untouched
-from prompttransfer.backbones.rows import Batch, Row, _candidates, cut_texts, pad
+from prompttransfer.backbones.rows import Batch, Row, _candidates, _shares, cut_texts, pad
 from prompttransfer.backbones.templates import TokenFrame
 from prompttransfer.backbones.tokens import first_ids, unknown_share
-from prompttransfer.distributed.fsdp import held, whole
+from prompttransfer.distributed.fsdp import held, table_rows, whole
 from prompttransfer.distributed.processes import ALONE
 from tasks.errors import UserError, unknown
 from tasks.task import Example, Task
@@ -48,9 +48,6 @@ class Backbone(ABC):
     family: str
     generates: bool
     """Whether it can write text (question answering, summarisation)."""
-
-    shardable: bool = True
-    """Whether its weights can be shared out among processes."""
 
     engines: tuple[str, ...] = ("frozen", "plain")
     """What can run it, the usual first: `frozen`, layers written for frozen weights; `plain`, transformers' modules."""
@@ -185,9 +182,7 @@ class Backbone(ABC):
 
     def output_rows(self, ids: Tensor) -> Tensor:
         """Rows of the matrix that states are compared with for an answer, [..., width] for token ids [...]."""
-        output: Any = self.model.get_output_embeddings()
-        rows: Tensor = output.rows(ids) if hasattr(output, "rows") else output.weight[ids]
-        return rows
+        return table_rows(self.model.get_output_embeddings(), ids)
 
     @cached_property
     def ordinary_tokens(self) -> tuple[int, ...]:
@@ -257,10 +252,13 @@ class Backbone(ABC):
         return self._filled(row, layout, self._spoken(row))
 
     def _spoken(self, row: Row) -> tuple[int, ...]:
-        """The tokens of a row's right answer: its label word, or what is to be written."""
+        """The tokens of a row's right answer: its label word (of a value that of the nearer end), or what is to be written."""
         if row.answers is None:
             return row.target or ()
-        return () if row.label is None else row.answers.pieces[row.label]
+        label = row.label
+        if label is None and row.shares is not None:
+            label = max(range(len(row.shares)), key=row.shares.__getitem__)
+        return () if label is None else row.answers.pieces[label]
 
     @abstractmethod
     def _filled(self, row: Row, layout: Layout, answer: tuple[int, ...]) -> list[int]:
@@ -299,7 +297,8 @@ class Backbone(ABC):
             target = None
             if task.generates and example.references:  # a row to answer has none
                 target = self._target(example.references[0])
-            rows.append(Row(first, second, example.label, answers, target, cut, frame))
+            shares = task.shares(example)
+            rows.append(Row(first, second, example.label, answers, target, cut, frame, shares))
         self._check_known(task, examples, rows)
         return rows
 
@@ -376,13 +375,16 @@ class Backbone(ABC):
         sequences = [self._assemble(row, layout) for row in rows]
         ids = pad(sequences, self.pad_id)
         mask = pad([[1] * len(sequence) for sequence in sequences], 0)
-        candidates = averaged = labels = targets = None
+        candidates = averaged = labels = targets = shares = None
         if rows[0].answers is not None:
             candidates, averaged = _candidates([row.answers for row in rows if row.answers is not None])
             labels = torch.tensor([-1 if row.label is None else row.label for row in rows])
+            if rows[0].kind == SHARES:
+                shares = _shares(rows, candidates.shape[1])
         else:
             targets = pad([list(row.target or ()) for row in rows], -100)
         values = {"candidates": candidates, "averaged": averaged, "labels": labels, "targets": targets}
+        values["shares"] = shares
         return Batch(
             ids=send(ids, self.device),
             mask=send(mask, self.device),

@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import GenerationConfig
 from transformers.pytorch_utils import Conv1D
 
+from prompttransfer.backbones.answer_losses import answer_losses
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.decoder_layers import LAYERS, DecoderLayer, Positions, Tokens, picked
 from prompttransfer.backbones.interventions import Interventions, interventions
@@ -480,7 +481,7 @@ class CausalLM(Backbone):
     @by_weights
     def row_losses(self, own: Interventions, batch: Batch) -> Tensor:
         if batch.labels is not None:
-            return F.nll_loss(self.label_scores(own, batch), batch.labels, reduction="none")
+            return answer_losses(self.label_scores(own, batch), batch)
         assert batch.targets is not None
         present = batch.targets >= 0
         scores, _ = self._continued(own, batch, batch.targets)

@@ -8,7 +8,7 @@ asked for. T5 and decoders write their answer, so its words may have several pie
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tasks.errors import UserError, unknown
 from tasks.task import Task
@@ -16,6 +16,10 @@ from tasks.task import Task
 AGGREGATIONS = ("mean", "sum", "first")
 WRITING = ("t5", "causal-lm")
 """Families that write their answer token by token."""
+
+ONE, SHARES = "one", "shares"
+FORMS = (ONE, SHARES)
+"""What is right of the labels of a row: one of them, or shares of probability."""
 
 Pieces = tuple[tuple[int, ...], tuple[str, ...]]
 """Token ids of a word and how the tokenizer spells them."""
@@ -31,6 +35,8 @@ class Answers:
     """Token ids of each word, one tuple a label."""
     aggregation: str
     """How the scores of a word's pieces become one score: `mean`, `sum` or `first`."""
+    form: str = field(default=ONE, repr=False)
+    """One of FORMS."""
 
     @property
     def scored(self) -> tuple[tuple[int, ...], ...]:
@@ -76,7 +82,7 @@ def choose_answers(
     combined = aggregation or ("sum" if writes else "first")
     scored = tuple(pieces[:1] for pieces in ids) if combined == "first" else ids
     _check_distinct(task, backbone, chosen, scored, prefixes=writes)
-    return Answers(task.labels, chosen, ids, combined)
+    return Answers(task.labels, chosen, ids, combined, ONE if task.scale is None else SHARES)
 
 
 def _first_word(

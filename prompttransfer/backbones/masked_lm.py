@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.masking_utils import create_bidirectional_mask
 
+from prompttransfer.backbones.answer_losses import answer_losses
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.interventions import Interventions, changed, interventions
 from prompttransfer.backbones.kernels.attention import (
@@ -301,8 +302,7 @@ class MaskedLM(Backbone):
 
     @by_weights
     def row_losses(self, own: Interventions, batch: Batch) -> Tensor:
-        assert batch.labels is not None
-        return F.nll_loss(self.label_scores(own, batch), batch.labels, reduction="none")
+        return answer_losses(self.label_scores(own, batch), batch)
 
 
 def class_scores(own: Interventions, state: Tensor, batch: Batch) -> Tensor:

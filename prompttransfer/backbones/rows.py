@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from prompttransfer.backbones.label_words import Answers
+from prompttransfer.backbones.label_words import FORMS, Answers
 from prompttransfer.backbones.layouts import Layout
 from prompttransfer.backbones.templates import TokenFrame
+
+WRITTEN = "written"
+KINDS = (*FORMS, WRITTEN)
+"""Kinds of rows, in the order in which they run in a step."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,13 @@ class Row:
     """Whether the text was longer than its budget."""
     frame: TokenFrame | None = None
     """What a decoder reads around the texts."""
+    shares: tuple[float, ...] | None = field(default=None, repr=False)
+    """What the probabilities of the labels should be, where not one of them is right; None for a row to answer."""
+
+    @property
+    def kind(self) -> str:
+        """One of KINDS: only rows of one kind run together."""
+        return WRITTEN if self.answers is None else self.answers.form
 
     @property
     def size(self) -> int:
@@ -51,6 +63,8 @@ class Batch:
     """[batch] index of the right label."""
     targets: Tensor | None
     """[batch, target time] token ids to write, -100 behind the end."""
+    shares: Tensor | None = None
+    """[batch, classes] what the probabilities of the labels should be, where no one label is right; else None."""
     recordable: bool = False
     """Whether a call for training on it can be recorded (backbones/kernels/cuda_graphs.py)."""
 
@@ -107,6 +121,11 @@ def _candidates(answers: Sequence[Answers]) -> tuple[Tensor, Tensor]:
     return candidates, torch.tensor([float(a.aggregation == "mean") for a in answers])
 
 
+def _shares(rows: Sequence[Row], classes: int) -> Tensor:
+    """[batch, classes] what the probabilities of the labels should be, NaN for rows to answer."""
+    return torch.tensor([list(row.shares or [math.nan] * classes) for row in rows])
+
+
 def only(batch: Batch, rows: Tensor) -> Batch:
     """Those of its rows with the numbers `rows`, padded as they are."""
 
@@ -121,6 +140,7 @@ def only(batch: Batch, rows: Tensor) -> Batch:
         averaged=chosen(batch.averaged),
         labels=chosen(batch.labels),
         targets=chosen(batch.targets),
+        shares=chosen(batch.shares),
     )
 
 
@@ -140,4 +160,5 @@ def repeat(batch: Batch, times: int) -> Batch:
         averaged=tile(batch.averaged),
         labels=tile(batch.labels),
         targets=tile(batch.targets),
+        shares=tile(batch.shares),
     )

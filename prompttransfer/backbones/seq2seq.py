@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from transformers import GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
+from prompttransfer.backbones.answer_losses import answer_losses
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.interventions import Interventions, changed, interventions
 from prompttransfer.backbones.kernels.attention import (
@@ -359,7 +360,7 @@ class T5(Backbone):
     @by_weights
     def row_losses(self, own: Interventions, batch: Batch) -> Tensor:
         if batch.labels is not None:
-            return F.nll_loss(self.label_scores(own, batch), batch.labels, reduction="none")
+            return answer_losses(self.label_scores(own, batch), batch)
         assert batch.targets is not None
         states, mask = self._encoder(own, batch)
         inputs = torch.cat([self._starts(batch.rows), batch.targets[:, :-1].clamp(min=0)], dim=1)
@@ -403,7 +404,6 @@ class LongT5(T5):
     """
 
     engines = ("plain",)
-    shardable = False
 
     @property
     def own_attention(self) -> str:

@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -91,7 +90,7 @@ def predict(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> Predicted:
-    """Answer rows of many tasks by many adaptations at once: label, probabilities and text for each.
+    """Answer rows of many tasks by many adaptations at once: label (or number), probabilities and text for each.
 
     A row is `{"task": "sst2", "text": "..."}`, or names one of several with `"adaptation": "sst2@lora"`; with both, the
     adaptation answers that task. Its other fields are those of the task's data, and the right answer need not be there.
@@ -291,7 +290,9 @@ def _answer(
         for (row, question), answer in zip(window, found, strict=True):
             name = answers.adaptations[question.place].name
             lines.append(
-                json.dumps({**row, "prediction": {"adaptation": name, **asdict(answer)}}, ensure_ascii=False)
+                json.dumps(
+                    {**row, "prediction": {"adaptation": name, **answer.as_dict()}}, ensure_ascii=False
+                )
             )
         write(lines)
 

@@ -76,6 +76,10 @@ def compare_predictions(
     say(
         f"both, only, neither: rows that are right; interval: {DRAWS:,} draws of rows; p: McNemar's exact test"
     )
+    if any(one.of_values for one, _ in pairs):
+        say(
+            "-: numbers are neither right nor wrong; what is compared is Pearson's correlation with the right ones"
+        )
     for record in records:
         if record["reason"]:
             say(f"{record['task']}: {record['reason']}")
@@ -117,29 +121,43 @@ def _pairs(
 
 def compared(one: Said, other: Said) -> dict[str, Any]:
     """Two adaptations on the rows of one task."""
+    same = {"task": one.task, "first": one.prompt, "second": other.prompt, "rows": len(one.rows)}
+    return same | (_correlated(one, other) if one.of_values else _counted(one, other))
+
+
+def _counted(one: Said, other: Said) -> dict[str, Any]:
+    """Where rows are right or wrong."""
     from analysis.paired import mcnemar, paired_bootstrap
     from prompttransfer.evaluation.predictions import outcome
 
     found = Counter(outcome(a, b) for a, b in zip(one.rows, other.rows, strict=True))
     ours, theirs = [row.score for row in one.rows], [row.score for row in other.rows]
     difference, interval = paired_bootstrap(ours, theirs, draws=DRAWS)
-    test = mcnemar([row.right for row in one.rows], [row.right for row in other.rows])
+    test = mcnemar([bool(row.right) for row in one.rows], [bool(row.right) for row in other.rows])
     return {
-        "task": one.task,
-        "first": one.prompt,
-        "second": other.prompt,
-        "rows": len(one.rows),
         "score_first": sum(ours) / len(ours),
         "score_second": sum(theirs) / len(theirs),
         "difference": difference,
-        "low": interval.low,
-        "high": interval.high,
-        "reason": interval.reason,
+        **asdict(interval),
         "both": found["both right"],
         **{name: value for name, value in asdict(test).items() if name != "p_value"},
         "neither": found["both wrong"],
         "p_mcnemar": test.p_value,
     }
+
+
+def _correlated(one: Said, other: Said) -> dict[str, Any]:
+    """Where numbers are answered, of which none is right: how they correlate with those that are."""
+    from analysis.paired import paired_correlation
+
+    truth, *both = (
+        [float(row.gold) for row in one.rows],
+        *([float(r.predicted) for r in said.rows] for said in (one, other)),
+    )  # type: ignore[arg-type]
+    ours, theirs, interval = paired_correlation(*both, truth, draws=DRAWS)
+    nothing = dict.fromkeys(("both", "only_first", "only_second", "neither", "p_mcnemar"))
+    scores = {"score_first": ours, "score_second": theirs, "difference": ours - theirs}
+    return {**scores, **asdict(interval), **nothing}
 
 
 def only_one(one: Said, other: Said) -> list[dict[str, Any]]:
@@ -157,6 +175,10 @@ def _difference(record: dict[str, Any]) -> str:
     return said if record["low"] is None else f"{said} ({record['low']:+.3f}, {record['high']:+.3f})"
 
 
+def _count(rows: int | None) -> str:
+    return "-" if rows is None else str(rows)
+
+
 COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("task", lambda r: str(r["task"])),
     ("first", lambda r: str(r["first"])),
@@ -165,11 +187,11 @@ COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("1st", lambda r: f"{r['score_first']:.3f}"),
     ("2nd", lambda r: f"{r['score_second']:.3f}"),
     ("1st - 2nd (95 %)", _difference),
-    ("both", lambda r: str(r["both"])),
-    ("only 1st", lambda r: str(r["only_first"])),
-    ("only 2nd", lambda r: str(r["only_second"])),
-    ("neither", lambda r: str(r["neither"])),
-    ("p", lambda r: f"{r['p_mcnemar']:.2g}"),
+    ("both", lambda r: _count(r["both"])),
+    ("only 1st", lambda r: _count(r["only_first"])),
+    ("only 2nd", lambda r: _count(r["only_second"])),
+    ("neither", lambda r: _count(r["neither"])),
+    ("p", lambda r: "-" if r["p_mcnemar"] is None else f"{r['p_mcnemar']:.2g}"),
 )
 """Heading -> what stands below it."""
 
@@ -202,7 +224,8 @@ def confusion(
     if len(tasks) > 1:
         raise UserError(f"{file} has predictions on {', '.join(tasks)}: draw one with --task")
     if not all(said.of_labels for said in found):
-        raise UserError(f"{file}: on {tasks[0]} text was written, so there are no labels to confuse")
+        said = "numbers were answered" if found[0].of_values else "text was written"
+        raise UserError(f"{file}: on {tasks[0]} {said}, so there are no labels to confuse")
     labels = found[0].labels
     counts = [
         confusion_counts([str(row.gold) for row in said.rows], [row.predicted for row in said.rows], labels)

@@ -381,6 +381,11 @@ def _search(found: Sequence[Adaptation], given: dict[str, Any]) -> tuple[list[fl
     model = backbone_of(found, None, given["precision"], given["device"])
     search = Search(given["rounds"], given["candidates"], l1=given["l1"], seed=given["seed"])
     examples = sample(target.splits.train, given["seed"], given["rows"])
+    if own := [each.name for each in found if each.knows(task.name)]:
+        say(
+            f"trained on {task.name} itself: {', '.join(own)}; without them the weights say what other tasks are worth",
+            quiet=given["as_json"],
+        )
     result = find_weights(model, found, task, examples, search)
     rows = [
         [each.name, number(weight), number(alone)]

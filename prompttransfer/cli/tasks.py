@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,6 +28,11 @@ from prompttransfer.cli.options import (
 from prompttransfer.cli.tasks_new import new_task
 from prompttransfer.cli.tasks_words import search_task_words
 from prompttransfer.cli.values import Whole, checked, lines_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tasks.task import Example, Scale, Task
 
 tasks_app = typer.Typer(help="List, show, check and write tasks.", no_args_is_help=True)
 tasks_app.command("new")(new_task)
@@ -117,8 +122,10 @@ def check_task(
         elif task.generates:
             say("  the answer is written behind it")
     answers = model.answers(task, encoding)
+    if task.scale is not None:
+        say(f"\n{_numbers(found.test, task.scale)}")
     if answers is not None:
-        balance = Counter(example.label for example in found.test)
+        balance = _balance(task, found.test)
         table(
             "\nlabel words",
             ["label", "word", "tokens", "ids", "share of test"],
@@ -128,7 +135,7 @@ def check_task(
                     word,
                     " ".join(model.tokenizer.convert_ids_to_tokens(list(ids))),
                     str(list(ids)),
-                    f"{balance[i] / len(rows):.3f}",
+                    f"{balance[i]:.3f}",
                 ]
                 for i, (label, word, ids) in enumerate(
                     zip(answers.labels, answers.words, answers.pieces, strict=True)
@@ -146,6 +153,25 @@ def check_task(
     line = unknown_words(model, task.name, found.test[:ROWS])
     if line is not None:
         say(line)
+
+
+def _balance(task: Task, rows: Sequence[Example]) -> list[float]:
+    """The share of each label in some rows, or what the numbers of a regression give its two words in the mean."""
+    if task.scale is None:
+        counts = Counter(row.label for row in rows)
+        return [counts[label] / len(rows) for label in range(len(task.labels))]
+    shares = [task.shares(row) or () for row in rows]
+    return [sum(own) / len(rows) for own in zip(*shares, strict=True)]
+
+
+def _numbers(rows: Sequence[Example], scale: Scale) -> str:
+    """What the numbers of a regression are, in a line."""
+    values = [row.value for row in rows if row.value is not None]
+    mean = sum(values) / len(values)
+    return (
+        f"a number from {scale}: the first word stands for {scale.low:g}, the second for {scale.high:g}; in the test rows "
+        f"{min(values):g} to {max(values):g}, mean {mean:.3g}"
+    )
 
 
 def _plain(value: Any) -> str:

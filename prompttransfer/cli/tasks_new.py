@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prompttransfer.cli.options import Columns, LabelValues, LabelWords, Overwrite, SkipEmpty, SplitNames
-from prompttransfer.cli.values import checked
+from prompttransfer.cli.values import OneOf, checked
 from tasks.errors import UserError
 
 if TYPE_CHECKING:
     from tasks.proposing import Seen
     from tasks.reading import Reading
     from tasks.task import Task
+
+KINDS = (CLASSIFICATION, REGRESSION) = ("classification", "regression")
+"""What a label of a row is."""
 
 
 @checked
@@ -29,6 +32,15 @@ def new_task(
     splits: SplitNames = None,
     skip_empty: SkipEmpty = False,
     label_words: LabelWords = None,
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--kind", help="What a label is: classification (one of a few), or regression (a number)."
+        ),
+        OneOf("kind of labels", KINDS),
+    ] = KINDS[0],
+    low: Annotated[float | None, typer.Option(help="Of a regression: the least number there may be.")] = None,
+    high: Annotated[float | None, typer.Option(help="Of a regression: the largest one.")] = None,
     type_: Annotated[
         str | None,
         typer.Option("--type", help="Type of the task, for tables; what the labels tell if not given."),
@@ -52,7 +64,7 @@ def new_task(
     from prompttransfer.files import write_text
     from prompttransfer.outputs import check_place
     from tasks.custom import read_task_file
-    from tasks.proposing import task_of_data
+    from tasks.proposing import scale_of, task_of_data
     from tasks.reading import parse_reading
     from tasks.task import check_name, parse_label_words, with_words
     from tasks.writing import task_file
@@ -65,9 +77,12 @@ def new_task(
     ask = ask or data is None
     if data is None:
         data = _asked("file of rows, folder of them, or hub:OWNER/NAME")
+    if kind != REGRESSION and (low, high) != (None, None):
+        raise UserError("--low and --high are the bounds of a regression: give --kind regression, too")
     reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
     seen, reading = look(data, reading, ask=ask)
-    task = replace(task_of_data(data, reading), name=name)
+    scale = scale_of(seen, reading, low, high) if kind == REGRESSION else None
+    task = replace(task_of_data(data, reading, scale), name=name)
     if ask and type_ is None:
         type_ = _asked("type of task, for tables", task.type)
     if type_ is not None:
@@ -84,6 +99,8 @@ def new_task(
     made = read_task_file(place)  # what was written is what will be read
     for field, column in {**reading.columns}.items():
         say(f"{field}: column {column}")
+    if made.scale is not None:
+        say(f"numbers from {made.scale}")
     if not made.generates:
         first = {label: words[0] for label, words in made.words["masked-lm"].items()}
         say(f"label words of {words_line(made.name, first)}")

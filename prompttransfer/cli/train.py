@@ -92,14 +92,14 @@ def train(
     one_split: OneSplit = False,
     method: MethodText = None,
     init: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--init",
             "--start",
             help="random, vocabulary, label-words, text:WORDS, from:PATH, mixture:PATH=WEIGHT,... or "
-            "retrieve:DIR,top=3,by=C_average.",
+            "retrieve:DIR,top=3,by=C_average; if not given random, or vocabulary for prompts of decoders.",
         ),
-    ] = "random",
+    ] = None,
     mixture: Annotated[
         bool,
         typer.Option(
@@ -235,15 +235,15 @@ def train(
     chosen = list(dict.fromkeys(seeds or [0]))
     together = "+".join(item.name for item in tasks)
     names = names_of([together] if mixture else [item.name for item in tasks], chosen, output)
-    check_start(init)
+    check_start(init or "random")
     if mixture:
-        check_mixture(tasks, init, distil)
+        check_mixture(tasks, init or "random", distil)
     told = (distil_weight, distil_on, distil_distance, distil_temperature)
     if distil is None and any(value is not None for value in told):
         raise UserError(
             "--distil-weight and the like say how to learn from teachers: give --distil FOLDER, too"
         )
-    method = method or _source_method(init)
+    method = method or _source_method(init or "random")
     parse_method(method, length=length or 1).check_complete()  # before the heavy imports, too
     overrides = dict(
         optimizer=optimizer,
@@ -278,7 +278,7 @@ def train(
     from prompttransfer.outputs import Files, settings_of
     from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
     from prompttransfer.training.distillation import Distance
-    from prompttransfer.training.recipes import method_and_recipe
+    from prompttransfer.training.recipes import method_and_recipe, usual_start
     from prompttransfer.training.train import Job, Trained
 
     teachers = teachers_of(
@@ -301,9 +301,11 @@ def train(
     chosen_method, recipe = method_and_recipe(model.family, model.state_width, method, **overrides)
     if not dry_run:  # an outline of a backbone has neither precision nor place
         say(describe(model), quiet=as_json)
+    if mixture:
+        check_mixed_sources(chosen_method, model, tasks)
     if chosen_method.name != PROMPT:
         say(f"method: {chosen_method}", quiet=as_json)
-    for remark in chosen_method.remarks(model):
+    for remark in chosen_method.remarks(model, [item.name for item in tasks]):
         say(remark, quiet=as_json)
     but = f" (but for {', '.join(grid)})" if grid else ""
     say(f"recipe{but}: {recipe.told(chosen_method)}", quiet=as_json)
@@ -315,7 +317,7 @@ def train(
             f"label words of {words_line(target.task.name, answers.mapping if answers else {})}",
             quiet=as_json,
         )
-    start = parse_start(init)
+    start = parse_start(init or usual_start(model.family, model.state_width, chosen_method))
     if mixture:
         parts = {seed: [(target.task, target.rows(seed)) for target in targets] for seed in chosen}
         jobs = [
@@ -419,6 +421,18 @@ def check_mixture(tasks: Sequence[Task], init: str, distil: Sequence[Path] | Non
         raise UserError("--mixture cannot start from what is retrieved for one task: give another --init")
     if distil:
         raise UserError("--distil teaches runs of one task each: leave it out with --mixture")
+
+
+def check_mixed_sources(method: Method, model: Backbone, tasks: Sequence[Task]) -> None:
+    """Raise UserError where a source of a method is of a task of the mixture."""
+    from prompttransfer.adaptations.methods.sourced import Sourced
+    from tasks.errors import UserError
+
+    own = method.left_out(model, [task.name for task in tasks]) if isinstance(method, Sourced) else []
+    if own:
+        raise UserError(
+            f"--mixture: sources of {method.name} are of tasks of the mixture ({', '.join(own)}): give a folder of others"
+        )
 
 
 def shares_line(job: Job) -> str:

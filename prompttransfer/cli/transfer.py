@@ -526,7 +526,7 @@ def _tune(
     if distilling is not None:
         check_distilling(distilling, prompts, targets)
     recipe = recipe_for(model, method, **overrides)
-    for remark in method.remarks(model):
+    for remark in method.remarks(model, [target.task.name for target in targets]):
         say(remark, quiet=quiet)
     say(f"recipe: {recipe.told(method)}", quiet=quiet)
     names = tuned_names([p.name for p in prompts], [t.task.name for t in targets], seeds)

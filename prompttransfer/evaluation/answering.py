@@ -7,7 +7,7 @@ of length. What is asked is answered as the adaptation was trained: with its lay
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -38,11 +38,17 @@ class Answer:
     """What an adaptation says to a row."""
 
     label: str | None
-    """The likeliest label; None where text is written."""
+    """The likeliest label; None where text is written, or a number is asked for."""
     probabilities: dict[str, float]
     """Label -> probability; they sum to 1. Empty where text is written."""
     text: str | None
     """The text that is written, or the word of the label; None where no word is read (a probe)."""
+    value: float | None = None
+    """The number, of a regression."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; a number only where one is asked for."""
+        return {key: value for key, value in asdict(self).items() if key != "value" or value is not None}
 
 
 class Answers:
@@ -79,12 +85,13 @@ class Answers:
     ) -> list[Answer]:
         """The answers, in the order of the questions; `advance` is called with the number of rows done."""
         rows, encodings = self._rows(questions)
-        together: dict[tuple[int, int | None], list[int]] = {}
+        together: dict[tuple[int, int | None, str], list[int]] = {}
         for index, question in enumerate(questions):
             written = NEW_TOKENS[question.task.kind] if question.task.generates else None
-            together.setdefault((self.homes[question.place][0], written), []).append(index)
+            key = (self.homes[question.place][0], written, rows[index].kind)
+            together.setdefault(key, []).append(index)
         found: list[Any] = [None] * len(questions)
-        for (number, written), indices in together.items():
+        for (number, written, _), indices in together.items():
             for part in self._parts(number, indices, rows):
                 answers = self._run(number, written, [(questions[i], rows[i], encodings[i]) for i in part])
                 for index, answer in zip(part, answers, strict=True):
@@ -145,6 +152,8 @@ class Answers:
 
     def _labelled(self, task: Task, encoding: Encoding, shares: Sequence[float], *, worded: bool) -> Answer:
         probabilities = dict(zip(task.labels, shares, strict=False))  # rows of fewer classes are padded
+        if task.scale is not None:
+            return Answer(None, probabilities, None, task.scale.value(shares))
         label = max(probabilities, key=lambda name: probabilities[name])
         words = self.backbone.answers(task, encoding) if worded else None
         return Answer(label, probabilities, words.mapping[label] if words else None)

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from prompttransfer.adaptations.bank import Bank, on_the_same
+from prompttransfer.backbones.answer_losses import answer_losses
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.kernels.token_batching import cut
 from prompttransfer.backbones.rows import Batch
 from prompttransfer.distributed.processes import ALONE, Processes
 from prompttransfer.evaluation.encoding import EncodedTask
 from tasks.metrics import chance, needs_probabilities, score
+from tasks.task import Task
 
 NEW_TOKENS = {"extractive-qa": 20, "closed-book-qa": 20, "summarisation": 60}
 """Most tokens written per kind of task; Su et al. used 10 for questions and 50 for summaries."""
@@ -31,7 +33,7 @@ class Answered:
     """What was said to each row."""
 
     said: tuple[Any, ...]
-    """Index of a label, or the text that was written."""
+    """Index of a label, a number, or the text that was written."""
     probabilities: tuple[tuple[float, ...], ...] | None
     """[rows, labels]; None where text is written."""
 
@@ -43,7 +45,7 @@ class Score:
     task: str
     metric: str
     value: float
-    """0 to 1; `mcc` -1 to 1."""
+    """0 to 1; `mcc` and correlations -1 to 1."""
     rows: int
     chance: float
     """The value of the majority answer (0 where text is written)."""
@@ -199,9 +201,8 @@ def _predict(
                 tally.write(written, indices, batch.rows)
         else:
             scores = backbone.label_scores(own, wide)
-            assert wide.labels is not None
             for tally, bias in zip(tallies, biases, strict=True):
-                tally.choose(_less(scores, bias, batch.rows), wide.labels, indices, batch.rows)
+                tally.choose(_less(scores, bias, batch.rows), wide, indices, batch.rows)
         if advance is not None:
             advance(len(indices))
     return [tally.finish(backbone.processes) for tally in tallies]
@@ -214,11 +215,20 @@ def _less(scores: Tensor, bias: Tensor | None, rows: int) -> Tensor:
     return torch.log_softmax(scores - bias.to(scores).repeat_interleave(rows, dim=0), dim=-1)
 
 
+def said(task: Task, scores: Tensor) -> list[Any]:
+    """The answer to each row of a task, by the log-probabilities of its label words [rows, classes]: the index of the best
+    label, or the number that the probabilities stand for."""
+    if task.scale is None:
+        best: list[Any] = scores.argmax(dim=1).tolist()
+        return best
+    return [task.scale.value(shares) for shares in scores.double().exp().tolist()]
+
+
 class _Tally:
     """The answers and losses of a bank on the rows of a task, as batches come in."""
 
     def __init__(self, encoded: EncodedTask, prompts: int, *, keep: bool):
-        self.rows = len(encoded.rows)
+        self.task, self.rows = encoded.task, len(encoded.rows)
         self.answers = self._empty(prompts)
         self.probabilities = self._empty(prompts) if keep else None
         self.losses = None if encoded.task.generates else torch.zeros(prompts, dtype=torch.float64)
@@ -226,13 +236,15 @@ class _Tally:
     def _empty(self, prompts: int) -> list[list[Any]]:
         return [[None] * self.rows for _ in range(prompts)]
 
-    def choose(self, scores: Tensor, labels: Tensor, indices: Sequence[int], rows: int) -> None:
-        """Take the best label of each row; of a batch of `rows` rows only those of `indices` count."""
+    def choose(self, scores: Tensor, wide: Batch, indices: Sequence[int], rows: int) -> None:
+        """Take the answer of each row; of a batch of `rows` rows only those of `indices` count.
+
+        `scores` [prompts x rows, classes] are of the rows of `wide`, once for each prompt.
+        """
         assert self.losses is not None
-        row_losses = -scores.gather(1, labels.clamp(min=0)[:, None]).squeeze(1)
-        own = row_losses.reshape(len(self.answers), -1)[:, : len(indices)]
+        own = answer_losses(scores, wide).reshape(len(self.answers), -1)[:, : len(indices)]
         self.losses += own.double().sum(dim=1).cpu()
-        self.write(scores.argmax(dim=1).tolist(), indices, rows)
+        self.write(said(self.task, scores), indices, rows)
         if self.probabilities is not None:
             shares = scores.double().softmax(dim=1).tolist()
             self._put(self.probabilities, [tuple(share) for share in shares], indices, rows)

@@ -4,7 +4,8 @@
      "right": false, "score": 0.0, "probabilities": {"negative": 0.31, "positive": 0.69}}
 
 `row` is the place in the test split, `text_b` the second text where there is one. Where text is written `gold` is the list of
-accepted answers, `right` whether one of them is met exactly, `score` the task's metric of this row alone.
+accepted answers, `right` whether one of them is met exactly, `score` the task's metric of this row alone. Of a regression
+`gold` and `predicted` are numbers and `score` is 1 - |error| / (high - low); nothing is right or wrong there.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ class Prediction(BaseModel):
     row: int
     text: str
     text_b: str | None = None
-    gold: str | list[str]
-    predicted: str
-    right: bool
+    gold: str | float | list[str]
+    predicted: str | float
+    right: bool | None
     score: float
     probabilities: dict[str, float] | None = None
 
@@ -58,8 +59,13 @@ class Said:
 
     @property
     def of_labels(self) -> bool:
-        """Whether labels were predicted, and no text was written."""
+        """Whether labels were predicted, and neither text nor numbers."""
         return all(isinstance(row.gold, str) for row in self.rows)
+
+    @property
+    def of_values(self) -> bool:
+        """Whether numbers were predicted."""
+        return all(isinstance(row.gold, float) for row in self.rows)
 
     @property
     def labels(self) -> list[str]:
@@ -85,6 +91,10 @@ def predicted_lines(
             right = exact_match([said], [example]) == 1
             line |= {"gold": list(example.references), "predicted": said, "right": right}
             line["score"] = round(value, DIGITS)
+        elif task.scale is not None and example.value is not None:
+            apart = abs(said - example.value) / (task.scale.high - task.scale.low)
+            line |= {"gold": example.value, "predicted": round(said, DIGITS), "right": None}
+            line["score"] = round(1 - apart, DIGITS)
         elif example.label is not None:
             right = said == example.label
             line |= {"gold": task.labels[example.label], "predicted": task.labels[said], "right": right}

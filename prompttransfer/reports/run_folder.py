@@ -16,6 +16,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from analysis.matrices import check_names, parse_long_table, parse_matrix
+from projectors.public_report import TABLE as PUBLIC_TABLE
 from prompttransfer.adaptations import artifacts
 from tasks.documents import checked, read_json, read_text, shortened
 from tasks.errors import UserError
@@ -92,6 +93,7 @@ class DistilledRecord(BaseModel):
     transferred_steps: int
     distilled_steps: int
     source_steps: int | None
+    distilled_all_steps: int | None = None
 
 
 class TransferRecord(BaseModel):
@@ -140,6 +142,8 @@ class RunFolder:
     states: tuple[Path, ...] = ()
     masking: tuple[Path, ...] = ()
     projectors: tuple[Path, ...] = ()
+    public: tuple[Path, ...] = ()
+    """Tables of prompts that were carried by public text."""
 
 
 def find_run(root: Path) -> RunFolder:
@@ -164,6 +168,7 @@ def find_run(root: Path) -> RunFolder:
         ),
         masking=tuple(path for path in files if path.suffix == ".csv" and path.name.startswith("masking")),
         projectors=tuple(path.parent for path in files if path.name == "projector.json"),
+        public=tuple(path for path in files if path.name == PUBLIC_TABLE),
     )
 
 

@@ -20,8 +20,8 @@ from tasks.errors import UserError, unknown
 
 LIBRARY, PROBE, TEACHER = "library ", "probe", "teacher"
 """Roles of inputs of a cell: a prompt of the library (the task follows), a probe of the target, what it is distilled from."""
-LIBRARY_START, DISTIL = "library_start", "distil"
-"""Settings of a cell that names what it takes of the library, and how it is distilled."""
+LIBRARY_START, DISTIL, TEACHERS = "library_start", "distil", "teachers"
+"""Settings of a cell that names what it takes of the library, and how it or the library is distilled."""
 USUAL_TOP = {"retrieve": 3, "best-of": 3, "vectors": 2}
 """Those that take the most similar of the sources -> how many where nothing is said."""
 SIMILAR = (*USUAL_TOP, "mixture")

@@ -21,7 +21,7 @@ from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.kernels.async_copies import send
 from prompttransfer.backbones.kernels.token_batching import WINDOW, cut, halve, sorts_by_length
 from prompttransfer.backbones.layouts import Layout
-from prompttransfer.backbones.rows import Batch, Row
+from prompttransfer.backbones.rows import KINDS, Batch, Row
 
 Planned = tuple[int, Row, float]
 """Owner, row and weight: one row that runs for one prompt."""
@@ -160,11 +160,13 @@ class BankData(LightningDataModule):
         return [part for rows in together for part in self._split(rows)]
 
     def _split(self, picked: Sequence[Planned]) -> Iterator[list[Planned]]:
-        """Cut rows in order of length where it pays (backbones/kernels/token_batching.py), apart by kind of target."""
+        """Cut rows in order of length where it pays (backbones/kernels/token_batching.py), apart by kind."""
         fixed = self.reserved + self.backbone.special_tokens
         count = self.backbone.processes.count
-        for with_labels in (True, False):
-            items = [item for item in picked if (item[1].answers is not None) is with_labels]
+        for kind in KINDS:
+            items = [item for item in picked if item[1].kind == kind]
+            if not items:
+                continue
             sizes = [row.size + fixed for _, row, _ in items]
             most = self.backbone.tokens_at_once // 2 * count
             if self.backbone.recording and self.backbone.recordable([row for _, row, _ in items]):

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.method import Method
 from prompttransfer.adaptations.running import bank_of, check_on, check_reads
+from prompttransfer.backbones.answer_losses import answer_losses
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.interventions import Interventions, Watched
 from prompttransfer.backbones.layouts import Encoding
@@ -194,7 +195,7 @@ class Teaching:
         if batch.labels is None or not len(taught):
             return self.backbone.loss(own, batch)
         student = answered(self.backbone, own, batch)
-        losses = F.nll_loss(student.scores, batch.labels, reduction="none")
+        losses = answer_losses(student.scores, batch)
         chosen = owners[taught]
         with torch.no_grad():
             bound = self.bank.rows(self.numbers[chosen])

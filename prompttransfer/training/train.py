@@ -31,7 +31,7 @@ from prompttransfer.adaptations.starts import RANDOM, Start
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding, Layout
 from prompttransfer.backbones.rows import Row
-from prompttransfer.distributed.processes import quiet_lightning
+from prompttransfer.distributed.processes import cluster, quiet_lightning
 from prompttransfer.evaluation.encoding import EncodedTask, encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank, mean_scores
 from prompttransfer.files import disk_errors
@@ -576,9 +576,8 @@ def _fit(module: BankTraining, data: BankData, options: TrainingOptions, key: st
             devices=[device.index] if named else processes.placement.devices,
             num_nodes=processes.placement.nodes,
             strategy=DDPStrategy() if processes.count > 1 else "auto",
-            plugins=[LightningEnvironment()]
-            if alone
-            else None,  # a cluster's variables are not about this process
+            # Alone, a cluster's variables are not about this process.
+            plugins=[LightningEnvironment() if alone else cluster()],
             use_distributed_sampler=False,  # the rows of a step are shared out by BankData
             max_epochs=left,
             reload_dataloaders_every_n_epochs=1,

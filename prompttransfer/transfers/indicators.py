@@ -108,7 +108,7 @@ def gaps(name: str, group: Compared) -> list[str]:
     if need and lacking:
         found.append(f"{name} {need.what}; none for {', '.join(lacking)}")
     if name in ESTIMATES or name in FISHER:
-        written = [task for task, target in group.targets(name).items() if not target.task.labels]
+        written = [task for task, target in group.targets(name).items() if not target.task.one_label]
         found += [f"{name} is of tasks with labels; none for {', '.join(written)}"] if written else []
     if name in FISHER and any(not together(one, other) for one in group.prompts for other in group.prompts):
         found.append(f"{name} compares adaptations of one method and shape; none for other pairs")
@@ -303,7 +303,7 @@ def estimates(name: str, group: Compared, task: str) -> list[float]:
 
     And of all of them for a task without labels.
     """
-    if not group.targets(name)[task].task.labels:
+    if not group.targets(name)[task].task.one_label:
         return [float("nan")] * len(group.prompts)
     seen = group.observed(name, task)
     given = seen.features if name in OF_FEATURES else seen.probabilities
@@ -347,7 +347,7 @@ def _at_start(name: str) -> Indicator:
 def _fisher(name: str) -> Indicator:
     def table(group: Compared) -> pd.DataFrame:
         values = np.full((len(group.prompts), len(group.prompts)), np.nan)
-        labelled = {task for task, target in group.targets(name).items() if target.task.labels}
+        labelled = {task for task, target in group.targets(name).items() if target.task.one_label}
         able = [n for n, each in enumerate(group.prompts) if each.task in labelled and NEEDS[name].has(each)]
         for row in able:
             for column in able:

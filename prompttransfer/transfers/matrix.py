@@ -20,7 +20,7 @@ from torch import Tensor
 
 from prompttransfer.adaptations.adaptation import Adaptation
 from tasks.errors import UserError
-from tasks.metrics import is_of_labels
+from tasks.metrics import is_of_texts
 
 NO_PROMPT, RANDOM_PROMPT, MAJORITY = "no prompt", "random prompt", "majority"
 NO_PROMPT_CALIBRATED = "no prompt, calibrated"
@@ -101,7 +101,7 @@ class TransferMatrix:
         return tuple(
             target
             for target, metric in zip(self.targets, self.metrics, strict=False)
-            if target not in self.impossible and not is_of_labels(metric)
+            if target not in self.impossible and is_of_texts(metric)
         )
 
     @property

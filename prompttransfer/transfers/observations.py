@@ -54,9 +54,9 @@ def observe(
     encoding: Encoding = USUAL,
 ) -> Observed:
     """One pass of all sources over `examples`. Raises UserError for a task or rows without labels."""
-    if not task.labels or any(example.label is None for example in examples):
+    if not task.one_label or any(example.label is None for example in examples):
         raise UserError(
-            f"task {task.name!r} ({task.kind}) has no labels, which estimates of transferability are made of: leave it out"
+            f"task {task.name!r} ({task.kind}) has no one label a row, which estimates of transferability are made of: leave it out"
         )
     features = np.zeros((len(sources), len(examples), backbone.width), dtype=np.float32)
     said: list[NDArray[np.float32] | None] = [None] * len(sources)

@@ -45,7 +45,9 @@ methods:
   - {name: residual, hidden: 4, label: best, start: from-best}
   - {name: attempt, hidden: 4, sources: library, label: ATTEMPT}
   - {name: dtvg, sources: library, label: DTVG}
+  - {name: bmtpt, sources: library, label: BMTPT}
   - {name: mpt, label: MPT, start: shared}
+  - {name: mpt, label: taught MPT, start: shared, teachers: true}
   - {name: prompt, label: PANDA, distil: {start: "retrieve:top=1"}}
   - {name: prompt, label: taught, distil: {start: from-best, weight: 0.5}}
 bank: 6
@@ -63,7 +65,9 @@ SYSTEMS = (
     "best",
     "ATTEMPT",
     "DTVG",
+    "BMTPT",
     "MPT",
+    "taught MPT",
     "PANDA",
     "taught",
 )
@@ -165,6 +169,10 @@ LIBRARY = SHOTS + "library: {tasks: [microworld-sst2, microworld-snli]}\n"
         (LIBRARY + "methods: [{name: prompt, start: average, distil: true}]\n", "my.yaml:6: a student starts from scratch"),
         (LIBRARY + "methods: [{name: prompt, distil: {start: 'retrieve:top=3'}}]\n", "the library has 2 tasks, fewer than top=3"),
         (LIBRARY.replace("mnli", "squad") + "methods: [{name: prompt, distil: true}]\n", "answers of microworld-squad are written"),
+        (LIBRARY + "methods: [{name: prompt, start: average, teachers: true}]\n", "my.yaml:6: `teachers` teach a library's tasks that are trained together"),
+        (LIBRARY.replace("snli", "squad") + "methods: [{name: mpt, start: shared, teachers: true}]\n", "answers of microworld-squad are written"),
+        (LIBRARY + "methods: [{name: particles, start: shared}]\n", "method particles shares nothing among tasks"),
+        (LIBRARY + "methods: [{name: mpt, start: shared, teachers: {on: words}}]\n", "my.yaml:6: "),
         (SHOTS + "methods: [{name: prompt, distil: true}]\n", "there is no library in this study"),
         (SHOTS + "methods: [{name: text, prompt: good, tune: {lr: [0.1, 1]}}]\n", "method text has no rate to tune"),
     ],
@@ -200,7 +208,7 @@ def test_a_start_is_read_as_it_is_written(name):
 def test_every_system_has_a_run_a_target_number_of_rows_and_seed(few):
     plan, _, _ = few
     places = [(run.target, run.shots, run.seed) for run in plan.graph.runs if run.system == "usual"]
-    assert len(plan.graph.runs) == len(SYSTEMS) * len(places) == 13 * 2 * 2 * 3
+    assert len(plan.graph.runs) == len(SYSTEMS) * len(places) == 15 * 2 * 2 * 3
     assert len(set(places)) == 12
 
 
@@ -210,7 +218,7 @@ def test_library_and_probes_are_trained_once_for_all_systems(few):
     probes = {member(few, system)[1].inputs["probe"] for system in ("nearest", "mixed", "sum", "tried")}
     assert len(probes) == 1
     assert sum(label.startswith("prompt songs") for label in labels) == 3
-    assert sum(cell.kind == "shared" for cell in plan.graph.cells.values()) == 3
+    assert sum(cell.kind == "shared" for cell in plan.graph.cells.values()) == 2 * 3
 
 
 def test_steps_are_those_of_all_that_was_tried_and_the_share_of_the_library(few):
@@ -228,7 +236,9 @@ def test_steps_are_those_of_all_that_was_tried_and_the_share_of_the_library(few)
         "best": (5, 5 + of_library),
         "ATTEMPT": (5, 5 + of_library),
         "DTVG": (5, 5 + of_library),
+        "BMTPT": (5, 5 + of_library),
         "MPT": (5, 5 + of_library),
+        "taught MPT": (5, 5 + 2 * of_library),  # its teachers and the tasks together
         "PANDA": (15, 15 + of_library),  # student, teacher and probe
         "taught": (10, 10 + of_library),
     }
@@ -279,7 +289,7 @@ def test_the_cost_counts_every_rate_and_the_library(few):
     plan, _, _ = few
     costs = estimate(plan).kinds
     runs = 2 * 2 * 3
-    assert costs["shared"].steps == 3 * 3 * 4
+    assert costs["shared"].steps == 2 * 3 * 3 * 4
     tried = {"tuned": 2, "tried": 2}
     probes = runs * 5  # all of their steps, as there are so few
     teachers = runs * 5  # of `taught`; that of PANDA is a run of `nearest`
@@ -410,12 +420,38 @@ def test_dtvg_regroups_what_training_added_to_the_library(few):
     assert not torch.equal(found.vectors, found.first_vectors)
 
 
+def test_bmtpt_begins_at_the_mean_of_the_library_and_is_held_near_it(few):
+    found, cell, _ = member(few, "BMTPT")
+    vectors = torch.stack([source.vectors for source in library(few, cell).values()])
+    assert torch.allclose(found.first_vectors, vectors.mean(0), atol=1e-6)
+    assert torch.allclose(found.encoder["mean"], vectors.mean(0), atol=1e-6)
+    assert float(found.encoder["variance"]) == pytest.approx(float(vectors.var(0).mean()), rel=1e-4)
+
+
 def test_mpt_begins_at_what_the_library_shares(few):
     _, store, _ = few
     found, cell, _ = member(few, "MPT")
     shared = load_adaptation(store.folder(cell.inputs["shared"]) / "prompt")
     assert shared.task == "songs+tunes+couples"
     assert torch.allclose(found.first_vectors, shared.vectors, atol=1e-7)
+
+
+def test_mpt_with_teachers_learns_from_the_library_s_prompts_while_its_tasks_train_together(few):
+    plan, store, _ = few
+    found, cell, _ = member(few, "taught MPT")
+    plain, other, _ = member(few, "MPT")
+    together = plan.graph.cells[cell.inputs["shared"]]
+    assert together.settings["teachers"] == {"weight": 0.9, "on": "both"}
+    assert together.inputs == library_inputs(member(few, "ATTEMPT")[1])
+    assert plan.graph.cells[other.inputs["shared"]].inputs == {}
+    shared = load_adaptation(store.folder(together.id) / "prompt")
+    assert torch.allclose(found.first_vectors, shared.vectors, atol=1e-7)
+    assert not torch.equal(found.first_vectors, plain.first_vectors)
+
+
+def library_inputs(cell):
+    """The library's prompts that a cell takes, by role."""
+    return {role: name for role, name in cell.inputs.items() if role.startswith("library ")}
 
 
 def test_a_student_starts_from_scratch_and_its_teacher_is_the_run_from_the_source(few):
@@ -540,9 +576,8 @@ def test_the_report_has_the_table_the_figure_and_the_controls(few, tmp_path):
     assert set(table.loc[table["shots"].notna(), "seeds"]) == {3}
     assert (tmp_path / "report" / "systems" / "near.svg").stat().st_size > 1000
     page = written.page.read_text()
-    assert (
-        "Systems on few rows" in page and page.count("data:image/svg+xml") == 3
-    )  # two of them of what was tried
+    assert "Systems on few rows" in page
+    assert page.count("data:image/svg+xml") == 3  # two of them of what was tried
     assert written.missing == 0 and any("draws the labelled" in note for note in written.notes)
 
 

@@ -143,7 +143,7 @@ def test_a_damaged_object_is_made_again(tmp_path, monkeypatch):
     run(graph, store)
     before = contents(store)
     name = next(iter(graph.cells))
-    store.files.pipe_file(store._cell(name, "number.json"), b'{"number": 1}')
+    store.files.pipe_file(store.place_of(store.record(name), "number.json"), b'{"number": 1}')
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
     found, lines = run(graph, open_store(url), verify=True)
     assert found.made == 1 and any("damaged" in line for line in lines)
@@ -201,7 +201,7 @@ def test_a_download_leaves_the_copy_that_another_process_reads(tmp_path, monkeyp
     inode = here.stat().st_ino
     assert store._download(store.record(name)) is None  # as a second process does that saw no copy yet
     assert here.stat().st_ino == inode
-    store.files.pipe_file(store._cell(name, "number.json"), b"{}")
+    store.files.pipe_file(store.place_of(store.record(name), "number.json"), b"{}")
     assert "number.json has 2 bytes" in store.damage(name, digests=True)
 
 

@@ -196,7 +196,8 @@ def _method(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
         yield (
             path,
             f"method {text_of(entry.method(1))!r} shares what it learns among those who train together, and the prompts of a study "
-            f"stand alone: train them with `prompttransfer train`, or give it `start: shared` in a study with a library",
+            f"stand alone: train them with `prompttransfer train`"
+            + (", or give it `start: shared` in a study with a library" * entry.method(1).shares_among_tasks),
         )
     elif sound:
         yield from _method_starts(path, entry, spec)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from prompttransfer.study.cell import Cell, Unit
-from prompttransfer.study.library_starts import TEACHER
+from prompttransfer.study.library_starts import TEACHER, TEACHERS
 from prompttransfer.study.methods import Use, use_of
 from prompttransfer.study.plan.lookup import BackboneFacts, TaskFacts
 from prompttransfer.study.plan.plan import Plan
@@ -204,7 +204,7 @@ def _shared(cell: Cell, unit: Unit, sides: Sides, cells: Mapping[str, Cell]) -> 
     return Cost(
         steps=recipe["steps"] * len(tasks),
         tokens=learned + watched,
-        operations=worked(side) * (4 * learned + 2 * watched),
+        operations=worked(side) * ((6 if TEACHERS in cell.settings else 4) * learned + 2 * watched),
         memory=kept_bytes(side, min(at_once, MICRO_BATCH), _value_bytes(cell)),
         disk=4 * side.method.values + CARD_BYTES,
     )

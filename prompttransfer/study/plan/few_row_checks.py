@@ -6,7 +6,7 @@ prompt at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from prompttransfer.backbones.base import Backbone
@@ -36,7 +36,7 @@ def _alone(spec: Spec, folder: Path) -> Found:
     if spec.library is not None:
         yield ("library",), "a library is for targets of few rows: add `shots: [16, 64]`"
     for index, entry in enumerate(spec.methods):
-        for key in ("start", "distil"):
+        for key in ("start", "distil", "teachers"):
             if getattr(entry, key):
                 advice = ", or write `initialiser`" if key == "start" else ""
                 yield (
@@ -104,6 +104,7 @@ def _systems(spec: Spec, folder: Path) -> Found:
             yield (*path, "sources"), "there is no library in this study: add `library: {tasks: [...]}`"
         yield from _start(path, entry, spec)
         yield from _distilled(path, entry, spec, folder)
+        yield from _taught(path, entry, spec, folder)
 
 
 def _distilled(path: Path_, entry: MethodEntry, spec: Spec, folder: Path) -> Found:
@@ -126,10 +127,26 @@ def _distilled(path: Path_, entry: MethodEntry, spec: Spec, folder: Path) -> Fou
             f"start {entry.distil.start!r} measures no similarity to weigh its teacher by: give a `weight`, such as 0.01",
         )
     targets = dict.fromkeys(task for backbone in spec.backbones for task in spec.tasks_of(backbone))
-    written = [name for name in targets if _generates(name, folder)]
-    if written:
+    yield from _written((*path, "distil"), targets, folder)
+
+
+def _taught(path: Path_, entry: MethodEntry, spec: Spec, folder: Path) -> Found:
+    """Teachers are of tasks that are trained together, whose answers are label words."""
+    if entry.teachers is None or spec.library is None:
+        return
+    if entry.start != SHARED:
         yield (
-            (*path, "distil"),
+            (*path, "teachers"),
+            f"`teachers` teach a library's tasks that are trained together: add `start: {SHARED}`, or write `distil`",
+        )
+    yield from _written((*path, "teachers"), spec.library.tasks, folder)
+
+
+def _written(path: Path_, tasks: Iterable[str], folder: Path) -> Found:
+    """Tasks that cannot be distilled, as their answers are written."""
+    if written := [name for name in tasks if _generates(name, folder)]:
+        yield (
+            path,
             f"the answers of {', '.join(written)} are written, so there are no label words to distil: leave them out",
         )
 
@@ -146,7 +163,7 @@ def _start(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
         return
     try:
         start = parse_library_start(entry.start)
-        shares = entry.method(1).shares
+        shares = entry.method(1).shares_among_tasks
     except UserError as error:
         yield (*path, "start"), str(error)
         return

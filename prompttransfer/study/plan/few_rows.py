@@ -2,7 +2,7 @@
 
     library prompt ──┬─────────────────────────> prompt (target, shots, seed) ──> score
     probe of target ─┘ (systems that retrieve)      ├────> prompt that it teaches ──> score
-    shared (the library together, mpt) ─────────────┘
+    shared (the library together, mpt) ─────────────┘   (with `teachers` it has the library's prompts as inputs)
     library prompts ──> references of a target: no prompt, random prompts, majority
 
 A system is an entry of `methods`; its runs are `Graph.runs`. What another system takes of the library goes into
@@ -23,6 +23,7 @@ from prompttransfer.study.library_starts import (
     PROBE,
     SHARED,
     TEACHER,
+    TEACHERS,
     LibraryStart,
 )
 from prompttransfer.study.methods import METHOD, PROMPT
@@ -126,11 +127,26 @@ class _Library:
             "seed": seed,
             METHOD: side.method.text,
         }
-        cell = self.naming.cell(
-            "shared", f"{side.method.text} of the library seed {seed} on {side.label}", settings, {}
-        )
+        teachers: dict[str, str] = {}
+        if entry.teachers is not None:
+            settings[TEACHERS] = {"weight": entry.teachers.weight, "on": entry.teachers.on}
+            teachers = {role: cell.id for role, cell in self.of(seed).items()}
+        label = f"{side.method.text} of the library{' with teachers' * bool(teachers)} seed {seed} on {side.label}"
+        cell = self.naming.cell("shared", label, settings, teachers)
         self.add([cell])
         return cell
+
+    def steps(self, entry: MethodEntry, side: BackboneFacts, member: Cell) -> int:
+        """What a member takes of the steps on it: those of its prompts, or of its tasks together, or with teachers of both."""
+        sources = self.side.library
+        if sources is None or not member.inputs:
+            return 0
+        prompts = sum(sources.recipes.get(task, sources.recipe).steps for task in sources.tasks)
+        if SHARED not in member.inputs:
+            return prompts
+        recipe: Any = self.together(entry, side, int(str(member.settings["seed"]))).settings["recipe"]
+        together = int(recipe["steps"]) * len(sources.tasks)
+        return together + prompts if entry.teachers is not None else together
 
     def references(self, first: _System) -> None:
         """No prompt, random prompts at the library's norms (or at those of the first system) and the majority, by target."""
@@ -274,7 +290,6 @@ class _System:
 
     def steps(self, called: str, place: tuple[int, int], cell: Cell) -> tuple[int, int]:
         """Steps on the target and on the library."""
-        sources = self.library.side.library
         own = steps_tried(cell)
         taught = self.teacher
         if taught is not None:
@@ -283,9 +298,7 @@ class _System:
             start is not None and start.probes for start in (self.start, taught.start if taught else None)
         ):
             own += probe_steps(self.recipe(called).steps)
-        if sources is None or not cell.inputs:
-            return own, 0
-        return own, sum(sources.recipes.get(task, sources.recipe).steps for task in sources.tasks)
+        return own, self.library.steps(self.entry, self.side, cell)
 
 
 def few_settings(

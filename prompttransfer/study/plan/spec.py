@@ -149,6 +149,14 @@ class Distil(Part):
     """Of the distance to the teacher; a tenth of the similarity of target and source where none is given."""
 
 
+class Teachers(Part):
+    """The library's prompts teach its tasks while these are trained together (MPT)."""
+
+    weight: float = Field(default=0.9, ge=0, lt=1e6, strict=False)
+    """Of the distance to a teacher beside the cross entropy."""
+    on: Literal["logits", "states", "both"] = "both"
+
+
 class MethodEntry(Part):
     """One tuning method; beside these keys its own settings, which `METHODS` (adaptations/methods) knows."""
 
@@ -164,6 +172,8 @@ class MethodEntry(Part):
     """What it takes from the library (study/library_starts.py)."""
     tune: Tune | None = None
     distil: Distil | None = None
+    teachers: Teachers | None = None
+    """What teaches the library's tasks where these are trained together (`start: shared`)."""
 
     @property
     def given(self) -> dict[str, Any]:
@@ -376,6 +386,7 @@ PARTS: dict[tuple[str, ...], type[Part]] = {
     ("methods", "*", "recipe"): MethodRecipe,
     ("methods", "*", "tune"): Tune,
     ("methods", "*", "distil"): Distil,
+    ("methods", "*", "teachers"): Teachers,
     ("library",): Library,
     ("library", "recipe"): MethodRecipe,
     ("transfers",): Transfers,

@@ -18,8 +18,9 @@ report/report.html                the study: what was found, with links to the p
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ from prompttransfer.files import atomic_path, write_text
 from prompttransfer.reports.calls import Call
 from prompttransfer.reports.page import write_report
 from prompttransfer.study.cell import Graph
+from prompttransfer.study.engine.leases import turn
+from prompttransfer.study.engine.remote import RemoteStore
 from prompttransfer.study.engine.store import Store, read_failures
 from prompttransfer.study.kinds.figure import picture_name, roles_of
 from prompttransfer.study.methods import slug
@@ -71,12 +74,33 @@ RUN_CALL = "command.json"
 class Written:
     """What `write_study_report` made, and what it could be made from."""
 
-    page: Path
-    files: tuple[Path, ...]
+    page: Path | str
+    files: tuple[Path | str, ...]
     tables: Mapping[str, pd.DataFrame]
     missing: int
     """Cells that are not finished."""
     notes: tuple[str, ...]
+
+
+def write_own_report(graph: Graph, store: Store, *, title: str = "") -> Written:
+    """Write the report beside the cells, in a folder or behind a URL; of several runs that end at once one after the other."""
+    with turn(store.work / "leases", "report"):
+        if not isinstance(store, RemoteStore):
+            return write_study_report(graph, store, Path(store.place), title=title)
+        with tempfile.TemporaryDirectory(prefix="prompttransfer-") as folder:
+            return _upload(write_study_report(graph, store, Path(folder), title=title), Path(folder), store)
+
+
+def _upload(written: Written, folder: Path, store: RemoteStore) -> Written:
+    """The same report behind the store's URL; the study's page goes last, since it leads to the others."""
+    assert isinstance(written.page, Path)
+    there = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    page = written.page.relative_to(folder).as_posix()
+    for name in (*(name for name in there if name != page), page):
+        store.upload(folder / name, name)
+    place = store.place.rstrip("/")
+    files = tuple(f"{place}/{Path(file).relative_to(folder).as_posix()}" for file in written.files)
+    return replace(written, page=f"{place}/{page}", files=files)
 
 
 def write_study_report(graph: Graph, store: Store, output: Path, *, title: str = "") -> Written:
