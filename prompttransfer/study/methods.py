@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prompttransfer.study.cell import Cell
@@ -97,9 +97,16 @@ def with_length(text: str, length: int) -> str:
 
 
 def text_of(method: Method) -> str:
-    """A method as `--method` takes it, without its length."""
-    usual = {field.name: field.default for field in fields(method) if field.name == "length"}
-    return str(replace(method, **usual))
+    """A method as `--method` takes it, without its length. Cells are named by it: True and False stay as they were written."""
+    from prompttransfer.adaptations.method import spelled
+
+    found = {field: getattr(method, field.name) for field in fields(method) if field.name != LENGTH}
+    changed = ",".join(
+        f"{field.name.replace('_', '-')}={value if isinstance(value, bool) else spelled(value)}"
+        for field, value in found.items()
+        if value != field.default
+    )
+    return f"{method.name}:{changed}" if changed else method.name
 
 
 def called(backbone: str, method: str) -> str:
