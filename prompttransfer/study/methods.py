@@ -72,7 +72,7 @@ def labels_of(uses: Iterable[Use]) -> dict[Use, str]:
         if LENGTH not in _axes(use):
             lengths[use.backbone, use.text].add(use.length)
     several = {text for (_, text), known in lengths.items() if len(known) > 1}
-    grids: dict[tuple[str, ...], set[tuple[str, ...]]] = defaultdict(set)
+    grids: dict[tuple[str, tuple[str, ...]], set[tuple[str, ...]]] = defaultdict(set)
     for use in found:
         grids[(use.text, *_axes(use))].add(use.tuned)
     labels = {}
@@ -85,8 +85,8 @@ def labels_of(uses: Iterable[Use]) -> dict[Use, str]:
     return labels
 
 
-def _axes(use: Use) -> list[str]:
-    return [part.partition("=")[0] for part in use.tuned if "=" in part]
+def _axes(use: Use) -> tuple[str, ...]:
+    return tuple(part.partition("=")[0] for part in use.tuned if "=" in part)
 
 
 def with_length(text: str, length: int) -> str:
