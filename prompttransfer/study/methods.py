@@ -74,13 +74,13 @@ def labels_of(uses: Iterable[Use]) -> dict[Use, str]:
     several = {text for (_, text), known in lengths.items() if len(known) > 1}
     grids: dict[tuple[str, tuple[str, ...]], set[tuple[str, ...]]] = defaultdict(set)
     for use in found:
-        grids[(use.text, *_axes(use))].add(use.tuned)
+        grids[use.text, _axes(use)].add(use.tuned)
     labels = {}
     for use in found:
         axes = _axes(use)
         whole = use.text in several and LENGTH not in axes
         name = with_length(use.text, use.length) if whole else use.text
-        over = " ".join(use.tuned) if len(grids[(use.text, *axes)]) > 1 else " and ".join(axes)
+        over = " ".join(use.tuned) if len(grids[use.text, axes]) > 1 else " and ".join(axes)
         labels[use] = f"{name}, tuned over {over}" if axes else name
     return labels
 
