@@ -47,27 +47,24 @@ from prompttransfer.cli.options import (
     Template,
     WarmUp,
 )
+from prompttransfer.cli.transfer_again import finished, show_finished
 from prompttransfer.cli.transfer_tables import (
     kind_of_start,
     print_transfer,
     seen_lines,
 )
+from prompttransfer.cli.transfer_tune import check_names, distilling_of, predictions_of_tuned, run_tuning
 from prompttransfer.cli.values import OneOf, Output, Whole, checked, lines_of
 from prompttransfer.transfers.files import FILES, MARKER, record_of, write_transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from prompttransfer.adaptations.adaptation import Adaptation
-    from prompttransfer.backbones.base import Backbone
-    from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.evaluation.evaluate import Score
-    from prompttransfer.reports.run_folder import MatrixRecord
     from prompttransfer.training.train import Trained, TrainingOptions
-    from prompttransfer.transfers.distilled import DistilledPair, DistilledTransfer, Distilling
+    from prompttransfer.transfers.distilled import DistilledPair
     from prompttransfer.transfers.library import LibraryTransfer
     from prompttransfer.transfers.matrix import TransferMatrix
-    from prompttransfer.transfers.tuning import TunedPair, TunedTransfer
+    from prompttransfer.transfers.tuning import TunedPair
     from prompttransfer.transfers.zero_shot import Target
 
 
@@ -314,7 +311,7 @@ def transfer(
     options: TrainingOptions | None = None
     if tune and output is not None:
         say(seeds_line(chosen, one_split=one_split, shots=shots), quiet=as_json)
-        result, taught, options = _tune(
+        result, taught, options = run_tuning(
             model,
             prompts,
             [t for t in targets if t.task.name not in matrix.impossible],
@@ -370,193 +367,3 @@ def transfer(
         if output is not None:
             say(f"written to {output}: " + ", ".join(sorted(p.name for p in output.iterdir())))
     return matrix
-
-
-def distilling_of(weight: str | None) -> Distilling:
-    """What --distil-weight asks for. Raises UserError."""
-    from prompttransfer.transfers.distilled import CONSTANT, Distilling
-    from tasks.errors import UserError
-
-    if weight is None or weight == "similarity":
-        return Distilling()
-    try:
-        number = float(weight)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < 1e30:
-        raise UserError(
-            f"--distil-weight {weight}: give 'similarity' or a number of 0 or more, such as {CONSTANT:g}"
-        )
-    return Distilling(number)
-
-
-def check_names(
-    prompts: Sequence[Adaptation], targets: Sequence[str], seeds: Sequence[int], *, distilled: bool = False
-) -> None:
-    """Raise UserError where two tuned ones would share a name, or a name cannot be a folder's."""
-    from prompttransfer.files import safe_name
-    from tasks.errors import UserError
-
-    names = [prompt.name for prompt in prompts]
-    wanted = tuned_names(names, targets, seeds) + (student_names(names, targets, seeds) if distilled else [])
-    tuned = [safe_name(name, "name of a tuned prompt") for name in wanted]
-    twice = next((name for name in tuned if tuned.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"two tuned prompts would be called {twice!r}: rename a source prompt or a task")
-
-
-def tuned_names(sources: Sequence[str], targets: Sequence[str], seeds: Sequence[int]) -> list[str]:
-    """The names of the runs of --tune: for every target and seed the one from scratch, then one a source."""
-    from prompttransfer.transfers.tuning import run_name
-
-    return [
-        f"{start}-s{seed}"
-        for target in targets
-        for seed in seeds
-        for start in (f"{target}-scratch", *(run_name(source, target) for source in sources))
-    ]
-
-
-def student_names(sources: Sequence[str], targets: Sequence[str], seeds: Sequence[int]) -> list[str]:
-    """The names of the runs of --distil, in their order."""
-    from prompttransfer.transfers.distilled import student_name
-
-    return [student_name(source, target, seed) for target in targets for seed in seeds for source in sources]
-
-
-def finished(output: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The record of the transfer in `output`, if it was made with these settings; None if there is none.
-
-    Raises UserError for one of other settings.
-    """
-    from prompttransfer.outputs import check_same, settings_in
-    from tasks.documents import read_json_object
-
-    if not (output / MARKER).exists():
-        return None
-    check_same(output, settings_in(output), settings, what="a finished transfer")
-    return read_json_object(output / MARKER, "transfer matrix")
-
-
-def predictions_of_tuned(
-    model: Backbone, trained: Sequence[Trained], targets: Sequence[Target]
-) -> list[dict[str, Any]]:
-    """What every run says to the test rows of its target."""
-    from prompttransfer.evaluation.predictions import predictions_of
-
-    by_name = {target.task.name: target for target in targets}
-    lines: list[dict[str, Any]] = []
-    for own in (run.adaptation for run in trained):
-        target = by_name[own.task]
-        lines += predictions_of(model, [own], target.task, target.splits.test, own.encoding)
-    return lines
-
-
-def show_finished(record: dict[str, Any], output: Path, kind: str, *, as_json: bool) -> TransferMatrix:
-    """Print and return what was made before with the same settings; `kind` is the paper's name for runs from sources."""
-    from dataclasses import replace
-
-    from prompttransfer.cli.common import print_json, say
-    from prompttransfer.reports.run_folder import read_transfer
-    from prompttransfer.transfers.distilled import DistilledPair
-    from prompttransfer.transfers.tuning import TunedPair
-
-    found = read_transfer(output / MARKER)
-    matrix = matrix_of(found.raw)
-    if found.calibrated is not None:
-        second = replace(matrix_of(found.calibrated), meaning="calibrated")
-        matrix = replace(matrix, calibrated=second)
-    if as_json:
-        print_json(record)
-        return matrix
-    pairs = [TunedPair.of(pair.model_dump()) for pair in found.tuned if pair.whole]
-    distilled = [DistilledPair.of(pair.model_dump()) for pair in found.distilled]
-    print_transfer(matrix, pairs, distilled, found.notes, kind)
-    say(f"made before with the same settings, nothing is left to do; all of it is in {output}")
-    return matrix
-
-
-def matrix_of(record: MatrixRecord) -> TransferMatrix:
-    """The matrix that a record holds."""
-    import torch
-
-    from prompttransfer.transfers.matrix import TransferMatrix
-
-    nan = float("nan")
-    values = [[nan if value is None else value for value in row] for row in record.values]
-    return TransferMatrix(
-        sources=tuple(record.sources),
-        source_tasks=tuple(record.source_tasks),
-        targets=tuple(record.targets),
-        values=torch.tensor(values, dtype=torch.float64).reshape(len(record.sources), len(record.targets)),
-        metrics=tuple(record.metrics),
-        rows=tuple(record.rows),
-        impossible=record.impossible,
-        impossible_cells=record.impossible_cells,
-        methods=tuple(record.methods),
-        calibration=record.calibration,
-        random_draws=record.random_draws,
-        random_spread=tuple(nan if value is None else value for value in record.random_spread),
-        in_context=record.in_context,
-        in_context_spread=tuple(nan if value is None else value for value in record.in_context_spread),
-    )
-
-
-def _tune(
-    model: Backbone,
-    prompts: Sequence[Adaptation],
-    targets: Sequence[Target],
-    seeds: Sequence[int],
-    overrides: dict[str, Any],
-    *,
-    encoding: Encoding,
-    distilling: Distilling | None,
-    output: Path,
-    quiet: bool,
-) -> tuple[TunedTransfer, DistilledTransfer | None, TrainingOptions]:
-    from prompttransfer.adaptations.running import common_method
-    from prompttransfer.cli.common import console, say
-    from prompttransfer.training.progress import TrainingProgress
-    from prompttransfer.training.recipes import recipe_for
-    from prompttransfer.training.train import TrainingOptions
-    from prompttransfer.transfers.distilled import check_distilling, distil
-    from prompttransfer.transfers.tuning import tune
-
-    method = common_method(prompts)
-    if distilling is not None:
-        check_distilling(distilling, prompts, targets)
-    recipe = recipe_for(model, method, **overrides)
-    for remark in method.remarks(model, [target.task.name for target in targets]):
-        say(remark, quiet=quiet)
-    say(f"recipe: {recipe.told(method)}", quiet=quiet)
-    names = tuned_names([p.name for p in prompts], [t.task.name for t in targets], seeds)
-    say(f"tuning: {len(names)} runs in one bank", quiet=quiet)
-    with TrainingProgress(console, names, recipe.steps) as progress:
-        options = TrainingOptions(state_folder=output.parent, progress=None if quiet else progress)
-        result = tune(
-            model,
-            prompts,
-            targets,
-            recipe,
-            seeds=seeds,
-            encoding=encoding,
-            options=options,
-        )
-    if distilling is None:
-        return result, None, options
-    names = student_names([p.name for p in prompts], [t.task.name for t in targets], seeds)
-    say(f"distilling: {len(names)} runs in one bank", quiet=quiet)
-    with TrainingProgress(console, names, recipe.steps) as progress:
-        options.progress = None if quiet else progress
-        taught = distil(
-            model,
-            prompts,
-            targets,
-            recipe,
-            result,
-            distilling,
-            seeds=seeds,
-            encoding=encoding,
-            options=options,
-        )
-    return result, taught, options
