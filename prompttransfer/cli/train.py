@@ -278,7 +278,7 @@ def train(
     from prompttransfer.outputs import Files, settings_of
     from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
     from prompttransfer.training.distillation import Distance
-    from prompttransfer.training.recipes import method_and_recipe, usual_start
+    from prompttransfer.training.recipes import method_and_recipe
     from prompttransfer.training.train import Job, Trained
 
     teachers = teachers_of(
@@ -317,7 +317,7 @@ def train(
             f"label words of {words_line(target.task.name, answers.mapping if answers else {})}",
             quiet=as_json,
         )
-    start = parse_start(init or usual_start(model.family, model.state_width, chosen_method))
+    start = parse_start(init) if init else None
     if mixture:
         parts = {seed: [(target.task, target.rows(seed)) for target in targets] for seed in chosen}
         jobs = [

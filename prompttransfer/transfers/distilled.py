@@ -13,7 +13,6 @@ from typing import Any
 
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.running import common_encoding, common_method
-from prompttransfer.adaptations.starts import RANDOM, Start
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.training.distillation import Distance, Teacher
@@ -116,7 +115,6 @@ def distil(
     how: Distilling,
     *,
     seeds: Sequence[int] = (0,),
-    scratch_start: Start = RANDOM,
     encoding: Encoding = USUAL,
     options: TrainingOptions | None = None,
 ) -> DistilledTransfer:
@@ -124,7 +122,7 @@ def distil(
     check_distilling(how, sources, targets)
     encoding = common_encoding(backbone, sources, encoding)
     lessons = list(_lessons(backbone, sources, targets, seeds, tuned, how))
-    jobs = [lesson.job(scratch_start, how) for lesson in lessons]
+    jobs = [lesson.job(how) for lesson in lessons]
     found = train_adaptations(
         backbone, jobs, recipe, encoding, method=common_method(sources), options=options
     )
@@ -153,11 +151,11 @@ class _Lesson:
     similarity: float | None
     weight: float
 
-    def job(self, start: Start, how: Distilling) -> Job:
+    def job(self, how: Distilling) -> Job:
         task = self.target.task
         teacher = Teacher(self.teacher.adaptation, self.weight, how.distance)
         name = student_name(self.source.name, task.name, self.seed)
-        return Job(task, self.target.rows(self.seed), self.seed, start, name, teacher=teacher)
+        return Job(task, self.target.rows(self.seed), self.seed, name=name, teacher=teacher)
 
     def pair(self, student: Trained) -> DistilledPair:
         metric, curve = self.target.task.metric, self.source.curve

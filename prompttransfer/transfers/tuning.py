@@ -10,7 +10,7 @@ from typing import Any
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.bank import BareBank
 from prompttransfer.adaptations.running import bank_of, common_encoding, common_method, groups_of
-from prompttransfer.adaptations.starts import RANDOM, Start, start_from
+from prompttransfer.adaptations.starts import start_from
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.evaluation.encoding import encode_task
@@ -158,7 +158,6 @@ def tune(
     recipe: Recipe,
     *,
     seeds: Sequence[int] = (0,),
-    scratch_start: Start = RANDOM,
     encoding: Encoding = USUAL,
     options: TrainingOptions | None = None,
 ) -> TunedTransfer:
@@ -170,7 +169,7 @@ def tune(
     groups = [(target, seed) for target in targets for seed in seeds]
     for target in targets:
         backbone.check_task(target.task)
-    jobs = [job for target, seed in groups for job in _tuning_jobs(prompts, target, seed, scratch_start)]
+    jobs = [job for target, seed in groups for job in _tuning_jobs(prompts, target, seed)]
     trained = train_adaptations(
         backbone,
         jobs,
@@ -199,10 +198,10 @@ def tune(
     return TunedTransfer(tuple(pairs), tuple(finished))
 
 
-def _tuning_jobs(prompts: Sequence[Adaptation], target: Target, seed: int, scratch_start: Start) -> list[Job]:
+def _tuning_jobs(prompts: Sequence[Adaptation], target: Target, seed: int) -> list[Job]:
     """The scratch run of a target first, then one run a source."""
     task = target.task
-    scratch = Job(task, target.rows(seed), seed, scratch_start, name=f"{task.name}-scratch-s{seed}")
+    scratch = Job(task, target.rows(seed), seed, name=f"{task.name}-scratch-s{seed}")
     return [
         scratch,
         *(

@@ -141,8 +141,8 @@ def test_cells_of_earlier_versions_with_their_files_beside_the_record_are_read(t
     graph, store = layers([1, 1]), open_store(f"memory://{tmp_path}/study", new=True)
     run(graph, store)
     before = contents(store)
-    for cell in graph.cells:
-        record = store.record(cell)
+    for each in graph.cells:
+        record = store.record(each)
         for name in record.files:
             path = store.place_of(record, name)
             assert path.count(record.digest) == 1
