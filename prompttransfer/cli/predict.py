@@ -290,7 +290,9 @@ def _answer(
         for (row, question), answer in zip(window, found, strict=True):
             name = answers.adaptations[question.place].name
             lines.append(
-                json.dumps({**row, "prediction": {"adaptation": name, **answer.as_dict()}}, ensure_ascii=False)
+                json.dumps(
+                    {**row, "prediction": {"adaptation": name, **answer.as_dict()}}, ensure_ascii=False
+                )
             )
         write(lines)
 

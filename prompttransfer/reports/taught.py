@@ -5,6 +5,7 @@ Each table stands with what its columns or rows are in words, the controls among
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -36,8 +37,9 @@ SCORES = {
 
 def taught(folder: RunFolder, record: TransferRecord, prefix: str) -> tuple[Taught, ...]:
     """A table for each of the two that the run has; names of tasks without `prefix`."""
+    metrics = dict(zip(record.raw.targets, record.raw.metrics, strict=False))
     found = [from_sources(record)] if record.distilled else []
-    return (*found, *(by_public_text(path, prefix) for path in folder.public))
+    return (*found, *(by_public_text(path, prefix, metrics) for path in folder.public))
 
 
 def from_sources(record: TransferRecord) -> Taught:
@@ -55,8 +57,11 @@ def from_sources(record: TransferRecord) -> Taught:
     return Taught("Distilled from the tuned run (PANDA)", about, table, PANDA)
 
 
-def by_public_text(path: Path, prefix: str) -> Taught:
-    """Condition and task -> test score, with the mean over tasks. Raises UserError for a table of another kind."""
+def by_public_text(path: Path, prefix: str, metrics: Mapping[str, str]) -> Taught:
+    """Condition and task -> test score, with the mean over tasks where all are known to be of one metric.
+
+    Raises UserError for a table of another kind.
+    """
     long = read_long(path)
     wanted = {"task", "condition", "score"}
     if not wanted <= set(long.columns):
@@ -68,10 +73,11 @@ def by_public_text(path: Path, prefix: str) -> Taught:
     names = long["task"].astype(str).str.removeprefix(prefix)
     table = scores.groupby([long["condition"].astype(str), names], sort=False).mean().unstack(sort=False)
     table = table.loc[[name for name in CONDITIONS if name in table.index]]
-    table["mean"] = table.mean(axis=1)
+    if len({metrics.get(task) for task in table.columns}) == 1 and table.columns[0] in metrics:
+        table["mean"] = table.mean(axis=1)
     about = (
         f"Test scores of prompts that were carried to another backbone by public text, without a label ({path.parent.name}), "
-        "beside their controls; one seed of the carrying."
+        "beside their controls, in italics; one seed of the carrying."
     )
     words = {name: CONDITIONS[name] for name in table.index}
     controls = tuple(name for name in table.index if name not in NOT_CONTROLS)

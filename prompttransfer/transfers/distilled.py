@@ -7,8 +7,8 @@ with the similarity of source and target, or a constant one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from prompttransfer.adaptations.adaptation import Adaptation
@@ -66,6 +66,11 @@ class DistilledPair:
     distilled_steps: int
     source_steps: int | None
     """Steps that the source was trained for; None where it does not say."""
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> DistilledPair:
+        """The pair that `as_dict` has written."""
+        return cls(**{each.name: record[each.name] for each in fields(cls)})
 
     @property
     def all_steps(self) -> tuple[int, int | None, int | None]:
