@@ -31,7 +31,7 @@ class _Context:
 
         node = ray.get_runtime_context().get_node_id()
         if node != self.local["head"] and self._first(node):
-            time.sleep(120)
+            time.sleep(600)
         return self._context.output(cell)
 
     def _first(self, node):

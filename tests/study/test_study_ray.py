@@ -71,7 +71,7 @@ def started(folder, tries=3):
 
 def wait_for(path, running):
     """The text of a file that appears while something runs."""
-    end = time.monotonic() + 240
+    end = time.monotonic() + 900
     while not path.exists():
         assert not running.done() and time.monotonic() < end, "no unit came to a node that is not the head"
         time.sleep(0.02)

@@ -75,7 +75,7 @@ class UnitContext:
     unit: Unit
     local: Mapping[str, Json]
     say: Tell
-    attempt: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    attempt: str = field(default_factory=lambda: uuid.uuid4().hex[:8], kw_only=True)
 
     def filled(self, cell: Cell) -> Path:
         """Where the cell is filled, on the same file system as the cells.
