@@ -16,7 +16,7 @@ from analysis.prediction import predict_transfer
 from analysis.report import Picture, ReportData, View, render_report
 from analysis.report.matrix import cell_text, colour_range
 from analysis.report.sections import picture
-from analysis.report.tables import folded, stacked
+from analysis.report.tables import all_rows, folded, stacked
 from tasks.errors import UserError
 
 VOID = {"meta", "link", "img", "input", "br", "line", "circle"}
@@ -151,7 +151,9 @@ def predicted(transfer, indicator, **settings):
 def test_an_indicator_with_a_negative_mean_is_not_praised():
     transfer = np.random.default_rng(0).random((5, 5))
     text = said(predicted(transfer, -transfer, seeds=3))
-    assert "No indicator predicts transfer here: E_concat has the highest mean Spearman of 1, -1.00" in text
+    assert (
+        "No indicator predicts transfer here: E_concat, the only indicator, has mean Spearman -1.00" in text
+    )
     assert "ranks sources best" not in text
 
 
@@ -227,3 +229,12 @@ def test_only_sentences_are_laid_out_as_sentences():
         '<td data-name="what to know" class=note>one seed</td>' in html
         and '<td data-name="p">0.1</td>' in html
     )
+
+
+def test_what_all_rows_say_is_said_once():
+    said, headings, rows = all_rows(["method", "model", "mean"], [["a", "tiny", "0.5"], ["b", "tiny", "0.5"]])
+    assert said == "<p>All rows: model tiny.</p>" and headings == [
+        "method",
+        "mean",
+    ]  # a number stays a column
+    assert rows == [["a", "0.5"], ["b", "0.5"]]

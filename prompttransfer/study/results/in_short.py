@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from analysis.report.sections import highest_of
-from analysis.report.tables import stacked
+from analysis.report.tables import all_rows, stacked
 from prompttransfer.study.methods import PROMPT, called
 from prompttransfer.study.results.in_words import listed, number, p_value
 from prompttransfer.study.results.long_table import DIFFERENT, OWN, SAME, raw_scores, with_methods
@@ -25,50 +25,46 @@ def in_short(results: pd.DataFrame, indicators: pd.DataFrame) -> str:
     methods = raw_scores(with_methods(results))[["backbone", "method"]].drop_duplicates()
     if len(methods) <= MOST_SAID:
         return listed([*winners(results), *headlines(results, indicators)])
+    rows = _rows(results, indicators)
+    if not rows:
+        return listed(best_own(results))
     words = (
         "<p>Scores are means over tasks and seeds. A gain is a zero-shot score less that of no prompt, mean over targets and "
         "seeds; the best source is the one with the highest gain. p is that of the indicator with the highest mean Spearman "
         "\u03c1, one-sided, tasks shuffled, corrected for the number of indicators.</p>"
     )
-    return listed(best_own(results)) + words + stacked(HEADINGS, _rows(results, indicators))
+    said, headings, kept = all_rows(HEADINGS, rows)
+    return listed(best_own(results)) + words + said + stacked(headings, kept)
 
 
 HEADINGS = (
-    "backbone, method", "metric", "own score", "gain, same type", "gain, different type", "best source", "its gain",
+    "method", "backbone", "metric", "own score", "gain, same type", "gain, different type", "best source", "its gain",
     "highest indicator", "mean \u03c1", "p, corrected"
 )  # fmt: skip
 
 
 def _rows(results: pd.DataFrame, indicators: pd.DataFrame) -> list[list[str]]:
-    """A row a backbone, method and metric."""
+    """A row a method, backbone and metric that has scores of own prompts or of transfer."""
     scores = raw_scores(with_methods(results))
     own = scores[scores["condition"] == OWN].groupby(["backbone", "method", "measure"])["value"].mean()
     sources, highest = best_sources(results), _highest(indicators)
-    name = titles(results)
     rows = []
     for backbone, method, metric, gains in gains_over_no_prompt(results):
-        source, gain = sources.get((backbone, method, metric), ("", None))
-        best = highest.get((backbone, method))
-        rows.append(
-            [
-                name(backbone, method),
-                metric,
-                number(own.get((backbone, method, metric))),
-                *(_gain(gains.get(relation)) for relation in (SAME, DIFFERENT)),
-                source,
-                _gain(gain),
-                *(
-                    ("", "", "")
-                    if best is None
-                    else (
-                        str(best["indicator"]),
-                        number(best["mean_spearman"]),
-                        p_value(best["p_permutation_holm"]),
-                    )
-                ),
-            ]
-        )
+        key = (backbone, method, metric)
+        if key not in own.index and not gains:
+            continue
+        source, gain = sources.get(key, ("", None))
+        by_type = [_gain(gains.get(relation)) for relation in (SAME, DIFFERENT)]
+        told = _indicator(highest.get((backbone, method)))
+        rows.append([method, backbone, metric, number(own.get(key)), *by_type, source, _gain(gain), *told])
     return rows
+
+
+def _indicator(best: pd.Series | None) -> list[str]:
+    """Its name, mean and p value; empty where there is none."""
+    if best is None:
+        return ["", "", ""]
+    return [str(best["indicator"]), number(best["mean_spearman"]), p_value(best["p_permutation_holm"])]
 
 
 def _gain(value: float | None) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.report.shell import html_page
-from analysis.report.tables import NOTE, command_lines, folded, scrolled, stacked, wide_picture
+from analysis.report.tables import NOTE, all_rows, command_lines, folded, scrolled, stacked, wide_picture
 from prompttransfer.reports.calls import Call
 from prompttransfer.study.cell import Impossible
 from prompttransfer.study.results.in_short import in_short, titles
@@ -253,12 +253,12 @@ def systems_section(tables: Mapping[str, pd.DataFrame], figures: Sequence[Path])
     )
     pictures = "".join(_picture(path) for path in figures if path.suffix == ".svg")
     frame = wide_picture(pictures) if pictures else ""
-    said, headings, cells = _systems_table(found)
+    said, headings, cells = all_rows(*_systems_table(found))
     return f"{listed(system_lines(found))}{words}{frame}{said}{stacked(headings, cells)}"
 
 
-def _systems_table(found: pd.DataFrame) -> tuple[str, list[str], list[list[str]]]:
-    """What is the same for all rows as a sentence, and the table of the rest: a row a system, an interval in one column."""
+def _systems_table(found: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows, a row a system, an interval in one column; columns without values are left out."""
     written = found.assign(interval=[span(*ends) for ends in zip(found["low"], found["high"], strict=True)])
     for steps in ("target_steps", "all_steps"):
         written[steps] = [number(value, 0) for value in found[steps]]
@@ -267,12 +267,9 @@ def _systems_table(found: pd.DataFrame) -> tuple[str, list[str], list[list[str]]
     columns = [column for column in found if column not in ("system", "low", "high")]
     columns.insert(columns.index("difference") + 1, "interval")
     filled = [column for column in columns if written[column].notna().any() and (written[column] != "").any()]
-    same = [key for key in ("backbone", "metric", "targets", "seeds") if written[key].nunique() == 1]
-    kept = ["system", *(column for column in filled if column not in same)]
+    kept = ["system", *filled]  # the system names its row, wherever its column stands in the file
     cells = [[number(value) for value in row] for row in written[kept].itertuples(index=False)]
-    headings = [_SYSTEM_HEADINGS.get(column, column.replace("_", " ")) for column in kept]
-    alone = ", ".join(f"{key} {number(written[key].iloc[0])}" for key in same)
-    return (f"<p>All rows: {escape(alone)}.</p>" if alone else ""), headings, cells
+    return [_SYSTEM_HEADINGS.get(column, column.replace("_", " ")) for column in kept], cells
 
 
 _SYSTEM_HEADINGS = {"interval": "95 % interval", "p_holm": "p, corrected", "note": NOTE}
