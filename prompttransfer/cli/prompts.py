@@ -152,7 +152,7 @@ def show_attention(
         return found
     for values in found:
         names, rows = list(values["mean"]), values["rows"]
-        columns = {name: [row[name] for row in rows] for name in names}
+        weights = {name: [row[name] for row in rows] for name in names}
         table(
             f"attention of {values['prompt']} on {len(rows)} rows of {values['task']}; all alike would be "
             f"{1 / len(names):.3f}",
@@ -162,7 +162,7 @@ def show_attention(
                     name,
                     *(f"{x:.3f}" for x in (values["mean"][name], values["sd"][name], min(own), max(own))),
                 ]
-                for name, own in columns.items()
+                for name, own in weights.items()
             ],
             left=1,
         )

@@ -237,7 +237,7 @@ def read_sweep(output: Path, tasks: Sequence[str]) -> dict[str, list[dict[str, A
             continue
         try:
             table = pd.read_csv(path, dtype=str, keep_default_na=False)
-            rows = [dict(row) for row in table.to_dict("records")]
+            rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
             found[task] = [
                 {
                     **row,
