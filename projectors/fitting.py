@@ -357,7 +357,7 @@ def resume(
         except RuntimeError as error:
             raise UserError(f"{what} is of another module: {shortened(str(error), 300)}") from None
         optimiser.load_state_dict(
-            optimiser.state_dict() | {"state": _moments(parts["moment"], optimiser, what)}
+            optimiser.state_dict() | {"state": moments_of(parts["moment"], optimiser, what)}
         )
     except UserError as error:
         raise UserError(f"{error}; remove it to begin anew") from None
@@ -373,10 +373,10 @@ class LossesRecord(BaseModel):
 ADAM = frozenset({"step", "exp_avg", "exp_avg_sq"})
 
 
-def _moments(
+def moments_of(
     tensors: dict[str, Tensor], optimiser: torch.optim.Optimizer, what: str
 ) -> dict[int, dict[str, Tensor]]:
-    """Index of a parameter -> its moments; UserError unless they fit the parameters."""
+    """Index of a parameter -> Adam's moments of it, which were kept as `INDEX.NAME`; UserError unless they fit the parameters."""
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():

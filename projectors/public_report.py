@@ -6,6 +6,8 @@ the same way, of random prompts at the target's norms, of one prompt tuned for a
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
@@ -17,6 +19,7 @@ from projectors.architectures import Shape
 from projectors.controls import constant
 from projectors.fitting import FitSettings, fit, task_objective
 from projectors.lessons import lesson
+from projectors.public_state import Keeping
 from projectors.public_text import Carried
 from prompttransfer.adaptations.adaptation import PROMPT_KEY, Adaptation
 from prompttransfer.adaptations.bank import BareBank, VectorBank
@@ -43,6 +46,9 @@ CONDITIONS = {
     "no prompt": "the bare target",
     "majority": "always the commonest answer",
 }
+NOT_CONTROLS = ("own prompt", CHOSEN, PICKED, LAST)
+TABLE = "public-text.csv"
+"""The file of the table beside the prompts that were carried."""
 CONSTANT_STEPS, CONSTANT_RATE = 100, 0.1
 
 
@@ -56,6 +62,18 @@ class Entry:
     """Mean over prompts of the task (seeds), or over draws."""
     spread: float | None
     """Deviation over those; None of one."""
+
+
+def to_csv(entries: Sequence[Entry]) -> str:
+    """One line a task and condition, with what the condition is in words."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["task", "condition", "score", "spread", "what it is"])
+    writer.writerows(
+        [entry.task, entry.condition, entry.score, entry.spread, CONDITIONS[entry.condition]]
+        for entry in entries
+    )
+    return stream.getvalue()
 
 
 def with_random_source(prompts: Sequence[Adaptation], seed: int) -> list[Adaptation]:
@@ -103,13 +121,17 @@ def report(
     own: Sequence[Adaptation] = (),
     *,
     seed: int = 0,
+    keeping: Keeping | None = None,
 ) -> list[Entry]:
-    """Every condition on every task. `carried` is of `prompts` and behind them of a random source."""
+    """Every condition on every task. `carried` is of `prompts` and behind them of a random source.
+
+    With `keeping` the tuning of the one prompt for all tasks goes on where it was killed.
+    """
     encoding = prompts[0].encoding
     generator = torch.Generator().manual_seed(seed)
     like = [prompt.vectors for prompt in own] or list(carried.chosen[: len(prompts)])
     noise = random_like(like, random_draws(len(like)), generator)
-    tuned = _tuned_constant(target, tasks, noise[0], encoding, seed) if len(tasks) > 1 else None
+    tuned = _tuned_constant(target, tasks, noise[0], encoding, seed, keeping) if len(tasks) > 1 else None
     found = []
     for name, (task, splits) in tasks.items():
         places = [place for place, prompt in enumerate(prompts) if prompt.task == name]
@@ -134,7 +156,12 @@ def report(
 
 
 def _tuned_constant(
-    target: Backbone, tasks: Mapping[str, tuple[Task, Splits]], start: Tensor, encoding: Encoding, seed: int
+    target: Backbone,
+    tasks: Mapping[str, tuple[Task, Splits]],
+    start: Tensor,
+    encoding: Encoding,
+    seed: int,
+    keeping: Keeping | None,
 ) -> Tensor:
     """One prompt [length, width] for all tasks, tuned on their labelled rows in turn, from a random one of its norms."""
     length, width = start.shape
@@ -146,5 +173,7 @@ def _tuned_constant(
     module = constant(Shape(length, width, length, width), start, seed=seed)
     size = float(start.square().mean().sqrt())
     settings = FitSettings(steps=CONSTANT_STEPS * len(lessons), lr=CONSTANT_RATE * size, seed=seed)
-    fit(module, task_objective(lessons, settings), settings)
+    parts = (settings, start, *(own.origin for own in lessons))
+    checkpoint = None if keeping is None else keeping.file("constant", parts)
+    fit(module, task_objective(lessons, settings), settings, checkpoint=checkpoint)
     return module.prompt.detach()

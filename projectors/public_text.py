@@ -12,14 +12,17 @@ that was held out; the authors take the best on the target task's labelled rows,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from projectors.closed_form import whole_words
 from projectors.lessons import ordinary
+from projectors.public_state import Best, Course, Keeping, keep, resume
+from prompttransfer import signals
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.bank import Bank, BareBank, VectorBank, on_the_same
 from prompttransfer.adaptations.initialisers import initial_vectors
@@ -185,23 +188,6 @@ class Carried:
     picked_steps: tuple[int, ...] = ()
 
 
-@dataclass
-class _Best:
-    """The prompts as they were best so far by some value, less is better."""
-
-    vectors: Tensor
-    values: list[float] = field(default_factory=list)
-    steps: list[int] = field(default_factory=list)
-
-    def take(self, vectors: Tensor, values: Sequence[float], step: int) -> None:
-        if not self.values:
-            self.values, self.steps = [math.inf] * len(values), [0] * len(values)
-        for place, value in enumerate(values):
-            if value < self.values[place]:
-                self.values[place], self.steps[place] = value, step
-                self.vectors[place] = vectors[place].detach().cpu()
-
-
 def carry_by_text(
     source: Backbone,
     target: Backbone,
@@ -212,10 +198,12 @@ def carry_by_text(
     length: int | None = None,
     look: Look | None = None,
     tell: Callable[[int, float], None] = lambda step, loss: None,
+    keeping: Keeping | None = None,
 ) -> Carried:
     """Prompts of `source` as prompts of `target`, all at once on the same public rows; their labels are not looked at.
 
-    `look` measures on labelled rows and changes nothing but `picked`. The same seed gives the same prompts bit for bit.
+    `look` measures on labelled rows and changes nothing but `picked`. The same seed gives the same prompts bit for bit, also where
+    the work was killed and goes on from what `keeping` kept.
     Raises UserError for prompts of other backbones or of several layouts, too little text, or vocabularies that do not meet.
     """
     encoding = common_encoding(source, prompts)
@@ -238,67 +226,109 @@ def carry_by_text(
     start = initial_vectors(
         settings.start, target, public_task("sentence", met.words), length=length, seed=settings.seed
     )
-    return _tuned(given, wanted, vectors, start, settings, look, tell)
+    work = _Work(given, wanted, vectors, start, settings, look, tell)
+    return work.run(None if keeping is None else keeping.file("distil", work.parts()), keeping)
 
 
-def _tuned(
-    given: Side,
-    wanted: Side,
-    vectors: Tensor,
-    start: Tensor,
-    settings: PostSettings,
-    look: Look | None,
-    tell: Callable[[int, float], None],
-) -> Carried:
+class _Work:
     """The loop: Adam on the prompts of the target, which share nothing but the rows."""
-    source, source_plain = given.all_scores(VectorBank(vectors)), given.all_scores(BareBank())
-    target_plain = wanted.all_scores(BareBank())
-    shuffled = torch.randperm(
-        len(wanted.rows), generator=torch.Generator().manual_seed(settings.seed)
-    ).tolist()
-    count = max(1, round(settings.held_out * len(shuffled)))
-    held, train = sorted(shuffled[:count]), sorted(shuffled[count:])
-    order = RowOrder(tuple(wanted.rows[place].size for place in train), settings.batch, settings.seed)
-    device = wanted.backbone.device
-    prompts = torch.nn.Parameter(start.to(device).expand(len(vectors), -1, -1).clone())
-    optimizer = torch.optim.Adam([prompts], lr=settings.lr)
 
-    def losses(places: Sequence[int]) -> Tensor:
-        found = wanted.scores(VectorBank(prompts), places)
-        plain, aim, bare = (part[:, places].to(device) for part in (target_plain, source, source_plain))
-        return post_loss(found, plain, aim, bare, settings).mean(dim=1)
+    def __init__(
+        self,
+        given: Side,
+        wanted: Side,
+        vectors: Tensor,
+        start: Tensor,
+        settings: PostSettings,
+        look: Look | None,
+        tell: Callable[[int, float], None],
+    ):
+        self.given, self.wanted, self.vectors, self.start = given, wanted, vectors, start
+        self.settings, self.look, self.tell = settings, look, tell
+        shuffled = torch.randperm(
+            len(wanted.rows), generator=torch.Generator().manual_seed(settings.seed)
+        ).tolist()
+        count = max(1, round(settings.held_out * len(shuffled)))
+        self.held, self.train = sorted(shuffled[:count]), sorted(shuffled[count:])
+
+    def parts(self) -> Iterator[object]:
+        """All that decides what comes out, but for what `look` looks at."""
+        yield self.settings, self.look is None
+        yield self.vectors
+        yield self.start
+        for side in (self.given, self.wanted):
+            own = side.backbone
+            yield own.name, own.revision, own.precision, side.encoding, side.rows
+            yield side.ids.cpu()
+
+    def run(self, path: Path | None, keeping: Keeping | None) -> Carried:
+        """Carry; what was kept at `path` is where it goes on, and each look is kept there."""
+        settings, wanted = self.settings, self.wanted
+        begin = self.start.expand(len(self.vectors), -1, -1)
+        prompts = torch.nn.Parameter(begin.to(wanted.backbone.device).clone())
+        optimizer = torch.optim.Adam([prompts], lr=settings.lr)
+        course = Course(Best(begin.clone()), Best(begin.clone()))
+        if path is not None and keeping is not None and resume(path, course, prompts, optimizer):
+            keeping.going_on(course.step)
+        sizes = tuple(wanted.rows[place].size for place in self.train)
+        order = RowOrder(sizes, settings.batch, settings.seed)
+        self.measure()
+        with signals.keeping(lambda: _kept(path)):
+            if not course.first:
+                self.take(course, prompts, 0)
+            for step in range(course.step, settings.steps):
+                signals.check()
+                optimizer.zero_grad(set_to_none=True)
+                self.losses(prompts, [self.train[index] for index in order.step(step)]).sum().backward()
+                optimizer.step()
+                if (step + 1) % settings.every == 0 or step + 1 == settings.steps:
+                    self.take(course, prompts, step + 1)
+                    if path is not None:
+                        keep(path, course, prompts, optimizer)
+        return Carried(
+            course.best.vectors,
+            tuple(course.best.steps),
+            tuple(course.best.values),
+            tuple(course.first),
+            prompts.detach().cpu(),
+            None if self.look is None else course.picked.vectors,
+            tuple(course.picked.steps),
+        )
+
+    def measure(self) -> None:
+        """What is compared: the source with its prompts and without, the target without."""
+        self.source = self.given.all_scores(VectorBank(self.vectors))
+        self.source_plain = self.given.all_scores(BareBank())
+        self.target_plain = self.wanted.all_scores(BareBank())
+
+    def losses(self, prompts: Tensor, places: Sequence[int]) -> Tensor:
+        """The mean loss of each prompt over the rows at `places`, [n]; differentiable."""
+        found = self.wanted.scores(VectorBank(prompts), places)
+        plain, aim, bare = (
+            part[:, places].to(found.device) for part in (self.target_plain, self.source, self.source_plain)
+        )
+        return post_loss(found, plain, aim, bare, self.settings).mean(dim=1)
 
     @torch.no_grad()
-    def on_held() -> list[float]:
-        parts = [held[at : at + settings.batch] for at in range(0, len(held), settings.batch)]
-        sums = torch.stack([losses(part) * len(part) for part in parts]).sum(dim=0)
-        return (sums / len(held)).tolist()
+    def take(self, course: Course, prompts: Tensor, step: int) -> None:
+        """One look at the held-out rows, and at labelled ones where that is asked for."""
+        size = self.settings.batch
+        parts = [self.held[at : at + size] for at in range(0, len(self.held), size)]
+        sums = torch.stack([self.losses(prompts, part) * len(part) for part in parts]).sum(dim=0)
+        found = (sums / len(self.held)).tolist()
+        course.step, course.first = step, course.first or found
+        course.best.take(prompts, found, step)
+        if self.look is not None:
+            values = self.look(prompts.detach().cpu().clone())
+            course.picked.take(prompts, [-value for value in values], step)
+        self.tell(step, sum(found) / len(found))
 
-    best, picked = (
-        _Best(start.expand(len(vectors), -1, -1).clone()),
-        _Best(start.expand(len(vectors), -1, -1).clone()),
-    )
-    first = on_held()
-    for step in range(settings.steps + 1):
-        if step % settings.every == 0 or step == settings.steps:
-            found = on_held()
-            best.take(prompts, found, step)
-            if look is not None:
-                picked.take(prompts, [-value for value in look(prompts.detach().cpu().clone())], step)
-            tell(step, sum(found) / len(found))
-        if step < settings.steps:
-            optimizer.zero_grad(set_to_none=True)
-            losses([train[index] for index in order.step(step)]).sum().backward()
-            optimizer.step()
-    return Carried(
-        best.vectors,
-        tuple(best.steps),
-        tuple(best.values),
-        tuple(first),
-        prompts.detach().cpu(),
-        None if look is None else picked.vectors,
-        tuple(picked.steps),
-    )
+
+def _kept(path: Path | None) -> str:
+    """What a stop in this moment would leave, in words."""
+    if path is None or not path.exists():
+        return "nothing was kept yet; run the same command again"
+    return f"the last look is kept in {path.parent}; the same command goes on from there"
 
 
 def adaptations_of(

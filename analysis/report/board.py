@@ -6,6 +6,7 @@ table in order.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -167,7 +168,10 @@ def _row(
     mark = ' class="reference"' if line.reference else ""
     small = f"<small>{escape(where)}</small>" if where else ""
     label = escape(f"{name} {where}")
-    return f'<tr{mark}><th scope="row" data-value="{label}">{escape(name)}{small}</th>{"".join(cells)}</tr>'
+    broken = re.sub(
+        r"([:,=])(?=\S)", r"\1<wbr>", escape(name)
+    )  # a long name of a method goes on behind a sign
+    return f'<tr{mark}><th scope="row" data-value="{label}">{broken}{small}</th>{"".join(cells)}</tr>'
 
 
 def _cell(value: Value | None, best: bool) -> str:

@@ -9,7 +9,7 @@ from analysis.report.data import ReportData
 from analysis.report.matrix import left_out, matrix_json, matrix_table
 from analysis.report.script import SCRIPT
 from analysis.report.shell import html_page
-from analysis.report.tables import HINT
+from analysis.report.tables import HINT, command_lines
 
 
 def render_report(data: ReportData) -> str:
@@ -33,6 +33,8 @@ def _sections(data: ReportData) -> list[tuple[str, str, str]]:
     if data.cross_model is not None:
         content = sections.cross_model(data.cross_model, data.cross_model_controls)
         found.append(("models", "Across models", content))
+    if data.taught:
+        found.append(("teachers", "From a teacher", "".join(map(sections.taught, data.taught))))
     if data.facts:
         found.append(("run", "What was run", sections.pairs(data.facts)))
     if data.notes:
@@ -42,8 +44,7 @@ def _sections(data: ReportData) -> list[tuple[str, str, str]]:
     if data.environment:
         found.append(("environment", "Environment", sections.pairs(data.environment)))
     if data.commands:
-        lines = escape("\n".join(data.commands))
-        found.append(("again", "Run it again", f'<pre tabindex="0"><code>{lines}</code></pre>'))
+        found.append(("again", "Run it again", command_lines(data.commands)))
     return found
 
 

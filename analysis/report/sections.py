@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping
 from html import escape
 
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 
 from analysis.matrices import split_references
 from analysis.prediction import BASELINE, LEVEL, Corrected, Prediction, smallest_p_values
-from analysis.report.data import Picture, ReportData
-from analysis.report.tables import scrolled
+from analysis.report.data import Picture, ReportData, Taught
+from analysis.report.tables import scrolled, wide_picture
 from analysis.statistics import Interval
 
 NO_PROMPT = "no prompt"
@@ -129,7 +130,7 @@ def _sentence(data: ReportData) -> str:
     if not found:
         return ""
     best, flag = found[0], next((p for p in ranked if p.indicator == BASELINE), None)
-    highest = f"{escape(best.indicator)} has the highest mean Spearman of {len(found)}, {_rho(best)}"
+    highest = f"{highest_of(escape(best.indicator), len(found))} {_rho(best)}"
     if best.mean is not None and best.mean <= 0:
         return f"No indicator predicts transfer here: {highest}."
     if best.predicts is None:
@@ -141,6 +142,13 @@ def _sentence(data: ReportData) -> str:
         f"{escape(best.indicator)} predicts transfer better than chance does: mean Spearman {_rho(best)}, the highest "
         f"of {len(found)}{_p(best.test_holm)}{_flag(flag)}{against}."
     )
+
+
+def highest_of(indicator: str, indicators: int) -> str:
+    """What the number behind it is: the highest of several means, or the only one."""
+    if indicators == 1:
+        return f"{indicator}, the only indicator, has mean Spearman"
+    return f"{indicator} has the highest mean Spearman of {indicators},"
 
 
 def _why_not(best: Prediction) -> str:
@@ -278,28 +286,53 @@ def _whisker(p: Prediction) -> str:
     )
 
 
+WIDE_POINTS = 560
+"""Pictures that are wider than this have several panels."""
+
+
 def picture(item: Picture) -> str:
     """A figure inside the page, as data."""
     kind = {"svg": "image/svg+xml", "png": "image/png"}[item.kind]
     content = base64.b64encode(item.content).decode("ascii")
+    image = f'<img src="data:{kind};base64,{content}" alt="{escape(item.title)}">'
     return (
-        f'<figure><img src="data:{kind};base64,{content}" alt="{escape(item.title)}">'
+        f"<figure>{wide_picture(image) if _is_wide(item) else image}"
         f"<figcaption><b>{escape(item.title)}.</b> {escape(item.caption)}</figcaption></figure>"
     )
 
 
+def _is_wide(item: Picture) -> bool:
+    """Whether a picture says that it is wider than a phone can show at a size that can be read."""
+    found = re.search(rb'<svg[^>]* width="([\d.]+)pt"', item.content[:2000])
+    return found is not None and float(found[1]) > WIDE_POINTS
+
+
 def cross_model(table: pd.DataFrame, controls: tuple[str, ...]) -> str:
     """The table of projectors, controls marked: a projector counts where it beats them."""
-    head = "".join(f"<th scope=col>{escape(str(c))}</th>" for c in table.columns)
-    rows = []
-    for name, values in zip(table.index, table.to_numpy(dtype=float), strict=True):
-        mark = ' class="reference"' if name in controls else ""
-        cells = "".join(f"<td>{_number(float(v), 3)}</td>" for v in values)
-        rows.append(f"<tr{mark}><th scope=row>{escape(str(name))}</th>{cells}</tr>")
     said = f"<p>Controls, in italics: {escape(', '.join(controls))}.</p>" if controls else ""
-    body = "".join(rows)
-    return said + scrolled(
-        f'<table class="plain"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return said + _numbers(table, controls)
+
+
+def taught(item: Taught) -> str:
+    """Scores of what learned from a teacher, controls marked, and what each row or column is."""
+    head = f"<h3>{escape(item.title)}</h3><p>{escape(item.about)}</p>"
+    return head + _numbers(item.table, item.controls) + (pairs(item.words) if item.words else "")
+
+
+def _numbers(table: pd.DataFrame, controls: tuple[str, ...]) -> str:
+    """A table of numbers to three decimals, those of whole columns as they are; rows that are controls are marked."""
+    head = "".join(f"<th scope=col>{escape(str(c))}</th>" for c in table.columns)
+    whole = [pd.api.types.is_integer_dtype(kind) for kind in table.dtypes]
+    rows = []
+    for name, values in zip(table.index, table.to_numpy(dtype=float, na_value=np.nan), strict=True):
+        mark = ' class="reference"' if name in controls else ""
+        cells = "".join(
+            f"<td>{_number(float(value), 0 if plain else 3)}</td>"
+            for value, plain in zip(values, whole, strict=True)
+        )
+        rows.append(f"<tr{mark}><th scope=row>{escape(str(name))}</th>{cells}</tr>")
+    return scrolled(
+        f'<table class="plain"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     )
 
 

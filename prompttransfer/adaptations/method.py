@@ -137,6 +137,11 @@ class Method(ABC):
         """Whether what a member learns depends on who else is in its bank."""
         return False
 
+    @property
+    def shares_among_tasks(self) -> bool:
+        """Whether members of different tasks share something, so that tasks may be trained together by it."""
+        return self.shares
+
     @abstractmethod
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
         """A member at a start that is no other adaptation's. The same seed gives the same member, bit for bit.
@@ -166,8 +171,8 @@ class Method(ABC):
             return member
         return self.member(backbone, task, start=str(start), seed=seed)
 
-    def remarks(self, backbone: Backbone) -> list[str]:
-        """What a user should know before training on a backbone, a line each."""
+    def remarks(self, backbone: Backbone, tasks: Sequence[str] = ()) -> list[str]:
+        """What a user should know before training on a backbone, for tasks of these names, a line each."""
         return []
 
     def join(self, members: Sequence[Member], rates: Sequence[float]) -> None:
@@ -254,6 +259,8 @@ def spelled(value: Any) -> str:
     """A setting as `parse_method` reads it."""
     if isinstance(value, tuple):
         return "+".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
     plain = str(value)
     ends = plain != plain.strip()
     quoted = isinstance(value, str) and (ends or any(sign in plain for sign in ',"\n') or not plain)

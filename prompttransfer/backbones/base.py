@@ -28,7 +28,7 @@ from prompttransfer.backbones.modules import KnownModules, check_untouched
 from prompttransfer.backbones.rows import Batch, Row, _candidates, _shares, cut_texts, pad
 from prompttransfer.backbones.templates import TokenFrame
 from prompttransfer.backbones.tokens import first_ids, unknown_share
-from prompttransfer.distributed.fsdp import held, whole
+from prompttransfer.distributed.fsdp import held, table_rows, whole
 from prompttransfer.distributed.processes import ALONE
 from tasks.errors import UserError, unknown
 from tasks.task import Example, Task
@@ -48,9 +48,6 @@ class Backbone(ABC):
     family: str
     generates: bool
     """Whether it can write text (question answering, summarisation)."""
-
-    shardable: bool = True
-    """Whether its weights can be shared out among processes."""
 
     engines: tuple[str, ...] = ("frozen", "plain")
     """What can run it, the usual first: `frozen`, layers written for frozen weights; `plain`, transformers' modules."""
@@ -185,9 +182,7 @@ class Backbone(ABC):
 
     def output_rows(self, ids: Tensor) -> Tensor:
         """Rows of the matrix that states are compared with for an answer, [..., width] for token ids [...]."""
-        output: Any = self.model.get_output_embeddings()
-        rows: Tensor = output.rows(ids) if hasattr(output, "rows") else output.weight[ids]
-        return rows
+        return table_rows(self.model.get_output_embeddings(), ids)
 
     @cached_property
     def ordinary_tokens(self) -> tuple[int, ...]:

@@ -30,12 +30,12 @@ def features(model: Any, states: Tensor) -> Tensor:
     return given
 
 
-def output(model: Any) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of what gives logits."""
+def output(model: Any) -> tuple[Any, Tensor | None]:
+    """The module whose weight gives logits, and their bias."""
     if model.legacy:
         layer = model.get_output_embeddings()
-        return layer.weight, layer.bias
-    return model.get_input_embeddings().weight, model.lm_predictions.lm_head.bias
+        return layer, layer.bias
+    return model.get_input_embeddings(), model.lm_predictions.lm_head.bias
 
 
 @contextmanager

@@ -26,16 +26,17 @@ from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.backbones.masked_lm import MaskedLM
 from prompttransfer.backbones.plain import at_modules, real
 from prompttransfer.backbones.rows import Batch, Row
+from prompttransfer.distributed.fsdp import table_rows, whole
 from tasks.errors import UserError
 from tasks.task import Example, Task
 
-Output = tuple[Tensor, Tensor | None]
-"""Weight [vocabulary, width of words] and bias [vocabulary] of what gives logits."""
+Output = tuple[Any, Tensor | None]
+"""The module whose weight [vocabulary, width of words] gives logits, and their bias [vocabulary]."""
 
 
 def _output(model: Any) -> Output:
     layer = model.get_output_embeddings()
-    return layer.weight, layer.bias
+    return layer, layer.bias
 
 
 def _nothing(model: Any, own: Interventions, rows: int) -> AbstractContextManager[None]:
@@ -81,7 +82,6 @@ class PlainEncoder(MaskedLM):
     """A masked LM of ENCODERS."""
 
     engines = ("plain",)
-    shardable = False
 
     @property
     def parts(self) -> Encoder:
@@ -111,8 +111,8 @@ class PlainEncoder(MaskedLM):
 
     @cached_property
     def layer_names(self) -> tuple[str, ...]:
-        whole = re.compile(f"{self.model.base_model_prefix}.{self.parts.layer}")
-        return tuple(f"{name}." for name, _ in self.model.named_modules() if whole.fullmatch(name))
+        layer = re.compile(f"{self.model.base_model_prefix}.{self.parts.layer}")
+        return tuple(f"{name}." for name, _ in self.model.named_modules() if layer.fullmatch(name))
 
     def _inside(self, part: str) -> tuple[str, ...]:
         inside = getattr(self.parts, part)
@@ -180,11 +180,13 @@ class PlainEncoder(MaskedLM):
         return hidden[:, self.answer_slot(own.reserved, batch.layout)]
 
     def output_rows(self, ids: Tensor) -> Tensor:
-        return self.parts.output(self.model)[0][ids]
+        return table_rows(self.parts.output(self.model)[0], ids)
 
     def _head(self, slot: Tensor) -> tuple[Tensor, Tensor]:
-        weight, bias = self.parts.output(self.model)
-        return self.parts.features(self.model, slot), weight.new_zeros(len(weight)) if bias is None else bias
+        bias = self.parts.output(self.model)[1]
+        if bias is None:
+            bias = slot.new_zeros(self.word_embeddings.num_embeddings)
+        return self.parts.features(self.model, slot), whole(bias)
 
 
 def _distilbert(model: Any, states: Tensor) -> Tensor:

@@ -102,11 +102,6 @@ def load_backbone(
     dtype = choose_dtype(precision, place)
     folder, found = locate(name, revision)
     config, tokenizer = _load_outline(name, Path(folder))
-    made = family_class(config.model_type)
-    if placement.shards and made is not None and not made.shardable:
-        raise UserError(
-            f"the weights of backbone {name} ({config.model_type}) cannot be shared out: use --strategy ddp"
-        )
     model = _load_model(name, folder, config, dtype, place)
     first = torch.device("cpu") if placement.shards or precision == "nf4" else place
     backbone = _made(name, Path(folder), found, model, tokenizer, first, engine)

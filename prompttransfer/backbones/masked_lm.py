@@ -313,7 +313,9 @@ def class_scores(own: Interventions, state: Tensor, batch: Batch) -> Tensor:
     assert batch.candidates is not None
     logits, classes = own.head(state).float(), batch.candidates.shape[1]
     if logits.shape[1] < classes:
-        raise UserError(f"a probe or head of {logits.shape[1]} classes cannot answer a task with {classes} labels")
+        raise UserError(
+            f"a probe or head of {logits.shape[1]} classes cannot answer a task with {classes} labels"
+        )
     return logits[:, :classes] if batch.several else F.log_softmax(logits, dim=-1)[:, :classes]
 
 

@@ -404,7 +404,6 @@ class LongT5(T5):
     """
 
     engines = ("plain",)
-    shardable = False
 
     @property
     def own_attention(self) -> str:

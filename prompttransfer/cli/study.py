@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 study_app = typer.Typer(
     help="Whole experiments from one file: planned, run, resumed, reported. FILE may be the name of a shipped study: "
-    "demo, methods, real-smollm2, real-smollm2-small, su2022, su2022-small.",
+    "demo, methods, real-smollm2, su2022, su2022-small.",
     no_args_is_help=True,
 )
 
@@ -167,7 +167,7 @@ def report(
     folder: Folder,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Where to write; the study's folder if not given."),
+        typer.Option("--output", "-o", help="Where to write; the study's own place if not given."),
         Output(),
     ] = None,
     title: Annotated[str, typer.Option(help="Title of the pages; that of the study file if not given.")] = "",
@@ -178,18 +178,14 @@ def report(
     from prompttransfer.cli.terminal import say_line
     from prompttransfer.study.engine.store import read_graph
     from prompttransfer.study.engine.stores import open_store
-    from prompttransfer.study.results.report import write_study_report
-    from tasks.errors import UserError
+    from prompttransfer.study.results.report import write_own_report, write_study_report
 
     store = open_store(folder)
-    if output is None and "://" in folder:
-        raise UserError(f"the report of {folder} needs a folder on this machine: give one with --output")
-    written = write_study_report(
-        read_graph(store),
-        store,
-        output or Path(folder),
-        title=title or title_of(store.read_text("study.yaml")),
-    )
+    graph, named = read_graph(store), title or title_of(store.read_text("study.yaml"))
+    if output is None:
+        written = write_own_report(graph, store, title=named)
+    else:
+        written = write_study_report(graph, store, output, title=named)
     say_written(
         written.files,
         as_json,

@@ -153,7 +153,7 @@ def make_study(
     )
     if processes is not None:
         dismiss(processes)
-    notes, results = write_report(made.graph, store, place, made.spec.report.title or made.name)
+    notes, results = write_report(made.graph, store, made.spec.report.title or made.name)
     if tracker and tracker.stopped:
         notes.append(tracker.stopped)
     print_end(found, notes, file, place, as_json, results)
@@ -204,15 +204,13 @@ def default_tracking(place: str) -> str:
     return str((Path(place) / "logs").resolve())
 
 
-def write_report(graph: Graph, store: Store, place: str, title: str) -> tuple[list[str], pd.DataFrame | None]:
+def write_report(graph: Graph, store: Store, title: str) -> tuple[list[str], pd.DataFrame | None]:
     """Write tables and pages of what is finished; lines about it, of which the last says where the page is, and all numbers."""
-    from prompttransfer.study.results.report import write_study_report
+    from prompttransfer.study.results.report import write_own_report
     from tasks.errors import UserError
 
-    if "://" in place:
-        return [f"tables and report: prompttransfer study report {place} --output FOLDER"], None
     try:
-        written = write_study_report(graph, store, Path(place), title=title)
+        written = write_own_report(graph, store, title=title)
     except UserError as error:
         return [f"no report: {error}"], None
     return [*written.notes, f"the page: {written.page}"], written.tables["results"]

@@ -205,7 +205,7 @@ def figure_paths(output: Path) -> list[Path]:
 
 
 def say_written(
-    paths: Sequence[Path], as_json: bool = False, more: Mapping[str, object] | None = None
+    paths: Sequence[Path | str], as_json: bool = False, more: Mapping[str, object] | None = None
 ) -> None:
     """Where things lie, for a person or (with `more`) for a machine."""
     from prompttransfer.cli.terminal import json_text, say_line

@@ -30,7 +30,7 @@ def stacks(model: Any) -> list[tuple[nn.Module, nn.ModuleList]]:
     Empty where there is none with a list of layers.
     """
     base = model.base_model
-    parts = [getattr(base, name, None) for name in ("encoder", "decoder")]
+    parts = [getattr(base, name, None) for name in ("encoder", "decoder", "transformer")]
     inside = [part for part in parts if isinstance(part, nn.Module)] or [base]
     return [(part, child) for part in inside for child in part.children() if isinstance(child, nn.ModuleList)]
 
@@ -75,7 +75,7 @@ def _share_table(model: Any, table: Any, group: Any) -> None:
     if _sole(model, table):
         # It has to lie where it is found when the stack that it is taken out of is sharded.
         model.table, model.get_input_embeddings = table, lambda: table
-    running = [stack for stack, _ in stacks(model)]  # what lies in one of these is sharded with it
+    running = _inside_stacks(model)  # what lies in one of these is sharded with the stack
     sharers = [
         (parent, name, child)
         for parent in list(model.modules())
@@ -93,9 +93,13 @@ def _sole(model: Any, table: Any) -> bool:
     """Whether a table of words lies in a stack of layers and nowhere else, as that of a decoder."""
     if table is not model.get_input_embeddings():
         return False
-    running = [stack for stack, _ in stacks(model)]
+    running = _inside_stacks(model)
     holders = [parent for parent in model.modules() if any(child is table for child in parent.children())]
     return bool(holders) and all(parent in running for parent in holders)
+
+
+def _inside_stacks(model: Any) -> set[nn.Module]:
+    return {module for stack, _ in stacks(model) for module in stack.modules()}
 
 
 def _rows(table: Any, ids: Tensor) -> Tensor:
@@ -153,6 +157,12 @@ def recomputing(
     finally:
         for layer in layers:
             layer.gradient_checkpointing, layer.training = False, False  # type: ignore[assignment]
+
+
+def table_rows(table: Any, ids: Tensor) -> Tensor:
+    """Rows of a table of embeddings or of an output layer, sharded or not, [..., width] for ids [...]."""
+    rows: Tensor = table.rows(ids) if hasattr(table, "rows") else table.weight[ids]
+    return rows
 
 
 def held(tensor: Tensor) -> Tensor:

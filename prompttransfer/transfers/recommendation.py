@@ -220,7 +220,7 @@ def _sources(prompts: Sequence[Adaptation], target: Target, leave_own_out: bool)
             f"{name} is answered by a trained head, which no source of another task has: none can be tried as it is; train from "
             f"them with `transfer --tune`, or give the task label words"
         )
-    own = [p for p in prompts if not (leave_own_out and p.task == name)]
+    own = [p for p in prompts if not (leave_own_out and p.knows(name))]
     if not own:
         what = called(prompts)
         raise UserError(

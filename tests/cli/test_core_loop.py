@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from toys import toy_rows, write_toy
 
 from prompttransfer.adaptations.artifacts import load_adaptation
 from prompttransfer.cli import main
@@ -27,18 +28,7 @@ SHORT = ("--steps", "4", "--batch", "4", "--length", "3", "--evaluate-every", "2
 def world(tmp_path: Path, backbone_folder, monkeypatch):
     """A data folder, two tasks in YAML files and a backbone; the current folder is empty."""
     for name, texts in ROWS.items():
-        folder = tmp_path / "data" / name
-        folder.mkdir(parents=True)
-        (tmp_path / f"{name}.yaml").write_text(
-            f"name: {name}\ntype: sentiment\nkind: sentence\nwords:\n  negative: terrible\n  positive: great\n"
-        )
-        lines = [
-            json.dumps({"text": f"the {text} was {word}", "label": "negative" if i < 3 else "positive"})
-            for i, text in enumerate(texts)
-            for word in ("bad" if i < 3 else "good", "it", "so", "that")
-        ]
-        for split in ("train", "validation"):
-            (folder / f"{split}.jsonl").write_text("\n".join(lines))
+        write_toy(tmp_path, name, toy_rows(texts))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").symlink_to(backbone_folder("roberta"))
     return tmp_path
@@ -73,7 +63,6 @@ def test_a_prompt_is_trained_evaluated_and_moved_to_another_task(world: Path, ca
 
 
 def test_calibrated_scores_stand_beside_the_raw_ones(world: Path, capsys) -> None:
-    import json
 
     assert train("--output", "prompts") == 0
     more = ("--data", "data", "--precision", "fp32", "--calibrate", "train-mean")

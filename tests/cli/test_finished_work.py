@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from toys import write_toy
 
 from prompttransfer.adaptations.artifacts import load_adaptation
 from prompttransfer.cli import main
@@ -24,18 +24,10 @@ SHORT = ("--steps", "4", "--batch", "4", "--evaluate-every", "2", "--precision",
 def world(tmp_path: Path, backbone_folder, monkeypatch):
     """Two tasks with rows, a third called `logs`, and a backbone; the current folder is empty otherwise."""
     for name in ("film", "room", "logs"):
-        folder = tmp_path / "data" / name
-        folder.mkdir(parents=True)
-        (tmp_path / f"{name}.yaml").write_text(
-            f"name: {name}\ntype: sentiment\nkind: sentence\nwords:\n  negative: terrible\n  positive: great\n"
+        words = (("bad", "negative"), ("good", "positive"), ("dull", "negative"))
+        write_toy(
+            tmp_path, name, [(f"the {name} was {word}", label) for word, label in words for _ in range(4)]
         )
-        lines = [
-            json.dumps({"text": f"the {name} was {word}", "label": label})
-            for word, label in (("bad", "negative"), ("good", "positive"), ("dull", "negative"))
-            for _ in range(4)
-        ]
-        for split in ("train", "validation"):
-            (folder / f"{split}.jsonl").write_text("\n".join(lines))
     (tmp_path / "model").symlink_to(backbone_folder("roberta"))
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from toys import toy_rows, write_toy
 
 from prompttransfer.adaptations.artifacts import load_adaptation
 from prompttransfer.cli import main
@@ -18,18 +19,7 @@ SHORT = ("--steps", "4", "--batch", "4", "--evaluate-every", "1", "--precision",
 def world(tmp_path: Path, backbone_folder, monkeypatch) -> Path:
     """A data folder, a task in a YAML file and a backbone; the current folder is empty."""
     texts = ("dull film", "cold plot", "rude actor", "fresh film", "warm plot", "kind actor")
-    folder = tmp_path / "data" / "toy"
-    folder.mkdir(parents=True)
-    (tmp_path / "toy.yaml").write_text(
-        "name: toy\ntype: sentiment\nkind: sentence\nwords:\n  negative: terrible\n  positive: great\n"
-    )
-    lines = [
-        json.dumps({"text": f"the {text} was {word}", "label": "negative" if i < 3 else "positive"})
-        for i, text in enumerate(texts)
-        for word in ("bad" if i < 3 else "good", "it", "so", "that")
-    ]
-    for split in ("train", "validation"):
-        (folder / f"{split}.jsonl").write_text("\n".join(lines))
+    write_toy(tmp_path, "toy", toy_rows(texts))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").symlink_to(backbone_folder("roberta"))
     return tmp_path

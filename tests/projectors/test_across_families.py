@@ -1,10 +1,9 @@
 """Projectors between a decoder, a masked LM and a T5, whose tokenizers write the same words in different ways."""
 
-import json
 from pathlib import Path
 
 import pytest
-from toys import label_task, prompt_on, sentences
+from toys import label_task, prompt_on, sentences, write_toy
 from typer.testing import CliRunner
 
 from projectors.closed_form import whole_words
@@ -28,14 +27,8 @@ def world(tmp_path: Path, tiny):
             made = prompt_on(backbone, task=name, seed=number)
             save_adaptation(made, tmp_path / kind / made.name)
     for name in TASKS:
-        (tmp_path / "data" / name).mkdir(parents=True)
-        (tmp_path / f"{name}.yaml").write_text(
-            f"name: {name}\ntype: sentiment\nkind: sentence\nwords:\n  negative: terrible\n  positive: great\n"
-        )
-        labels = label_task().labels
-        rows = [json.dumps({"text": each.first, "label": labels[each.label]}) for each in sentences((name,))]
-        for split in ("train", "validation"):
-            (tmp_path / "data" / name / f"{split}.jsonl").write_text("\n".join(rows * 3))
+        rows = [(each.first, label_task().labels[each.label]) for each in sentences((name,))]
+        write_toy(tmp_path, name, rows * 3)
     return tmp_path
 
 

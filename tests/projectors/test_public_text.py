@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from dataclasses import replace
@@ -12,6 +13,7 @@ from tiny import examples, prompt, task, tiny_backbone
 from typer.testing import CliRunner
 
 from projectors.public_report import CONDITIONS, Looking, report, with_random_source
+from projectors.public_state import Keeping
 from projectors.public_text import PostSettings, adaptations_of, carry_by_text, meeting, post_loss
 from prompttransfer.adaptations.artifacts import load_adaptation, save_adaptation
 from prompttransfer.cli.project import project_app
@@ -132,6 +134,51 @@ def test_public_text_is_read_line_by_line_or_as_json(tmp_path):
     assert read_public(rows) == [Example("one"), Example("a", "b")]
 
 
+@pytest.mark.parametrize("stopped", [2, 4])
+def test_a_carrying_that_was_killed_goes_on_to_the_same_prompts(tmp_path, stopped):
+    def look(vectors):
+        return [float(vectors.square().mean())] * len(vectors)
+
+    def tell(step, loss):
+        if step == stopped:
+            raise KeyboardInterrupt
+
+    steps = []
+    keeping = Keeping(tmp_path, going_on=steps.append)
+    with pytest.raises(KeyboardInterrupt):
+        carry(look=look, tell=tell, keeping=keeping)
+    again, whole = carry(look=look, keeping=keeping), carry(look=look)
+    assert steps == ([] if stopped == 2 else [2])  # a look is kept when it is over
+    for name in ("chosen", "last", "picked"):
+        assert torch.equal(getattr(again, name), getattr(whole, name))
+    for name in ("chosen_steps", "losses", "start_losses", "picked_steps"):
+        assert getattr(again, name) == getattr(whole, name)
+
+
+def test_kept_work_is_that_of_one_carrying_and_goes_when_it_is_over(tmp_path):
+    keeping, other = Keeping(tmp_path), Keeping(tmp_path, beside="other rows")
+    for one in (keeping, other):
+        carry(keeping=one)
+    carry(replace(SHORT, seed=1), keeping=keeping)
+    assert len(list(tmp_path.iterdir())) == 3
+    keeping.clear()
+    assert len(list(tmp_path.iterdir())) == 1
+    other.clear()
+    assert not list(tmp_path.iterdir())
+
+
+def test_kept_work_that_was_changed_is_one_line(tmp_path):
+    keeping = Keeping(tmp_path)
+    carry(keeping=keeping)
+    (state,) = tmp_path.iterdir()
+    content = bytearray(state.read_bytes())
+    content[-1] ^= 1
+    state.write_bytes(content)
+    with pytest.raises(UserError, match="remove it to begin anew") as error:
+        carry(keeping=keeping)
+    assert "\n" not in str(error.value)
+
+
 def pairs_and_texts():
     return (*TEXT, *(replace(row, second="the plot was warm") for row in TEXT))
 
@@ -210,6 +257,10 @@ def test_the_command_writes_prompts_and_says_what_they_are_worth(place, monkeypa
     monkeypatch.chdir(place)
     done = call(place, "--output", "made", "--json")
     assert done.exit_code == 0, done.output + repr(done.exception)
+    table = csv.DictReader((place / "made/public-text.csv").open())
+    assert {row["condition"]: row["what it is"] for row in table}["tuned constant"].startswith("USES LABELS")
+    assert not list((place / "made").glob(".distil*")) and not list((place / "made").glob(".constant*"))
+    assert call(place, "--output", "made", "--seed", "1").exception.args[0].endswith("--overwrite")
     record = json.loads(done.stdout)
     assert {entry["condition"] for entry in record["scores"]} == set(CONDITIONS) - {"own prompt"}
     for each in record["prompts"]:

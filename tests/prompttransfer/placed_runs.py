@@ -15,11 +15,16 @@ from prompttransfer.distributed.placement import Placement
 from tasks.errors import MachineError, UserError
 
 DECODERS = ("llama", "gpt2", "gemma3_text", "opt")
+OTHERS = (
+    *("distilbert", "albert", "electra", "deberta-v2", "deberta-v3", "modernbert", "mpnet"),
+    *("longt5", "longt5-global"),
+)
+"""Run by the modules of transformers alone; one of each way in which they lay their parts out."""
 CASES = (
     ("ddp", "roberta", False),
     *(("fsdp", kind, False) for kind in ("roberta", "bert", "t5", "t5-v1.1")),
     *(("fsdp", kind, True) for kind in ("roberta", "t5")),
-    *(("fsdp", kind, False) for kind in DECODERS),
+    *(("fsdp", kind, False) for kind in (*DECODERS, *OTHERS)),
     ("fsdp", "gpt2", True),
 )
 """Strategy, kind of backbone, and whether inner values are computed again."""

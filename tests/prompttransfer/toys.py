@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +36,28 @@ def label_task(name: str = "toy", **words: str | tuple[str, ...]) -> Task:
         labels=tuple(given),
         words={"masked-lm": given, "t5": given},
     )
+
+
+def write_toy(place: Path, name: str, rows: Sequence[tuple[str, str]]) -> None:
+    """The task of `label_task` as a user has it: NAME.yaml, and data/NAME with the same rows (text, label) in both splits."""
+    folder = place / "data" / name
+    folder.mkdir(parents=True)
+    (place / f"{name}.yaml").write_text(
+        f"name: {name}\ntype: sentiment\nkind: sentence\nwords:\n  negative: terrible\n  positive: great\n"
+    )
+    lines = "\n".join(json.dumps({"text": text, "label": label}) for text, label in rows)
+    for split in ("train", "validation"):
+        (folder / f"{split}.jsonl").write_text(lines)
+
+
+def toy_rows(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """Rows of texts, the first half of which are negative."""
+    half = len(texts) // 2
+    return [
+        (f"the {text} was {word}", "negative" if place < half else "positive")
+        for place, text in enumerate(texts)
+        for word in ("bad" if place < half else "good", "it", "so", "that")
+    ]
 
 
 def pair_task(name: str = "toy-pair") -> Task:

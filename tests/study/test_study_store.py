@@ -136,6 +136,22 @@ def test_a_url_holds_the_same_cells_as_a_folder(tmp_path, monkeypatch, scheme):
     assert run(graph, store)[0].made == 0
 
 
+def test_cells_of_earlier_versions_with_their_files_beside_the_record_are_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    graph, store = layers([1, 1]), open_store(f"memory://{tmp_path}/study", new=True)
+    run(graph, store)
+    before = contents(store)
+    for each in graph.cells:
+        record = store.record(each)
+        for name in record.files:
+            path = store.place_of(record, name)
+            assert path.count(record.digest) == 1
+            store.files.mv(path, path.replace(f"/{record.digest}/", "/"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
+    assert run(graph, open_store(store.place), verify=True)[0].made == 0
+    assert contents(open_store(store.place)) == before
+
+
 def test_a_damaged_object_is_made_again(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     graph, url = layers([1, 1]), f"memory://{tmp_path}/study"
@@ -143,7 +159,7 @@ def test_a_damaged_object_is_made_again(tmp_path, monkeypatch):
     run(graph, store)
     before = contents(store)
     name = next(iter(graph.cells))
-    store.files.pipe_file(store._cell(name, "number.json"), b'{"number": 1}')
+    store.files.pipe_file(store.place_of(store.record(name), "number.json"), b'{"number": 1}')
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
     found, lines = run(graph, open_store(url), verify=True)
     assert found.made == 1 and any("damaged" in line for line in lines)
@@ -201,7 +217,7 @@ def test_a_download_leaves_the_copy_that_another_process_reads(tmp_path, monkeyp
     inode = here.stat().st_ino
     assert store._download(store.record(name)) is None  # as a second process does that saw no copy yet
     assert here.stat().st_ino == inode
-    store.files.pipe_file(store._cell(name, "number.json"), b"{}")
+    store.files.pipe_file(store.place_of(store.record(name), "number.json"), b"{}")
     assert "number.json has 2 bytes" in store.damage(name, digests=True)
 
 

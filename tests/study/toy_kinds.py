@@ -63,12 +63,29 @@ class Toy:
             number = int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
             folder = context.output(one)
             (folder / "number.json").write_text(json.dumps({"number": number}))
+            if settings.get("cut off"):
+                self._cut_off(one, context)
             (folder / "more").mkdir()
             (folder / "more" / "bytes.bin").write_bytes(bytes(number % 256 for _ in range(64)))
             costs[one.id] = {"steps": 1}
         if failed:
             raise CellsFailed(failed, costs)
         return costs
+
+    def _cut_off(self, one, context):
+        """The first attempt loses its lease half way, and goes on when the second is half way too."""
+        marks = Path(str(context.local["marks"]))
+        if self._first(one, context):
+            for lock in (context.store.work / "leases").iterdir():
+                lock.unlink()
+            end = time.monotonic() + 60
+            while not (marks / "second").exists() and time.monotonic() < end:
+                time.sleep(0.01)
+        else:
+            (marks / "second").touch()
+            end = time.monotonic() + 60
+            while not context.store.has(one.id) and time.monotonic() < end:
+                time.sleep(0.01)
 
     def _first(self, one, context):
         """Whether this is the first attempt that any process makes at the cell."""

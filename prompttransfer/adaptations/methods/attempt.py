@@ -19,22 +19,19 @@ from torch.nn import functional as F
 
 from prompttransfer.adaptations.adaptation import PROMPT_KEY
 from prompttransfer.adaptations.initialisers import initial_vectors
-from prompttransfer.adaptations.method import Member, Method
+from prompttransfer.adaptations.method import Member
 from prompttransfer.adaptations.methods.made import join_alike
 from prompttransfer.adaptations.methods.sourced import (
-    RANDOM,
-    check_given,
+    Sourced,
     check_not_of_a_study,
     check_sources,
     counted,
-    read_sources,
+    randomly_drawn,
 )
-from prompttransfer.adaptations.starts import From, Source, Start
+from prompttransfer.adaptations.starts import Source
 from prompttransfer.backbones.interventions import Interventions, Vectors
-from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.backbones.rows import of_rows
 from tasks.errors import UserError
-from tasks.task import Example
 
 if TYPE_CHECKING:
     from prompttransfer.backbones.base import Backbone
@@ -121,7 +118,7 @@ class Mixing(Interventions):
 
 
 @dataclass(frozen=True)
-class Attempt(Method):
+class Attempt(Sourced):
     """`length` vectors, and to every row what attention over frozen source prompts adds to them."""
 
     name: ClassVar[str] = "attempt"
@@ -152,9 +149,6 @@ class Attempt(Method):
             raise UserError(f"attempt: ratio {self.ratio:g}: it must be a number above 0, such as 0.1")
         check_sources(self.name, self.sources)
 
-    def check_complete(self) -> None:
-        check_given(self.name, self.sources)
-
     @property
     def reserved(self) -> int:
         return self.length
@@ -163,38 +157,11 @@ class Attempt(Method):
     def shares(self) -> bool:
         return self.shared
 
-    def started(
-        self,
-        backbone: Backbone,
-        task: Task,
-        start: Start,
-        *,
-        seed: int,
-        rows: Sequence[Example] = (),
-        encoding: Encoding = USUAL,
-    ) -> Member:
-        if not isinstance(start, From):
-            self._library(backbone, encoding.layout)
-        return super().started(backbone, task, start, seed=seed, rows=rows, encoding=encoding)
-
-    def _library(self, backbone: Backbone, layout: str | None = None) -> dict[str, Tensor]:
-        """Name -> vectors of the sources; empty where they are drawn. Raises UserError for those of another backbone, shape or layout."""
-        self.check_complete()
-        if counted(self.sources):
-            return {}
-        found = read_sources(self.name, self.sources, backbone, self.length, layout)
-        return {each.name: each.vectors for each in found}
-
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
-        library = self._library(backbone)
+        library = {each.name: each.vectors for each in self.library(backbone, task)}
         if not library:
             check_not_of_a_study(self.name, self.sources)
-            library = {
-                f"random {place}": initial_vectors(
-                    RANDOM, backbone, task, length=self.length, seed=seed + 1_000_003 * place
-                )
-                for place in range(1, counted(self.sources) + 1)
-            }
+            library = randomly_drawn(counted(self.sources), backbone, task, self.length, seed)
         return self._mixing(library, backbone, task, start, seed)
 
     def among(
@@ -228,8 +195,7 @@ class Attempt(Method):
         )
 
     def outline(self, backbone: Backbone, task: Task) -> Member:
-        library = self._library(backbone)
-        count = len(library) or counted(self.sources)
+        count = len(self.library(backbone, task)) or counted(self.sources)
         with torch.device(backbone.device):
             target, sources = (torch.empty(*some, self.length, backbone.width) for some in ((), (count,)))
             return self._around(target, sources, 1.0, None)

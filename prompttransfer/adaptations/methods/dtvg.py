@@ -24,15 +24,15 @@ from torch import Tensor, nn
 from prompttransfer.adaptations.adaptation import PROMPT_KEY, Adaptation
 from prompttransfer.adaptations.initialisers import initial_vectors
 from prompttransfer.adaptations.method import Member
-from prompttransfer.adaptations.methods.made import MadeMember, MadePrompt
+from prompttransfer.adaptations.methods.made import MadeMember, taken_up
+from prompttransfer.adaptations.methods.prompt import PromptTuning
 from prompttransfer.adaptations.methods.sourced import (
-    check_given,
+    Sourced,
     check_not_of_a_study,
     check_sources,
     counted,
-    read_sources,
 )
-from prompttransfer.adaptations.starts import From, Source, Start
+from prompttransfer.adaptations.starts import From, Mixture, Source, Start
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from tasks.errors import UserError
 from tasks.task import Example
@@ -116,7 +116,7 @@ class GroupingMember(MadeMember):
 
 
 @dataclass(frozen=True)
-class Grouping(MadePrompt):
+class Grouping(Sourced, PromptTuning):
     """`length` vectors, made of a start, the target's task vector and those of the sources that go with it."""
 
     name: ClassVar[str] = "dtvg"
@@ -134,8 +134,8 @@ class Grouping(MadePrompt):
             raise UserError(f"dtvg: ratio {self.ratio:g}: it must be a number above 0, such as 0.1")
         check_sources(self.name, self.sources)
 
-    def check_complete(self) -> None:
-        check_given(self.name, self.sources)
+    def brings_sources(self, start: Start) -> bool:
+        return isinstance(start, From) and bool(start.encoder)
 
     def started(
         self,
@@ -147,16 +147,16 @@ class Grouping(MadePrompt):
         rows: Sequence[Example] = (),
         encoding: Encoding = USUAL,
     ) -> Member:
-        if not (isinstance(start, From) and start.encoder):
-            self._library(backbone, encoding.layout)
-        return super().started(backbone, task, start, seed=seed, rows=rows, encoding=encoding)
+        """From an adaptation of its own kind with its parts, sources too; from any other prompt as P_init."""
+        start = start.summed() if isinstance(start, Mixture) else start
+        member = super().started(backbone, task, start, seed=seed, rows=rows, encoding=encoding)
+        if isinstance(start, From) and not start.encoder:
+            return self._around(start.tensors[PROMPT_KEY], backbone, task, seed=0)
+        return member
 
-    def _library(self, backbone: Backbone, layout: str | None = None) -> list[Adaptation]:
+    def library(self, backbone: Backbone, task: Task, layout: str | None = None) -> list[Adaptation]:
         """The sources; none where they are drawn. Raises UserError for those that do not fit or whose start is not known."""
-        self.check_complete()
-        if counted(self.sources):
-            return []
-        found = read_sources(self.name, self.sources, backbone, self.length, layout)
+        found = super().library(backbone, task, layout)
         lacking = next((each.name for each in found if each.initial is None), None)
         if lacking is not None:
             raise UserError(
@@ -166,20 +166,26 @@ class Grouping(MadePrompt):
         return found
 
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
-        check_not_of_a_study(self.name, self.sources)
-        return super().member(backbone, task, start=start, seed=seed)
+        vectors = initial_vectors(start, backbone, task, length=self.length, seed=seed)
+        return self._around(vectors, backbone, task, seed=seed)
 
-    def made(self, vectors: Tensor, backbone: Backbone) -> GroupingMember:
-        """Random task vectors are as large as a prompt's random start."""
-        library = self._library(backbone)
+    def _around(self, vectors: Tensor, backbone: Backbone, task: Task, *, seed: int) -> GroupingMember:
+        """A member with `vectors` as P_init; random task vectors are as large as a prompt's random start."""
+        check_not_of_a_study(self.name, self.sources)
+        library = self.library(backbone, task)
         if library:
-            sources = added_by(Source(each.vectors, each.first_vectors) for each in library).to(vectors)
+            sources = added_by(Source(each.vectors, each.first_vectors) for each in library)
         else:
             shape = (counted(self.sources), *vectors.shape)
-            if vectors.is_meta:  # an outline, of which only sizes are asked
-                return GroupingMember(vectors, vectors.new_empty(shape), self.ratio)
-            sources = torch.randn(shape).to(vectors) * backbone.embedding_table().std().to(vectors)
-        return GroupingMember(vectors, sources, self.ratio, [each.name for each in library])
+            drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+            sources = drawn * backbone.embedding_table().std().to(drawn)
+        return GroupingMember(vectors, sources.to(vectors), self.ratio, [each.name for each in library])
+
+    def outline(self, backbone: Backbone, task: Task) -> Member:
+        count = len(self.library(backbone, task)) or counted(self.sources)
+        with torch.device(backbone.device):
+            shape = self.length, backbone.width
+            return GroupingMember(torch.empty(shape), torch.empty(count, *shape), self.ratio)
 
     def among(
         self, library: Mapping[str, Source], backbone: Backbone, task: Task, *, start: str, seed: int
@@ -188,16 +194,10 @@ class Grouping(MadePrompt):
         return GroupingMember(vectors, added_by(library.values()).to(vectors), self.ratio, list(library))
 
     def continued(self, start: From, backbone: Backbone) -> Member:
-        """From an adaptation of its own kind with its parts, sources too; from any other prompt as P_init."""
-        if start.encoder:
-            parts = start.encoder
-            if {"begin", "sources"} <= parts.keys():
-                member = GroupingMember(parts["begin"], parts["sources"], self.ratio)
-                member.load_state_dict(dict(parts))
-                return member
+        if not start.encoder:
             return super().continued(start, backbone)
-        check_not_of_a_study(self.name, self.sources)
-        self.check_start(start, backbone)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return self.made(start.tensors[PROMPT_KEY], backbone)
+        shape = self.length, backbone.width
+        count = len(start.encoder.get("sources", (0,)))
+        return taken_up(
+            GroupingMember(torch.zeros(shape), torch.zeros(count, *shape), self.ratio), start, self.name
+        )

@@ -158,7 +158,7 @@ class Full(Method):
             found[name] = (dense, None)
         return FullMember(found, self.keep)
 
-    def remarks(self, backbone: Backbone) -> list[str]:
+    def remarks(self, backbone: Backbone, tasks: Sequence[str] = ()) -> list[str]:
         numbers = sum(parameter.numel() for parameter in backbone.model.parameters())
         most = "at most " if self.keep == "changed" else ""
         return [

@@ -86,11 +86,16 @@ class MadePrompt(PromptTuning):
         """The member whose state was kept; vectors alone say nothing of what made them."""
         with torch.random.fork_rng(devices=[]):
             member = self.made(torch.zeros(self.length, backbone.width), backbone)
-        try:
-            member.load_state_dict(dict(start.encoder))
-        except RuntimeError:
-            raise UserError(
-                f"{self.name} goes on from an adaptation of {self.name} with the same settings and its encoder, which "
-                f"{start} is not: train on with --method prompt, whose vectors it is"
-            ) from None
-        return member
+        return taken_up(member, start, self.name)
+
+
+def taken_up(member: MadeMember, start: From, method: str) -> MadeMember:
+    """`member` in the state that a start holds. Raises UserError where that is of another method or other settings."""
+    try:
+        member.load_state_dict(dict(start.encoder))
+    except RuntimeError:
+        raise UserError(
+            f"{method} goes on from an adaptation of {method} with the same settings and its encoder, which "
+            f"{start} is not: train on with --method prompt, whose vectors it is"
+        ) from None
+    return member

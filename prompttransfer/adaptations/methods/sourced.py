@@ -1,18 +1,28 @@
 """Source prompts of methods that mix them: what stands behind `sources=`.
 
-A folder of prompts, `random:COUNT` for prompts that know nothing, or `library:COUNT` for those of a study's library.
+A folder of prompts, `random:COUNT` for prompts that know nothing, or `library:COUNT` for those of a study's library. Prompts of
+the target's own task in a folder are left out: they would say how well the task can be learned, not what others know of it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from prompttransfer.adaptations.adaptation import Adaptation
+from prompttransfer.adaptations.initialisers import initial_vectors
+from prompttransfer.adaptations.method import Member, Method
+from prompttransfer.adaptations.starts import From, Start
+from prompttransfer.backbones.layouts import USUAL, Encoding
 from tasks.errors import UserError
+from tasks.task import Example
 
 if TYPE_CHECKING:
     from prompttransfer.backbones.base import Backbone
+    from tasks.task import Task
 
 RANDOM, LIBRARY = "random", "library"
 COUNTED = (RANDOM, LIBRARY)
@@ -78,3 +88,68 @@ def read_sources(
             f"{length}: use --length {there}"
         )
     return found
+
+
+def randomly_drawn(count: int, backbone: Backbone, task: Task, length: int, seed: int) -> dict[str, Tensor]:
+    """Name -> vectors [length, width] of `count` random prompts, which know nothing."""
+    return {
+        f"random {place}": initial_vectors(
+            RANDOM, backbone, task, length=length, seed=seed + 1_000_003 * place
+        )
+        for place in range(1, count + 1)
+    }
+
+
+class Sourced(Method):
+    """A method with the settings `sources` and `length`, whose member is made with sources of other tasks."""
+
+    sources: str
+    length: int
+
+    def check_complete(self) -> None:
+        check_given(self.name, self.sources)
+
+    def brings_sources(self, start: Start) -> bool:
+        """Whether what training goes on from holds its sources, so that none are read."""
+        return isinstance(start, From)
+
+    def started(
+        self,
+        backbone: Backbone,
+        task: Task,
+        start: Start,
+        *,
+        seed: int,
+        rows: Sequence[Example] = (),
+        encoding: Encoding = USUAL,
+    ) -> Member:
+        if not self.brings_sources(start):
+            self.library(backbone, task, encoding.layout)
+        return super().started(backbone, task, start, seed=seed, rows=rows, encoding=encoding)
+
+    def library(self, backbone: Backbone, task: Task, layout: str | None = None) -> list[Adaptation]:
+        """The sources of other tasks than `task`; none where they lie in no folder.
+
+        Raises UserError for those of another backbone, shape or layout, or where all are of that task.
+        """
+        found = self._read(backbone, layout)
+        others = [each for each in found if not each.knows(task.name)]
+        if found and not others:
+            raise UserError(
+                f"{self.name}: every source in {self.sources} is of {task.name} itself: give prompts of other tasks"
+            )
+        return others
+
+    def left_out(self, backbone: Backbone, tasks: Sequence[str]) -> list[str]:
+        """The names of sources that are of one of `tasks` itself."""
+        return [each.name for each in self._read(backbone) if any(map(each.knows, tasks))]
+
+    def remarks(self, backbone: Backbone, tasks: Sequence[str] = ()) -> list[str]:
+        own = self.left_out(backbone, tasks)
+        return [f"left out of the sources where the task is their own: {', '.join(own)}"] if own else []
+
+    def _read(self, backbone: Backbone, layout: str | None = None) -> list[Adaptation]:
+        self.check_complete()
+        if counted(self.sources):
+            return []
+        return read_sources(self.name, self.sources, backbone, self.length, layout)

@@ -12,14 +12,18 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from prompttransfer import signals
 from prompttransfer.study.cell import ID
 from tasks.errors import MachineError
 
 SUFFIX = ".lock"
+ROUND = 0.1
+"""Seconds between looks at whether it is this process's turn."""
 
 
 @contextmanager
@@ -41,6 +45,19 @@ def lease(folder: Path, unit: str) -> Iterator[bool]:
         # is still held: whoever opened it meanwhile looks again.
         path.unlink(missing_ok=True)
         os.close(handle)
+
+
+@contextmanager
+def turn(folder: Path, name: str) -> Iterator[None]:
+    """Hold the lease of `name` for the block; waits while another process holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        with lease(folder, name) as mine:
+            if mine:
+                yield
+                return
+        signals.check()
+        time.sleep(ROUND)
 
 
 def _lock(path: Path) -> int | None:

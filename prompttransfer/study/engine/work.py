@@ -10,6 +10,7 @@ import errno
 import shutil
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,14 +75,21 @@ class UnitContext:
     unit: Unit
     local: Mapping[str, Json]
     say: Tell
+    attempt: str = field(default_factory=lambda: uuid.uuid4().hex[:8], kw_only=True)
 
     def filled(self, cell: Cell) -> Path:
         """Where the cell is filled, on the same file system as the cells.
 
         Of this unit alone: after a change of the study another run may make the same cell in another unit, at the same
-        time. Made flat: a folder that is renamed away leaves nothing to remove, and removing a folder is what costs most.
+        time. Of this attempt alone: a machine that was cut off from its file server has lost its lease without knowing.
+        Made flat: a folder that is renamed away leaves nothing to remove, and removing a folder is what costs most.
         """
-        return self.store.work / "scratch" / "filled" / f"{self.unit.id}-{cell.id}"
+        return self.store.work / "scratch" / "filled" / f"{self.unit.id}-{cell.id}-{self.attempt}"
+
+    def clear(self) -> None:
+        """Remove what attempts at the unit filled and did not commit, those that were killed among them."""
+        for folder in (self.store.work / "scratch" / "filled").glob(f"{self.unit.id}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def state(self) -> Path:
         """Where the unit keeps what it needs to go on after a kill."""
@@ -132,12 +140,12 @@ def work_on(
             if (broken := _broken_input(store, unit)) is not None:
                 return Outcome(unit.id, "damaged", damaged=broken[0], line=broken[1])
             return _make(unit, missing, workplace, store, say, started, begin)
-    except UnreadableError as error:
-        return Outcome(unit.id, "unreadable", line=str(error))
     except Exception as error:
         if disk_is_full(error):
             line = f"no space left on a disk while {unit.label!r} was made in {workplace.place} ({error})"
             return Outcome(unit.id, "full", line=line)
+        if isinstance(error, UnreadableError):
+            return Outcome(unit.id, "unreadable", line=str(error))
         if store is None:
             raise
         return _failed(unit, unit.cells, store, error, started, workplace.commit)
@@ -174,8 +182,6 @@ def _make(
     begin: Begin | None,
 ) -> Outcome:
     context = UnitContext(store, unit, workplace.local, say)
-    for cell in unit.cells:
-        shutil.rmtree(context.filled(cell), ignore_errors=True)  # half-filled by a run that was killed
     when, failed = now(), {}
     kind: Kind = find_kind(load_kinds(workplace.kinds), unit.kind)
     if any(cell.version != kind.version for cell in unit.cells):
@@ -213,8 +219,7 @@ def _make(
     ]
     for report in reports:
         write_failure(store, report)
-    for cell in unit.cells:
-        shutil.rmtree(context.filled(cell), ignore_errors=True)  # failed, or there already
+    context.clear()
     if not reports:
         shutil.rmtree(context.state(), ignore_errors=True)
     return Outcome(

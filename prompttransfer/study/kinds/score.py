@@ -152,8 +152,9 @@ def alone(
     from prompttransfer.adaptations.running import common_encoding
     from prompttransfer.evaluation.grouped import evaluate_all
 
-    encoding = common_encoding(backbone, list(prompts.values()), encoding_of(cell))
-    scores = evaluate_all(backbone, list(prompts.values()), target.task, target.splits.test, encoding)
+    kept = list(prompts.values())
+    encoding = common_encoding(backbone, kept, encoding_of(cell))
+    scores = evaluate_all(backbone, kept, target.task, target.splits.test, encoding)
     return {
         name: {"value": score.value, "chance": score.chance}
         for name, score in zip(prompts, scores, strict=True)

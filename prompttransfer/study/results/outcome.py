@@ -55,10 +55,17 @@ def shown(matrix: pd.DataFrame) -> tuple[list[str], list[tuple[str, list[str], b
 
 def winners(results: pd.DataFrame) -> list[str]:
     """Lines on who is ahead: of several models or methods, and of the sources of each. Metrics are not averaged together."""
-    return [*_best_own(results), *_best_source(results)]
+    return [
+        *best_own(results),
+        *(
+            f"Best source on {called(backbone, method)}: {best}, {gain:+.3f} {metric} against no prompt, mean over "
+            f"the other tasks."
+            for (backbone, method, metric), (best, gain) in best_sources(results).items()
+        ),
+    ]
 
 
-def _best_own(results: pd.DataFrame) -> list[str]:
+def best_own(results: pd.DataFrame) -> list[str]:
     """Of several models or methods the one with the best mean of own prompts, over the tasks that all have."""
     scores = raw_scores(with_methods(results))
     lines = []
@@ -81,10 +88,10 @@ def _best_own(results: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _best_source(results: pd.DataFrame) -> list[str]:
-    """Of each model and method the source whose prompt does best on tasks of others, beside no prompt there."""
+def best_sources(results: pd.DataFrame) -> dict[tuple[str, str, str], tuple[str, float]]:
+    """(backbone, method, metric) -> the source that does best on tasks of others, and its mean gain over no prompt there."""
     scores = raw_scores(with_methods(results))
-    lines = []
+    found = {}
     for (backbone, method, metric), part in scores.groupby(["backbone", "method", "measure"], sort=False):
         shots = part[part["condition"] == ZERO_SHOT]
         if shots["source"].nunique() < 2:
@@ -95,9 +102,5 @@ def _best_source(results: pd.DataFrame) -> list[str]:
         means = gains.dropna().groupby("source").mean()
         if means.empty:
             continue
-        best = str(means.idxmax())
-        lines.append(
-            f"Best source on {called(str(backbone), str(method))}: {best}, {means.max():+.3f} {metric} against no prompt, mean over "
-            f"the other tasks."
-        )
-    return lines
+        found[str(backbone), str(method), str(metric)] = (str(means.idxmax()), float(means.max()))
+    return found

@@ -5,6 +5,7 @@ report/summary.csv                mean and spread over seeds
 report/comparisons.csv            paired differences and speed-ups (tables.COMPARISON_COLUMNS)
 report/indicators.csv             whether indicators predict transfer
 report/columns.csv                what each column is
+report/tuning.csv                 what was tried before the best was kept, with its figures in tuning/ (results/tuning.py)
 report/systems.csv                of a study of few rows: every system beside the first (results/systems.py)
 report/systems-targets.csv        the same target by target
 report/systems/                   its figures, one a backbone
@@ -17,8 +18,9 @@ report/report.html                the study: what was found, with links to the p
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,8 @@ from prompttransfer.files import atomic_path, write_text
 from prompttransfer.reports.calls import Call
 from prompttransfer.reports.page import write_report
 from prompttransfer.study.cell import Graph
+from prompttransfer.study.engine.leases import turn
+from prompttransfer.study.engine.remote import RemoteStore
 from prompttransfer.study.engine.store import Store, read_failures
 from prompttransfer.study.kinds.figure import picture_name, roles_of
 from prompttransfer.study.methods import slug
@@ -38,7 +42,7 @@ from prompttransfer.study.results.long_table import (
     raw_scores,
     with_methods,
 )
-from prompttransfer.study.results.page import render_page, systems_section, titles
+from prompttransfer.study.results.page import render_page, systems_section, titles, tuning_section
 from prompttransfer.study.results.run_folders import sides_scored, titled, write_run_folder
 from prompttransfer.study.results.statistics import (
     COMPARISON_COLUMNS,
@@ -54,6 +58,7 @@ from prompttransfer.study.results.systems import (
     system_table,
     target_table,
 )
+from prompttransfer.study.results.tuning import TUNING_COLUMNS, draw_tuning, tuning_table, untold
 from tasks.documents import checked, parse_json
 from tasks.errors import UserError
 
@@ -69,12 +74,33 @@ RUN_CALL = "command.json"
 class Written:
     """What `write_study_report` made, and what it could be made from."""
 
-    page: Path
-    files: tuple[Path, ...]
+    page: Path | str
+    files: tuple[Path | str, ...]
     tables: Mapping[str, pd.DataFrame]
     missing: int
     """Cells that are not finished."""
     notes: tuple[str, ...]
+
+
+def write_own_report(graph: Graph, store: Store, *, title: str = "") -> Written:
+    """Write the report beside the cells, in a folder or behind a URL; of several runs that end at once one after the other."""
+    with turn(store.work / "leases", "report"):
+        if not isinstance(store, RemoteStore):
+            return write_study_report(graph, store, Path(store.place), title=title)
+        with tempfile.TemporaryDirectory(prefix="prompttransfer-") as folder:
+            return _upload(write_study_report(graph, store, Path(folder), title=title), Path(folder), store)
+
+
+def _upload(written: Written, folder: Path, store: RemoteStore) -> Written:
+    """The same report behind the store's URL; the study's page goes last, since it leads to the others."""
+    assert isinstance(written.page, Path)
+    there = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    page = written.page.relative_to(folder).as_posix()
+    for name in (*(name for name in there if name != page), page):
+        store.upload(folder / name, name)
+    place = store.place.rstrip("/")
+    files = tuple(f"{place}/{Path(file).relative_to(folder).as_posix()}" for file in written.files)
+    return replace(written, page=f"{place}/{page}", files=files)
 
 
 def write_study_report(graph: Graph, store: Store, output: Path, *, title: str = "") -> Written:
@@ -96,6 +122,7 @@ def write_study_report(graph: Graph, store: Store, output: Path, *, title: str =
         pages[name] = write_report(folder, title=f"{title}: {name}" if title else "")
     heatmaps = copy_heatmaps(results, report / "heatmaps")
     figures = draw_systems(tables["systems"], report / "systems") if graph.runs else []
+    curves = draw_tuning(results, report / "tuning")
     page = report / "report.html"
     text = render_page(
         title or "Study",
@@ -106,10 +133,11 @@ def write_study_report(graph: Graph, store: Store, output: Path, *, title: str =
         graph.impossible,
         again,
         systems_section(tables, figures),
+        tuning_section(tables, curves),
     )
     write_text(page, text)
     missing = len(graph.cells) - len(results.finished)
-    return Written(page, (*files, *pages.values(), *figures, page), tables, missing, notes)
+    return Written(page, (*files, *pages.values(), *figures, *curves, page), tables, missing, notes)
 
 
 def run_again(store: Store) -> Call:
@@ -130,6 +158,9 @@ def make_tables(results: Results) -> dict[str, pd.DataFrame]:
         "comparisons": comparisons(table),
         "indicators": predictions(table, dict(results.types)),
     }
+    tuning = tuning_table(results)
+    if len(tuning):
+        found["tuning"] = tuning
     if results.graph.runs:
         runs = run_table(results)
         found |= {"systems": system_table(runs), "systems-targets": target_table(runs)}
@@ -149,6 +180,8 @@ def _write_tables(tables: Mapping[str, pd.DataFrame], output: Path) -> list[Path
     described = [("results", *item) for item in COLUMNS.items()]
     described += [("comparisons", *item) for item in COMPARISON_COLUMNS.items()]
     described += [("indicators", *item) for item in INDICATOR_COLUMNS.items()]
+    if "tuning" in tables:
+        described += [("tuning", *item) for item in TUNING_COLUMNS.items()]
     if "systems" in tables:
         described += [("systems", *item) for item in SYSTEM_COLUMNS.items()]
     columns = pd.DataFrame(described, columns=["table", "column", "meaning"])
@@ -206,6 +239,10 @@ def _notes(results: Results, tables: Mapping[str, pd.DataFrame]) -> tuple[str, .
         notes.append(
             "A seed decides the start and the row order of a prompt; all seeds have the same validation and test rows, so "
             "their spread is not that over splits."
+        )
+    if count := untold(results):
+        notes.append(
+            f"{count} cells chose among several settings and do not say what came of each: an earlier version made them."
         )
     return (*notes, *not_learned(tables["results"]))
 

@@ -8,7 +8,7 @@ from prompttransfer.adaptations.adaptation import PROMPT_KEY, same_tensors
 from prompttransfer.adaptations.artifacts import load_adaptation, save_adaptation
 from prompttransfer.adaptations.methods import parse_method
 from prompttransfer.adaptations.methods.dtvg import grouped
-from prompttransfer.adaptations.starts import From, start_from
+from prompttransfer.adaptations.starts import RANDOM, From, start_from
 from prompttransfer.training.train import Job, TrainingOptions, train_adaptations
 from tasks.errors import UserError
 
@@ -109,6 +109,19 @@ def test_what_was_trained_is_a_plain_prompt_that_goes_on_with_its_parts(tiny, tm
     assert same_tensors(method.started(backbone, TASK, From(plain, "from:x"), seed=0).tensors(), plain)
 
 
+def test_a_source_of_the_target_s_own_task_is_left_out(tiny, tmp_path):
+    backbone = tiny("roberta")
+    method = method_on(library(tmp_path, tiny, {"toy": unit(2, 1), "a": unit(1, 0.5), "b": unit(-1)}))
+    plain = From({PROMPT_KEY: noise(3, 16)}, "from:x")
+    for start in (RANDOM, plain):
+        member = method.started(backbone, TASK, start, seed=0)
+        torch.testing.assert_close(member.sources, torch.stack([unit(1, 0.5), unit(-1)]))
+        assert list(member.notes()["share_of_steps"]) == ["a", "b"]
+    assert len(method.outline(backbone, TASK).sources) == 2
+    assert len(method.started(backbone, label_task("other"), RANDOM, seed=0).sources) == 3
+    assert method.remarks(backbone, ["toy"]) == ["left out of the sources where the task is their own: toy"]
+
+
 @pytest.mark.parametrize(
     ("added", "fields", "message"),
     [
@@ -121,6 +134,7 @@ def test_what_was_trained_is_a_plain_prompt_that_goes_on_with_its_parts(tiny, tm
             "the sources in .* have 3 vectors, the target's own 2: use --length 3",
         ),
         ({}, {}, "no prompt in"),
+        ({"toy": unit(1)}, {}, "dtvg: every source in .* is of toy itself: give prompts of other tasks"),
     ],
 )
 def test_sources_that_do_not_fit_are_one_line(tiny, tmp_path, added, fields, message):

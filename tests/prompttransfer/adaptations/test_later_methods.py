@@ -332,15 +332,18 @@ def test_tasks_that_share_the_attention_of_attempt_keep_their_own_prompts(tiny):
 
 def test_the_sources_of_attempt_are_read_and_stay_as_they_are(tiny, tmp_path):
     backbone = tiny("roberta")
-    jobs = [Job(TASK, splits(), seed, name=f"s{seed}") for seed in (0, 1)]
-    runs = train_adaptations(backbone, jobs, recipe(), method=parse_method("prompt:length=3"))
-    for run in runs:
+    other = label_task("other")
+    jobs = [Job(task, splits(), seed, name=f"{task.name}{seed}") for task in (other, TASK) for seed in (0, 1)]
+    *runs, own, _ = train_adaptations(backbone, jobs, recipe(), method=parse_method("prompt:length=3"))
+    for run in (*runs, own):
         save_adaptation(run.adaptation, tmp_path / run.adaptation.name)
     method = parse_method(f"attempt:length=3,hidden=4,sources={tmp_path}")
+    assert method.remarks(backbone, ["toy"]) == ["left out of the sources where the task is their own: toy0"]
+    assert method.remarks(backbone, ["third"]) == []
     (trained,) = train_adaptations(backbone, [Job(TASK, splits(), 0)], recipe(), method=method)
     kept = torch.stack([run.adaptation.vectors for run in runs])
     assert torch.equal(trained.adaptation.tensors["sources"], kept)
-    assert mixed_prompts(trained.adaptation) == ["s0", "s1", "its own"]
+    assert mixed_prompts(trained.adaptation) == ["other0", "other1", "its own"]
     encoded = encode_task(backbone, TASK, splits().test, reserved=3)
     weights = attention_weights(backbone, trained.adaptation, encoded)
     assert weights.shape == (len(encoded.rows), 3)
