@@ -128,9 +128,9 @@ class MethodFacts:
     refused_tasks: Mapping[str, str] = field(default_factory=dict)
     """Name in the study file of a task that it is not for -> why; such a task is not among `tasks`."""
     barred: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(source, target) -> why what was learned on the one cannot be used on the other."""
     other_heads: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """(source, target) -> why the source cannot answer the target unchanged, though it can be trained on from there."""
-    """(source, target) -> why what was learned on the one cannot be used on the other."""
     tune: Mapping[str, Any] = field(default_factory=dict)
     """What is tried for each member, as its cell says; empty where nothing is."""
     beside: int = 1
