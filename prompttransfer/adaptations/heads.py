@@ -212,6 +212,9 @@ class _Headed:
         owners = self._owners.repeat_interleave(times)
         return cast(Interventions, _Headed(self._own.repeat(times), *self._head, owners))
 
+    def without_head(self) -> Interventions:
+        return self._own
+
     def head(self, state: Tensor) -> Tensor:
         return self._logits(state, self._owners)
 

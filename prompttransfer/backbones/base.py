@@ -538,6 +538,8 @@ class Backbone(ABC):
         `own` as in `label_scores`.
         """
         own = interventions(own)
+        if not batch.by_head:  # what else is in its bank may not keep a call from being recorded
+            own = own.without_head()
         tokens = batch.rows * (batch.ids.shape[1] + own.reserved)
         fits = batch.recordable and tokens * self.layer_products <= PRODUCTS
         # Of a recording only the vectors in front of the text change.

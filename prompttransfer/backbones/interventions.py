@@ -110,6 +110,10 @@ class Interventions:
         """`head` of those of its rows alone."""
         return self.head
 
+    def without_head(self) -> Interventions:
+        """The same for rows that label words answer."""
+        return self
+
     def seen(self, state: Tensor) -> None:
         """Called with the state that an answer of label words or a head is read from, [batch, width]; for who only looks."""
 
