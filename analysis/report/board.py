@@ -168,7 +168,9 @@ def _row(
     mark = ' class="reference"' if line.reference else ""
     small = f"<small>{escape(where)}</small>" if where else ""
     label = escape(f"{name} {where}")
-    broken = re.sub(r"([:,=])(?=\S)", r"\1<wbr>", escape(name))  # a long name of a method goes on behind a sign
+    broken = re.sub(
+        r"([:,=])(?=\S)", r"\1<wbr>", escape(name)
+    )  # a long name of a method goes on behind a sign
     return f'<tr{mark}><th scope="row" data-value="{label}">{broken}{small}</th>{"".join(cells)}</tr>'
 
 

@@ -23,7 +23,6 @@ from torch import Tensor
 from prompttransfer.adaptations.method import Member
 from prompttransfer.adaptations.methods.prompt import PromptTuning, VectorMember
 from prompttransfer.adaptations.starts import Start
-from prompttransfer.backbones.layouts import USUAL, Encoding
 from tasks.errors import UserError
 from tasks.task import Example
 
@@ -117,19 +116,11 @@ class Particles(PromptTuning):
     def shares_among_tasks(self) -> bool:
         return False
 
-    def started(
-        self,
-        backbone: Backbone,
-        task: Task,
-        start: Start,
-        *,
-        seed: int,
-        rows: Sequence[Example] = (),
-        encoding: Encoding = USUAL,
+    def settled(
+        self, member: Member, backbone: Backbone, task: Task, start: Start, rows: Sequence[Example]
     ) -> Member:
-        made = super().started(backbone, task, start, seed=seed, rows=rows, encoding=encoding)
-        assert isinstance(made, VectorMember)
-        return Particle(made.vectors(), task.name, self.rows)
+        assert isinstance(member, VectorMember)
+        return Particle(member.vectors(), task.name, self.rows)
 
     def join(self, members: Sequence[Member], rates: Sequence[float]) -> None:
         by_task: dict[str, list[Particle]] = {}
