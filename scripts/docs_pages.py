@@ -1,4 +1,5 @@
-"""What `mkdocs build` adds to the pages in docs/: the options of every command, and pages that the navigation leaves out.
+"""What `mkdocs build` adds to the pages in docs/: the options of every command, pages that the navigation leaves out, and a
+class on short code, which docs/stylesheets/pages.css keeps in one piece.
 
 A hook of mkdocs (`hooks` in mkdocs.yml). Options are read from the program itself, so the page cannot differ from `--help`.
 """
@@ -6,6 +7,7 @@ A hook of mkdocs (`hooks` in mkdocs.yml). Options are read from the program itse
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,15 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         return markdown
     sections = (section(name, command) for name, command in commands(get_command(app)))
     return markdown.replace(EVERY_COMMAND, "\n\n".join(sections))
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """The page, HTML, with code of a sentence or a cell marked where it is short enough to stay in one piece."""
+    return re.sub(rf"<code>([^<\n]{{1,{SHORT}}})</code>", r'<code class="short">\1</code>', content)
+
+
+SHORT = 24
+"""Characters of code that fit into a line on a phone, and into a column of a table."""
 
 
 def _named(entries: Any) -> Iterator[str]:

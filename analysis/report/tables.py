@@ -39,6 +39,25 @@ def stacked(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def all_rows(
+    headings: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[str, list[str], list[list[str]]]:
+    """What several rows have in common as a sentence, and headings and rows without it; text in all of them, no numbers."""
+    same = [
+        place
+        for place, values in enumerate(zip(*rows, strict=True))
+        if place and len(values) > 1 and len(set(values)) == 1 and values[0] and not _is_number(values[0])
+    ]
+    said = ", ".join(f"{headings[place]} {rows[0][place]}" for place in same)
+    kept = [place for place in range(len(headings)) if place not in same]
+    cells = [[row[place] for place in kept] for row in rows]
+    return (f"<p>All rows: {escape(said)}.</p>" if said else ""), [headings[place] for place in kept], cells
+
+
+def _is_number(text: str) -> bool:
+    return text.lstrip("+-\N{MINUS SIGN}< ")[:1].isdigit()
+
+
 def _kind(heading: str, cell: str) -> str:
     """The class of a cell."""
     if not cell:

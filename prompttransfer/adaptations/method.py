@@ -264,6 +264,8 @@ def spelled(value: Any) -> str:
     """A setting as `parse_method` reads it."""
     if isinstance(value, tuple):
         return "+".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
     plain = str(value)
     ends = plain != plain.strip()
     quoted = isinstance(value, str) and (ends or any(sign in plain for sign in ',"\n') or not plain)

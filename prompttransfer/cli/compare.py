@@ -106,7 +106,8 @@ def compare(
         indicator_table,
     )
 
-    found, read = read_prompts(prompts, method), data_options(given).at_most(rows)
+    found = read_prompts(prompts, method)
+    read = data_options(given | {"metric": None}).at_most(rows)  # that of `compare` is an indicator
     backbone = cache(lambda: backbone_of(found, None, precision, device))
     group = Compared(
         tuple(found),

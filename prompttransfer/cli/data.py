@@ -12,6 +12,7 @@ from tasks.reading import AS_THEY_ARE, Reading, parse_reading
 
 if TYPE_CHECKING:
     from prompttransfer.adaptations.adaptation import Adaptation
+    from prompttransfer.transfers.nearest_rows import RowsOf
     from prompttransfer.transfers.zero_shot import Target
     from tasks.task import Task
 
@@ -72,3 +73,14 @@ def data_options(given: Mapping[str, Any]) -> DataOptions:
 def asked(given: Mapping[str, Any]) -> dict[str, Any]:
     """A command's options without those of reading that are not given: what was made before there were any is the same."""
     return {name: value for name, value in given.items() if name not in READING or value}
+
+
+def rows_of_sources(data: Path | None) -> RowsOf:
+    """What gives the tasks of sources with a few training rows each, for retrieval by rows."""
+    from prompttransfer.transfers.nearest_rows import STORED
+
+    def found(sources: Sequence[Adaptation]) -> Sequence[Target]:
+        names = list(dict.fromkeys(source.task for source in sources))
+        return load_targets(resolve_tasks(names, prompts=sources), data=data, limit_train=STORED)
+
+    return found

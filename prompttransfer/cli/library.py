@@ -127,9 +127,8 @@ def _run(
         say,
         seeds_line,
     )
-    from prompttransfer.cli.data import data_options
+    from prompttransfer.cli.data import data_options, rows_of_sources
     from prompttransfer.cli.evaluate import backbone_of
-    from prompttransfer.cli.train import rows_of_sources
     from prompttransfer.cli.values import lines_of
     from prompttransfer.training.progress import TrainingProgress
     from prompttransfer.training.recipes import recipe_for

@@ -41,6 +41,8 @@ class MatrixRecord(BaseModel):
     impossible_cells: dict[str, dict[str, str]] = {}
     methods: list[str] = []
     calibration: str = ""
+    random_draws: int = 0
+    random_spread: list[float | None] = []
     in_context: str = ""
     in_context_spread: list[float | None] = []
 
@@ -58,21 +60,39 @@ class TunedRecord(BaseModel):
     test_from_scratch: float
     convergence_speedup: float | None = None
     comparable_speedup: float | None = None
+    chance: float | None = None
+    steps_to_converge_from_source: int | None = None
+    steps_to_converge_from_scratch: int | None = None
+    steps_to_scratch_score: int | None = None
+    evaluate_every: int | None = None
+    best_validation_from_source: float | None = None
+    best_validation_from_scratch: float | None = None
+    last_step_from_source: int | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether all is there that `TunedPair` holds; earlier versions wrote less."""
+        return None not in (self.chance, self.steps_to_converge_from_source, self.last_step_from_source)
 
 
 class DistilledRecord(BaseModel):
-    """One pair of source and target in `transfer.json` that was distilled, of one seed."""
+    """One run with a teacher in `transfer.json`."""
 
     model_config = ConfigDict(extra="ignore")
 
     source: str
     target: str
     seed: int
+    similarity: float | None
     weight: float
-    chance: float
     scratch: float
     transferred: float
     distilled: float
+    chance: float
+    scratch_steps: int
+    transferred_steps: int
+    distilled_steps: int
+    source_steps: int | None
     distilled_all_steps: int | None = None
 
 
@@ -90,6 +110,7 @@ class TransferRecord(BaseModel):
     calibrated: MatrixRecord | None = None
     tuned: list[TunedRecord] = []
     distilled: list[DistilledRecord] = []
+    notes: list[str] = []
     versions: dict[str, str] = {}
 
     @model_validator(mode="after")

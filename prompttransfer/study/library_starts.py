@@ -8,7 +8,8 @@
     vectors:top=2,by=C_average    the sum of what training added to the `top`, on the common start of all (task prompt vectors)
     shared                        what the sources learned in common, trained together by the same method (MPT)
 
-A probe is a prompt that was trained on the target's few rows for a twentieth of the steps, at least 30 (transfers/retrieval.py).
+A probe is a prompt that was trained on the target's few rows for a twentieth of the steps, at least 30 (transfers/retrieval.py), as
+it is at that step, be it better than its start on the validation rows or not.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prompttransfer.study.cell import Cell
@@ -72,21 +72,21 @@ def labels_of(uses: Iterable[Use]) -> dict[Use, str]:
         if LENGTH not in _axes(use):
             lengths[use.backbone, use.text].add(use.length)
     several = {text for (_, text), known in lengths.items() if len(known) > 1}
-    grids: dict[tuple[str, ...], set[tuple[str, ...]]] = defaultdict(set)
+    grids: dict[tuple[str, tuple[str, ...]], set[tuple[str, ...]]] = defaultdict(set)
     for use in found:
-        grids[(use.text, *_axes(use))].add(use.tuned)
+        grids[use.text, _axes(use)].add(use.tuned)
     labels = {}
     for use in found:
         axes = _axes(use)
         whole = use.text in several and LENGTH not in axes
         name = with_length(use.text, use.length) if whole else use.text
-        over = " ".join(use.tuned) if len(grids[(use.text, *axes)]) > 1 else " and ".join(axes)
+        over = " ".join(use.tuned) if len(grids[use.text, axes]) > 1 else " and ".join(axes)
         labels[use] = f"{name}, tuned over {over}" if axes else name
     return labels
 
 
-def _axes(use: Use) -> list[str]:
-    return [part.partition("=")[0] for part in use.tuned if "=" in part]
+def _axes(use: Use) -> tuple[str, ...]:
+    return tuple(part.partition("=")[0] for part in use.tuned if "=" in part)
 
 
 def with_length(text: str, length: int) -> str:
@@ -97,9 +97,16 @@ def with_length(text: str, length: int) -> str:
 
 
 def text_of(method: Method) -> str:
-    """A method as `--method` takes it, without its length."""
-    usual = {field.name: field.default for field in fields(method) if field.name == "length"}
-    return str(replace(method, **usual))
+    """A method as `--method` takes it, without its length. Cells are named by it: True and False stay as they were written."""
+    from prompttransfer.adaptations.method import spelled
+
+    found = {field: getattr(method, field.name) for field in fields(method) if field.name != LENGTH}
+    changed = ",".join(
+        f"{field.name.replace('_', '-')}={value if isinstance(value, bool) else spelled(value)}"
+        for field, value in found.items()
+        if value != field.default
+    )
+    return f"{method.name}:{changed}" if changed else method.name
 
 
 def called(backbone: str, method: str) -> str:

@@ -27,6 +27,7 @@ from torch.optim import AdamW, Optimizer
 
 from prompttransfer.adaptations.method import Method
 from prompttransfer.adaptations.methods import METHODS, parse_method
+from prompttransfer.adaptations.starts import RANDOM, Start, Words
 from prompttransfer.backbones.base import Backbone
 from tasks.errors import UserError, unknown
 
@@ -158,14 +159,13 @@ def method_and_recipe(family: str, width: int, text: str, **overrides: Any) -> t
     return method, recipe_for_size(family, width, method, **given)
 
 
-def usual_start(family: str, width: int, method: Method) -> str:
-    """What training begins with where nothing else is asked for.
+def usual_start(family: str, width: int, method: Method | None) -> Start:
+    """What training begins with where nothing else is asked for; soft prompts where no method is given.
 
-    Prompts of decoders begin as words: at a quarter of the usual rate they learn in 800 rows what random vectors do not in
-    2,000 (SmolLM2-135M, docs/real-models.md).
+    Prompts of decoders begin as words: they learn from fewer rows than random vectors do (docs/real-models.md).
     """
     decodes = family == "causal-lm" and width >= SMALL_WIDTH
-    return "vocabulary" if decodes and method.name == "prompt" else "random"
+    return Words("vocabulary") if decodes and (method is None or method.name == "prompt") else RANDOM
 
 
 def _base(method: str, family: str, width: int, optimizer: str | None) -> Recipe:

@@ -15,6 +15,8 @@ from report_example import HOSTILE, TASKS, example
 from analysis.prediction import predict_transfer
 from analysis.report import Picture, ReportData, View, render_report
 from analysis.report.matrix import cell_text, colour_range
+from analysis.report.sections import picture
+from analysis.report.tables import all_rows, folded, stacked
 from tasks.errors import UserError
 
 VOID = {"meta", "link", "img", "input", "br", "line", "circle"}
@@ -149,7 +151,9 @@ def predicted(transfer, indicator, **settings):
 def test_an_indicator_with_a_negative_mean_is_not_praised():
     transfer = np.random.default_rng(0).random((5, 5))
     text = said(predicted(transfer, -transfer, seeds=3))
-    assert "No indicator predicts transfer here: E_concat has the highest mean Spearman of 1, -1.00" in text
+    assert (
+        "No indicator predicts transfer here: E_concat, the only indicator, has mean Spearman -1.00" in text
+    )
     assert "ranks sources best" not in text
 
 
@@ -201,3 +205,36 @@ def test_scores_of_different_metrics_are_not_averaged_together():
     text = said(data)
     assert "accuracy, own prompt0.9" in text and "token-f1, own prompt0.3" in text
     assert "own prompt0.6" not in text and "not averaged together" in text
+
+
+def test_commands_go_on_in_the_next_line_instead_of_out_of_sight(page):
+    assert page.count("<pre") == 1 and '<pre tabindex="0"><code>prompttransfer ' in page
+    assert "white-space: pre-wrap" in page and "overflow-x: auto; max-width: 100%" in page
+
+
+def test_only_pictures_of_several_panels_scroll_on_a_phone():
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg" width="%dpt" height="90pt"/>'
+    for width, frame in ((300, False), (900, True)):
+        assert ('class="scroll wide"' in picture(Picture("t", "c", svg % width))) == frame
+
+
+def test_a_long_table_is_closed_until_the_reader_opens_it():
+    assert folded("Scores", "<table></table>", rows=3) == "<h3>Scores</h3><table></table>"
+    assert folded("Scores", "<table></table>", rows=99).startswith("<details><summary>Scores</summary>")
+
+
+def test_only_sentences_are_laid_out_as_sentences():
+    html = stacked(["a", "p", "what to know"], [["x", "0.1", "one seed"], ["y", "", ""]])
+    assert (
+        '<td data-name="what to know" class=note>one seed</td>' in html
+        and '<td data-name="p">0.1</td>' in html
+    )
+
+
+def test_what_all_rows_say_is_said_once():
+    said, headings, rows = all_rows(["method", "model", "mean"], [["a", "tiny", "0.5"], ["b", "tiny", "0.5"]])
+    assert said == "<p>All rows: model tiny.</p>" and headings == [
+        "method",
+        "mean",
+    ]  # a number stays a column
+    assert rows == [["a", "0.5"], ["b", "0.5"]]

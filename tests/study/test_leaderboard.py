@@ -151,3 +151,8 @@ def test_mistakes_are_one_line(tmp_path, capsys) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no score in"):
         leaderboard([tmp_path / "empty"])
+
+
+def test_a_long_name_of_a_method_can_go_on_behind_its_signs() -> None:
+    line = Line("run", "tiny", "lora:rank=8,alpha=16", "", {("accuracy", "a"): Value(0.5, None, 1)})
+    assert "lora:<wbr>rank=<wbr>8,<wbr>alpha=<wbr>16" in render_board([line])

@@ -6,9 +6,11 @@ import pytest
 
 from prompttransfer.cli.study_run import print_outcome
 from prompttransfer.reports.calls import Call
+from prompttransfer.study.results.in_short import headlines, in_short
+from prompttransfer.study.results.in_words import p_value
 from prompttransfer.study.results.long_table import COLUMNS
 from prompttransfer.study.results.outcome import mean_matrices, shown, winners
-from prompttransfer.study.results.page import headlines, overview, render_page
+from prompttransfer.study.results.page import overview, render_page
 from prompttransfer.study.results.statistics import (
     COMPARISON_COLUMNS,
     INDICATOR_COLUMNS,
@@ -152,7 +154,7 @@ def test_the_headline_does_not_praise_an_indicator_that_does_not_predict():
         rows = predictions(pd.concat([table, indicator_rows(values, 3)]), TASKS)
         return headlines(table, rows)[-1]
 
-    assert "no indicator predicts transfer: E has the highest mean Spearman of 1, -" in line(
+    assert "no indicator predicts transfer: E, the only indicator, has mean Spearman -" in line(
         -flag + 0.1 * noise
     )
     assert "E predicts transfer better than chance does" in line(flag + 0.1 * noise)
@@ -245,3 +247,33 @@ def test_a_run_ends_with_the_matrix_and_who_is_ahead(capsys) -> None:
     said = capsys.readouterr().out
     assert "zero-shot transfer on tiny" in said and "no prompt" in said
     assert "Best source on tiny: t" in said
+
+
+def test_few_methods_are_told_in_sentences_and_many_in_a_table_with_one_row_each() -> None:
+    one, nothing = scores(seeds=2), pd.DataFrame(columns=list(INDICATOR_COLUMNS))
+    many = pd.concat([one.assign(method=f"lora:rank={rank}") for rank in range(1, 5)], ignore_index=True)
+    assert "<table" not in in_short(one, nothing)
+    said = in_short(many, nothing)
+    assert (
+        said.count("<tr>") == 5 and 'data-name="gain, same type"' in said
+    )  # the headings, and a row a method
+
+
+def test_a_p_value_is_never_nothing() -> None:
+    assert [p_value(value) for value in (0.0004, 0.0312, 1.0, float("nan"))] == [
+        "< 0.001",
+        "0.031",
+        "1.000",
+        "",
+    ]
+
+
+def test_long_tables_of_a_study_wait_behind_their_title() -> None:
+    results = pd.concat([scores(seeds=7).assign(method=f"lora:rank={rank}") for rank in range(1, 5)])
+    tables = {
+        "results": results,
+        "comparisons": comparisons(results),
+        "indicators": predictions(results, TASKS),
+    }
+    page = render_page("A study", tables, {}, {}, [], [], Call(verb="study run"))
+    assert "<summary>zero-shot: " in page and "<summary>tiny, lora:rank=1</summary>" in page

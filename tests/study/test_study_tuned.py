@@ -163,3 +163,30 @@ def test_what_was_tried_is_in_the_results_and_on_the_page(tuned):
     assert "Settings tried" in page and "length 2, lr 0.1" in page
     tried = report.tables["results"].query("condition == 'own prompt, tried' and method == @TUNED")
     assert len(tried) == 18 and "length 4, lr 0.3" in set(tried["by"])
+
+
+def test_a_study_that_is_stopped_between_two_rungs_keeps_the_same_bit_for_bit(
+    tuned, tmp_path, backbone_folder
+):
+    plan, store, _ = tuned
+    only = PLAIN.partition("transfers:")[0] + "transfers: {zero-shot: false, random-draws: 2}\n"
+    alone = make_plan(
+        read_study(write_study(tmp_path, backbone_folder, only + "".join(METHODS.splitlines(True)[:3])))
+    )
+    again, local = open_store(tmp_path / "run", new=True), {**alone.local, "device": "cpu"}
+    halted: list[str] = []
+
+    def stop(line: str) -> None:
+        if "settings go on" in line and not halted:
+            halted.append(line)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(alone.graph, again, local=local, say=stop)
+    assert run_study(alone.graph, again, local=local, say=lambda line: None).failed == []
+    trained = [cell for cell in alone.graph.cells.values() if cell.kind == "prompt"]
+    assert halted and len(trained) == 3 and {cell.id for cell in trained} <= set(plan.graph.cells)
+    for cell in trained:
+        one, other = (load_adaptation(each.folder(cell.id) / "prompt") for each in (store, again))
+        assert one.digest == other.digest and one.curve == other.curve
+        assert read_tried(store.folder(cell.id)) == read_tried(again.folder(cell.id))

@@ -108,8 +108,9 @@ class Given:
 
         from analysis.similarity import similarity
 
-        assert self.probe is not None
-        prompts = [self.probe, *self.library.values()]
+        assert self.probe is not None and self.probe.embedding is not None
+        probe = replace(self.probe, tensors=self.probe.embedding)  # at its step, not where it was best
+        prompts = [probe, *self.library.values()]
         begun = [prompt.first_vectors for prompt in prompts if prompt.first_vectors is not None]
         initial = torch.stack(begun) if len(begun) == len(prompts) else None
         vectors = torch.stack([prompt.vectors for prompt in prompts])

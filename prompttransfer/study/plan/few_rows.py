@@ -262,7 +262,10 @@ class _System:
         return found
 
     def probe(self, called: str, shots: int, seed: int) -> Cell:
-        """A prompt after a few steps on the target, from the random start of the library's prompts of that seed."""
+        """A prompt after a few steps on the target, from the random start of the library's prompts of that seed.
+
+        It is compared as it is at that step: by validation rows it could be its untrained start, which is like nothing.
+        """
         library = self.library
         sources = library.prompt_side
         side = replace(sources, methods=(replace(sources.method, tasks=self.side.tasks),), chosen=0)
@@ -270,7 +273,9 @@ class _System:
             side.family, side.state_width, library.spec, library.entry, PROMPT_ALONE, called
         )
         steps = probe_steps(self.recipe(called).steps)
-        short = replace(recipe, steps=steps, evaluate_every=steps, length=sources.method.length)
+        short = replace(
+            recipe, steps=steps, evaluate_every=steps, length=sources.method.length, embed_at=steps
+        )
         task = self.side.tasks[called].few(shots, seed)
         settings = few_settings(library.naming, side, task, short, shots, seed)
         settings["initialiser"] = side.method.start

@@ -5,19 +5,19 @@ It has the style of the page of a model (analysis/report) and fetches nothing; r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.report.shell import html_page
-from analysis.report.tables import scrolled, stacked
+from analysis.report.tables import NOTE, all_rows, command_lines, folded, scrolled, stacked, wide_picture
 from prompttransfer.reports.calls import Call
 from prompttransfer.study.cell import Impossible
-from prompttransfer.study.methods import PROMPT, called
-from prompttransfer.study.results.long_table import raw_scores, with_methods
-from prompttransfer.study.results.outcome import mean_matrices, shown, winners
-from prompttransfer.study.results.statistics import gains_over_no_prompt
+from prompttransfer.study.results.in_short import in_short, titles
+from prompttransfer.study.results.in_words import cell_text, listed, number, p_value, span
+from prompttransfer.study.results.long_table import raw_scores
+from prompttransfer.study.results.outcome import mean_matrices, shown
 from prompttransfer.study.results.systems import system_lines
 from prompttransfer.study.results.tuning import tuning_means
 
@@ -56,13 +56,12 @@ def _sections(
     tuning: str,
 ) -> list[tuple[str, str, str]]:
     """(anchor, heading, content) of every section that has something in it."""
-    said = [*winners(tables["results"]), *headlines(tables["results"], tables["indicators"])]
     links = "".join(
         f'<li><a href="{escape(f"{path.parent.name}/{path.name}")}">{escape(name)}</a></li>'
         for name, path in pages.items()
     )
     found = [
-        ("summary", "In short", listed(said)),
+        ("summary", "In short", in_short(tables["results"], tables["indicators"])),
         ("systems", "Systems on few rows", systems),
         (
             "models",
@@ -72,18 +71,18 @@ def _sections(
         ("transfer", "Zero-shot transfer", _matrices(tables["results"]) + _heatmaps(heatmaps)),
         ("tuning", "Settings tried", tuning),
         ("notes", "To know", listed(notes)),
-        ("impossible", "What cannot be", listed([one.line for one in impossible])),
+        ("impossible", "What cannot be", _impossible([one.line for one in impossible])),
         ("comparisons", "Comparisons", _comparisons(tables["comparisons"])),
         ("indicators", "Do indicators predict transfer?", _indicators(tables["indicators"])),
         ("scores", "Scores", "" if systems else _overview(tables["results"])),
-        ("again", "Run it again", f'<pre tabindex="0"><code>{escape(again.line())}</code></pre>'),
+        ("again", "Run it again", command_lines([again.line()])),
     ]
     return [section for section in found if section[2]]
 
 
-def listed(lines: Sequence[str]) -> str:
-    """Lines as a list; nothing for none."""
-    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>" if lines else ""
+def _impossible(lines: Sequence[str]) -> str:
+    """Why cells are empty, one a line."""
+    return folded(f"{len(lines)} cells", listed(lines), len(lines)) if lines else ""
 
 
 def without_the_only_method(table: pd.DataFrame) -> pd.DataFrame:
@@ -110,65 +109,6 @@ def _picture(path: Path) -> str:
     return f'<img alt="{escape(path.stem)}" src="data:image/svg+xml;base64,{data}">'
 
 
-def headlines(results: pd.DataFrame, indicators: pd.DataFrame) -> list[str]:
-    """What the numbers come down to: where transfer is worth less than no prompt, and whether an indicator predicts it."""
-    return [*_transfer_headlines(results), *_indicator_headlines(indicators)]
-
-
-def titles(table: pd.DataFrame) -> Callable[[str, str], str]:
-    """What backbone and method are called: by both where a table has several methods."""
-    several = "method" in table and table["method"].nunique() > 1
-    return lambda backbone, method: f"{backbone}, {method}" if several else called(backbone, method)
-
-
-def _transfer_headlines(results: pd.DataFrame) -> list[str]:
-    lines = []
-    name = titles(results)
-    for backbone, method, metric, gains in gains_over_no_prompt(results):
-        worse = [relation for relation, gain in gains.items() if gain < 0]
-        told = ", ".join(f"{relation} {gain:+.3f}" for relation, gain in gains.items())
-        if not gains:
-            continue
-        what = "prompts" if method == PROMPT else "adaptations"
-        if len(worse) == len(gains):
-            verdict = f"transfer does not help: {what} of other tasks score below no prompt"
-        elif worse:
-            verdict = f"{what} of tasks of {worse[0]} score below no prompt"
-        else:
-            verdict = f"{what} of other tasks score above no prompt"
-        lines.append(
-            f"{name(backbone, method)}, {metric}: {verdict} (zero-shot minus no prompt, mean over targets: {told})."
-        )
-    return lines
-
-
-def _indicator_headlines(indicators: pd.DataFrame) -> list[str]:
-    """One line a backbone and method: the indicator with the highest mean, only where it is more than chance is it said to predict."""
-    from analysis.prediction import BASELINE, LEVEL
-
-    lines = []
-    name = titles(indicators)
-    for (backbone, method), part in with_methods(indicators).groupby(["backbone", "method"], sort=False):
-        ranked = part[(part["indicator"] != BASELINE) & part["mean_spearman"].notna()]
-        if ranked.empty:
-            continue
-        best = ranked.loc[ranked["mean_spearman"].idxmax()]
-        p_value = best["p_permutation_holm"]
-        highest = (
-            f"{best['indicator']} has the highest mean Spearman of {len(ranked)}, {best['mean_spearman']:.2f}"
-        )
-        if best["mean_spearman"] <= 0:
-            said = f"no indicator predicts transfer: {highest}"
-        elif p_value != p_value:
-            said = f"whether an indicator predicts transfer is not shown: {highest}"
-        elif p_value > LEVEL:
-            said = f"no indicator is shown to predict transfer: {highest} (p {p_value:.3f}, corrected)"
-        else:
-            said = f"{best['indicator']} predicts transfer better than chance does: {highest} (p {p_value:.3f}, corrected)"
-        lines.append(f"{name(str(backbone), str(method))}: {said}.")
-    return lines
-
-
 def overview(table: pd.DataFrame) -> pd.DataFrame:
     """Test scores by backbone, method, metric and condition: mean over sources, targets and seeds, and the number of values."""
     scores = raw_scores(without_the_only_method(table)).rename(columns={"measure": "metric"})
@@ -190,9 +130,10 @@ def _matrices(results: pd.DataFrame) -> str:
     """The matrix of each model and method, mean over seeds; of many tasks only the models' own pages have it."""
     name = titles(results)
     parts = []
-    for (backbone, method), matrix in mean_matrices(results).items():
-        if len(matrix.columns) > MOST_TASKS:
-            continue
+    found = {
+        key: matrix for key, matrix in mean_matrices(results).items() if len(matrix.columns) <= MOST_TASKS
+    }
+    for (backbone, method), matrix in found.items():
         columns, rows = shown(matrix)
         head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
         body = "".join(
@@ -202,13 +143,17 @@ def _matrices(results: pd.DataFrame) -> str:
             for label, cells, reference in rows
         )
         table = f'<table class="plain"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>'
-        parts.append(f"<h3>{escape(name(backbone, method))}</h3>{scrolled(table)}")
+        parts.append(folded(name(backbone, method), scrolled(table), len(found), MOST_OPEN))
     words = "<p>Test scores, mean over seeds: rows are source prompts, columns target tasks; in italics what they are read against.</p>"
     return words + "".join(parts) if parts else ""
 
 
 MOST_TASKS = 24
 """Targets of a matrix that is on the page of the whole study."""
+MOST_SCORES = 24
+"""Rows of the table of mean scores that stand open."""
+MOST_OPEN = 3
+"""Models and methods whose tables stand open."""
 
 
 def _comparisons(table: pd.DataFrame) -> str:
@@ -228,7 +173,7 @@ def _comparisons(table: pd.DataFrame) -> str:
         "p, corrected",
         "significant",
         "over",
-        "what to know",
+        NOTE,
     )
     several = {key for key in ("backbone", "method") if table[key].nunique() > 1}
     parts = []
@@ -243,15 +188,20 @@ def _comparisons(table: pd.DataFrame) -> str:
                 ),
                 number(row["value"]),
                 span(row["low"], row["high"]),
-                number(row["p"]),
-                number(row["p_holm"]),
+                p_value(row["p"]),
+                p_value(row["p_holm"]),
                 cell_text(row["significant"]),
                 f"{row['over']}: {row['pairs']} pairs, {row['tasks']} tasks, {row['seeds']} seeds",
                 cell_text(row["note"]),
             ]
             for _, row in rows.iterrows()
         ]
-        parts.append(f"<h3>{escape(str(family))}</h3>{stacked(headings, cells)}")
+        sure = (rows["significant"] == "yes").sum()
+        parts.append(
+            folded(
+                f"{family}: {len(rows)} comparisons, {sure} significant", stacked(headings, cells), len(rows)
+            )
+        )
     return words + "".join(parts)
 
 
@@ -265,11 +215,12 @@ def _indicators(table: pd.DataFrame) -> str:
         "against the best source. indicators.csv has every column.</p>"
     )
     headings = (
-        "indicator", "mean \u03c1", "95 % interval", "p", "p, within types", "\u03c1 minus same type", "its p", "regret", "random source's", "what to know"
+        "indicator", "mean \u03c1", "95 % interval", "p", "p, within types", "\u03c1 minus same type", "its p", "regret", "random source's", NOTE
     )  # fmt: skip
     name = titles(table)
     parts = []
-    for (backbone, method), rows in table.groupby(["backbone", "method"], sort=False):
+    groups = table.groupby(["backbone", "method"], sort=False)
+    for (backbone, method), rows in groups:
         cells = [
             [
                 str(row["indicator"]),
@@ -285,7 +236,8 @@ def _indicators(table: pd.DataFrame) -> str:
             ]
             for _, row in rows.iterrows()
         ]
-        parts.append(f"<h3>{escape(name(str(backbone), str(method)))}</h3>{stacked(headings, cells)}")
+        title = name(str(backbone), str(method))
+        parts.append(folded(title, stacked(headings, cells), len(groups), MOST_OPEN))
     return words + "".join(parts)
 
 
@@ -299,16 +251,29 @@ def systems_section(tables: Mapping[str, pd.DataFrame], figures: Sequence[Path])
         "these targets, corrected by Holm over the systems and numbers of rows of a model. Steps are those on the target (of "
         "all that was tried) and all, with the share of the library's.</p>"
     )
-    shown_columns = [
-        column for column in found.columns if found[column].notna().any() and (found[column] != "").any()
-    ]
-    # The system names its row, wherever its column stands in the file.
-    order = sorted(shown_columns, key=lambda column: column != "system")
-    headings = [column.replace("_", " ") for column in order]
-    cells = [[number(value) for value in row] for row in found[order].itertuples(index=False)]
     pictures = "".join(_picture(path) for path in figures if path.suffix == ".svg")
-    frame = f'<div class="scroll" tabindex="0">{pictures}</div>' if pictures else ""
-    return f"{listed(system_lines(found))}{words}{frame}{stacked(headings, cells)}"
+    frame = wide_picture(pictures) if pictures else ""
+    said, headings, cells = all_rows(*_systems_table(found))
+    return f"{listed(system_lines(found))}{words}{frame}{said}{stacked(headings, cells)}"
+
+
+def _systems_table(found: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows, a row a system, an interval in one column; columns without values are left out."""
+    written = found.assign(interval=[span(*ends) for ends in zip(found["low"], found["high"], strict=True)])
+    for steps in ("target_steps", "all_steps"):
+        written[steps] = [number(value, 0) for value in found[steps]]
+    for shares in ("p", "p_holm"):
+        written[shares] = [p_value(value) for value in found[shares]]
+    columns = [column for column in found if column not in ("system", "low", "high")]
+    columns.insert(columns.index("difference") + 1, "interval")
+    filled = [column for column in columns if written[column].notna().any() and (written[column] != "").any()]
+    kept = ["system", *filled]  # the system names its row, wherever its column stands in the file
+    cells = [[number(value) for value in row] for row in written[kept].itertuples(index=False)]
+    return [_SYSTEM_HEADINGS.get(column, column.replace("_", " ")) for column in kept], cells
+
+
+_SYSTEM_HEADINGS = {"interval": "95 % interval", "p_holm": "p, corrected", "note": NOTE}
+"""Columns whose names do not say what they are."""
 
 
 def tuning_section(tables: Mapping[str, pd.DataFrame], figures: Sequence[Path]) -> str:
@@ -359,30 +324,11 @@ def _overview(results: pd.DataFrame) -> str:
         ]
         for _, row in table.iterrows()
     ]
-    return f"<p>Mean over sources, targets and seeds.</p>{stacked(headings, cells)}"
+    rows = folded(f"{len(cells)} mean scores", stacked(headings, cells), len(cells), MOST_SCORES)
+    return f"<p>Mean over sources, targets and seeds.</p>{rows}"
 
 
 def _p(row: pd.Series, name: str) -> str:
     """A p value, with the corrected one in brackets."""
-    corrected = number(row[f"{name}_holm"])
-    return number(row[name]) + (f" ({corrected})" if corrected else "")
-
-
-def span(low: object, high: object) -> str:
-    """An interval, empty where there is none."""
-    return f"{number(low)} to {number(high)}" if number(low) and number(high) else ""
-
-
-def number(value: object) -> str:
-    """A number to three decimals, empty where there is none."""
-    text = cell_text(value)
-    return text.replace("-", "\u2212") if isinstance(value, float) else text
-
-
-def cell_text(value: object) -> str:
-    """A value for people."""
-    import pandas as pd
-
-    if value is None or value is pd.NA or (isinstance(value, float) and value != value):
-        return ""
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    corrected = p_value(row[f"{name}_holm"])
+    return p_value(row[name]) + (f" ({corrected})" if corrected else "")

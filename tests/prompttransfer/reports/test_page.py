@@ -95,7 +95,8 @@ def test_the_page_has_the_matrix_indicators_pictures_facts_and_commands(run):
 def test_students_stand_beside_their_controls_in_words(run):
     pair = {
         "source": "sst2", "target": "imdb", "seed": 0, "similarity": 0.02, "weight": 0.002, "chance": 0.5, "scratch": 0.7,
-        "transferred": 0.8, "distilled": 0.6, "distilled_all_steps": 120,
+        "transferred": 0.8, "distilled": 0.6, "scratch_steps": 40, "transferred_steps": 40, "distilled_steps": 40,
+        "source_steps": 40, "distilled_all_steps": 120,
     }  # fmt: skip
     other = {**pair, "seed": 1, "distilled": 0.9}
     write_matrix(run / "transfer", matrix(TASKS, TASKS, VALUES), distilled=[pair, other])
