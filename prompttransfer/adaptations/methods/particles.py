@@ -79,16 +79,22 @@ class Cloud:
             return
         self.step, self.directions = step, {}
         found = [
-            (each, each.prompt.detach().flatten(), each.prompt.grad.flatten())
-            for each in self.particles
-            if each.prompt.grad is not None
+            (each, point, gradient)
+            for each, point, gradient in map(_numbers, self.particles)
+            if gradient is not None and bool(torch.isfinite(torch.cat([point, gradient])).all())
         ]
-        found = [item for item in found if bool(torch.isfinite(torch.cat(item[1:])).all())]
         if not found:
             return
-        points, gradients = (torch.stack([item[place] for item in found]) for place in (1, 2))
+        points = torch.stack([point for _, point, _ in found])
+        gradients = torch.stack([gradient for _, _, gradient in found])
         for (each, *_), direction in zip(found, stein(points, gradients, found[0][0].rows), strict=True):
             self.directions[id(each)] = direction.view_as(each.prompt).contiguous()
+
+
+def _numbers(particle: Particle) -> tuple[Particle, Tensor, Tensor | None]:
+    """A particle with its vectors and their gradient, [numbers] each."""
+    gradient = particle.prompt.grad
+    return particle, particle.prompt.detach().flatten(), None if gradient is None else gradient.flatten()
 
 
 @dataclass(frozen=True)
