@@ -49,6 +49,8 @@ class Options:
     max_length: int | None = None
     limit_train: int | None = None
     limit_test: int | None = None
+    shots: int | None = None
+    """Training rows of each label, in place of a limit."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,11 @@ def material_of(
 def rows_of(task: Task, options: Options) -> Splits:
     """The three splits of a task, limited as the options say."""
     return load_splits(
-        task, data=options.data, limit_train=options.limit_train, limit_test=options.limit_test
+        task,
+        data=options.data,
+        limit_train=options.limit_train,
+        limit_test=options.limit_test,
+        shots=options.shots,
     )
 
 

@@ -6,6 +6,8 @@ the same way, of random prompts at the target's norms, of one prompt tuned for a
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
@@ -44,6 +46,9 @@ CONDITIONS = {
     "no prompt": "the bare target",
     "majority": "always the commonest answer",
 }
+NOT_CONTROLS = ("own prompt", CHOSEN, PICKED, LAST)
+TABLE = "public-text.csv"
+"""The file of the table beside the prompts that were carried."""
 CONSTANT_STEPS, CONSTANT_RATE = 100, 0.1
 
 
@@ -57,6 +62,18 @@ class Entry:
     """Mean over prompts of the task (seeds), or over draws."""
     spread: float | None
     """Deviation over those; None of one."""
+
+
+def to_csv(entries: Sequence[Entry]) -> str:
+    """One line a task and condition, with what the condition is in words."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["task", "condition", "score", "spread", "what it is"])
+    writer.writerows(
+        [entry.task, entry.condition, entry.score, entry.spread, CONDITIONS[entry.condition]]
+        for entry in entries
+    )
+    return stream.getvalue()
 
 
 def with_random_source(prompts: Sequence[Adaptation], seed: int) -> list[Adaptation]:

@@ -3,22 +3,26 @@ prompts: ratios of medians.
 
     python scripts/measure_steps.py [--backbone microworld-roberta] [--batch 4] [--members 16] [--rounds 15] METHOD ...
 
-All methods run the same rows in one process, in turns, so that what else the machine does counts for all alike. The first
-METHOD is what the others are divided by.
+All methods run the same rows in one process, in turns, so that what else the machine does counts for all alike; on a busy machine by
+processor time (BENCHMARK_CLOCK=cpu OMP_NUM_THREADS=1). The first METHOD is what the others are divided by. A METHOD that ends in
+`@logits`, `@squared` (PANDA's), `@states` or `@both` (MPT's) has plain prompts of 20 vectors as teachers, one a member.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
+from benchmark_models import clock
 
+from prompttransfer.adaptations.adaptation import PROMPT_KEY
 from prompttransfer.adaptations.methods import parse_method
+from prompttransfer.adaptations.prompts import soft_prompt
 from prompttransfer.backbones.layouts import LAYOUTS
 from prompttransfer.backbones.loading import load_backbone
+from prompttransfer.training.distillation import Distance, Teacher, teaching_of
 from tasks.catalog import find_task
 from tasks.loading import load_splits
 
@@ -40,10 +44,10 @@ def main() -> None:
     times: list[list[float]] = [[] for _ in ways]
     for round_ in range(options.rounds + 3):
         for way, found in zip(ways, times, strict=True):
-            start = time.perf_counter()
+            start = clock()
             way()
             if round_ >= 3:
-                found.append(time.perf_counter() - start)
+                found.append(clock() - start)
     medians = [statistics.median(found) for found in times]
     print(f"| method | over {options.methods[0]} |\n|---|--:|")
     for text, median in zip(options.methods, medians, strict=True):
@@ -51,22 +55,37 @@ def main() -> None:
 
 
 def step_of(backbone, task, examples, text: str, options: argparse.Namespace) -> Callable[[], None]:  # type: ignore[no-untyped-def]
-    """A step of a bank of members of one method on the rows, each member on its share."""
+    """A step of a bank of members of one method on the rows, each member on its share; with teachers behind an `@`."""
+    text, _, part = text.partition("@")
     method = parse_method(text)
     members = [method.member(backbone, task, start="random", seed=seed) for seed in range(options.members)]
     parameters = [parameter for member in members for parameter in member.parameters()]
     rows = backbone.encode(task, examples, reserved=method.reserved)
     owners = torch.arange(options.members).repeat_interleave(options.batch).to(backbone.device)
+    teaching = teaching_of(backbone, teachers(backbone, task, part, options.members) if part else [])
 
     def step() -> None:
-        own = method.bank(backbone, members).rows(owners)
-        backbone.loss(own, backbone.batch(rows, layout=LAYOUT)).sum().backward()
+        own, batch = method.bank(backbone, members).rows(owners), backbone.batch(rows, layout=LAYOUT)
+        losses = backbone.loss(own, batch) if teaching is None else teaching.losses(own, batch, owners)
+        losses.sum().backward()
         for member in members:
             member.after_step(1, 1)
         for parameter in parameters:
             parameter.grad = None
 
     return step
+
+
+def teachers(backbone, task, part: str, count: int) -> list[Teacher]:  # type: ignore[no-untyped-def]
+    """Random prompts as teachers, by what their distance is of."""
+    distance = Distance(of_logits="squared") if part == "squared" else Distance(part)
+    method = parse_method("prompt:length=20")
+    found = []
+    for seed in range(count):
+        vectors = method.member(backbone, task, start="random", seed=seed).tensors()[PROMPT_KEY]
+        made = soft_prompt(vectors=vectors, task=task.name, backbone=backbone.name, family=backbone.family)
+        found.append(Teacher(made, 0.9, distance))
+    return found
 
 
 if __name__ == "__main__":

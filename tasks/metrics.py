@@ -17,7 +17,7 @@ from numbers import Integral, Real
 from tasks.errors import UserError, unknown
 from tasks.label_metrics import balanced_accuracy, calibration_error, f1_of_label, mcc
 from tasks.task import LABEL_METRICS as LABEL_NAMES
-from tasks.task import OF_ONE_LABEL, VALUE_METRICS, Example, Task
+from tasks.task import OF_ONE_LABEL, Example, Task
 from tasks.texts import first_sentence, is_latin, normalise, unicode_words
 from tasks.value_metrics import pearson, spearman
 

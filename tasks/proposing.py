@@ -87,7 +87,9 @@ def _task_of_file(path: Path, reading: Reading, scale: Scale | None) -> Task:
     seen = see_files(path, reading.splits)
     kind = kind_of(seen, reading.columns)
     labels, type_, words = _labels(seen, kind, reading, scale)
-    if scale is None and any(isinstance(value, bool | float) for value in seen.values.get(_label_column(reading), ())):
+    if scale is None and any(
+        isinstance(value, bool | float) for value in seen.values.get(_label_column(reading), ())
+    ):
         reading = replace(reading, labels=reading.labels or {label: label for label in labels})
     return reading.of(
         Task(

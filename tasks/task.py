@@ -106,7 +106,9 @@ class Scale:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise UserError(f"a regression from {self.low:g} to {self.high:g}: low must be below high, both finite")
+            raise UserError(
+                f"a regression from {self.low:g} to {self.high:g}: low must be below high, both finite"
+            )
 
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}"
@@ -318,7 +320,9 @@ def _check_labels(task: Task) -> None:
 
 def _check_scale(task: Task, scale: Scale) -> None:
     if task.generates:
-        raise UserError(f"task {task.name!r}: a task of kind {task.kind!r} writes its answer and is no regression")
+        raise UserError(
+            f"task {task.name!r}: a task of kind {task.kind!r} writes its answer and is no regression"
+        )
     if len(task.labels) != 2:
         raise UserError(
             f"task {task.name!r}: a regression has two labels, the first for {scale.low:g} and the second for {scale.high:g}, "

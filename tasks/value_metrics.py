@@ -34,7 +34,9 @@ def is_constant(values: Values) -> bool:
     return min(values) == max(values)
 
 
-def _unless_constant(correlation: Callable[..., tuple[float, float]], predicted: Values, truth: Values) -> float:
+def _unless_constant(
+    correlation: Callable[..., tuple[float, float]], predicted: Values, truth: Values
+) -> float:
     if is_constant(predicted) or is_constant(truth):
         return 0.0
     with warnings.catch_warnings():  # of numbers that differ in their last bits alone

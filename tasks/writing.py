@@ -64,7 +64,9 @@ def _scale(task: Task) -> list[str]:
     if task.scale is None:
         return []
     bounds = f"{{low: {task.scale.low:g}, high: {task.scale.high:g}}}"
-    return [f"regression: {bounds} # the least and the largest number there may be; the first word stands for the least"]
+    return [
+        f"regression: {bounds} # the least and the largest number there may be; the first word stands for the least"
+    ]
 
 
 def _reading(task: Task, seen: Seen) -> list[str]:

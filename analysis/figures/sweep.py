@@ -1,7 +1,8 @@
 """Validation curves of the settings of a sweep: a panel a bank, a line a value of what varies inside it.
 
 Lines are means over seeds, bands run from the lowest to the highest seed. A cross ends a line that was stopped early,
-a star stands on the best point of the setting that was chosen.
+a star stands on the best point of the setting that was chosen. Where seeds choose by themselves (in a study), a line is thin
+behind the step where the first of its seeds was stopped, and has a star if one of them chose it.
 """
 
 from __future__ import annotations
@@ -68,12 +69,17 @@ def sweep_curves(table: pd.DataFrame, *, title: str = "", score_label: str = "va
 
 
 def _line(axes: Axes, rows: pd.DataFrame, name: str, colour: object, dash: object) -> None:
-    steps = rows.groupby("step")["score"].agg(["mean", "min", "max"])
+    every = rows.groupby("step")["score"].agg(["mean", "min", "max", "count"])
+    steps = every[every["count"] == every["count"].iloc[0]]
     axes.plot(steps.index, steps["mean"], color=colour, linestyle=dash, linewidth=1.3, label=name)
+    if len(steps) < len(every):  # a mean over fewer seeds is another one
+        rest = every.iloc[len(steps) :]
+        axes.plot(rest.index, rest["mean"], color=colour, linestyle=dash, linewidth=0.6)
     if rows["seed"].nunique() > 1:
         axes.fill_between(steps.index, steps["min"], steps["max"], color=colour, alpha=0.15, linewidth=0)
     if rows["stopped"].any():
         axes.plot(steps.index[-1], steps["mean"].iloc[-1], "x", color=MUTED, markersize=5)
     if rows["chosen"].any():
-        best = int(steps["mean"].to_numpy().argmax())
-        axes.plot(steps.index[best], steps["mean"].iloc[best], "*", color=INK, markersize=9, zorder=5)
+        own = rows[rows["chosen"]].groupby("step")["score"].mean()
+        best = int(own.to_numpy().argmax())
+        axes.plot(own.index[best], own.iloc[best], "*", color=INK, markersize=9, zorder=5)

@@ -5,7 +5,7 @@ pictures are in the page, and its content policy forbids anything else. Everythi
 escaped; the script that runs is known by its hash, so no text can become another.
 """
 
-from analysis.report.data import Picture, ReportData, View
+from analysis.report.data import Picture, ReportData, Taught, View
 from analysis.report.page import render_report
 
-__all__ = ["Picture", "ReportData", "View", "render_report"]
+__all__ = ["Picture", "ReportData", "Taught", "View", "render_report"]

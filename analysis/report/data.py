@@ -37,6 +37,19 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Taught:
+    """Scores of what learned from a teacher, beside their controls."""
+
+    title: str
+    about: str
+    table: pd.DataFrame
+    words: Mapping[str, str]
+    """Row or column -> what it is."""
+    controls: tuple[str, ...] = ()
+    """Rows that are controls."""
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything a report shows; every view has the labels of the first. Empty parts are left out of the page."""
 
@@ -56,6 +69,7 @@ class ReportData:
     pictures: tuple[Picture, ...] = ()
     cross_model: pd.DataFrame | None = None
     cross_model_controls: tuple[str, ...] = ()
+    taught: tuple[Taught, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     """What was run: backbone, tasks, recipe, seeds, date."""
     environment: Mapping[str, str] = field(default_factory=dict)

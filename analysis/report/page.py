@@ -33,6 +33,8 @@ def _sections(data: ReportData) -> list[tuple[str, str, str]]:
     if data.cross_model is not None:
         content = sections.cross_model(data.cross_model, data.cross_model_controls)
         found.append(("models", "Across models", content))
+    if data.taught:
+        found.append(("teachers", "From a teacher", "".join(map(sections.taught, data.taught))))
     if data.facts:
         found.append(("run", "What was run", sections.pairs(data.facts)))
     if data.notes:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from analysis.matrices import split_references
 from analysis.prediction import BASELINE, LEVEL, Corrected, Prediction, smallest_p_values
-from analysis.report.data import Picture, ReportData
+from analysis.report.data import Picture, ReportData, Taught
 from analysis.report.tables import scrolled, wide_picture
 from analysis.statistics import Interval
 
@@ -309,16 +309,30 @@ def _is_wide(item: Picture) -> bool:
 
 def cross_model(table: pd.DataFrame, controls: tuple[str, ...]) -> str:
     """The table of projectors, controls marked: a projector counts where it beats them."""
-    head = "".join(f"<th scope=col>{escape(str(c))}</th>" for c in table.columns)
-    rows = []
-    for name, values in zip(table.index, table.to_numpy(dtype=float), strict=True):
-        mark = ' class="reference"' if name in controls else ""
-        cells = "".join(f"<td>{_number(float(v), 3)}</td>" for v in values)
-        rows.append(f"<tr{mark}><th scope=row>{escape(str(name))}</th>{cells}</tr>")
     said = f"<p>Controls, in italics: {escape(', '.join(controls))}.</p>" if controls else ""
-    body = "".join(rows)
-    return said + scrolled(
-        f'<table class="plain"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return said + _numbers(table, controls)
+
+
+def taught(item: Taught) -> str:
+    """Scores of what learned from a teacher, controls marked, and what each row or column is."""
+    head = f"<h3>{escape(item.title)}</h3><p>{escape(item.about)}</p>"
+    return head + _numbers(item.table, item.controls) + (pairs(item.words) if item.words else "")
+
+
+def _numbers(table: pd.DataFrame, controls: tuple[str, ...]) -> str:
+    """A table of numbers to three decimals, those of whole columns as they are; rows that are controls are marked."""
+    head = "".join(f"<th scope=col>{escape(str(c))}</th>" for c in table.columns)
+    whole = [pd.api.types.is_integer_dtype(kind) for kind in table.dtypes]
+    rows = []
+    for name, values in zip(table.index, table.to_numpy(dtype=float, na_value=np.nan), strict=True):
+        mark = ' class="reference"' if name in controls else ""
+        cells = "".join(
+            f"<td>{_number(float(value), 0 if plain else 3)}</td>"
+            for value, plain in zip(values, whole, strict=True)
+        )
+        rows.append(f"<tr{mark}><th scope=row>{escape(str(name))}</th>{cells}</tr>")
+    return scrolled(
+        f'<table class="plain"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     )
 
 

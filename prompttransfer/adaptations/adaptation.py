@@ -99,6 +99,10 @@ class Adaptation:
         """The task that it was trained on."""
         return self.origin.task
 
+    def knows(self, task: str) -> bool:
+        """Whether it was trained on a task, be it one of several (`a+b`, whose names hold no plus)."""
+        return task in self.task.split("+")
+
     @property
     def backbone(self) -> str:
         """Name of the backbone that it was trained on."""

@@ -135,6 +135,11 @@ class Method(ABC):
         """Whether what a member learns depends on who else is in its bank."""
         return False
 
+    @property
+    def shares_among_tasks(self) -> bool:
+        """Whether members of different tasks share something, so that tasks may be trained together by it."""
+        return self.shares
+
     @abstractmethod
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
         """A member at a start that is no other adaptation's. The same seed gives the same member, bit for bit.
@@ -252,6 +257,8 @@ def spelled(value: Any) -> str:
     """A setting as `parse_method` reads it."""
     if isinstance(value, tuple):
         return "+".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
     plain = str(value)
     ends = plain != plain.strip()
     quoted = isinstance(value, str) and (ends or any(sign in plain for sign in ',"\n') or not plain)

@@ -10,11 +10,16 @@ import typer
 
 from prompttransfer.cli.options import (
     AsJson,
+    Columns,
     DataFolder,
     Device,
+    LabelValues,
     Overwrite,
     Precision,
+    Shots,
+    SkipEmpty,
     SourceMethods,
+    SplitNames,
     Types,
 )
 from prompttransfer.cli.values import Output, Whole, checked
@@ -58,6 +63,11 @@ def compare(
         Whole(),
     ] = 32,
     data: DataFolder = None,
+    columns: Columns = None,
+    labels: LabelValues = None,
+    splits: SplitNames = None,
+    skip_empty: SkipEmpty = False,
+    shots: Shots = None,
     types: Types = None,
     output: Annotated[
         Path | None,
@@ -80,7 +90,8 @@ def compare(
     from analysis.similarity import INDICATORS as VECTORS
     from analysis.similarity import PAPER_METRICS
     from prompttransfer.adaptations.running import called
-    from prompttransfer.cli.common import load_targets, resolve_tasks, say
+    from prompttransfer.cli.common import say
+    from prompttransfer.cli.data import asked, data_options
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import check_comparable, read_prompts, say_written, task_types, write_table
     from prompttransfer.outputs import Files, settings_of
@@ -96,12 +107,13 @@ def compare(
     )
 
     found = read_prompts(prompts, method)
+    read = data_options(given | {"metric": None}).at_most(rows)  # that of `compare` is an indicator
     backbone = cache(lambda: backbone_of(found, None, precision, device))
     group = Compared(
         tuple(found),
         task_types([prompt.task for prompt in found], types or [], found),
         backbone=backbone,
-        rows=lambda names: load_targets(resolve_tasks(names, prompts=found), data=data, limit_train=rows),
+        rows=lambda names: read.targets(read.tasks(names, found)),
     )
     names = names_of(group, metric or [])
     check_comparable(found, shape=any(name in VECTORS for name in names))
@@ -113,7 +125,7 @@ def compare(
     paths = [] if output is None else [output / f"similarity_{name}.csv" for name in names]
     if output is not None and per_layer:
         paths += [output / f"layers_{name}.csv" for name in names]
-    written = Files(tuple(paths), settings_of("compare", given | {"metric": None, "per_layer": None}))
+    written = Files(tuple(paths), settings_of("compare", asked(given) | {"metric": None, "per_layer": None}))
     written.check(overwrite=overwrite)
     tables = {name: indicator_table(name, group) for name in names}
     layers = {name: by_layer(name, group) for name in names} if per_layer else {}
@@ -132,7 +144,12 @@ def compare(
     for line in (*(f"cost: {line}" for line in costs), *(f"note: {line}" for line in notes)):
         say(line, quiet=json_)
     if any(name in OF_ROWS for name in names):
-        say(f"{rows} labelled training rows a task at most, drawn by seed 0", quiet=json_)
+        drawn = (
+            f"{rows} labelled training rows a task at most"
+            if shots is None
+            else f"{shots} training rows of each label"
+        )
+        say(f"{drawn}, drawn by seed 0", quiet=json_)
     matrices = {name: known_values(table) for name, table in tables.items()}
     record = {"prompts": [p.name for p in found], "metrics": matrices, "cost": costs, "notes": notes}
     if layers:

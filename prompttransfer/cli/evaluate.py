@@ -96,7 +96,8 @@ def evaluate(
     from functools import cache
 
     from prompttransfer.adaptations.running import bank_of, check_on, check_reads, impossible
-    from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say, table
+    from prompttransfer.cli.common import print_json, say, table
+    from prompttransfer.cli.data import data_options
     from prompttransfer.cli.tables import read_prompts
     from prompttransfer.evaluation.calibration import (
         TRAIN_MEAN,
@@ -112,17 +113,16 @@ def evaluate(
     from prompttransfer.files import write_json
     from prompttransfer.outputs import Files, settings_of
     from tasks.errors import UserError
-    from tasks.reading import parse_reading
 
     calibration, wanted = calibration_of(calibrate), lines_of(template)
     loaded = read_prompts(prompts, method)
-    reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
+    rows = data_options(given)
     wanted_tasks = task or list(dict.fromkeys(each.task for each in loaded))
-    tasks = resolve_tasks(wanted_tasks, label_words, loaded, reading, data, metric)
+    tasks = rows.tasks(wanted_tasks, loaded)
     paths = tuple(path for path in (output, predictions) if path is not None)
     written = Files(paths, settings_of("evaluate", given, without=paths))
     written.check(overwrite=overwrite)
-    targets = load_targets(tasks, data=data, limit_test=limit_test)
+    targets = rows.targets(tasks)
     model = backbone_of(loaded, backbone, precision, device, revision=revision)
 
     for each in loaded:

@@ -75,22 +75,19 @@ def transfer_from_library(verb: Callable[..., Any], given: dict[str, Any]) -> Li
     """What `transfer` (the `verb`) does where a library is named; `given` are its options."""
     from prompttransfer.adaptations.artifacts import find_adaptations, load_adaptation
     from prompttransfer.backbones.locating import locate
-    from prompttransfer.cli.common import print_json, resolve_tasks, say
+    from prompttransfer.cli.common import print_json, say
+    from prompttransfer.cli.data import data_options
     from prompttransfer.distributed.launching import must_start, run_on
     from prompttransfer.distributed.placement import Placement
     from prompttransfer.files import check_free
     from prompttransfer.outputs import settings_of
     from prompttransfer.transfers.retrieval import check_retrieve
-    from tasks.reading import parse_reading
 
     start = library_start(given["from_library"], given["retrieve"], given["by"])
     check_retrieve(start)
     first = load_adaptation(find_adaptations(start.folder)[0])
     own = None if given["target_prompt"] is None else load_adaptation(given["target_prompt"])
-    reading = parse_reading(
-        given["columns"], given["labels"], given["splits"], skip_empty=given["skip_empty"]
-    )
-    tasks = resolve_tasks(given["to"], given["label_words"], [first], reading, given["data"], given["metric"])
+    tasks = data_options(given).tasks(given["to"], [first])
     if own is not None and own.task != tasks[0].name:
         raise UserError(f"--target-prompt {own.name!r} was trained on {own.task}, not on {tasks[0].name}")
     at = locate(given["backbone"] or first.backbone, given["revision"])[1]
@@ -125,14 +122,13 @@ def _run(
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.cli.common import (
         console,
-        load_targets,
         only_the_first_speaks,
         print_json,
         say,
         seeds_line,
     )
+    from prompttransfer.cli.data import data_options, rows_of_sources
     from prompttransfer.cli.evaluate import backbone_of
-    from prompttransfer.cli.train import rows_of_sources
     from prompttransfer.cli.values import lines_of
     from prompttransfer.training.progress import TrainingProgress
     from prompttransfer.training.recipes import recipe_for
@@ -141,11 +137,7 @@ def _run(
 
     quiet, output = given["as_json"], given["output"]
     seeds = list(dict.fromkeys(given["seeds"] or [0]))
-    targets = load_targets(
-        tasks,
-        seeds=seeds,
-        **{name: given[name] for name in ("data", "limit_train", "limit_test", "one_split", "shots")},
-    )
+    targets = data_options(given).targets(tasks, seeds)
     model = backbone_of(
         [first], given["backbone"], given["precision"], given["device"], placement, revision=given["revision"]
     )

@@ -9,12 +9,17 @@ import typer
 
 from prompttransfer.cli.options import (
     AsJson,
+    Columns,
     DataFolder,
     Device,
+    LabelValues,
     LimitTest,
     MaxLength,
     Overwrite,
     Precision,
+    Shots,
+    SkipEmpty,
+    SplitNames,
 )
 from prompttransfer.cli.values import OneOf, Output, Seed, Share, Whole, checked
 
@@ -23,8 +28,10 @@ if TYPE_CHECKING:
 
     from prompttransfer.adaptations.adaptation import Adaptation
     from prompttransfer.backbones.base import Backbone
+    from prompttransfer.cli.data import DataOptions
     from prompttransfer.evaluation.encoding import EncodedTask
     from prompttransfer.neurons.masking import Masked
+    from tasks.task import Task
 
 
 @checked
@@ -67,6 +74,11 @@ def mask(
     ] = Path("runs/neurons/masking.csv"),
     overwrite: Overwrite = False,
     data: DataFolder = None,
+    columns: Columns = None,
+    labels: LabelValues = None,
+    splits: SplitNames = None,
+    skip_empty: SkipEmpty = False,
+    shots: Shots = None,
     limit_test: LimitTest = 500,
     max_length: MaxLength = None,
     precision: Precision = "auto",
@@ -79,9 +91,12 @@ def mask(
     activations (v2.0 of the authors' code, which switches off 20 %). The model is proved unchanged afterwards.
     """
     given = dict(locals())
+    from dataclasses import replace
+
     from prompttransfer.adaptations.artifacts import load_adaptation
     from prompttransfer.backbones.layouts import Encoding
-    from prompttransfer.cli.common import load_targets, resolve_tasks, say
+    from prompttransfer.cli.common import say
+    from prompttransfer.cli.data import asked, data_options
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.evaluation.encoding import encode_task
     from prompttransfer.neurons.capture import read_activations
@@ -95,14 +110,16 @@ def mask(
     chosen = check_shares(shares or SHARES)
     written = Files(
         tuple(output.with_suffix(kind) for kind in (".csv", ".png", ".svg")),
-        settings_of("neurons mask", given),
+        settings_of("neurons mask", asked(given)),
     )
     written.check(overwrite=overwrite)
-    tasks = resolve_tasks([task or own.task], prompts=group)
-    target = load_targets(tasks, data=data, limit_test=limit_test)[0]
+    read = data_options(given)
+    (scored,) = read.tasks([task or own.task], group)
+    (target,) = replace(read, shots=None).targets([scored])
     model = backbone_of(group, None, precision, device)
     before = model.digest()
-    on = training_rows(model, group, task or own.task, rows, data, max_length) if rows else None
+    counted = bool(rows) or shots is not None
+    on = training_rows(model, group, scored, read.at_most(rows), max_length) if counted else None
     reading = read_activations(model, group, encoded=on, rule=rule, share=share)
     states = reading.states().states
     encoded = encode_task(
@@ -145,17 +162,15 @@ def check_shares(shares: Sequence[float]) -> list[float]:
 def training_rows(
     model: Backbone,
     prompts: Sequence[Adaptation],
-    name: str,
-    rows: int,
-    data: Path | None,
+    task: Task,
+    rows: DataOptions,
     max_length: int | None,
 ) -> EncodedTask:
-    """The first training rows of a task, encoded for the prompts: test rows are never read activations on."""
+    """The training rows of a task, encoded for the prompts: test rows are never read activations on."""
     from prompttransfer.backbones.layouts import Encoding
-    from prompttransfer.cli.common import load_targets, resolve_tasks
     from prompttransfer.evaluation.encoding import encode_task
 
-    target = load_targets(resolve_tasks([name], prompts=prompts), data=data, limit_train=rows)[0]
+    (target,) = rows.targets([task])
     encoding = Encoding(prompts[0].layout, max_length, template=prompts[0].encoding.template)
     return encode_task(model, target.task, target.splits.train, encoding, reserved=reserved_by(prompts))
 

@@ -11,15 +11,20 @@ from typer.core import TyperGroup
 from prompttransfer.cli.mask import mask
 from prompttransfer.cli.options import (
     AsJson,
+    Columns,
     DataFolder,
     Device,
+    LabelValues,
     MaxLength,
     OtherBackbone,
     OtherLayout,
     Overwrite,
     Precision,
     Revision,
+    Shots,
+    SkipEmpty,
     SourceMethods,
+    SplitNames,
 )
 from prompttransfer.cli.values import OneOf, Output, Share, Whole, checked
 
@@ -75,6 +80,11 @@ def capture(
     ] = None,
     rows: Annotated[int, typer.Option(help="Training rows of that task."), Whole()] = 64,
     data: DataFolder = None,
+    columns: Columns = None,
+    labels: LabelValues = None,
+    splits: SplitNames = None,
+    skip_empty: SkipEmpty = False,
+    shots: Shots = None,
     backbone: Annotated[str | None, typer.Option("--backbone", "-b", help="Another backbone.")] = None,
     revision: Revision = None,
     other_layout: OtherLayout = False,
@@ -91,7 +101,7 @@ def capture(
     active is then what is active in more than half of them.
     """
     given = dict(locals())
-    from prompttransfer.cli.common import resolve_tasks
+    from prompttransfer.cli.data import asked, data_options
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.mask import training_rows
     from prompttransfer.cli.tables import read_prompts, say_written
@@ -100,13 +110,13 @@ def capture(
     from prompttransfer.outputs import Files, settings_of
     from prompttransfer.reports.calls import note_call, precision_name, remember
 
-    found = read_prompts(prompts, method)
-    resolve_tasks([] if task is None else [task], prompts=found)
-    written = Files((output,), settings_of("neurons capture", given))
+    found, read = read_prompts(prompts, method), data_options(given).at_most(rows)
+    tasks = read.tasks([] if task is None else [task], found)
+    written = Files((output,), settings_of("neurons capture", asked(given)))
     written.check(overwrite=overwrite)
     model = backbone_of(found, backbone, precision, device, revision=revision)
     model.takes_any = other_backbone
-    encoded = training_rows(model, found, task, rows, data, max_length) if task is not None else None
+    encoded = training_rows(model, found, tasks[0], read, max_length) if tasks else None
     captured = capture_states(
         model, found, rule=rule, share=share, encoded=encoded, other_layout=other_layout
     )

@@ -20,6 +20,7 @@ import typer
 
 from prompttransfer.cli.options import (
     AsJson,
+    Columns,
     Device,
     MaxLength,
     OtherBackbone,
@@ -36,6 +37,7 @@ from tasks.errors import UserError, unknown
 if TYPE_CHECKING:
     from prompttransfer.adaptations.adaptation import Adaptation
     from prompttransfer.evaluation.answering import Answers, Question
+    from tasks.reading import Reading
     from tasks.task import Task
 
 WINDOW = 2048
@@ -73,6 +75,7 @@ def predict(
             help="JSON lines, the same rows with `prediction`; standard output if not given.",
         ),
     ] = None,
+    columns: Columns = None,
     method: SourceMethods = None,
     backbone: Annotated[
         str | None, typer.Option("--backbone", "-b", help="Another backbone than the adaptations' own.")
@@ -95,22 +98,25 @@ def predict(
     """
     given = dict(locals())
     from prompttransfer.cli.common import print_json
+    from prompttransfer.cli.data import asked
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import read_prompts
     from prompttransfer.evaluation.answering import Answers
     from prompttransfer.outputs import Files, check_place, settings_of
     from prompttransfer.reports.calls import note_call, precision_name, remember
+    from tasks.reading import parse_reading
 
     place = None if output is None or str(output) == STREAM else output
     if place is not None:
         check_place(place, folder=False)
     adaptations = read_prompts(from_, method)
     with _Spooled(input_) as rows:
-        finder = Finder(adaptations, "standard input" if str(input_) == STREAM else str(input_))
+        called = "standard input" if str(input_) == STREAM else str(input_)
+        finder = Finder(adaptations, called, parse_reading(columns))
         count = sum(1 for _ in finder.questions(rows))
         if not count:
             raise UserError(f"{finder.source} holds no rows: write one JSON object a line")
-        files = Files((place,) if place else (), settings_of("predict", given | {"input_": rows}))
+        files = Files((place,) if place else (), settings_of("predict", asked(given) | {"input_": rows}))
         files.check(overwrite=overwrite)
         if place is not None and place.exists() and not overwrite:
             _say(f"made before with the same settings, nothing is left to do: {count:,} rows in {place}")
@@ -160,8 +166,8 @@ def predict(
 class Finder:
     """Which adaptation and task a row means."""
 
-    def __init__(self, adaptations: Sequence[Adaptation], source: str):
-        self.adaptations, self.source = adaptations, source
+    def __init__(self, adaptations: Sequence[Adaptation], source: str, reading: Reading):
+        self.adaptations, self.source, self.reading = adaptations, source, reading
         self.names = {each.name: place for place, each in enumerate(adaptations)}
         self.of_task: dict[str, list[int]] = {}
         for place, each in enumerate(adaptations):
@@ -238,7 +244,8 @@ class Finder:
 
         if name not in self.tasks:
             try:
-                (self.tasks[name],) = resolve_tasks([name], prompts=self.adaptations)
+                (found,) = resolve_tasks([name], prompts=self.adaptations)
+                self.tasks[name] = self.reading.of(found)
             except UserError as error:
                 raise UserError(f"{where}: {error}") from None
         return self.tasks[name]
@@ -283,7 +290,9 @@ def _answer(
         for (row, question), answer in zip(window, found, strict=True):
             name = answers.adaptations[question.place].name
             lines.append(
-                json.dumps({**row, "prediction": {"adaptation": name, **answer.as_dict()}}, ensure_ascii=False)
+                json.dumps(
+                    {**row, "prediction": {"adaptation": name, **answer.as_dict()}}, ensure_ascii=False
+                )
             )
         write(lines)
 

@@ -77,7 +77,9 @@ def compare_predictions(
         f"both, only, neither: rows that are right; interval: {DRAWS:,} draws of rows; p: McNemar's exact test"
     )
     if any(one.of_values for one, _ in pairs):
-        say("-: numbers are neither right nor wrong; what is compared is Pearson's correlation with the right ones")
+        say(
+            "-: numbers are neither right nor wrong; what is compared is Pearson's correlation with the right ones"
+        )
     for record in records:
         if record["reason"]:
             say(f"{record['task']}: {record['reason']}")
@@ -148,7 +150,10 @@ def _correlated(one: Said, other: Said) -> dict[str, Any]:
     """Where numbers are answered, of which none is right: how they correlate with those that are."""
     from analysis.paired import paired_correlation
 
-    truth, *both = ([float(row.gold) for row in one.rows], *([float(r.predicted) for r in said.rows] for said in (one, other)))  # type: ignore[arg-type]
+    truth, *both = (
+        [float(row.gold) for row in one.rows],
+        *([float(r.predicted) for r in said.rows] for said in (one, other)),
+    )  # type: ignore[arg-type]
     ours, theirs, interval = paired_correlation(*both, truth, draws=DRAWS)
     nothing = dict.fromkeys(("both", "only_first", "only_second", "neither", "p_mcnemar"))
     scores = {"score_first": ours, "score_second": theirs, "difference": ours - theirs}

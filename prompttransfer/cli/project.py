@@ -10,8 +10,10 @@ import typer
 from prompttransfer.cli.options import (
     LONGEST_PROMPT,
     AsJson,
+    Columns,
     DataFolder,
     Device,
+    LabelValues,
     LayoutName,
     LimitTest,
     LimitTrain,
@@ -19,6 +21,9 @@ from prompttransfer.cli.options import (
     Overwrite,
     Precision,
     Seeds,
+    Shots,
+    SkipEmpty,
+    SplitNames,
 )
 from prompttransfer.cli.project_distil import distil
 from prompttransfer.cli.project_weights import (
@@ -35,7 +40,7 @@ from prompttransfer.cli.project_weights import (
 from prompttransfer.cli.values import Output, Rate, Real, Share, Whole, checked
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from projectors.experiment import FitResult
     from projectors.projector import Projector
@@ -84,6 +89,11 @@ def fit(
         Path, typer.Option("--output", "-o", help="Folder for the projector."), Output()
     ] = Path("runs/projector"),
     data: DataFolder = None,
+    columns: Columns = None,
+    labels: LabelValues = None,
+    splits: SplitNames = None,
+    skip_empty: SkipEmpty = False,
+    shots: Shots = None,
     architecture: Annotated[
         str, typer.Option(help="linear, token-mlp, low-rank or mlp (the paper's).")
     ] = "linear",
@@ -154,14 +164,15 @@ def fit(
     """
     given = dict(locals())
     from projectors.architectures import Architecture
-    from projectors.artifacts import MARKER
+    from projectors.artifacts import MARKER, load_projector
     from projectors.experiment import run_experiment
     from projectors.fitting import FitSettings
     from projectors.gathering import Options
     from projectors.methods import LABEL_FREE, check_start, find_method, plan_for
     from prompttransfer.backbones.loading import load_backbone
     from prompttransfer.backbones.locating import locate
-    from prompttransfer.cli.common import print_json, resolve_tasks, say
+    from prompttransfer.cli.common import say
+    from prompttransfer.cli.data import asked, data_options
     from prompttransfer.files import check_free
     from prompttransfer.outputs import settings_of
     from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
@@ -194,10 +205,12 @@ def fit(
         max_length=max_length,
         limit_train=limit_train,
         limit_test=limit_test,
+        shots=shots,
     )
-    fitting, others = resolve_tasks(tasks), resolve_tasks(unseen or [])
+    read = data_options(given)
+    fitting, others = read.tasks(tasks), read.tasks(unseen or [])
     check_disjoint(fitting, others)
-    made_from = settings_of("project fit", given | {"dry_run": None})
+    made_from = settings_of("project fit", asked(given) | {"dry_run": None})
     revisions = {
         "source": locate(source_backbone, source_revision)[1],
         "target": locate(target_backbone, target_revision)[1],
@@ -205,7 +218,7 @@ def fit(
     made_from["backbones"] = revisions
     if not (overwrite or dry_run) and is_finished(output, made_from):
         say("fitted before with the same settings: nothing is left to do", quiet=as_json)
-        show(output, as_json=as_json)
+        show_fit(load_projector(output), output, as_json=as_json)
         return
     source = load_backbone(source_backbone, revision=source_revision, precision=precision, device=device)
     target = load_backbone(target_backbone, revision=target_revision, precision=precision, device=device)
@@ -231,11 +244,7 @@ def fit(
         target_backbone=target.name,
     )  # fmt: skip
     note_call([output / MARKER], call)
-    if as_json:
-        print_json(outcome.as_dict() | {"folder": str(output)})
-    else:
-        show_outcome(outcome)
-        say(f"written to {output}; carry prompts with `prompttransfer project apply {output} PROMPT...`")
+    show_fit(outcome.projector, output, as_json=as_json)
 
 
 @project_app.command("apply")
@@ -414,20 +423,46 @@ def save(outcome: FitResult, output: Path, made_from: dict[str, Any]) -> None:
     save_projector(outcome.projector, output, extra={"report.csv": outcome.to_csv(), SETTINGS: settings})
 
 
-def show_outcome(outcome: FitResult) -> None:
-    """The table, the input sensitivity and the verdict."""
-    from prompttransfer.cli.common import say
+def show_fit(projector: Projector, output: Path, *, as_json: bool) -> None:
+    """What came of a fit, whether it was made now or before: the table, the input sensitivity and the verdict."""
+    from prompttransfer.cli.common import print_json, say
 
-    show_scores(outcome.projector)
-    measured = outcome.judgement.sensitivity
-    say(
-        f"input sensitivity: outputs are {measured.outputs:.3g} apart where inputs are {measured.inputs:.3g} "
-        f"(ratio {measured.ratio:.3g}), pairwise cosine of outputs {measured.cosine:.6f}; their directions are "
-        f"{measured.relative:.3g} times as far apart as those of the target's own prompts"
-    )
-    if outcome.judgement.gains is not None:
-        say(f"projected minus random source: {outcome.judgement.gains}")
-    say(f"verdict: {outcome.judgement.verdict}")
+    if as_json:
+        print_json(
+            {
+                "method": projector.method,
+                "tasks": list(projector.tasks),
+                "collapsed": projector.collapsed,
+                "verdict": projector.verdict,
+                "sensitivity": dict(projector.sensitivity),
+                "scores": dict(projector.scores),
+                "folder": str(output),
+            }
+        )
+        return
+    show_scores(projector)
+    for line in measured_lines(projector.sensitivity):
+        say(line)
+    say(f"verdict: {projector.verdict}")
+    say(f"it lies in {output}; carry prompts with `prompttransfer project apply {output} PROMPT...`")
+
+
+def measured_lines(measured: Mapping[str, float]) -> list[str]:
+    """How far apart outputs lie, and what the input is worth, as far as it was measured."""
+    lines = []
+    if "inputs" in measured:
+        lines.append(
+            f"input sensitivity: outputs are {measured['outputs']:.3g} apart where inputs are {measured['inputs']:.3g} "
+            f"(ratio {measured['ratio']:.3g}), pairwise cosine of outputs {measured['cosine']:.6f}; their directions are "
+            f"{measured['relative']:.3g} times as far apart as those of the target's own prompts"
+        )
+    if "projected_minus_random" in measured:
+        ends = [measured.get(f"projected_minus_random_{end}") for end in ("low", "high")]
+        span = "" if None in ends else f" (95 % {ends[0]:+.3f} to {ends[1]:+.3f})"
+        kept = measured.get("kept_by_random")
+        share = "" if kept is None else f"; a random source keeps {kept:.0%} of the gain"
+        lines.append(f"projected minus random source: {measured['projected_minus_random']:+.3f}{span}{share}")
+    return lines
 
 
 def show_scores(projector: Projector) -> None:

@@ -10,12 +10,17 @@ import typer
 from prompttransfer.cli.options import (
     LONGEST_PROMPT,
     AsJson,
+    Columns,
     DataFolder,
     Device,
+    LabelValues,
     LimitTest,
     LimitTrain,
     Overwrite,
     Precision,
+    Shots,
+    SkipEmpty,
+    SplitNames,
 )
 from prompttransfer.cli.project_weights import SourceBackbone, SourceRevision, TargetRevision
 from prompttransfer.cli.values import Output, Rate, Real, Seed, Share, Whole, checked
@@ -92,6 +97,11 @@ def distil(
     init: Annotated[str, typer.Option("--init", help="random, vocabulary or text:WORDS.")] = "random",
     seed: Annotated[int, typer.Option("--seed", help="Of start, row order and held-out rows."), Seed] = 0,
     data: DataFolder = None,
+    columns: Columns = None,
+    labels: LabelValues = None,
+    splits: SplitNames = None,
+    skip_empty: SkipEmpty = False,
+    shots: Shots = None,
     limit_train: LimitTrain = None,
     limit_test: LimitTest = None,
     precision: Precision = "auto",
@@ -108,17 +118,18 @@ def distil(
     on from its last look when the same command is given again.
     """
     given = dict(locals())
-    from projectors.public_report import Looking, report, with_random_source
+    from projectors.public_report import TABLE, Looking, report, to_csv, with_random_source
     from projectors.public_state import Keeping
     from projectors.public_text import PostSettings, adaptations_of, carry_by_text, check_public
     from prompttransfer.adaptations.artifacts import MARKER, check_unlike, save_adaptation
     from prompttransfer.backbones.loading import load_backbone
     from prompttransfer.backbones.locating import locate
-    from prompttransfer.cli.common import print_json, resolve_tasks, say
+    from prompttransfer.cli.common import print_json, say
+    from prompttransfer.cli.data import data_options
     from prompttransfer.cli.tables import read_prompts
-    from prompttransfer.files import check_free, safe_name
+    from prompttransfer.files import check_free, safe_name, write_text
+    from prompttransfer.outputs import Files, settings_of
     from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
-    from tasks.loading import load_splits
     from tasks.rows import digest_rows
 
     settings = PostSettings(
@@ -129,9 +140,12 @@ def distil(
     locate(target_backbone, target_revision)
     found = read_prompts(prompts)
     _check(found)
-    tasks = resolve_tasks(list(dict.fromkeys(prompt.task for prompt in found)), prompts=found)
+    read = data_options(given)
+    tasks = read.tasks(list(dict.fromkeys(prompt.task for prompt in found)), found)
     for prompt in found:
         check_free(output / safe_name(prompt.name, "prompt name"), marker=MARKER)
+    written = Files((output / TABLE,), settings_of("project distil", given))
+    written.check(overwrite=overwrite)
     public, said = _public(text, text_tasks or [], found, data, limit_text, seed)
     check_public(public)
     own = read_prompts([target_prompts]) if target_prompts is not None else []
@@ -140,8 +154,7 @@ def distil(
     target = load_backbone(target_backbone, revision=target_revision, precision=precision, device=device)
     own = _own(own, target, length or found[0].length)
     rows: dict[str, tuple[Task, Splits]] = {
-        task.name: (task, load_splits(task, data=data, limit_train=limit_train, limit_test=limit_test))
-        for task in tasks
+        target.task.name: (target.task, target.splits) for target in read.targets(tasks)
     }
     say(f"{len(found)} prompts of {source.name} to {target.name} by {said}", quiet=as_json)
     validation = {task.name: (task, splits.validation) for task, splits in rows.values()}
@@ -173,13 +186,18 @@ def distil(
         "project distil", distil, given, precision=precision_name(source.precision), source_backbone=source.name,
         source_revision=commit_of(source.revision), target_revision=commit_of(target.revision), target_backbone=target.name,
     )  # fmt: skip
-    note_call([output / prompt.name for prompt in made], call)
+    written.claim()
+    write_text(output / TABLE, to_csv(entries))
+    note_call([output / TABLE, *(output / prompt.name for prompt in made)], call)
     keeping.clear()
     picked = dict(zip((prompt.name for prompt in found), carried.picked_steps, strict=False))
     if as_json:
         print_json(_record(made, entries, picked, output))
         return
     _show(made, entries, picked)
+    say(
+        f"the table is in {output / TABLE}, and on the page of `prompttransfer report` where a matrix lies beside it"
+    )
     say(f"written to {output}; use them with `prompttransfer transfer {output} --to TASK...`")
 
 

@@ -9,12 +9,17 @@ import typer
 
 from prompttransfer.cli.options import (
     AsJson,
+    Columns,
     DataFolder,
     Device,
+    LabelValues,
     LimitTest,
     LimitTrain,
     MaxLength,
     Overwrite,
+    Shots,
+    SkipEmpty,
+    SplitNames,
     Steps,
 )
 from prompttransfer.cli.values import OneOf, Output, Whole, checked
@@ -168,6 +173,11 @@ def compare_ways(
         Path, typer.Option("--output", "-o", help="Folder for the table and what is trained."), Output()
     ] = Path("runs/carried"),
     data: DataFolder = None,
+    columns: Columns = None,
+    labels: LabelValues = None,
+    splits: SplitNames = None,
+    skip_empty: SkipEmpty = False,
+    shots: Shots = None,
     max_length: MaxLength = None,
     limit_train: LimitTrain = None,
     limit_test: LimitTest = None,
@@ -185,7 +195,8 @@ def compare_ways(
     from projectors.weights import Carrier
     from prompttransfer.adaptations.running import common_encoding
     from prompttransfer.backbones.layouts import Encoding
-    from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say
+    from prompttransfer.cli.common import print_json, say
+    from prompttransfer.cli.data import asked, data_options
     from prompttransfer.files import write_json, write_text
     from prompttransfer.outputs import Files, settings_of
     from prompttransfer.reports.calls import note_call, remember
@@ -193,13 +204,14 @@ def compare_ways(
     ways = [Carrier(name, rank if name != "copy" else None, signs) for name in method or WAYS]
     found = read_weights(adaptations)
     paths = (output / "carried.csv", output / "carried.json")
-    written = Files(paths, settings_of("project compare", given))
+    written = Files(paths, settings_of("project compare", asked(given)))
     written.check(overwrite=overwrite)
     revisions = (source_revision, target_revision)
     near, far = both_backbones(found, source_backbone, target_backbone, revisions, device)
-    tasks = resolve_tasks(list(dict.fromkeys(each.task for each in found)), prompts=found)
+    read = data_options(given)
+    tasks = read.tasks(list(dict.fromkeys(each.task for each in found)), found)
     seeds = sorted({each.seed or 0 for each in found})
-    targets = load_targets(tasks, data=data, limit_train=limit_train, limit_test=limit_test, seeds=seeds)
+    targets = read.targets(tasks, seeds)
     say(f"from {near.name} to {far.name}: {len(found)} adaptations", quiet=as_json)
     encoding = common_encoding(near, found, Encoding(max_length=max_length))
     if own is None:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prompttransfer.cli import prompts_combine, prompts_keep, prompts_parts
-from prompttransfer.cli.options import AsJson, DataFolder, LimitTest, Overwrite, Revision
+from prompttransfer.cli.options import (
+    AsJson,
+    Columns,
+    DataFolder,
+    LabelValues,
+    LimitTest,
+    Overwrite,
+    Revision,
+    SkipEmpty,
+    SplitNames,
+)
 from prompttransfer.cli.values import OneOf, Output, Whole, checked
 
 if TYPE_CHECKING:
@@ -17,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from prompttransfer.adaptations.adaptation import Adaptation
+    from prompttransfer.cli.data import DataOptions
 
 prompts_app = typer.Typer(
     help="List trained prompts and other adaptations, show one, read its vectors as words or what it attends to, make new ones "
@@ -103,6 +114,10 @@ def show_attention(
     ] = None,
     revision: Revision = None,
     data: DataFolder = None,
+    columns: Columns = None,
+    labels: LabelValues = None,
+    splits: SplitNames = None,
+    skip_empty: SkipEmpty = False,
     limit_test: LimitTest = None,
     figure: Annotated[
         Path | None,
@@ -117,6 +132,7 @@ def show_attention(
     """Show how much each source counts in what attempt mixes for the rows of a test split; --json has every row."""
     given = dict(locals())
     from prompttransfer.cli.common import print_json, say, table
+    from prompttransfer.cli.data import data_options
     from prompttransfer.cli.plot import Drawing
     from prompttransfer.cli.tables import read_prompts
     from prompttransfer.evaluation.attention import mixed_prompts
@@ -125,7 +141,7 @@ def show_attention(
     chosen = read_prompts(prompts)
     for each in chosen:
         mixed_prompts(each)  # before a backbone is loaded: others mix nothing
-    found = _attention_of(chosen, task, backbone, revision, data, limit_test)
+    found = _attention_of(chosen, task, backbone, revision, data_options(given))
     if picture is not None:
         from analysis.figures import weights_heatmap
 
@@ -136,7 +152,7 @@ def show_attention(
         return found
     for values in found:
         names, rows = list(values["mean"]), values["rows"]
-        columns = {name: [row[name] for row in rows] for name in names}
+        weights = {name: [row[name] for row in rows] for name in names}
         table(
             f"attention of {values['prompt']} on {len(rows)} rows of {values['task']}; all alike would be "
             f"{1 / len(names):.3f}",
@@ -146,7 +162,7 @@ def show_attention(
                     name,
                     *(f"{x:.3f}" for x in (values["mean"][name], values["sd"][name], min(own), max(own))),
                 ]
-                for name, own in columns.items()
+                for name, own in weights.items()
             ],
             left=1,
         )
@@ -160,18 +176,16 @@ def _attention_of(
     task: str | None,
     backbone: str | None,
     revision: str | None,
-    data: Path | None,
-    limit_test: int | None,
+    rows: DataOptions,
 ) -> list[dict[str, Any]]:
     """The weights of each adaptation on the test rows of `task`, or of its own: mean, deviation and every row."""
     from prompttransfer.adaptations.running import check_on
-    from prompttransfer.cli.common import load_targets, resolve_tasks
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.evaluation.attention import attention_weights, mixed_prompts
     from prompttransfer.evaluation.encoding import encode_task
 
     names = list(dict.fromkeys([task] if task else [own.task for own in chosen]))
-    targets = load_targets(resolve_tasks(names, None, chosen), data=data, limit_test=limit_test)
+    targets = rows.targets(rows.tasks(names, chosen))
     by_task = {target.task.name: target for target in targets}
     model = backbone_of(chosen, backbone, "auto", "auto", revision=revision)
     found = []

@@ -13,12 +13,16 @@ import typer
 
 from prompttransfer.cli.options import (
     AsJson,
+    Columns,
     DataFolder,
     Device,
+    LabelValues,
     LimitTest,
     Overwrite,
     Precision,
     Revision,
+    SkipEmpty,
+    SplitNames,
 )
 from prompttransfer.cli.values import OneOf, Output, Real, Seed, Share, Whole, checked
 
@@ -148,6 +152,10 @@ def merge(
     l1: Annotated[float, typer.Option(help="lorahub: price of the mean weight."), Real(0, 1e6)] = 0.05,
     seed: Annotated[int, typer.Option(help="Of dare and lorahub."), Seed] = 0,
     data: DataFolder = None,
+    columns: Columns = None,
+    labels: LabelValues = None,
+    splits: SplitNames = None,
+    skip_empty: SkipEmpty = False,
     precision: Precision = "auto",
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -244,6 +252,10 @@ def landscape(
         str, typer.Option(help="What is drawn: loss or score."), OneOf("value", ("loss", "score"))
     ] = "loss",
     data: DataFolder = None,
+    columns: Columns = None,
+    labels: LabelValues = None,
+    splits: SplitNames = None,
+    skip_empty: SkipEmpty = False,
     limit_test: LimitTest = None,
     precision: Precision = "auto",
     device: Device = "auto",
@@ -254,7 +266,8 @@ def landscape(
     given = dict(locals())
     from analysis.figures import landscape as draw
     from prompttransfer.backbones.layouts import Encoding
-    from prompttransfer.cli.common import load_targets, resolve_tasks, say
+    from prompttransfer.cli.common import say
+    from prompttransfer.cli.data import asked, data_options
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import (
         figure_paths,
@@ -269,14 +282,15 @@ def landscape(
 
     found = read_prompts(adaptations)
     csv = output.with_suffix(".csv")
-    written = Files((csv, *figure_paths(output)), settings_of("prompts landscape", given))
+    written = Files((csv, *figure_paths(output)), settings_of("prompts landscape", asked(given)))
     written.check(overwrite=overwrite)
-    (asked,) = resolve_tasks([task], prompts=found)
-    (target,) = load_targets([asked], data=data, limit_test=limit_test)
+    rows = data_options(given)
+    (target,) = rows.targets(rows.tasks([task], found))
+    wanted = target.task
     model = backbone_of(found, None, precision, device)
     encoding = Encoding(max_length=found[0].encoding.max_length, aggregation=found[0].encoding.aggregation)
-    table = between(model, found, asked, target.splits.test, points=points, margin=margin, encoding=encoding)
-    figure = draw(table, value=value, title=asked.name, label=value if value == "loss" else asked.metric)
+    table = between(model, found, wanted, target.splits.test, points=points, margin=margin, encoding=encoding)
+    figure = draw(table, value=value, title=wanted.name, label=value if value == "loss" else wanted.metric)
     written.claim()
     write_table(csv, table.set_index("a"))
     paths = [csv, *write_figure(figure, output)]
@@ -355,17 +369,19 @@ def _sum(
 
 def _search(found: Sequence[Adaptation], given: dict[str, Any]) -> tuple[list[float], dict[str, Any]]:
     """LoraHub's weights, and what is kept of how they were found."""
-    from prompttransfer.cli.common import load_targets, number, resolve_tasks, say, table
+    from prompttransfer.cli.common import number, say, table
+    from prompttransfer.cli.data import data_options
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.transfers.lorahub import Search, find_weights
     from tasks.loading import sample
 
-    (task,) = resolve_tasks([given["task"]], prompts=found)
-    (target,) = load_targets([task], data=given["data"])
+    read = data_options(given)
+    (task,) = read.tasks([given["task"]], found)
+    (target,) = read.targets([task])
     model = backbone_of(found, None, given["precision"], given["device"])
     search = Search(given["rounds"], given["candidates"], l1=given["l1"], seed=given["seed"])
     examples = sample(target.splits.train, given["seed"], given["rows"])
-    if own := [each.name for each in found if each.task == task.name]:
+    if own := [each.name for each in found if each.knows(task.name)]:
         say(
             f"trained on {task.name} itself: {', '.join(own)}; without them the weights say what other tasks are worth",
             quiet=given["as_json"],

@@ -10,15 +10,20 @@ import typer
 from prompttransfer.cli.options import (
     Aggregation,
     AsJson,
+    Columns,
     DataFolder,
     Device,
+    LabelValues,
     LabelWords,
     MaxLength,
     OtherBackbone,
     Overwrite,
     Precision,
     Revision,
+    Shots,
+    SkipEmpty,
     SourceMethods,
+    SplitNames,
     TaskNames,
     Types,
 )
@@ -55,6 +60,11 @@ def recommend(
         Whole(0),
     ] = None,
     data: DataFolder = None,
+    columns: Columns = None,
+    labels: LabelValues = None,
+    splits: SplitNames = None,
+    skip_empty: SkipEmpty = False,
+    shots: Shots = None,
     types: Types = None,
     label_words: LabelWords = None,
     aggregation: Aggregation = None,
@@ -84,7 +94,8 @@ def recommend(
     given = dict(locals())
     from prompttransfer.adaptations.running import called
     from prompttransfer.backbones.layouts import Encoding
-    from prompttransfer.cli.common import load_targets, print_json, resolve_tasks, say
+    from prompttransfer.cli.common import print_json, say
+    from prompttransfer.cli.data import READING, asked, data_options
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import task_types
     from prompttransfer.outputs import Files, settings_of
@@ -95,14 +106,18 @@ def recommend(
 
     found, places = _sources(prompts or [Path("runs/prompts")], method)
     check_rankings(by or (), found, probe_steps)
-    tasks = resolve_tasks(task, label_words, found)
-    folders = given | {"prompts": prompts or [Path("runs/prompts")]}
+    read = data_options(given)
+    tasks = read.tasks(task, found)
+    folders = asked(given) | {"prompts": prompts or [Path("runs/prompts")]}
     written = Files(() if output is None else (output / "recommend.json",), settings_of("recommend", folders))
     written.check(overwrite=overwrite)
-    targets = load_targets(tasks, data=data)  # `recommend` draws the rows, here as from Python
+    targets = read.targets(tasks)  # `recommend` draws the rows, here as from Python; of --shots it has all
+    if shots is not None:
+        rows = max(len(target.splits.train) for target in targets)
     model = backbone_of(found, backbone, precision, device, revision=revision)
     model.takes_any = other_backbone
-    say(f"{len(found)} source {called(found)} on {model.name}, {rows} labelled rows a task", quiet=as_json)
+    drawn = f"{rows} labelled rows a task" if shots is None else f"{shots} rows of each label"
+    say(f"{len(found)} source {called(found)} on {model.name}, {drawn}", quiet=as_json)
     answers = rank(
         model,
         found,
@@ -130,6 +145,7 @@ def recommend(
             "data": data,
             "label_words": words or None,
         }
+        same |= {option: given[option] or None for option in READING}
         same |= {"aggregation": aggregation, "max_length": max_length, "precision": chosen}
         same |= {"device": None if device == "auto" else device}
         commands.append(start_command(sources[a.best.source], places[a.best.source], same))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 study_app = typer.Typer(
     help="Whole experiments from one file: planned, run, resumed, reported. FILE may be the name of a shipped study: "
-    "demo, methods, real-smollm2, real-smollm2-small, su2022, su2022-small.",
+    "demo, methods, real-smollm2, su2022, su2022-small.",
     no_args_is_help=True,
 )
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prompttransfer.cli.common import console, number, say, table
+from tasks.documents import shortened
+from tasks.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from prompttransfer.adaptations.adaptation import Adaptation
     from prompttransfer.backbones.base import Backbone
     from prompttransfer.backbones.layouts import Encoding
-    from prompttransfer.training.sweep import Candidate, Grid, Part, Swept, Tried
+    from prompttransfer.training.grids import Candidate, Grid
+    from prompttransfer.training.sweep import Part, Swept, Tried
     from prompttransfer.training.train import Job, Trained, TrainingOptions
 
 
@@ -62,7 +65,7 @@ def sweep_of(
     model: Backbone, method: str, grid: Grid, overrides: Mapping[str, Any], *, halving: bool
 ) -> Sweep:
     """The sweep of a method's text over a grid on a backbone."""
-    from prompttransfer.training.sweep import candidates_of
+    from prompttransfer.training.grids import candidates_of
 
     return Sweep(grid, halving, candidates_of(model.family, model.state_width, method, grid, overrides))
 
@@ -183,7 +186,7 @@ def curves_of(found: Swept, task: str) -> pd.DataFrame:
     """The curves of a task's settings for `analysis.figures.sweep_curves`: a panel a bank, a line a rate."""
     import pandas as pd
 
-    from prompttransfer.training.sweep import RATE
+    from prompttransfer.training.grids import RATE
 
     tried = [one for one in found.tried if one.task == task]
     axes = list(tried[0].candidate.values)
@@ -222,12 +225,40 @@ def write_sweep(found: Swept, output: Path) -> list[Path]:
     return paths
 
 
-def print_sweep(found: Swept, output: Path | None) -> None:
+def read_sweep(output: Path, tasks: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Task -> the rows of its `sweep-TASK.csv`, as `records_of` gave them; of tasks whose file is there."""
+    import pandas as pd
+
+    kinds = {"validation": float, "lowest seed": float, "highest seed": float, "seeds": int, "steps": int}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for task in tasks:
+        path = output / f"sweep-{task}.csv"
+        if not path.exists():
+            continue
+        try:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+            rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+            found[task] = [
+                {
+                    **row,
+                    **{name: kind(row[name]) for name, kind in kinds.items()},
+                    "chosen": row["chosen"] == "True",
+                }
+                for row in rows
+            ]
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"{path} is damaged ({shortened(str(error))}): remove it, or train again with --overwrite"
+            ) from None
+    return found
+
+
+def print_sweep(found: Mapping[str, Sequence[Mapping[str, Any]]], output: Path | None) -> None:
     """The settings of every task with their validation scores, the chosen one marked."""
-    for task, chosen in found.chosen.items():
-        rows = rows_of(found, task)
+    for task, rows in found.items():
+        axes = list(rows[0])[: list(rows[0]).index("validation")]
+        chosen = {name: str(row[name]) for row in rows if row["chosen"] for name in axes}
         several = rows[0]["seeds"] > 1
-        axes = list(chosen.values)
         columns = [*axes, "validation", *(["lowest", "highest"] if several else []), "steps", "ended", ""]
         shown = [
             [
@@ -242,15 +273,16 @@ def print_sweep(found: Swept, output: Path | None) -> None:
         ]
         mean = f", mean of {rows[0]['seeds']} seeds" if several else ""
         table(f"settings tried on {task} (best validation score{mean})", columns, shown, left=len(axes))
-        say(f"{task}: {chosen}{_edge(chosen, rows)}")
+        said = ", ".join(f"{name} {value}" for name, value in chosen.items())
+        say(f"{task}: {said}{_edge(chosen, rows)}")
         if output is not None:
             say(f"written: {output / f'sweep-{task}.csv'}, and its curves as .png and .svg")
 
 
-def _edge(chosen: Candidate, rows: Sequence[Mapping[str, Any]]) -> str:
+def _edge(chosen: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> str:
     """A hint where a number was chosen that is the smallest or largest of three and more."""
     edges = []
-    for name, value in chosen.values.items():
+    for name, value in chosen.items():
         values = dict.fromkeys(str(row[name]) for row in rows)
         try:
             ordered = sorted(values, key=float)

@@ -34,7 +34,9 @@ def new_task(
     label_words: LabelWords = None,
     kind: Annotated[
         str,
-        typer.Option("--kind", help="What a label is: classification (one of a few), or regression (a number)."),
+        typer.Option(
+            "--kind", help="What a label is: classification (one of a few), or regression (a number)."
+        ),
         OneOf("kind of labels", KINDS),
     ] = KINDS[0],
     low: Annotated[float | None, typer.Option(help="Of a regression: the least number there may be.")] = None,

@@ -50,28 +50,27 @@ from prompttransfer.cli.options import (
     WarmUp,
     WeightDecay,
 )
+from prompttransfer.cli.train_checks import (
+    PROMPT,
+    check_mixed_sources,
+    check_mixture,
+    grid_of,
+    names_of,
+    source_method,
+)
+from prompttransfer.cli.train_told import (
+    predictions_of_runs,
+    raise_failures,
+    record_of,
+    say_memory,
+    say_strange,
+    shares_line,
+)
 from prompttransfer.cli.values import OneOf, Output, Real, checked, lines_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from prompttransfer.adaptations.adaptation import Adaptation
-    from prompttransfer.adaptations.method import Method
-    from prompttransfer.backbones.base import Backbone
-    from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.cli.sweep import Sweep
-    from prompttransfer.distributed.placement import Placement
-    from prompttransfer.training.recipes import Recipe
-    from prompttransfer.training.sweep import Swept
-    from prompttransfer.training.train import Job, Trained
-    from prompttransfer.transfers.nearest_rows import RowsOf
-    from prompttransfer.transfers.zero_shot import Target
-    from tasks.task import Task
-
-PROMPT = "prompt"
-"""The method where none is given."""
-UNKNOWN_ROWS, FEW_UNKNOWN = 200, 0.03
-"""Training rows of which the words are looked at, and the share of unknown ones above which it is said."""
 
 
 @checked
@@ -93,14 +92,14 @@ def train(
     one_split: OneSplit = False,
     method: MethodText = None,
     init: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--init",
             "--start",
             help="random, vocabulary, label-words, text:WORDS, from:PATH, mixture:PATH=WEIGHT,... or "
-            "retrieve:DIR,top=3,by=C_average.",
+            "retrieve:DIR,top=3,by=C_average; if not given random, or vocabulary for prompts of decoders.",
         ),
-    ] = "random",
+    ] = None,
     mixture: Annotated[
         bool,
         typer.Option(
@@ -220,33 +219,31 @@ def train(
     locate(backbone, revision)  # before the heavy imports: a name that is nothing is said at once
     from prompttransfer.cli.common import (
         describe,
-        load_targets,
         only_the_first_speaks,
         print_json,
-        resolve_tasks,
         say,
         seeds_line,
         words_line,
     )
+    from prompttransfer.cli.data import data_options, rows_of_sources
     from prompttransfer.cli.teachers import teachers_of
     from prompttransfer.distributed.launching import must_start, run_on
     from prompttransfer.training.run_logs import check_logger
-    from tasks.reading import parse_reading
 
-    reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
-    tasks = resolve_tasks(task, label_words, reading=reading, data=data, metric=metric)
+    rows = data_options(given)
+    tasks = rows.tasks(task)
     chosen = list(dict.fromkeys(seeds or [0]))
     together = "+".join(item.name for item in tasks)
     names = names_of([together] if mixture else [item.name for item in tasks], chosen, output)
-    check_start(init)
+    check_start(init or "random")
     if mixture:
-        check_mixture(tasks, init, distil)
+        check_mixture(tasks, init or "random", distil)
     told = (distil_weight, distil_on, distil_distance, distil_temperature)
     if distil is None and any(value is not None for value in told):
         raise UserError(
             "--distil-weight and the like say how to learn from teachers: give --distil FOLDER, too"
         )
-    method = method or _source_method(init)
+    method = method or source_method(init or "random")
     parse_method(method, length=length or 1).check_complete()  # before the heavy imports, too
     overrides = dict(
         optimizer=optimizer,
@@ -261,7 +258,7 @@ def train(
         patience=patience,
         embed_at=embed_at,
     )
-    grid = _grid(sweep, method, overrides, dry_run=dry_run)
+    grid = grid_of(sweep, method, overrides, dry_run=dry_run)
     check_logger(logger)
     if not dry_run and must_start(placement, device):
         return run_on(placement, train, **given)
@@ -270,6 +267,7 @@ def train(
     from prompttransfer.cli.runs import finished, print_results, run_jobs
     from prompttransfer.cli.sweep import (
         print_sweep,
+        read_sweep,
         records_of,
         run_sweep_of,
         sweep_of,
@@ -290,15 +288,7 @@ def train(
         weight=distil_weight,
         distance=Distance(distil_on or "logits", distil_distance or "kl", distil_temperature or 1.0),
     )
-    targets = load_targets(
-        tasks,
-        data=data,
-        limit_train=limit_train,
-        limit_test=limit_test,
-        seeds=chosen,
-        one_split=one_split,
-        shots=shots,
-    )
+    targets = rows.targets(tasks, chosen)
     if dry_run:
         model = outline_backbone(backbone, revision, precision=precision)
     else:
@@ -327,7 +317,7 @@ def train(
             f"label words of {words_line(target.task.name, answers.mapping if answers else {})}",
             quiet=as_json,
         )
-    start = parse_start(init)
+    start = parse_start(init) if init else None
     if mixture:
         parts = {seed: [(target.task, target.rows(seed)) for target in targets] for seed in chosen}
         jobs = [
@@ -356,7 +346,7 @@ def train(
             rows_of=rows_of_sources(data), tell=lambda line: say(line, quiet=as_json),
         )  # fmt: skip
     if dry_run:
-        _say_memory(
+        say_memory(
             model, jobs, recipe, encoding, chosen_method,
             precision=precision, device=device, placement=placement, quiet=as_json,
         )  # fmt: skip
@@ -371,16 +361,18 @@ def train(
         there = {} if overwrite else swept_before(model, jobs, asked, encoding, output)
     else:
         there = finished(model, jobs, recipe, encoding, chosen_method, output, overwrite=overwrite)
-    swept: Swept | None = None
+    tried: dict[str, list[dict[str, Any]]] = {}
     if len(there) == len(jobs):
         say("trained before with the same settings: nothing is left to do", quiet=as_json)
         results = [Trained(there[job.name], "steps", recipe.steps) for job in jobs]
+        if asked is not None and output is not None:
+            tried = read_sweep(output, [item.name for item in tasks])
     else:
         if asked is not None:
             swept, kept = run_sweep_of(
                 model, jobs, asked, encoding, output=output, logger=logger, quiet=as_json
             )
-            results = list(swept.trained)
+            results, tried = list(swept.trained), records_of(swept)
         else:
             results, options = run_jobs(
                 model, jobs, recipe, encoding, chosen_method, output=output, logger=logger, quiet=as_json
@@ -390,7 +382,7 @@ def train(
             for run in results:
                 if run.adaptation.name not in there:
                     save_adaptation(run.adaptation, output / run.adaptation.name)
-            known = {} if swept is not None else recipe.as_dict()
+            known = {} if asked is not None else recipe.as_dict()
             call = remember(
                 "train",
                 train,
@@ -401,7 +393,7 @@ def train(
                 precision=precision_name(model.precision),
             )
             note_call([output / run.adaptation.name for run in results], call)
-            if swept is not None:
+            if asked is not None:
                 write_sweep(swept, output)
             for options in kept:
                 options.clear()
@@ -411,205 +403,9 @@ def train(
             beside.claim()
             write_predictions(predictions, lines)
     if as_json:
-        tried = {} if swept is None else records_of(swept)
-        print_json([_record(run.adaptation, output, tried) for run in results])
+        print_json([record_of(run.adaptation, output, tried) for run in results])
     else:
-        if swept is not None:
-            print_sweep(swept, output)
+        print_sweep(tried, output)
         print_results(results, jobs=jobs, output=output)
-    _raise_failures(results)
+    raise_failures(results)
     return [run.adaptation for run in results]
-
-
-def check_mixture(tasks: Sequence[Task], init: str, distil: Sequence[Path] | None) -> None:
-    """Raise UserError for a mixture that cannot be, before anything is loaded."""
-    from tasks.errors import UserError
-
-    if len(tasks) < 2:
-        raise UserError("--mixture is of several tasks: give two or more with --task")
-    if init.partition(":")[0] == "retrieve":
-        raise UserError("--mixture cannot start from what is retrieved for one task: give another --init")
-    if distil:
-        raise UserError("--distil teaches runs of one task each: leave it out with --mixture")
-
-
-def check_mixed_sources(method: Method, model: Backbone, tasks: Sequence[Task]) -> None:
-    """Raise UserError where a source of a method is of a task of the mixture."""
-    from prompttransfer.adaptations.methods.sourced import Sourced
-    from tasks.errors import UserError
-
-    own = method.left_out(model, [task.name for task in tasks]) if isinstance(method, Sourced) else []
-    if own:
-        raise UserError(
-            f"--mixture: sources of {method.name} are of tasks of the mixture ({', '.join(own)}): give a folder of others"
-        )
-
-
-def shares_line(job: Job) -> str:
-    """How often each task of a mixture comes, for people."""
-    counts = {task.name: len(splits.train) for task, splits in job.parts}
-    said = ", ".join(f"{name} {count / sum(counts.values()):.3f}" for name, count in counts.items())
-    return f"mixture by rows (examples-proportional; --limit-train is the most of each task): {said}"
-
-
-def rows_of_sources(data: Path | None) -> RowsOf:
-    """What gives the tasks of sources with a few training rows each, for retrieval by rows."""
-    from prompttransfer.cli.common import load_targets, resolve_tasks
-    from prompttransfer.transfers.nearest_rows import STORED
-
-    def found(sources: Sequence[Adaptation]) -> Sequence[Target]:
-        names = list(dict.fromkeys(source.task for source in sources))
-        return load_targets(resolve_tasks(names, prompts=sources), data=data, limit_train=STORED)
-
-    return found
-
-
-def _grid(
-    sweep: Sequence[str] | None, method: str, overrides: dict[str, Any], *, dry_run: bool
-) -> dict[str, tuple[str, ...]]:
-    """The grid of a sweep, empty for none; UserError for one that cannot be, before anything is read or loaded."""
-    from tasks.errors import UserError
-
-    if not sweep:
-        return {}
-    from prompttransfer.training.sweep import check_axes, parse_grid
-
-    grid = parse_grid(sweep)
-    check_axes(method, grid, overrides)
-    if dry_run:
-        raise UserError("--dry-run says the memory of one bank: give the largest setting in place of --sweep")
-    return grid
-
-
-def names_of(tasks: Sequence[str], seeds: Sequence[int], output: Path | None) -> dict[tuple[str, int], str]:
-    """(task, seed) -> name of the prompt; UserError where one cannot be a folder's name, or its folder is not free."""
-    from prompttransfer.adaptations.artifacts import MARKERS
-    from prompttransfer.files import check_free, safe_name
-    from prompttransfer.outputs import COMMANDS
-    from tasks.errors import UserError
-
-    if COMMANDS in tasks:
-        raise UserError(
-            f"a task cannot be called {COMMANDS!r}: a file of that name stands beside the prompts"
-        )
-    names = {
-        (task, seed): safe_name(task if len(seeds) == 1 else f"{task}-s{seed}")
-        for task in tasks
-        for seed in seeds
-    }
-    if output is not None:
-        for name in names.values():
-            check_free(output / name, marker=MARKERS)
-    return names
-
-
-def _record(prompt: Adaptation, output: Path | None, tried: Mapping[str, Any]) -> dict[str, Any]:
-    from prompttransfer.training.sweep import NOTE
-
-    place = {} if output is None else {"folder": str(output / prompt.name)}
-    swept = {"sweep": {**prompt.notes[NOTE], "tried": tried.get(prompt.task)}} if NOTE in prompt.notes else {}
-    return {**place, "scores": prompt.scores, **swept}
-
-
-def say_strange(model: Backbone, targets: Sequence[Target], *, quiet: bool) -> None:
-    """Say what was strange about a backbone, and of which tasks it does not know more than a few of the words."""
-    from prompttransfer.cli.common import say, unknown_words
-
-    for remark in model.remarks:
-        say(f"warning: {remark}", quiet=quiet)
-    for target in targets:
-        examples = target.splits.train[:UNKNOWN_ROWS]
-        if (model.unknown_share(examples) or 0) > FEW_UNKNOWN:
-            line = unknown_words(model, target.task.name, examples)
-            say(f"warning: {line}: what it reads there is not the text", quiet=quiet)
-
-
-def predictions_of_runs(
-    model: Backbone, jobs: Sequence[Job], results: Sequence[Trained], encoding: Encoding
-) -> list[dict[str, Any]]:
-    """What every adaptation says to the test rows of its task."""
-    from prompttransfer.evaluation.predictions import predictions_of
-
-    lines = []
-    for job, run in zip(jobs, results, strict=True):
-        for task, splits in job.parts:
-            lines += predictions_of(model, [run.adaptation], task, splits.test, encoding)
-    return lines
-
-
-def _say_memory(
-    model: Backbone,
-    jobs: Sequence[Job],
-    recipe: Recipe,
-    encoding: Encoding,
-    method: Method,
-    *,
-    precision: str,
-    device: str,
-    placement: Placement,
-    quiet: bool,
-) -> None:
-    """Print the expected peak memory of a run, with and without activation checkpointing."""
-    from collections import Counter
-    from dataclasses import asdict
-
-    from prompttransfer.backbones.loading import choose_dtype
-    from prompttransfer.cli.common import print_json, say
-    from prompttransfer.distributed.processes import choose_device
-    from prompttransfer.training.memory import expected_memory
-    from prompttransfer.training.train import RowEncoder, bank_data
-
-    if not method.trains:
-        say(f"{method.name}: nothing is trained, so it takes what an evaluation takes", quiet=quiet)
-        if quiet:
-            print_json({"trains": False})
-        return
-    asked = model.checkpoints
-    place = encoding.place(model.family)
-    encode = RowEncoder(model, method.reserved, encoding)
-    data = bank_data(model, [encode.train(job) for job in jobs], jobs, recipe, method, place)
-    where = choose_device(device)
-    dtype = choose_dtype(precision, where)
-    evaluated = Counter(part for job in jobs for part in (*encode.validations(job), *encode.tests(job)))
-    with_, without = (
-        expected_memory(
-            model, data, evaluated, method, dtype=dtype, device=where, checkpoints=choice, placement=placement
-        )
-        for choice in (True, False)
-    )
-    if quiet:
-        print_json(
-            {
-                "precision": model.precision,
-                "expected": {**asdict(without), "total": without.total},
-                "expected_with_checkpoints": {**asdict(with_), "total": with_.total},
-            }
-        )
-        return
-    chosen, other = (with_, without) if asked else (without, with_)
-    each = f" in each of {placement}" if placement.several else ""
-    say(f"{dtype} on {where}{each}; {chosen}")
-    flag = "without --checkpoint-activations" if asked else "with --checkpoint-activations"
-    say(f"{flag}: {other.total / 1e9:.2f} GB")
-
-
-def _raise_failures(results: list[Trained]) -> None:
-    from tasks.errors import UserError
-
-    failures = [line for run in results if (line := run.failure) is not None]
-    if failures:
-        raise UserError("; ".join(failures))
-
-
-def _source_method(init: str) -> str:
-    """The method of what a run starts from, so that it need not be said twice; soft prompts for other starts."""
-    from prompttransfer.adaptations.artifacts import method_of, read_record
-    from prompttransfer.adaptations.starts import Retrieve, parse_start, source_of
-
-    start = parse_start(init) if init.partition(":")[0] == "retrieve" else None
-    if isinstance(start, Retrieve):
-        from prompttransfer.transfers.retrieval import check_retrieve
-
-        return str(check_retrieve(start))
-    source = source_of(init)
-    return PROMPT if source is None else str(method_of(read_record(Path(source))))

@@ -47,29 +47,24 @@ from prompttransfer.cli.options import (
     Template,
     WarmUp,
 )
+from prompttransfer.cli.transfer_again import finished, show_finished
 from prompttransfer.cli.transfer_tables import (
     kind_of_start,
-    print_distilled,
-    print_matrix,
-    print_pairs,
+    print_transfer,
     seen_lines,
 )
+from prompttransfer.cli.transfer_tune import check_names, distilling_of, predictions_of_tuned, run_tuning
 from prompttransfer.cli.values import OneOf, Output, Whole, checked, lines_of
 from prompttransfer.transfers.files import FILES, MARKER, record_of, write_transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from prompttransfer.adaptations.adaptation import Adaptation
-    from prompttransfer.backbones.base import Backbone
-    from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.evaluation.evaluate import Score
-    from prompttransfer.reports.run_folder import MatrixRecord
     from prompttransfer.training.train import Trained, TrainingOptions
-    from prompttransfer.transfers.distilled import DistilledPair, DistilledTransfer, Distilling
+    from prompttransfer.transfers.distilled import DistilledPair
     from prompttransfer.transfers.library import LibraryTransfer
     from prompttransfer.transfers.matrix import TransferMatrix
-    from prompttransfer.transfers.tuning import TunedPair, TunedTransfer
+    from prompttransfer.transfers.tuning import TunedPair
     from prompttransfer.transfers.zero_shot import Target
 
 
@@ -217,14 +212,13 @@ def transfer(
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.backbones.locating import locate
     from prompttransfer.cli.common import (
-        load_targets,
         only_the_first_speaks,
         print_json,
-        resolve_tasks,
         say,
         seeds_line,
         words_line,
     )
+    from prompttransfer.cli.data import data_options
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import read_prompts
     from prompttransfer.distributed.launching import must_start, run_on
@@ -234,7 +228,6 @@ def transfer(
     from prompttransfer.files import atomic_folder, check_free, write_json
     from prompttransfer.outputs import SETTINGS, Files, keep_others, plain, settings_of
     from tasks.errors import UserError
-    from tasks.reading import parse_reading
 
     placement = Placement(devices, strategy, nodes)
     calibration = calibration_of(calibrate)
@@ -249,8 +242,8 @@ def transfer(
     prompts = read_prompts(sources, method)
     if tune:
         common_method(prompts)
-    reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
-    tasks = resolve_tasks(to, label_words, prompts, reading, data, metric)
+    rows = data_options(given)
+    tasks = rows.tasks(to, prompts)
     check_names(
         prompts,
         [task.name for task in tasks],
@@ -265,7 +258,7 @@ def transfer(
         check_free(output, marker=MARKER)
         complete = predictions is None or predictions.exists()
         if not overwrite and complete and (there := finished(output, settings)) is not None:
-            return show_finished(there, output, as_json=as_json)
+            return show_finished(there, output, kind_of_start(prompts), as_json=as_json)
     elif tune:
         raise UserError(
             "tune=True returns the matrix alone: give output for the tuned prompts, or call prompttransfer.tune"
@@ -277,15 +270,7 @@ def transfer(
     from prompttransfer.transfers.zero_shot import zero_shot
 
     chosen = list(dict.fromkeys(seeds or [0]))
-    targets = load_targets(
-        tasks,
-        data=data,
-        limit_train=limit_train,
-        limit_test=limit_test,
-        seeds=chosen,
-        one_split=one_split,
-        shots=shots,
-    )
+    targets = rows.targets(tasks, chosen)
     model = backbone_of(prompts, backbone, precision, device, placement, revision=revision)
     model.takes_any = other_backbone
     first = only_the_first_speaks(model)
@@ -326,7 +311,7 @@ def transfer(
     options: TrainingOptions | None = None
     if tune and output is not None:
         say(seeds_line(chosen, one_split=one_split, shots=shots), quiet=as_json)
-        result, taught, options = _tune(
+        result, taught, options = run_tuning(
             model,
             prompts,
             [t for t in targets if t.task.name not in matrix.impossible],
@@ -349,12 +334,15 @@ def transfer(
         pairs, trained = list(result.pairs), list(result.trained)
         if taught is not None:
             distilled, trained = list(taught.pairs), [*trained, *taught.trained]
+    if predictions is not None:
+        said += predictions_of_tuned(model, trained, targets)
+    notes = seen_lines(prompts, targets, chosen) if pairs else []
     if not first:
         return matrix
     if predictions is not None:
         beside.claim()
         write_predictions(predictions, said)
-    record = record_of(model, matrix, tasks, targets, pairs, distilled)
+    record = record_of(model, matrix, tasks, targets, pairs, distilled, notes)
     if output is not None:
         with atomic_folder(output, marker=MARKER) as folder:
             write_transfer(folder, matrix, record, pairs, trained, distilled)
@@ -375,186 +363,7 @@ def transfer(
     if as_json:
         print_json(record)
     else:
-        print_matrix(matrix)
-        if matrix.calibrated is not None:
-            print_matrix(matrix.calibrated, f"zero-shot transfer, calibrated ({matrix.calibration})")
-        if pairs:
-            print_pairs(pairs, kind_of_start(prompts))
-            for line in seen_lines(prompts, targets, chosen):
-                say(line)
-        if distilled:
-            print_distilled(distilled)
+        print_transfer(matrix, pairs, distilled, notes, kind_of_start(prompts))
         if output is not None:
             say(f"written to {output}: " + ", ".join(sorted(p.name for p in output.iterdir())))
     return matrix
-
-
-def distilling_of(weight: str | None) -> Distilling:
-    """What --distil-weight asks for. Raises UserError."""
-    from prompttransfer.transfers.distilled import CONSTANT, Distilling
-    from tasks.errors import UserError
-
-    if weight is None or weight == "similarity":
-        return Distilling()
-    try:
-        number = float(weight)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < 1e30:
-        raise UserError(
-            f"--distil-weight {weight}: give 'similarity' or a number of 0 or more, such as {CONSTANT:g}"
-        )
-    return Distilling(number)
-
-
-def check_names(
-    prompts: Sequence[Adaptation], targets: Sequence[str], seeds: Sequence[int], *, distilled: bool = False
-) -> None:
-    """Raise UserError where two tuned ones would share a name, or a name cannot be a folder's."""
-    from prompttransfer.files import safe_name
-    from tasks.errors import UserError
-
-    names = [prompt.name for prompt in prompts]
-    wanted = tuned_names(names, targets, seeds) + (student_names(names, targets, seeds) if distilled else [])
-    tuned = [safe_name(name, "name of a tuned prompt") for name in wanted]
-    twice = next((name for name in tuned if tuned.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"two tuned prompts would be called {twice!r}: rename a source prompt or a task")
-
-
-def tuned_names(sources: Sequence[str], targets: Sequence[str], seeds: Sequence[int]) -> list[str]:
-    """The names of the runs of --tune: for every target and seed the one from scratch, then one a source."""
-    from prompttransfer.transfers.tuning import run_name
-
-    return [
-        f"{start}-s{seed}"
-        for target in targets
-        for seed in seeds
-        for start in (f"{target}-scratch", *(run_name(source, target) for source in sources))
-    ]
-
-
-def student_names(sources: Sequence[str], targets: Sequence[str], seeds: Sequence[int]) -> list[str]:
-    """The names of the runs of --distil, in their order."""
-    from prompttransfer.transfers.distilled import student_name
-
-    return [student_name(source, target, seed) for target in targets for seed in seeds for source in sources]
-
-
-def finished(output: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The record of the transfer in `output`, if it was made with these settings; None if there is none.
-
-    Raises UserError for one of other settings.
-    """
-    from prompttransfer.outputs import check_same, settings_in
-    from tasks.documents import read_json_object
-
-    if not (output / MARKER).exists():
-        return None
-    check_same(output, settings_in(output), settings, what="a finished transfer")
-    return read_json_object(output / MARKER, "transfer matrix")
-
-
-def show_finished(record: dict[str, Any], output: Path, *, as_json: bool) -> TransferMatrix:
-    """Print and return what was made before with the same settings."""
-    from dataclasses import replace
-
-    from prompttransfer.cli.common import print_json, say
-    from prompttransfer.reports.run_folder import read_transfer
-
-    found = read_transfer(output / MARKER)
-    matrix = matrix_of(found.raw)
-    if found.calibrated is not None:
-        matrix = replace(matrix, calibrated=matrix_of(found.calibrated), calibration=found.raw.calibration)
-    if as_json:
-        print_json(record)
-        return matrix
-    print_matrix(matrix)
-    if matrix.calibrated is not None:
-        print_matrix(matrix.calibrated, f"zero-shot transfer, calibrated ({matrix.calibration})")
-    say(f"made before with the same settings, nothing is left to do; all of it is in {output}")
-    return matrix
-
-
-def matrix_of(record: MatrixRecord) -> TransferMatrix:
-    """The matrix that a record holds."""
-    import torch
-
-    from prompttransfer.transfers.matrix import TransferMatrix
-
-    nan = float("nan")
-    values = [[nan if value is None else value for value in row] for row in record.values]
-    return TransferMatrix(
-        sources=tuple(record.sources),
-        source_tasks=tuple(record.source_tasks),
-        targets=tuple(record.targets),
-        values=torch.tensor(values, dtype=torch.float64).reshape(len(record.sources), len(record.targets)),
-        metrics=tuple(record.metrics),
-        rows=tuple(record.rows),
-        impossible=record.impossible,
-        impossible_cells=record.impossible_cells,
-        methods=tuple(record.methods),
-        calibration=record.calibration,
-        in_context=record.in_context,
-        in_context_spread=tuple(nan if value is None else value for value in record.in_context_spread),
-    )
-
-
-def _tune(
-    model: Backbone,
-    prompts: Sequence[Adaptation],
-    targets: Sequence[Target],
-    seeds: Sequence[int],
-    overrides: dict[str, Any],
-    *,
-    encoding: Encoding,
-    distilling: Distilling | None,
-    output: Path,
-    quiet: bool,
-) -> tuple[TunedTransfer, DistilledTransfer | None, TrainingOptions]:
-    from prompttransfer.adaptations.running import common_method
-    from prompttransfer.cli.common import console, say
-    from prompttransfer.training.progress import TrainingProgress
-    from prompttransfer.training.recipes import recipe_for
-    from prompttransfer.training.train import TrainingOptions
-    from prompttransfer.transfers.distilled import check_distilling, distil
-    from prompttransfer.transfers.tuning import tune
-
-    method = common_method(prompts)
-    if distilling is not None:
-        check_distilling(distilling, prompts, targets)
-    recipe = recipe_for(model, method, **overrides)
-    for remark in method.remarks(model, [target.task.name for target in targets]):
-        say(remark, quiet=quiet)
-    say(f"recipe: {recipe.told(method)}", quiet=quiet)
-    names = tuned_names([p.name for p in prompts], [t.task.name for t in targets], seeds)
-    say(f"tuning: {len(names)} runs in one bank", quiet=quiet)
-    with TrainingProgress(console, names, recipe.steps) as progress:
-        options = TrainingOptions(state_folder=output.parent, progress=None if quiet else progress)
-        result = tune(
-            model,
-            prompts,
-            targets,
-            recipe,
-            seeds=seeds,
-            encoding=encoding,
-            options=options,
-        )
-    if distilling is None:
-        return result, None, options
-    names = student_names([p.name for p in prompts], [t.task.name for t in targets], seeds)
-    say(f"distilling: {len(names)} runs in one bank", quiet=quiet)
-    with TrainingProgress(console, names, recipe.steps) as progress:
-        options.progress = None if quiet else progress
-        taught = distil(
-            model,
-            prompts,
-            targets,
-            recipe,
-            result,
-            distilling,
-            seeds=seeds,
-            encoding=encoding,
-            options=options,
-        )
-    return result, taught, options

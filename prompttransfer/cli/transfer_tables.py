@@ -15,6 +15,27 @@ if TYPE_CHECKING:
     from prompttransfer.transfers.zero_shot import Target
 
 
+def print_transfer(
+    matrix: TransferMatrix,
+    pairs: Sequence[TunedPair],
+    distilled: Sequence[DistilledPair],
+    notes: Sequence[str],
+    kind: str,
+) -> None:
+    """All that came of a transfer, whether it was made now or before; `notes` are `seen_lines`."""
+    from prompttransfer.cli.common import say
+
+    print_matrix(matrix)
+    if matrix.calibrated is not None:
+        print_matrix(matrix.calibrated, f"zero-shot transfer, calibrated ({matrix.calibration})")
+    if pairs:
+        print_pairs(pairs, kind)
+    for line in notes:
+        say(line)
+    if distilled:
+        print_distilled(distilled)
+
+
 def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> None:
     """The matrix in per cent, with the reference rows beneath and how far random prompts lie apart."""
     from prompttransfer.cli.common import say, table

@@ -128,21 +128,11 @@ def check_devices(placement: Placement, device: str) -> None:
 
 def started(placement: Placement) -> bool:
     """Whether the processes of `placement` run already; UserError where others than those were started."""
-    if not any(name.startswith(LAUNCHERS) for name in os.environ):
-        return False  # said without importing Lightning, which takes seconds
-    from lightning.fabric.plugins import environments as known
-
-    kinds = (
-        known.TorchElasticEnvironment,
-        known.SLURMEnvironment,
-        known.LSFEnvironment,
-        known.MPIEnvironment,
-    )
-    launcher = next((kind for kind in kinds if kind.detect()), None)
-    if launcher is None or (launcher is known.SLURMEnvironment and not _of_srun()):
+    launcher = cluster()
+    if launcher is None:
         return False
-    count = launcher().world_size()
-    if count != placement.count:
+    count = launcher.world_size()
+    if count != placement.count or not _laid_out(launcher, placement):
         raise UserError(
             f"{count} processes were started from outside, by torchrun, srun or the like, but --devices "
             f"{placement.devices} on {placement.nodes} machines are {placement.count}: give --devices (processes on each "
@@ -151,9 +141,47 @@ def started(placement: Placement) -> bool:
     return True
 
 
+def cluster() -> Any:
+    """Lightning's view of the launcher that started this process as one of several; None where none did.
+
+    Whether srun did is read off its own variables: Lightning goes by those of the allocation, which a command in a batch
+    script has too, and by the job's name, which is `interactive` inside salloc for what srun starts as well.
+    """
+    if not any(name.startswith(LAUNCHERS) for name in os.environ):
+        return None  # said without importing Lightning, which takes seconds
+    from lightning.fabric.plugins import environments as known
+
+    with quiet_lightning():
+        if known.TorchElasticEnvironment.detect():  # also inside a job of SLURM
+            return known.TorchElasticEnvironment()
+        if _of_srun():
+            return _slurm(known.SLURMEnvironment)
+        others = (known.LSFEnvironment, known.MPIEnvironment)
+        return next((kind() for kind in others if kind.detect()), None)
+
+
 def _of_srun() -> bool:
     """Whether srun started several processes of this step; an allocation of several tasks alone has started none."""
-    return whole_number("SLURM_STEP_NUM_TASKS") > 1
+    return whole_number("SLURM_STEP_NUM_TASKS") > 1 and "SLURM_PROCID" in os.environ
+
+
+def _slurm(kind: type[Any]) -> Any:
+    try:
+        return kind(auto_requeue=False)  # the batch script asks for that; a signal stops the command
+    except RuntimeError:
+        raise UserError(
+            f"srun started {os.environ.get('SLURM_NTASKS')} processes without saying how many on each machine: give srun "
+            f"--ntasks-per-node, and the same number to --devices"
+        ) from None
+
+
+def _laid_out(launcher: Any, placement: Placement) -> bool:
+    """Whether the processes lie on as many machines as the placement says, where the launcher says it."""
+    try:
+        launcher.validate_settings(placement.devices, placement.nodes)
+    except ValueError:
+        return False
+    return True
 
 
 def whole_number(variable: str) -> int:
@@ -183,7 +211,11 @@ def join(placement: Placement, kind: str) -> Processes:
         strategy = ModelParallelStrategy(shard, data_parallel_size=placement.count, tensor_parallel_size=1)
     with quiet_lightning():
         fabric = Fabric(
-            accelerator=kind, devices=placement.devices, num_nodes=placement.nodes, strategy=strategy
+            accelerator=kind,
+            devices=placement.devices,
+            num_nodes=placement.nodes,
+            strategy=strategy,
+            plugins=[cluster()],
         )
         fabric.launch()
     return Processes(placement, fabric.global_rank, fabric)

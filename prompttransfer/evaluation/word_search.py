@@ -91,7 +91,9 @@ def search_words(
     if task.generates:
         raise UserError(f"task {task.name!r} writes its answers: it has no label words to search for")
     if not task.one_label:
-        raise UserError(f"task {task.name!r} has no one label a row, by which words could be searched: choose them yourself")
+        raise UserError(
+            f"task {task.name!r} has no one label a row, by which words could be searched: choose them yourself"
+        )
     answers = backbone.answers(task, encoding)
     assert answers is not None
     rows = drawn_by_label(splits.train, task.labels, seed, shots, splits.source)

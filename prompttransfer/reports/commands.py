@@ -17,6 +17,8 @@ from prompttransfer.reports.calls import Call, commit_of, precision_name, read_c
 from prompttransfer.reports.run_folder import RunFolder, TransferRecord
 from prompttransfer.transfers.indicators import INDICATORS
 
+_CARRYING = ("project apply", "project distil")
+"""What makes prompts of other prompts, and so comes behind them."""
 _ORDER = ("compare", "neurons capture", "neurons overlap")
 
 
@@ -37,10 +39,10 @@ def commands(
     guessed: list[str] = []
     prompts = {**prompts, **_sources_elsewhere(transfer, prompts)}
     made = _prompt_calls(prompts, guessed)
-    calls = [call for call in made if call.verb != "project apply"]
+    calls = [call for call in made if call.verb not in _CARRYING]
     fits = {path: _kept(path / "projector.json") for path in folder.projectors}
     calls += [call.with_options(output=path) for path, call in fits.items() if call is not None]
-    calls += [call for call in made if call.verb == "project apply"]
+    calls += [call for call in made if call.verb in _CARRYING]
     if transfer is None:
         transfer = _guessed_transfer(folder, record)
         guessed.append("the transfer")

@@ -34,6 +34,7 @@ from prompttransfer.reports.run_folder import (
     read_square,
     read_transfer,
 )
+from prompttransfer.reports.taught import taught
 from tasks.catalog import all_tasks
 
 PAGE = "report.html"
@@ -86,6 +87,7 @@ def collect(run: Path, *, title: str = "", output: Path | None = None) -> Report
         ),
         cross_model=cross,
         cross_model_controls=controls,
+        taught=taught(folder, record, prefix),
         facts=facts(folder, record, shown),
         environment=record.versions,
         commands=again,
@@ -110,7 +112,7 @@ def without_prefix(record: TransferRecord, prefix: str) -> TransferRecord:
         for key in ("sources", "source_tasks", "targets"):
             matrix[key] = [cut.get(name, name) for name in matrix[key]]
         matrix["impossible"] = {task.removeprefix(prefix): why for task, why in matrix["impossible"].items()}
-    for pair in data["tuned"]:
+    for pair in (*data["tuned"], *data["distilled"]):
         pair.update(source=pair["source"].removeprefix(prefix), target=pair["target"].removeprefix(prefix))
     return TransferRecord(**data)
 

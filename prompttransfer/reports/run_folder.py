@@ -16,6 +16,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from analysis.matrices import check_names, parse_long_table, parse_matrix
+from projectors.public_report import TABLE as PUBLIC_TABLE
 from prompttransfer.adaptations import artifacts
 from tasks.documents import checked, read_json, read_text, shortened
 from tasks.errors import UserError
@@ -40,6 +41,8 @@ class MatrixRecord(BaseModel):
     impossible_cells: dict[str, dict[str, str]] = {}
     methods: list[str] = []
     calibration: str = ""
+    random_draws: int = 0
+    random_spread: list[float | None] = []
     in_context: str = ""
     in_context_spread: list[float | None] = []
 
@@ -57,6 +60,40 @@ class TunedRecord(BaseModel):
     test_from_scratch: float
     convergence_speedup: float | None = None
     comparable_speedup: float | None = None
+    chance: float | None = None
+    steps_to_converge_from_source: int | None = None
+    steps_to_converge_from_scratch: int | None = None
+    steps_to_scratch_score: int | None = None
+    evaluate_every: int | None = None
+    best_validation_from_source: float | None = None
+    best_validation_from_scratch: float | None = None
+    last_step_from_source: int | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether all is there that `TunedPair` holds; earlier versions wrote less."""
+        return None not in (self.chance, self.steps_to_converge_from_source, self.last_step_from_source)
+
+
+class DistilledRecord(BaseModel):
+    """One run with a teacher in `transfer.json`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    source: str
+    target: str
+    seed: int
+    similarity: float | None
+    weight: float
+    scratch: float
+    transferred: float
+    distilled: float
+    chance: float
+    scratch_steps: int
+    transferred_steps: int
+    distilled_steps: int
+    source_steps: int | None
+    distilled_all_steps: int | None = None
 
 
 class TransferRecord(BaseModel):
@@ -72,6 +109,8 @@ class TransferRecord(BaseModel):
     raw: MatrixRecord
     calibrated: MatrixRecord | None = None
     tuned: list[TunedRecord] = []
+    distilled: list[DistilledRecord] = []
+    notes: list[str] = []
     versions: dict[str, str] = {}
 
     @model_validator(mode="after")
@@ -103,6 +142,8 @@ class RunFolder:
     states: tuple[Path, ...] = ()
     masking: tuple[Path, ...] = ()
     projectors: tuple[Path, ...] = ()
+    public: tuple[Path, ...] = ()
+    """Tables of prompts that were carried by public text."""
 
 
 def find_run(root: Path) -> RunFolder:
@@ -127,6 +168,7 @@ def find_run(root: Path) -> RunFolder:
         ),
         masking=tuple(path for path in files if path.suffix == ".csv" and path.name.startswith("masking")),
         projectors=tuple(path.parent for path in files if path.name == "projector.json"),
+        public=tuple(path for path in files if path.name == PUBLIC_TABLE),
     )
 
 

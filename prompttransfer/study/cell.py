@@ -174,10 +174,14 @@ class Graph:
     impossible: tuple[Impossible, ...] = ()
     runs: tuple[SystemRun, ...] = ()
     """Of a study of few rows, system by system; none for any other."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Cell -> what the study's file calls the method that it is of, where it says; one cell of each method and backbone."""
 
     def __post_init__(self) -> None:
         if lost := next((run for run in self.runs if run.score not in self.unit_of), None):
             raise UserError(f"the score {lost.score} of system {lost.system!r} is not in the study")
+        if strange := sorted(set(self.labels) - set(self.unit_of)):
+            raise UserError(f"the cell {strange[0]} that has a label is not in the study")
         for unit in self.units:
             for cell in unit.cells:
                 if self.unit_of[cell.id] is not unit:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tasks.documents import checked, read_json_object, read_text, shortened
 from tasks.errors import UserError
 
-SCORE, TUNED, REPORT = "score.json", "tuned.json", "report.csv"
+SCORE, TUNED, REPORT, TRIED = "score.json", "tuned.json", "report.csv", "tried.json"
 
 
 MOST = 2**63 - 1
@@ -67,6 +67,24 @@ class TunedContent(_Content):
     comparable_speedup: float | None
 
 
+class TriedRun(_Content):
+    """One run in `tried.json`."""
+
+    setting: dict[str, str]
+    start: str
+    validation: float
+    steps: int = Field(ge=0, le=MOST)
+    ended: str
+    chosen: bool
+    curve: list[tuple[int, float]] = Field(min_length=1)
+
+
+class TriedContent(_Content):
+    """`tried.json` of a cell that tried several settings or starts."""
+
+    tried: list[TriedRun] = Field(min_length=1)
+
+
 class ReportLine(NamedTuple):
     """One line of a projector's `report.csv`."""
 
@@ -105,6 +123,14 @@ def read_tuned(folder: Path) -> dict[str, Any]:
     """`tuned.json` in the folder of a cell."""
     found = read_json_object(folder / TUNED, "result")
     return _plain(checked(TunedContent, found, str(folder / TUNED)))
+
+
+def read_tried(folder: Path) -> list[TriedRun]:
+    """`tried.json` in the folder of a cell; nothing where it has none."""
+    path = folder / TRIED
+    if not path.exists():
+        return []
+    return checked(TriedContent, read_json_object(path, "list of what was tried"), str(path)).tried
 
 
 def read_projector_report(folder: Path) -> list[ReportLine]:

@@ -8,21 +8,20 @@
     vectors:top=2,by=C_average    the sum of what training added to the `top`, on the common start of all (task prompt vectors)
     shared                        what the sources learned in common, trained together by the same method (MPT)
 
-A probe is a prompt that was trained on the target's few rows for a twentieth of the steps, at least 30 (transfers/retrieval.py).
+A probe is a prompt that was trained on the target's few rows for a twentieth of the steps, at least 30 (transfers/retrieval.py), as
+it is at that step, be it better than its start on the validation rows or not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from tasks.errors import UserError, unknown
 
 LIBRARY, PROBE, TEACHER = "library ", "probe", "teacher"
 """Roles of inputs of a cell: a prompt of the library (the task follows), a probe of the target, what it is distilled from."""
-LIBRARY_START, TUNE, DISTIL = "library_start", "tune", "distil"
-"""Settings of a cell that names what it takes of the library, what it tries, and how it is distilled."""
+LIBRARY_START, DISTIL, TEACHERS = "library_start", "distil", "teachers"
+"""Settings of a cell that names what it takes of the library, and how it or the library is distilled."""
 USUAL_TOP = {"retrieve": 3, "best-of": 3, "vectors": 2}
 """Those that take the most similar of the sources -> how many where nothing is said."""
 SIMILAR = (*USUAL_TOP, "mixture")
@@ -75,13 +74,6 @@ def parse_library_start(text: str) -> LibraryStart:
             raise UserError(f"start {text!r}: {key} is given twice: keep one")
         given[key] = value
     return LibraryStart(name, _top(name, text, given), _by(name, given))
-
-
-def tries_in(settings: Mapping[str, Any]) -> int:
-    """How many runs a cell with these settings tries."""
-    start = settings.get(LIBRARY_START)
-    rates = len(settings[TUNE]["lr"]) if TUNE in settings else 1
-    return rates * (parse_library_start(start).runs if start else 1)
 
 
 def _top(name: str, text: str, given: dict[str, str]) -> int | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prompttransfer.study.cell import Cell
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 PROMPT = "prompt"
 """The method of a cell that names none."""
 METHOD = "method"
+TUNE, HALVING, FIXED = "tune", "halving", "not_tuned"
+"""Setting of a cell that tries several settings and keeps the best: axis -> values, whether losers are stopped early, and
+beside it the axes that this one cell leaves alone."""
+LENGTH = "length"
 
 
 class Use(NamedTuple):
@@ -31,6 +35,8 @@ class Use(NamedTuple):
     """As `--method` takes it, without a length."""
     length: int
     """Vectors in front of the text or the like; 0 for a method without."""
+    tuned: tuple[str, ...] = ()
+    """What it is tuned over, such as `lr=0.01,0.1`, an axis each; empty where it is not."""
 
 
 def use_of(cell: Cell, cells: Mapping[str, Cell]) -> Use:
@@ -40,17 +46,47 @@ def use_of(cell: Cell, cells: Mapping[str, Cell]) -> Use:
         cell = cells[cell.inputs[role]]
     settings: Mapping[str, Any] = cell.settings
     length = settings.get("recipe", {}).get("length", 0)
-    return Use(settings["backbone"]["name"], settings.get(METHOD, PROMPT), length)
+    tuned = tuned_by(settings.get(TUNE, {}))
+    return Use(settings["backbone"]["name"], settings.get(METHOD, PROMPT), length, tuned)
+
+
+def grid_in(tune: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Axis -> values of a cell's setting TUNE."""
+    return {axis: values for axis, values in tune.items() if axis != HALVING}
+
+
+def tuned_by(tune: Mapping[str, Any]) -> tuple[str, ...]:
+    """`Use.tuned` of a cell's setting TUNE."""
+    texts = [f"{axis}={','.join(map(str, values))}" for axis, values in sorted(grid_in(tune).items())]
+    return (*texts, *[HALVING] * bool(tune.get(HALVING)))
 
 
 def labels_of(uses: Iterable[Use]) -> dict[Use, str]:
-    """What each is called: its text, with the length where one backbone has the same method in several lengths."""
+    """What each is called: its text, with the length where one backbone has the same method in several lengths.
+
+    Behind it stands over what it is tuned; with the values where that is not enough to tell two apart.
+    """
     found = list(dict.fromkeys(uses))
     lengths: dict[tuple[str, str], set[int]] = defaultdict(set)
     for use in found:
-        lengths[use.backbone, use.text].add(use.length)
+        if LENGTH not in _axes(use):
+            lengths[use.backbone, use.text].add(use.length)
     several = {text for (_, text), known in lengths.items() if len(known) > 1}
-    return {use: with_length(use.text, use.length) if use.text in several else use.text for use in found}
+    grids: dict[tuple[str, tuple[str, ...]], set[tuple[str, ...]]] = defaultdict(set)
+    for use in found:
+        grids[use.text, _axes(use)].add(use.tuned)
+    labels = {}
+    for use in found:
+        axes = _axes(use)
+        whole = use.text in several and LENGTH not in axes
+        name = with_length(use.text, use.length) if whole else use.text
+        over = " ".join(use.tuned) if len(grids[use.text, axes]) > 1 else " and ".join(axes)
+        labels[use] = f"{name}, tuned over {over}" if axes else name
+    return labels
+
+
+def _axes(use: Use) -> tuple[str, ...]:
+    return tuple(part.partition("=")[0] for part in use.tuned if "=" in part)
 
 
 def with_length(text: str, length: int) -> str:
@@ -61,9 +97,16 @@ def with_length(text: str, length: int) -> str:
 
 
 def text_of(method: Method) -> str:
-    """A method as `--method` takes it, without its length."""
-    usual = {field.name: field.default for field in fields(method) if field.name == "length"}
-    return str(replace(method, **usual))
+    """A method as `--method` takes it, without its length. Cells are named by it: True and False stay as they were written."""
+    from prompttransfer.adaptations.method import spelled
+
+    found = {field: getattr(method, field.name) for field in fields(method) if field.name != LENGTH}
+    changed = ",".join(
+        f"{field.name.replace('_', '-')}={value if isinstance(value, bool) else spelled(value)}"
+        for field, value in found.items()
+        if value != field.default
+    )
+    return f"{method.name}:{changed}" if changed else method.name
 
 
 def called(backbone: str, method: str) -> str:

@@ -16,11 +16,9 @@ from statistics import fmean
 from typing import Any
 
 from prompttransfer.adaptations.adaptation import CurvePoint
+from prompttransfer.training.grids import RUNGS, until
 from prompttransfer.training.recipes import Recipe
 from prompttransfer.training.train import Run
-
-RUNGS = (0.25, 0.5)
-"""Shares of the steps behind which the better half of the contestants goes on."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +88,6 @@ class Bank:
     """Entered while it trains."""
 
 
-def until(steps: int, rung: float) -> int:
-    """The step that a share of all steps comes to."""
-    return max(1, math.ceil(rung * steps))
-
-
 def decide(
     banks: Sequence[Bank],
     places: Mapping[str, Sequence[Contestant]],
@@ -133,20 +126,3 @@ def _halved(
     names = "; ".join(found[number].name for number in kept)
     tell(f"{place}: behind {rung:.0%} of the steps {len(kept)} of {len(left)} settings go on: {names}")
     return kept
-
-
-def most_steps(plans: Sequence[tuple[int, int]], *, halving: bool) -> list[int]:
-    """The steps that contestants of one place take at most, by (steps, steps between evaluations) of each.
-
-    Who is stopped is not known before: those that take the longest are taken to go on.
-    """
-    if not halving:
-        return [steps for steps, _ in plans]
-    order = sorted(range(len(plans)), key=lambda number: plans[number][0], reverse=True)
-    taken, left = [0] * len(plans), len(plans)
-    for rung in (*RUNGS, 1.0):
-        for number in order[:left]:
-            steps, every = plans[number]
-            taken[number] = min(steps, math.ceil(until(steps, rung) / every) * every)
-        left = math.ceil(left / 2)
-    return taken

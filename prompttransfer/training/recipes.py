@@ -27,6 +27,7 @@ from torch.optim import AdamW, Optimizer
 
 from prompttransfer.adaptations.method import Method
 from prompttransfer.adaptations.methods import METHODS, parse_method
+from prompttransfer.adaptations.starts import RANDOM, Start, Words
 from prompttransfer.backbones.base import Backbone
 from tasks.errors import UserError, unknown
 
@@ -158,6 +159,15 @@ def method_and_recipe(family: str, width: int, text: str, **overrides: Any) -> t
     return method, recipe_for_size(family, width, method, **given)
 
 
+def usual_start(family: str, width: int, method: Method | None) -> Start:
+    """What training begins with where nothing else is asked for; soft prompts where no method is given.
+
+    Prompts of decoders begin as words: they learn from fewer rows than random vectors do (docs/real-models.md).
+    """
+    decodes = family == "causal-lm" and width >= SMALL_WIDTH
+    return Words("vocabulary") if decodes and (method is None or method.name == "prompt") else RANDOM
+
+
 def _base(method: str, family: str, width: int, optimizer: str | None) -> Recipe:
     small = width < SMALL_WIDTH
     if method in METHODS and METHODS[method].searches:
@@ -255,7 +265,7 @@ def _causal_lm(optimizer: str | None) -> Recipe:
         return Recipe("adafactor", 0.3, "Lester et al. 2021", weight_decay=1e-5)
     source = "for decoders, tried on SmolLM2-135M (docs/real-models.md)"
     # As many rows as 600 steps of 16: twice the steps cost the same and learned more.
-    return Recipe("adamw", 0.02, source, length=20, **DECODER | {"steps": 1200, "batch": 8})
+    return Recipe("adamw", 0.005, source, length=20, **DECODER | {"steps": 1200, "batch": 8})
 
 
 DECODER: dict[str, Any] = {"steps": 600, "evaluate_every": 50, "schedule": "linear", "warm_up": 20}

@@ -27,11 +27,11 @@ from prompttransfer import signals
 from prompttransfer.adaptations.adaptation import Adaptation, CurvePoint, Origin, digest_tensors
 from prompttransfer.adaptations.method import Member, Method
 from prompttransfer.adaptations.methods.prompt import PromptTuning
-from prompttransfer.adaptations.starts import RANDOM, Start
+from prompttransfer.adaptations.starts import Start
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding, Layout
 from prompttransfer.backbones.rows import Row
-from prompttransfer.distributed.processes import quiet_lightning
+from prompttransfer.distributed.processes import cluster, quiet_lightning
 from prompttransfer.evaluation.encoding import EncodedTask, encode_task
 from prompttransfer.evaluation.evaluate import evaluate_bank, mean_scores
 from prompttransfer.files import disk_errors
@@ -39,7 +39,7 @@ from prompttransfer.training.batches import BankData
 from prompttransfer.training.distillation import Teacher, check_learns, check_teacher, teaching_of
 from prompttransfer.training.loop import BankTraining
 from prompttransfer.training.progress import TrainingProgress
-from prompttransfer.training.recipes import Recipe
+from prompttransfer.training.recipes import Recipe, usual_start
 from prompttransfer.training.state import MemberState, kept_of
 from tasks.errors import MachineError, UserError
 from tasks.loading import Splits
@@ -55,7 +55,8 @@ class Job:
     task: Task
     splits: Splits
     seed: int = 0
-    start: Start = RANDOM
+    start: Start | None = None
+    """Where it begins; None takes what is usual for method and backbone (training/recipes.py)."""
     name: str = ""
     lr: float | None = None
     """A learning rate of its own; None takes the recipe's."""
@@ -90,10 +91,14 @@ class Job:
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed {self.seed} of {self.called!r}: give one from 0 to 2^63 - 1")
 
+    def start_on(self, backbone: Backbone, method: Method | None) -> Start:
+        """Where it begins on a backbone, with soft prompts where no method is given."""
+        return self.start or usual_start(backbone.family, backbone.state_width, method)
+
     def member(self, method: Method, backbone: Backbone, encoding: Encoding = USUAL) -> Member:
         """What it trains, as it is before the first step."""
-        rows = self.splits.train
-        own = method.started(backbone, self.task, self.start, seed=self.seed, rows=rows, encoding=encoding)
+        rows, start = self.splits.train, self.start_on(backbone, method)
+        own = method.started(backbone, self.task, start, seed=self.seed, rows=rows, encoding=encoding)
         for task, _ in self.beside:
             method.check_cell(own.tensors(), task)
         return own
@@ -457,7 +462,7 @@ def origins_of(
                 revision=backbone.revision,
                 family=backbone.family,
                 seed=job.seed,
-                start=str(job.start),
+                start=str(job.start_on(backbone, method)),
                 words=_words_of(backbone, job, encoding),
                 recipe={**_without_length(own_recipe(job, recipe)), **common, **_taught(job)},
                 data={
@@ -576,9 +581,8 @@ def _fit(module: BankTraining, data: BankData, options: TrainingOptions, key: st
             devices=[device.index] if named else processes.placement.devices,
             num_nodes=processes.placement.nodes,
             strategy=DDPStrategy() if processes.count > 1 else "auto",
-            plugins=[LightningEnvironment()]
-            if alone
-            else None,  # a cluster's variables are not about this process
+            # Alone, a cluster's variables are not about this process.
+            plugins=[LightningEnvironment() if alone else cluster()],
             use_distributed_sampler=False,  # the rows of a step are shared out by BankData
             max_epochs=left,
             reload_dataloaders_every_n_epochs=1,

@@ -7,13 +7,12 @@ with the similarity of source and target, or a constant one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.running import common_encoding, common_method
-from prompttransfer.adaptations.starts import RANDOM, Start
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.training.distillation import Distance, Teacher
@@ -67,6 +66,11 @@ class DistilledPair:
     source_steps: int | None
     """Steps that the source was trained for; None where it does not say."""
 
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> DistilledPair:
+        """The pair that `as_dict` has written."""
+        return cls(**{each.name: record[each.name] for each in fields(cls)})
+
     @property
     def all_steps(self) -> tuple[int, int | None, int | None]:
         """Of scratch, transferred and distilled, those of the source and of the teacher counted."""
@@ -111,7 +115,6 @@ def distil(
     how: Distilling,
     *,
     seeds: Sequence[int] = (0,),
-    scratch_start: Start = RANDOM,
     encoding: Encoding = USUAL,
     options: TrainingOptions | None = None,
 ) -> DistilledTransfer:
@@ -119,7 +122,7 @@ def distil(
     check_distilling(how, sources, targets)
     encoding = common_encoding(backbone, sources, encoding)
     lessons = list(_lessons(backbone, sources, targets, seeds, tuned, how))
-    jobs = [lesson.job(scratch_start, how) for lesson in lessons]
+    jobs = [lesson.job(how) for lesson in lessons]
     found = train_adaptations(
         backbone, jobs, recipe, encoding, method=common_method(sources), options=options
     )
@@ -148,11 +151,11 @@ class _Lesson:
     similarity: float | None
     weight: float
 
-    def job(self, start: Start, how: Distilling) -> Job:
+    def job(self, how: Distilling) -> Job:
         task = self.target.task
         teacher = Teacher(self.teacher.adaptation, self.weight, how.distance)
         name = student_name(self.source.name, task.name, self.seed)
-        return Job(task, self.target.rows(self.seed), self.seed, start, name, teacher=teacher)
+        return Job(task, self.target.rows(self.seed), self.seed, name=name, teacher=teacher)
 
     def pair(self, student: Trained) -> DistilledPair:
         metric, curve = self.target.task.metric, self.source.curve

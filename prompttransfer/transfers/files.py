@@ -25,6 +25,7 @@ MARKER = "transfer.json"
 FILES = (
     MARKER,
     "transfer.csv",
+    "transfer_random.csv",
     "transfer_relative.csv",
     "transfer_calibrated.csv",
     "tuned.csv",
@@ -42,6 +43,7 @@ def record_of(
     targets: Sequence[Target],
     pairs: Sequence[TunedPair],
     distilled: Sequence[DistilledPair] = (),
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What `transfer.json` says."""
     from prompttransfer.adaptations.artifacts import library_versions
@@ -57,6 +59,7 @@ def record_of(
         **({"calibrated": matrix.calibrated.as_dict()} if matrix.calibrated else {}),
         "tuned": [pair.as_dict() for pair in pairs],
         **({"distilled": [pair.as_dict() for pair in distilled]} if distilled else {}),
+        **({"notes": list(notes)} if notes else {}),
         "versions": library_versions(),
     }
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.method import Method
-from prompttransfer.adaptations.starts import RANDOM, Retrieve, start_from
+from prompttransfer.adaptations.starts import Retrieve, start_from
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import Encoding
 from prompttransfer.training.recipes import Recipe
@@ -160,7 +160,7 @@ def runs_of(targets: Sequence[str], seeds: Sequence[int], top: int, how: str) ->
 def _jobs(asked: Job, found: Retrieved, how: str) -> list[Job]:
     """The runs for one target and seed: from scratch first, then from each source, last from their average."""
     task, seed = asked.task.name, asked.seed
-    jobs = [replace(asked, start=RANDOM, name=f"{task}-scratch-s{seed}")]
+    jobs = [replace(asked, start=None, name=f"{task}-scratch-s{seed}")]
     if how in ("best", "both"):
         jobs += [
             replace(asked, start=start_from(source), name=f"{run_name(source.name, task)}-s{seed}")
@@ -233,7 +233,7 @@ def _from_scratch(
     found, trained = [], []
     for whole, group in budgets.items():
         jobs = [
-            Job(t.task, t.rows(seed), seed, RANDOM, f"{t.task.name}-scratch-all-s{seed}") for t, seed in group
+            Job(t.task, t.rows(seed), seed, name=f"{t.task.name}-scratch-all-s{seed}") for t, seed in group
         ]
         runs = _trained(backbone, jobs, replace(recipe, steps=whole), encoding, method, options)
         for (target, seed), job in zip(group, jobs, strict=True):

@@ -215,7 +215,7 @@ def _ranked(found: Recommendation, by: Sequence[str]) -> Recommendation:
 def _sources(prompts: Sequence[Adaptation], target: Target, leave_own_out: bool) -> list[Adaptation]:
     """Those that can be tried on a target. Raises UserError where none is left."""
     name = target.task.name
-    own = [p for p in prompts if not (leave_own_out and p.task == name)]
+    own = [p for p in prompts if not (leave_own_out and p.knows(name))]
     if not own:
         what = called(prompts)
         raise UserError(

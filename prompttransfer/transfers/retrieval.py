@@ -71,7 +71,7 @@ class Library:
 
     def others(self, task: str) -> list[Adaptation]:
         """The sources of other tasks than `task`. Raises UserError where they are too few."""
-        found = [source for source in self.sources if source.task != task]
+        found = [source for source in self.sources if not source.knows(task)]
         if len(found) < self.start.top:
             raise UserError(
                 f"{self.start}: {len(found)} sources are of other tasks than {task}, fewer than top={self.start.top}"
@@ -175,6 +175,9 @@ def retrieve(
     library = read_library(backbone, start, encoding, method, given)
     for job in jobs:
         library.others(job.task.name)
+    tasks = {job.task.name for job in jobs}
+    if own := [each.name.partition(":")[2] for each in library.sources if any(map(each.knows, tasks))]:
+        tell(f"left out of the sources where the task is their own: {', '.join(own)}")
     if library.by == ROWS:
         return [_by_rows(backbone, library, job, rows_of, encoding) for job in jobs]
     compared, step, remark = as_embeddings(library.sources, given)
@@ -190,7 +193,7 @@ def retrieve(
         probes = train_probes(backbone, library.sources, jobs, recipe, encoding, method, steps)
     found = []
     for job, probe in zip(jobs, probes, strict=True):
-        others = [source for source in compared if source.task != job.task.name]
+        others = [source for source in compared if not source.knows(job.task.name)]
         group = Compared((probe, *others), backbone=lambda: backbone)
         values = indicator_table(library.by, group).loc[PROBE].drop(PROBE)
         similarities = {str(name): float(value) for name, value in values.items()}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.bank import BareBank
 from prompttransfer.adaptations.running import bank_of, common_encoding, common_method, groups_of
-from prompttransfer.adaptations.starts import RANDOM, Start, start_from
+from prompttransfer.adaptations.starts import start_from
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.evaluation.encoding import encode_task
@@ -28,6 +28,25 @@ LEARNED, DID_NOT_LEARN, NOTHING_TO_LEARN = "learned", "did not learn", "scratch 
 
 OUTCOMES = (LEARNED, DID_NOT_LEARN, NOTHING_TO_LEARN)
 """A run from a source has learned if its best validation score is at least 99 % of that of the run from scratch."""
+
+
+RECORDED = {
+    "source": "source",
+    "target": "target",
+    "seed": "seed",
+    "step0": "step0_validation",
+    "tuned": "test_from_source",
+    "scratch": "test_from_scratch",
+    "chance": "chance",
+    "tuned_steps": "steps_to_converge_from_source",
+    "scratch_steps": "steps_to_converge_from_scratch",
+    "reach_steps": "steps_to_scratch_score",
+    "tuned_best": "best_validation_from_source",
+    "scratch_best": "best_validation_from_scratch",
+    "tuned_last": "last_step_from_source",
+    "evaluate_every": "evaluate_every",
+}
+"""Field of a pair -> what it is called in CSV and JSON."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +75,11 @@ class TunedPair:
     scratch_best: float
     tuned_last: int
     """The last step at which the run from the source was evaluated."""
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> TunedPair:
+        """The pair that `as_dict` has written."""
+        return cls(**{name: record[called] for name, called in RECORDED.items()})
 
     @property
     def outcome(self) -> str:
@@ -105,20 +129,7 @@ class TunedPair:
     def as_dict(self) -> dict[str, Any]:
         """For CSV and JSON; an end of a range that is infinite is None."""
         return {
-            "source": self.source,
-            "target": self.target,
-            "seed": self.seed,
-            "step0_validation": self.step0,
-            "test_from_source": self.tuned,
-            "test_from_scratch": self.scratch,
-            "chance": self.chance,
-            "steps_to_converge_from_source": self.tuned_steps,
-            "steps_to_converge_from_scratch": self.scratch_steps,
-            "steps_to_scratch_score": self.reach_steps,
-            "best_validation_from_source": self.tuned_best,
-            "best_validation_from_scratch": self.scratch_best,
-            "last_step_from_source": self.tuned_last,
-            "evaluate_every": self.evaluate_every,
+            **{called: getattr(self, name) for name, called in RECORDED.items()},
             "outcome": self.outcome,
             **_ends("convergence", self.convergence),
             **_ends("comparable", self.comparable),
@@ -147,7 +158,6 @@ def tune(
     recipe: Recipe,
     *,
     seeds: Sequence[int] = (0,),
-    scratch_start: Start = RANDOM,
     encoding: Encoding = USUAL,
     options: TrainingOptions | None = None,
 ) -> TunedTransfer:
@@ -159,7 +169,7 @@ def tune(
     groups = [(target, seed) for target in targets for seed in seeds]
     for target in targets:
         backbone.check_task(target.task)
-    jobs = [job for target, seed in groups for job in _tuning_jobs(prompts, target, seed, scratch_start)]
+    jobs = [job for target, seed in groups for job in _tuning_jobs(prompts, target, seed)]
     trained = train_adaptations(
         backbone,
         jobs,
@@ -188,10 +198,10 @@ def tune(
     return TunedTransfer(tuple(pairs), tuple(finished))
 
 
-def _tuning_jobs(prompts: Sequence[Adaptation], target: Target, seed: int, scratch_start: Start) -> list[Job]:
+def _tuning_jobs(prompts: Sequence[Adaptation], target: Target, seed: int) -> list[Job]:
     """The scratch run of a target first, then one run a source."""
     task = target.task
-    scratch = Job(task, target.rows(seed), seed, scratch_start, name=f"{task.name}-scratch-s{seed}")
+    scratch = Job(task, target.rows(seed), seed, name=f"{task.name}-scratch-s{seed}")
     return [
         scratch,
         *(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from dataclasses import replace
@@ -256,7 +257,10 @@ def test_the_command_writes_prompts_and_says_what_they_are_worth(place, monkeypa
     monkeypatch.chdir(place)
     done = call(place, "--output", "made", "--json")
     assert done.exit_code == 0, done.output + repr(done.exception)
-    assert not list((place / "made").glob(".*"))
+    table = csv.DictReader((place / "made/public-text.csv").open())
+    assert {row["condition"]: row["what it is"] for row in table}["tuned constant"].startswith("USES LABELS")
+    assert not list((place / "made").glob(".distil*")) and not list((place / "made").glob(".constant*"))
+    assert call(place, "--output", "made", "--seed", "1").exception.args[0].endswith("--overwrite")
     record = json.loads(done.stdout)
     assert {entry["condition"] for entry in record["scores"]} == set(CONDITIONS) - {"own prompt"}
     for each in record["prompts"]:

@@ -13,6 +13,8 @@ TEXTS = {
     "mpt": ("mpt:length=3", "mpt:length=3,rank=2,ratio=2"),
     "attempt": ("attempt:length=3,hidden=4,sources=random:2,temperature=2",),
     "dtvg": ("dtvg:length=3,sources=random:3",),
+    "particles": ("particles:length=3,rows=10",),
+    "bmtpt": ("bmtpt:length=3,sources=random:3",),
     "lora": ("lora:rank=2", "lora:rank=3,alpha=5,stabilised=true"),
     "lora-plus": ("lora-plus:rank=2,alpha=2,ratio=2",),
     "lora-fa": ("lora-fa:rank=2",),

@@ -1,27 +1,24 @@
-"""The real kinds, but the first prompt to be trained kills its process before it is saved.
-
-It waits for the rest of the study first, so that what goes on after it has a process that is warm.
-"""
+"""The real kinds, but the first unit that comes to keep a result away from Ray's head waits there for its node to be killed."""
 
 import os
-import signal
 import time
 from pathlib import Path
 
 from prompttransfer.study import kinds
 
 
-class KilledPrompt:
-    """Trains as the real kind does; the first process that gets as far as keeping its prompt is killed there."""
+class Waiting:
+    """Works as the real kind does, until a folder to fill is asked for."""
 
-    version = kinds.KINDS["prompt"].version
+    def __init__(self, kind):
+        self.kind, self.version = kind, kind.version
 
     def run(self, unit, context):
-        return kinds.KINDS["prompt"].run(unit, _Deadly(unit, context))
+        return self.kind.run(unit, _Context(unit, context))
 
 
-class _Deadly:
-    """The unit's context until a folder to fill is asked for."""
+class _Context:
+    """The unit's context; `output` marks where the first unit waits."""
 
     def __init__(self, unit, context):
         self._unit, self._context = unit, context
@@ -30,20 +27,23 @@ class _Deadly:
         return getattr(self._context, name)
 
     def output(self, cell):
-        if self._first():
-            end = time.monotonic() + 60
-            while len(self._context.store.ids()) < self._context.local["others"] and time.monotonic() < end:
-                time.sleep(0.02)
-            os.kill(os.getpid(), signal.SIGKILL)
+        import ray
+
+        node = ray.get_runtime_context().get_node_id()
+        if node != self.local["head"] and self._first(node):
+            time.sleep(600)
         return self._context.output(cell)
 
-    def _first(self):
+    def _first(self, node):
+        """Whether no unit waits yet; the mark appears as a whole."""
+        marks = Path(str(self.local["marks"]))
+        own = marks / f"{self._unit.id}.new"
+        own.write_text(f"{self._unit.id} {node}")
         try:
-            with open(Path(str(self._context.local["marks"])) / "killed", "x") as mark:
-                mark.write(self._unit.id)
+            os.link(own, marks / "waiting")
         except FileExistsError:
             return False
         return True
 
 
-KINDS = {**kinds.KINDS, "prompt": KilledPrompt()}
+KINDS = {name: Waiting(kind) for name, kind in kinds.KINDS.items()}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -229,7 +230,8 @@ def test_killed_ten_times_at_random_the_result_is_the_same(tmp_path):
         before = len(LocalStore(folder).ids())
         wait_for(lambda seen=before, p=process: len(LocalStore(folder).ids()) > seen or p.poll() is not None)
         time.sleep(chance.uniform(0, 0.06))
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # on a busy machine it may have come to its end
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     found, _ = run(graph, folder)
     assert found.complete and found.there > 0

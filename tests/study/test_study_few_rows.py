@@ -45,7 +45,9 @@ methods:
   - {name: residual, hidden: 4, label: best, start: from-best}
   - {name: attempt, hidden: 4, sources: library, label: ATTEMPT}
   - {name: dtvg, sources: library, label: DTVG}
+  - {name: bmtpt, sources: library, label: BMTPT}
   - {name: mpt, label: MPT, start: shared}
+  - {name: mpt, label: taught MPT, start: shared, teachers: true}
   - {name: prompt, label: PANDA, distil: {start: "retrieve:top=1"}}
   - {name: prompt, label: taught, distil: {start: from-best, weight: 0.5}}
 bank: 6
@@ -63,7 +65,9 @@ SYSTEMS = (
     "best",
     "ATTEMPT",
     "DTVG",
+    "BMTPT",
     "MPT",
+    "taught MPT",
     "PANDA",
     "taught",
 )
@@ -135,7 +139,7 @@ LIBRARY = SHOTS + "library: {tasks: [microworld-sst2, microworld-snli]}\n"
     ("text", "said"),
     [
         (MINIMAL + "library: {tasks: [microworld-sst2]}\n", "my.yaml:4: a library is for targets of few rows"),
-        (MINIMAL + "methods: [{name: prompt, label: one}]\n", "my.yaml:4: 'label' is for systems on few rows"),
+        (MINIMAL + "methods: [{name: prompt, distil: true}]\n", "my.yaml:4: 'distil' is for systems on few rows"),
         (MINIMAL + "methods: [{name: prompt, start: average}]\n", "'start' is for systems on few rows: add `shots: [16, 64]`, or write `initialiser`"),
         (MINIMAL + "shots: [0]\n", "my.yaml:4: shots: 0 rows: at least 1 is needed"),
         (MINIMAL + "shots: [16, 16]\n", "a number of rows is given twice"),
@@ -160,11 +164,15 @@ LIBRARY = SHOTS + "library: {tasks: [microworld-sst2, microworld-snli]}\n"
         (LIBRARY + "methods: [prompt,\n  prompt]\n", "my.yaml:7: two systems are called 'prompt:': give each a `label`"),
         (SHOTS + "methods: [{name: prompt, tune: {lr: [0.1]}}]\n", "my.yaml:5: methods.0.tune.lr is"),
         (SHOTS + "methods: [{name: prompt, tune: {lr: [0.1, -1]}}]\n", "-1 is no rate: a number above 0"),
-        (SHOTS + "methods: [{name: prompt, tune: {lr: [0.1, 1]}, recipe: {lr: 1}}]\n", "the rate is tuned: leave `lr` out"),
+        (SHOTS + "methods: [{name: prompt, tune: {lr: [0.1, 1]}, recipe: {lr: 1}}]\n", "lr is tuned: leave it out of `recipe`, or of `tune`"),
         (LIBRARY + "methods: [{name: prompt, distil: {start: from-best}}]\n", "measures no similarity to weigh its teacher by: give a `weight`"),
         (LIBRARY + "methods: [{name: prompt, start: average, distil: true}]\n", "my.yaml:6: a student starts from scratch"),
         (LIBRARY + "methods: [{name: prompt, distil: {start: 'retrieve:top=3'}}]\n", "the library has 2 tasks, fewer than top=3"),
         (LIBRARY.replace("mnli", "squad") + "methods: [{name: prompt, distil: true}]\n", "answers of microworld-squad are written"),
+        (LIBRARY + "methods: [{name: prompt, start: average, teachers: true}]\n", "my.yaml:6: `teachers` teach a library's tasks that are trained together"),
+        (LIBRARY.replace("snli", "squad") + "methods: [{name: mpt, start: shared, teachers: true}]\n", "answers of microworld-squad are written"),
+        (LIBRARY + "methods: [{name: particles, start: shared}]\n", "method particles shares nothing among tasks"),
+        (LIBRARY + "methods: [{name: mpt, start: shared, teachers: {on: words}}]\n", "my.yaml:6: "),
         (SHOTS + "methods: [{name: prompt, distil: true}]\n", "there is no library in this study"),
         (SHOTS + "methods: [{name: text, prompt: good, tune: {lr: [0.1, 1]}}]\n", "method text has no rate to tune"),
     ],
@@ -200,7 +208,7 @@ def test_a_start_is_read_as_it_is_written(name):
 def test_every_system_has_a_run_a_target_number_of_rows_and_seed(few):
     plan, _, _ = few
     places = [(run.target, run.shots, run.seed) for run in plan.graph.runs if run.system == "usual"]
-    assert len(plan.graph.runs) == len(SYSTEMS) * len(places) == 13 * 2 * 2 * 3
+    assert len(plan.graph.runs) == len(SYSTEMS) * len(places) == 15 * 2 * 2 * 3
     assert len(set(places)) == 12
 
 
@@ -208,9 +216,9 @@ def test_library_and_probes_are_trained_once_for_all_systems(few):
     plan, _, _ = few
     labels = [cell.label for cell in plan.graph.cells.values() if cell.kind == "prompt"]
     probes = {member(few, system)[1].inputs["probe"] for system in ("nearest", "mixed", "sum", "tried")}
-    assert probes == {member(few, "usual")[1].id}  # of so few steps that it is a run from scratch
+    assert len(probes) == 1
     assert sum(label.startswith("prompt songs") for label in labels) == 3
-    assert sum(cell.kind == "shared" for cell in plan.graph.cells.values()) == 3
+    assert sum(cell.kind == "shared" for cell in plan.graph.cells.values()) == 2 * 3
 
 
 def test_steps_are_those_of_all_that_was_tried_and_the_share_of_the_library(few):
@@ -228,7 +236,9 @@ def test_steps_are_those_of_all_that_was_tried_and_the_share_of_the_library(few)
         "best": (5, 5 + of_library),
         "ATTEMPT": (5, 5 + of_library),
         "DTVG": (5, 5 + of_library),
+        "BMTPT": (5, 5 + of_library),
         "MPT": (5, 5 + of_library),
+        "taught MPT": (5, 5 + 2 * of_library),  # its teachers and the tasks together
         "PANDA": (15, 15 + of_library),  # student, teacher and probe
         "taught": (10, 10 + of_library),
     }
@@ -279,10 +289,13 @@ def test_the_cost_counts_every_rate_and_the_library(few):
     plan, _, _ = few
     costs = estimate(plan).kinds
     runs = 2 * 2 * 3
-    assert costs["shared"].steps == 3 * 3 * 4
-    tried = {"tuned": 2, "tried": 2}  # the probes are the runs of `usual`
+    assert costs["shared"].steps == 2 * 3 * 3 * 4
+    tried = {"tuned": 2, "tried": 2}
+    probes = runs * 5  # all of their steps, as there are so few
     teachers = runs * 5  # of `taught`; that of PANDA is a run of `nearest`
-    assert costs["prompt"].steps == 3 * 3 * 4 + teachers + runs * sum(5 * tried.get(s, 1) for s in SYSTEMS)
+    assert costs["prompt"].steps == 3 * 3 * 4 + teachers + probes + runs * sum(
+        5 * tried.get(s, 1) for s in SYSTEMS
+    )
 
 
 def test_rows_are_drawn_by_the_seed_and_those_of_fewer_are_among_those_of_more(few):
@@ -320,6 +333,15 @@ def test_the_nearest_source_is_where_training_begins(few):
     sources = library(few, cell)
     equal = [task for task, source in sources.items() if torch.equal(source.vectors, found.first_vectors)]
     assert len(equal) == 1 and found.origin.start == f"mixture:{sources[equal[0]].name}=1"
+
+
+def test_a_probe_is_kept_as_it_is_at_its_step_be_it_better_there_or_not(few):
+    _, store, _ = few
+    _, cell, _ = member(few, "nearest")
+    probe = load_adaptation(store.folder(cell.inputs["probe"]) / "prompt")
+    usual, _, _ = member(few, "usual")  # the very same run, of which the best is kept
+    assert probe.embedded_at == 5 and torch.equal(probe.first_vectors, usual.first_vectors)
+    assert not torch.equal(probe.embedding["prompt_embeddings"], probe.first_vectors)
 
 
 def test_a_probe_starts_where_the_library_did(few):
@@ -398,12 +420,38 @@ def test_dtvg_regroups_what_training_added_to_the_library(few):
     assert not torch.equal(found.vectors, found.first_vectors)
 
 
+def test_bmtpt_begins_at_the_mean_of_the_library_and_is_held_near_it(few):
+    found, cell, _ = member(few, "BMTPT")
+    vectors = torch.stack([source.vectors for source in library(few, cell).values()])
+    assert torch.allclose(found.first_vectors, vectors.mean(0), atol=1e-6)
+    assert torch.allclose(found.encoder["mean"], vectors.mean(0), atol=1e-6)
+    assert float(found.encoder["variance"]) == pytest.approx(float(vectors.var(0).mean()), rel=1e-4)
+
+
 def test_mpt_begins_at_what_the_library_shares(few):
     _, store, _ = few
     found, cell, _ = member(few, "MPT")
     shared = load_adaptation(store.folder(cell.inputs["shared"]) / "prompt")
     assert shared.task == "songs+tunes+couples"
     assert torch.allclose(found.first_vectors, shared.vectors, atol=1e-7)
+
+
+def test_mpt_with_teachers_learns_from_the_library_s_prompts_while_its_tasks_train_together(few):
+    plan, store, _ = few
+    found, cell, _ = member(few, "taught MPT")
+    plain, other, _ = member(few, "MPT")
+    together = plan.graph.cells[cell.inputs["shared"]]
+    assert together.settings["teachers"] == {"weight": 0.9, "on": "both"}
+    assert together.inputs == library_inputs(member(few, "ATTEMPT")[1])
+    assert plan.graph.cells[other.inputs["shared"]].inputs == {}
+    shared = load_adaptation(store.folder(together.id) / "prompt")
+    assert torch.allclose(found.first_vectors, shared.vectors, atol=1e-7)
+    assert not torch.equal(found.first_vectors, plain.first_vectors)
+
+
+def library_inputs(cell):
+    """The library's prompts that a cell takes, by role."""
+    return {role: name for role, name in cell.inputs.items() if role.startswith("library ")}
 
 
 def test_a_student_starts_from_scratch_and_its_teacher_is_the_run_from_the_source(few):
@@ -528,7 +576,8 @@ def test_the_report_has_the_table_the_figure_and_the_controls(few, tmp_path):
     assert set(table.loc[table["shots"].notna(), "seeds"]) == {3}
     assert (tmp_path / "report" / "systems" / "near.svg").stat().st_size > 1000
     page = written.page.read_text()
-    assert "Systems on few rows" in page and page.count("data:image/svg+xml") == 1
+    assert "Systems on few rows" in page
+    assert page.count("data:image/svg+xml") == 3  # two of them of what was tried
     assert written.missing == 0 and any("draws the labelled" in note for note in written.notes)
 
 

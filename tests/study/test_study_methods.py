@@ -359,6 +359,7 @@ def test_every_method_goes_through_a_study(tmp_path, backbone_folder):
         "text": "text:prompt=is it good",
         "attempt": "attempt:sources=random:2",
         "dtvg": "dtvg:sources=random:2",
+        "bmtpt": "bmtpt:sources=random:2",
     }
     names = [name for name in METHODS if not parse_method(name).shares]  # these train with others
     methods = [needs.get(name, name) for name in names]

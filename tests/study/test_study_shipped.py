@@ -52,7 +52,6 @@ def test_all_shipped_studies_are_tested():
         "later-systems",
         "methods",
         "real-smollm2",
-        "real-smollm2-small",
         "su2022",
         "su2022-small",
     }

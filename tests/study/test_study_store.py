@@ -136,6 +136,22 @@ def test_a_url_holds_the_same_cells_as_a_folder(tmp_path, monkeypatch, scheme):
     assert run(graph, store)[0].made == 0
 
 
+def test_cells_of_earlier_versions_with_their_files_beside_the_record_are_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    graph, store = layers([1, 1]), open_store(f"memory://{tmp_path}/study", new=True)
+    run(graph, store)
+    before = contents(store)
+    for each in graph.cells:
+        record = store.record(each)
+        for name in record.files:
+            path = store.place_of(record, name)
+            assert path.count(record.digest) == 1
+            store.files.mv(path, path.replace(f"/{record.digest}/", "/"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
+    assert run(graph, open_store(store.place), verify=True)[0].made == 0
+    assert contents(open_store(store.place)) == before
+
+
 def test_a_damaged_object_is_made_again(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     graph, url = layers([1, 1]), f"memory://{tmp_path}/study"

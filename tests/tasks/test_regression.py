@@ -83,7 +83,10 @@ def test_a_regression_that_cannot_be_is_one_line(tmp_path, change, message):
 
 def test_pearson_and_spearman_by_hand():
     # deviations -1 0 1 and -3 0 3 lie on a line; ranks 1 2 3 against 1 3 2: 1 - 6 * 2 / (3 * 8) = 0.5
-    assert score("pearson", [2.0, 3.0, 4.0], numbered(1, 4, 7)) == {"pearson": pytest.approx(1), "spearman": pytest.approx(1)}
+    assert score("pearson", [2.0, 3.0, 4.0], numbered(1, 4, 7)) == {
+        "pearson": pytest.approx(1),
+        "spearman": pytest.approx(1),
+    }
     assert score("spearman", [1.0, 9.0, 2.0], numbered(1, 2, 3))["spearman"] == pytest.approx(0.5)
 
 

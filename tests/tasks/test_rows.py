@@ -15,7 +15,13 @@ def test_the_digest_is_over_all_fields_in_order():
 
 
 def test_every_field_order_and_split_changes_it():
-    others = {"first": "it snows", "second": "nobody is here", "label": 0, "references": ("yes",), "value": 0.5}
+    others = {
+        "first": "it snows",
+        "second": "nobody is here",
+        "label": 0,
+        "references": ("yes",),
+        "value": 0.5,
+    }
     assert set(others) == {field.name for field in fields(Example)}
     rows = [(ROW,), *[(replace(ROW, **{name: value}),) for name, value in others.items()]]
     found = {digest_rows(((one,), (two,))) for (one,) in rows for (two,) in rows}

@@ -10,6 +10,7 @@ from prompttransfer.adaptations.method import Method
 from prompttransfer.adaptations.methods.adalora import AdaLora
 from prompttransfer.adaptations.methods.attempt import Attempt
 from prompttransfer.adaptations.methods.biases import BitFit
+from prompttransfer.adaptations.methods.bmtpt import BayesPrompt
 from prompttransfer.adaptations.methods.bottleneck import Houlsby, Pfeiffer
 from prompttransfer.adaptations.methods.delta import DeltaLora
 from prompttransfer.adaptations.methods.dept import DePT
@@ -21,6 +22,7 @@ from prompttransfer.adaptations.methods.full import Full
 from prompttransfer.adaptations.methods.in_context import InContext
 from prompttransfer.adaptations.methods.low_rank import Lora, LoraPlus
 from prompttransfer.adaptations.methods.multitask import Multitask
+from prompttransfer.adaptations.methods.particles import Particles
 from prompttransfer.adaptations.methods.prefixes import PrefixTuning, PTuningV2
 from prompttransfer.adaptations.methods.probe import Probe
 from prompttransfer.adaptations.methods.prompt import PromptTuning
@@ -37,7 +39,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         *(PromptTuning, PTuning, PrefixTuning, PTuningV2),
         *(Lora, LoraPlus, LoraFA, DeltaLora, Dora, AdaLora, Vera),
-        *(Residual, LowDimensional, DePT, Multitask, Attempt, Grouping),
+        *(Residual, LowDimensional, DePT, Multitask, Attempt, Grouping, Particles, BayesPrompt),
         *(IA3, BitFit, Houlsby, Pfeiffer, Probe, Full),
         *(TextPrompt, TextSearch, InContext),
     )

@@ -22,11 +22,11 @@ from prompttransfer.adaptations.initialisers import initial_vectors
 from prompttransfer.adaptations.method import Member
 from prompttransfer.adaptations.methods.made import join_alike
 from prompttransfer.adaptations.methods.sourced import (
-    RANDOM,
     Sourced,
     check_not_of_a_study,
     check_sources,
     counted,
+    randomly_drawn,
 )
 from prompttransfer.adaptations.starts import Source
 from prompttransfer.backbones.interventions import Interventions, Vectors
@@ -161,12 +161,7 @@ class Attempt(Sourced):
         library = {each.name: each.vectors for each in self.library(backbone, task)}
         if not library:
             check_not_of_a_study(self.name, self.sources)
-            library = {
-                f"random {place}": initial_vectors(
-                    RANDOM, backbone, task, length=self.length, seed=seed + 1_000_003 * place
-                )
-                for place in range(1, counted(self.sources) + 1)
-            }
+            library = randomly_drawn(counted(self.sources), backbone, task, self.length, seed)
         return self._mixing(library, backbone, task, start, seed)
 
     def among(

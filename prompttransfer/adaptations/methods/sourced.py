@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from prompttransfer.adaptations.adaptation import Adaptation
+from prompttransfer.adaptations.initialisers import initial_vectors
 from prompttransfer.adaptations.method import Member, Method
 from prompttransfer.adaptations.starts import From, Start
 from prompttransfer.backbones.layouts import USUAL, Encoding
@@ -87,6 +90,16 @@ def read_sources(
     return found
 
 
+def randomly_drawn(count: int, backbone: Backbone, task: Task, length: int, seed: int) -> dict[str, Tensor]:
+    """Name -> vectors [length, width] of `count` random prompts, which know nothing."""
+    return {
+        f"random {place}": initial_vectors(
+            RANDOM, backbone, task, length=length, seed=seed + 1_000_003 * place
+        )
+        for place in range(1, count + 1)
+    }
+
+
 class Sourced(Method):
     """A method with the settings `sources` and `length`, whose member is made with sources of other tasks."""
 
@@ -120,7 +133,7 @@ class Sourced(Method):
         Raises UserError for those of another backbone, shape or layout, or where all are of that task.
         """
         found = self._read(backbone, layout)
-        others = [each for each in found if each.task != task.name]
+        others = [each for each in found if not each.knows(task.name)]
         if found and not others:
             raise UserError(
                 f"{self.name}: every source in {self.sources} is of {task.name} itself: give prompts of other tasks"
@@ -129,7 +142,7 @@ class Sourced(Method):
 
     def left_out(self, backbone: Backbone, tasks: Sequence[str]) -> list[str]:
         """The names of sources that are of one of `tasks` itself."""
-        return [each.name for each in self._read(backbone) if each.task in tasks]
+        return [each.name for each in self._read(backbone) if any(map(each.knows, tasks))]
 
     def remarks(self, backbone: Backbone, tasks: Sequence[str] = ()) -> list[str]:
         own = self.left_out(backbone, tasks)

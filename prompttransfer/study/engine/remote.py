@@ -160,9 +160,9 @@ class RemoteStore:
                 self.files.get_file(self._cell(record.id, name), str(target))
 
     def commit(self, filled: Path, record: CellRecord) -> None:
-        """Keep the cell here, then upload its files, its record last; a cell that another machine made meanwhile stays.
+        """Keep the cell here, then upload its files, its record last.
 
-        Others may have read that one already, and what they made of it names no other.
+        A cell that another machine made meanwhile stays: others may have been made from it.
         """
         self.local.commit(filled, record)
         if self.has(record.id):
@@ -170,12 +170,9 @@ class RemoteStore:
         folder, kept = self.local.path(record.id), self.local.record(record.id)
         with sending(f"write {record.label!r}", self.place):
             for name in kept.files:
-                self._upload(self.place_of(kept, name), folder / name)
+                self._make_folder(self.place_of(kept, name))
+                self.files.put_file(str(folder / name), self.place_of(kept, name))
             self._replace(self._cell(record.id, RECORD), (folder / RECORD).read_bytes())
-
-    def _upload(self, path: str, file: Path) -> None:
-        self._make_folder(path)
-        self.files.put_file(str(file), path)
 
     def _make_folder(self, path: str) -> None:
         if not BUCKETS & self._schemes:
@@ -216,9 +213,9 @@ class RemoteStore:
             self._replace(self._at(name), text.encode())
 
     def upload(self, file: Path, name: str) -> None:
-        """Write a file of this machine as a file of the study."""
+        """Write a file of this machine as a file of the study, as a whole."""
         with sending(f"write {name}", self.place):
-            self._upload(self._at(name), file)
+            self._replace(self._at(name), file.read_bytes())
 
     def remove_text(self, name: str) -> None:
         """Remove a small file of the study, if it is there."""

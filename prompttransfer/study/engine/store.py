@@ -293,6 +293,7 @@ def write_graph(store: Store, graph: Graph) -> None:
     more = "".join(
         f', "{name}": [\n{lines}\n]' for name, lines in (("impossible", said), ("runs", runs)) if lines
     )
+    more += f', "labels": {json.dumps(dict(graph.labels))}' if graph.labels else ""
     store.write_text(PLAN, f'{{"format": {FORMAT}, "units": [\n{units}\n]{more}}}\n')
 
 
@@ -365,6 +366,7 @@ class PlanRecord(BaseModel):
     units: list[UnitEntry]
     impossible: list[ImpossibleEntry] = []
     runs: list[RunEntry] = []
+    labels: dict[str, str] = {}
 
 
 def read_units(store: Store) -> list[dict[str, Any]]:
@@ -383,6 +385,11 @@ def read_runs(store: Store) -> tuple[SystemRun, ...]:
     """The runs of systems in the stored graph."""
     found = _read_plan(store).get("runs", [])
     return tuple(SystemRun(**RunEntry(**one).model_dump()) for one in found)
+
+
+def read_labels(store: Store) -> dict[str, str]:
+    """What the stored graph calls methods that have a label."""
+    return dict(_read_plan(store).get("labels", {}))
 
 
 def _read_plan(store: Store) -> dict[str, Any]:
@@ -423,7 +430,7 @@ def read_graph(store: Store) -> Graph:
                     f"than its name says): `study run` writes it anew"
                 )
         units.append(Unit(tuple(cells), unit["resources"]))
-    return Graph(tuple(units), read_impossible(store), read_runs(store))
+    return Graph(tuple(units), read_impossible(store), read_runs(store), read_labels(store))
 
 
 def read_failures(store: Store) -> dict[str, FailureRecord]:

@@ -75,7 +75,7 @@ class UnitContext:
     unit: Unit
     local: Mapping[str, Json]
     say: Tell
-    attempt: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    attempt: str = field(default_factory=lambda: uuid.uuid4().hex[:8], kw_only=True)
 
     def filled(self, cell: Cell) -> Path:
         """Where the cell is filled, on the same file system as the cells.
@@ -140,12 +140,12 @@ def work_on(
             if (broken := _broken_input(store, unit)) is not None:
                 return Outcome(unit.id, "damaged", damaged=broken[0], line=broken[1])
             return _make(unit, missing, workplace, store, say, started, begin)
-    except UnreadableError as error:
-        return Outcome(unit.id, "unreadable", line=str(error))
     except Exception as error:
         if disk_is_full(error):
             line = f"no space left on a disk while {unit.label!r} was made in {workplace.place} ({error})"
             return Outcome(unit.id, "full", line=line)
+        if isinstance(error, UnreadableError):
+            return Outcome(unit.id, "unreadable", line=str(error))
         if store is None:
             raise
         return _failed(unit, unit.cells, store, error, started, workplace.commit)

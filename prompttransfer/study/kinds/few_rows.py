@@ -1,15 +1,14 @@
-"""What a system of a study of few rows makes of its library, and which of the runs that it tries is kept.
+"""What a system of a study of few rows makes of its library.
 
-`STARTS` says for each start of study/library_starts.py what training begins from. Where several are tried (rates, sources),
-the one that was best on the validation rows is kept, equal scores decided by the validation loss; the others are named in
-its notes.
+`STARTS` says for each start of study/library_starts.py what training begins from; where it is several sources, each is tried
+(tried.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prompttransfer.study.cell import Cell, Context
 from prompttransfer.study.kinds.loading import encoding_of, prompt_of, setting
@@ -20,7 +19,6 @@ from prompttransfer.study.library_starts import (
     PROBE,
     SHARED,
     TEACHER,
-    TUNE,
     LibraryStart,
     parse_library_start,
 )
@@ -34,26 +32,11 @@ if TYPE_CHECKING:
     from prompttransfer.adaptations.starts import Start
     from prompttransfer.backbones.base import Backbone
     from prompttransfer.training.distillation import Teacher
-    from prompttransfer.training.train import Job, Trained
-
-
-def tries_of(cell: Cell, job: Job, backbone: Backbone, method: Method, context: Context) -> list[Job]:
-    """The runs that are tried for a cell; the one that is asked for, where nothing is chosen among several."""
-    if TEACHER in cell.inputs:
-        job = replace(job, teacher=teacher_of(cell, job, backbone, context))
-    starts = starts_of(cell, job, backbone, method, context)
-    rates: list[float | None] = setting(cell.settings, TUNE, "lr") if TUNE in cell.settings else [None]
-    jobs = [replace(job, start=start, lr=rate) for start in starts for rate in rates]
-    if "split_seed" not in cell.settings:
-        return jobs
-    name = f"{job.task.name}-n{cell.settings['limit_train']}-s{job.seed}"
-    if len(jobs) == 1:
-        return [replace(jobs[0], name=name)]
-    return [replace(one, name=f"{name}-{place}") for place, one in enumerate(jobs)]
+    from prompttransfer.training.train import Job
 
 
 def starts_of(cell: Cell, job: Job, backbone: Backbone, method: Method, context: Context) -> list[Start]:
-    """What the runs of a cell start from: one for most, one a source for those that try several."""
+    """What the runs of a cell start from: one for most, one a source for those that try several; `job` is of them all."""
     from prompttransfer.adaptations.starts import start_from
 
     if SHARED in cell.inputs:
@@ -75,6 +58,13 @@ def library_of(cell: Cell, context: Context) -> dict[str, Adaptation]:
     """Task -> prompt of the library that a cell takes."""
     roles = [role for role in cell.inputs if role.startswith(LIBRARY)]
     return {role.removeprefix(LIBRARY): prompt_of(cell, role, context) for role in roles}
+
+
+def taught(cell: Cell, job: Job, backbone: Backbone, context: Context) -> Job:
+    """The job with its teacher, where the cell has one."""
+    if TEACHER not in cell.inputs:
+        return job
+    return replace(job, teacher=teacher_of(cell, job, backbone, context))
 
 
 def teacher_of(cell: Cell, job: Job, backbone: Backbone, context: Context) -> Teacher:
@@ -118,8 +108,9 @@ class Given:
 
         from analysis.similarity import similarity
 
-        assert self.probe is not None
-        prompts = [self.probe, *self.library.values()]
+        assert self.probe is not None and self.probe.embedding is not None
+        probe = replace(self.probe, tensors=self.probe.embedding)  # at its step, not where it was best
+        prompts = [probe, *self.library.values()]
         begun = [prompt.first_vectors for prompt in prompts if prompt.first_vectors is not None]
         initial = torch.stack(begun) if len(begun) == len(prompts) else None
         vectors = torch.stack([prompt.vectors for prompt in prompts])
@@ -200,42 +191,3 @@ STARTS: dict[str, Callable[[Given], list[Start]]] = {
 
 def _rank(score: float, loss: float | None) -> tuple[float, float]:
     return score, -loss if loss is not None and loss == loss else float("-inf")
-
-
-def name_of(cell: Cell, job: Job) -> str:
-    """What is kept of a cell is called: after the job, without the number of what was tried."""
-    if "split_seed" not in cell.settings:
-        return job.name
-    return f"{job.task.name}-n{cell.settings['limit_train']}-s{job.seed}"
-
-
-Tried = tuple["Job", "Trained"]
-
-
-def shared_out(runs: Sequence[Tried], counts: Sequence[int]) -> list[list[Tried]]:
-    """The runs of a bank, cell by cell."""
-    ends = [sum(counts[: place + 1]) for place in range(len(counts))]
-    return [list(runs[end - count : end]) for end, count in zip(ends, counts, strict=True)]
-
-
-def best_of(tried: Sequence[Tried], name: str) -> Trained:
-    """The run that was best on the validation rows, under `name`, with what else was tried in its notes.
-
-    One that left the finite numbers counts only where all did.
-    """
-    if len(tried) == 1:
-        return tried[0][1]
-    ranks = [
-        (
-            run.failure is None,
-            max(_rank(point.score, point.validation_loss) for point in run.adaptation.curve),
-        )
-        for _, run in tried
-    ]
-    _, best = tried[ranks.index(max(ranks))]
-    told: list[dict[str, Any]] = [
-        {"rate": run.adaptation.origin.recipe["lr"], "start": str(each.start), "validation": rank[1][0]}
-        for (each, run), rank in zip(tried, ranks, strict=True)
-    ]
-    kept = replace(best.adaptation, name=name, notes={**best.adaptation.notes, "tried": told})
-    return replace(best, adaptation=kept)

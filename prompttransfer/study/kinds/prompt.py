@@ -1,6 +1,7 @@
 """Kind `prompt`: soft prompts, or members of another method, trained together in one bank, from scratch or from an input.
 
-Its files: `prompt/`, the folder that every command reads. Test rows play no part in it.
+Its files: `prompt/`, the folder that every command reads, and where several settings or starts were tried `tried.json`.
+Test rows play no part in it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from prompttransfer.study.cell import Cell, CellsFailed, Context, Json, Unit
-from prompttransfer.study.kinds.few_rows import best_of, name_of, shared_out, tries_of
+from prompttransfer.study.kinds.few_rows import starts_of, taught
 from prompttransfer.study.kinds.loading import (
     PROMPT,
     encoding_of,
@@ -20,16 +21,22 @@ from prompttransfer.study.kinds.loading import (
     setting,
     task_of,
 )
+from prompttransfer.study.kinds.tried import (
+    Try,
+    candidates_of_cell,
+    kept_of,
+    method_of,
+    taken,
+    train_tries,
+    tries_of,
+    write_tried,
+)
 from prompttransfer.study.kinds.versions import VERSIONS
-from prompttransfer.study.methods import METHOD, with_length
-from prompttransfer.study.methods import PROMPT as PROMPT_TUNING
+from prompttransfer.study.tuning import SOURCE
 
 if TYPE_CHECKING:
-    from prompttransfer.adaptations.method import Method
     from prompttransfer.backbones.base import Backbone
     from prompttransfer.training.train import Job, Trained
-
-SOURCE = "source"
 
 
 class TrainedPrompt:
@@ -40,44 +47,24 @@ class TrainedPrompt:
     def run(self, unit: Unit, context: Context) -> Mapping[str, Mapping[str, Json]]:
         """Train the bank; a prompt whose loss left the finite numbers fails alone."""
         from prompttransfer.adaptations.artifacts import save_adaptation
-        from prompttransfer.training.recipes import Recipe
-        from prompttransfer.training.train import TrainingOptions, train_adaptations
-        from prompttransfer.transfers.retrieval import with_retrieved
 
-        first = unit.cells[0].settings
-        backbone = load_backbone_of(setting(first, "backbone"), context)
-        recipe = Recipe(**setting(first, "recipe"), source="the study's file")
-        method = method_of(unit.cells[0])
-        encoding = encoding_of(unit.cells[0])
-        tried = [tries_of(cell, job_of(cell, context), backbone, method, context) for cell in unit.cells]
-        asked = [job for jobs in tried for job in jobs]
-        jobs = with_retrieved(backbone, asked, recipe, encoding, method, tell=context.tell)
-        called = f"of {method}" if METHOD in first else "prompts"
-        context.tell(f"{len(jobs)} {called} in one bank, {recipe.told(method)}")
-        runs = train_adaptations(
-            backbone,
-            jobs,
-            recipe,
-            encoding,
-            method=method,
-            options=TrainingOptions(state_folder=context.scratch(unit)),
-        )
-        groups = shared_out(list(zip(jobs, runs, strict=True)), [len(jobs) for jobs in tried])
-        kept = [
-            best_of(group, name_of(cell, group[0][0])) for cell, group in zip(unit.cells, groups, strict=True)
-        ]
-        for cell, run in zip(unit.cells, kept, strict=True):
+        backbone = load_backbone_of(setting(unit.cells[0].settings, "backbone"), context)
+        tried = [runs_of(cell, backbone, context) for cell in unit.cells]
+        best = train_tries(backbone, tried, encoding_of(unit.cells[0]), context, context.scratch(unit))
+        kept = [kept_of(group, number) for group, number in zip(tried, best, strict=True)]
+        for cell, run, group, number in zip(unit.cells, kept, tried, best, strict=True):
             save_adaptation(run.adaptation, context.output(cell) / PROMPT)
-        steps = [sum(run.steps for _, run in group) for group in groups]
-        return costs(unit.cells, [group[0][0] for group in groups], kept, steps, backbone)
+            write_tried(group, number, context.output(cell))
+        return costs(tried, kept, backbone)
 
 
-def method_of(cell: Cell) -> Method:
-    """The method that a cell names, with the length of its recipe."""
-    from prompttransfer.adaptations.methods import parse_method
-
-    length = setting(cell.settings, "recipe").get("length", 0)
-    return parse_method(with_length(str(cell.settings.get(METHOD, PROMPT_TUNING)), length))
+def runs_of(cell: Cell, backbone: Backbone, context: Context) -> list[Try]:
+    """All that is tried for a cell."""
+    job = taught(cell, job_of(cell, context), backbone, context)
+    candidates = candidates_of_cell(cell, context)
+    methods = dict.fromkeys(one.method for one in candidates)
+    starts = {method: starts_of(cell, job, backbone, method, context) for method in methods}
+    return tries_of(cell, job, candidates, starts)
 
 
 def job_of(cell: Cell, context: Context) -> Job:
@@ -97,22 +84,18 @@ def job_of(cell: Cell, context: Context) -> Job:
 
 
 def costs(
-    cells: Sequence[Cell],
-    jobs: Sequence[Job],
-    runs: Sequence[Trained],
-    steps: Sequence[int],
-    backbone: Backbone,
+    tried: Sequence[Sequence[Try]], runs: Sequence[Trained], backbone: Backbone
 ) -> dict[str, dict[str, Json]]:
     """Steps (of all that was tried), rows and tokens of each prompt; CellsFailed where one did not stay finite."""
     found: dict[str, dict[str, Json]] = {}
     failed: dict[str, str] = {}
-    for cell, job, run, taken in zip(cells, jobs, runs, steps, strict=True):
-        rows = taken * setting(cell.settings, "recipe", "batch")
+    for group, run in zip(tried, runs, strict=True):
+        cell, job, spent = group[0].cell, group[0].job, taken(group)
         tokens = mean_tokens(backbone, job.task, job.splits, cell, method_of(cell).reserved)
         if run.failure is not None:
             failed[cell.id] = run.failure
         else:
-            found[cell.id] = {"steps": taken, "rows": rows, "tokens": round(rows * tokens)}
+            found[cell.id] = {**spent, "tokens": round(spent["rows"] * tokens)}
     if failed:
         raise CellsFailed(failed, found)
     return found

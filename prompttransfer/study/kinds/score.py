@@ -149,20 +149,12 @@ def alone(
     backbone: Backbone, prompts: Mapping[str, Adaptation], target: Target, cell: Cell
 ) -> dict[str, dict[str, Json]]:
     """The same without references, and so without a calibration: zero-shot cells always run beside theirs."""
-    from prompttransfer.adaptations.running import bank_of, common_encoding
-    from prompttransfer.evaluation.encoding import encode_task
-    from prompttransfer.evaluation.evaluate import evaluate_bank
+    from prompttransfer.adaptations.running import common_encoding
+    from prompttransfer.evaluation.grouped import evaluate_all
 
-    encoding = common_encoding(backbone, list(prompts.values()), encoding_of(cell))
-    bank = bank_of(backbone, list(prompts.values()))
-    encoded = encode_task(
-        backbone,
-        target.task,
-        target.splits.test,
-        encoding,
-        reserved=bank.reserved,
-    )
-    scores = evaluate_bank(backbone, bank, encoded)
+    kept = list(prompts.values())
+    encoding = common_encoding(backbone, kept, encoding_of(cell))
+    scores = evaluate_all(backbone, kept, target.task, target.splits.test, encoding)
     return {
         name: {"value": score.value, "chance": score.chance}
         for name, score in zip(prompts, scores, strict=True)

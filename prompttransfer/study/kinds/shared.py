@@ -1,13 +1,13 @@
 """Kind `shared`: the tasks of a library trained together by a method that shares something among them (MPT).
 
-Its files: `prompt/`, the mean of what was learned for the tasks, a plain prompt. For MPT, P_k = P * (u_k v_k), that is
+Each task may learn from the library's own prompt of it, too (`teachers`), by logits and states. Its files: `prompt/`, the mean of what was learned for the tasks, a plain prompt. For MPT, P_k = P * (u_k v_k), that is
 P * mean(u_k v_k), from where the paper starts a new task.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prompttransfer.study.cell import Cell, Context, Json, Unit
 from prompttransfer.study.kinds.loading import (
@@ -16,13 +16,18 @@ from prompttransfer.study.kinds.loading import (
     data_of,
     encoding_of,
     load_backbone_of,
+    prompt_of,
     setting,
     task_of,
 )
 from prompttransfer.study.kinds.versions import VERSIONS
+from prompttransfer.study.library_starts import LIBRARY, TEACHERS
 from prompttransfer.study.methods import METHOD, with_length
 from prompttransfer.study.plan.lookup import load_rows
 from tasks.errors import UserError
+
+if TYPE_CHECKING:
+    from prompttransfer.training.distillation import Teacher
 
 
 class Shared:
@@ -54,7 +59,9 @@ def train_together(cell: Cell, context: Context) -> dict[str, Json]:
         task = task_of(given["task"], given["words"], context)
         splits, learned, _ = load_rows(task, data_of(context), setting(settings, "limit_train"), 1)
         check_rows(task, learned, given["rows"])
-        jobs.append(Job(task, splits, seed, name=f"{task.name}-s{seed}"))
+        jobs.append(
+            Job(task, splits, seed, name=f"{task.name}-s{seed}", teacher=teacher_of(cell, task.name, context))
+        )
     context.tell(f"{len(jobs)} tasks together, {recipe.told(method)}")
     folder = context.scratch(Unit((cell,)))
     options = TrainingOptions(state_folder=folder)
@@ -69,3 +76,13 @@ def train_together(cell: Cell, context: Context) -> dict[str, Json]:
     steps = sum(run.steps for run in runs)
     cost: dict[str, Any] = {"steps": steps, "rows": steps * recipe.batch}
     return cost
+
+
+def teacher_of(cell: Cell, task: str, context: Context) -> Teacher | None:
+    """The library's prompt of a task as its teacher; None where the tasks learn from right answers alone."""
+    from prompttransfer.training.distillation import Distance, Teacher
+
+    if TEACHERS not in cell.settings:
+        return None
+    given = setting(cell.settings, TEACHERS)
+    return Teacher(prompt_of(cell, f"{LIBRARY}{task}", context), given["weight"], Distance(given["on"]))

@@ -7,7 +7,7 @@ lengths of every task. Both return all they find, with lines.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from prompttransfer.backbones.label_words import AGGREGATIONS
 from prompttransfer.backbones.layouts import LAYOUTS, Encoding, find_layout
 from prompttransfer.backbones.locating import EMBEDDED, check_name
 from prompttransfer.study.library_starts import SHARED
-from prompttransfer.study.methods import text_of
+from prompttransfer.study.methods import text_of, tuned_by
 from prompttransfer.study.plan.document import Document, Mistake, Path_
 from prompttransfer.study.plan.spec import (
     PRECISIONS,
@@ -34,6 +34,7 @@ from tasks.task import Task, with_words
 if TYPE_CHECKING:
     from prompttransfer.adaptations.method import Method
     from prompttransfer.backbones.base import Backbone
+    from prompttransfer.training.grids import Candidate
     from prompttransfer.training.recipes import Recipe
 
 Found = Iterator[tuple[Path_, str]]
@@ -149,7 +150,8 @@ def _tasks(path: Path_, names: Sequence[str], folder: Path) -> Found:
 
 def _methods(spec: Spec, folder: Path) -> Found:
     """Names and settings of methods, what they start from, and none twice."""
-    found: list[tuple[str, int | None]] = []
+    found: list[tuple[str, int | None, tuple[str, ...]]] = []
+    called: list[str] = []
     for index, entry in enumerate(spec.methods):
         path: Path_ = ("methods", index)
         wrong = list(_method(path, entry, spec))
@@ -157,10 +159,15 @@ def _methods(spec: Spec, folder: Path) -> Found:
         yield from _choice((*path, "recipe", "optimizer"), "optimizer", entry.recipe.optimizer, _optimizers())
         if wrong or spec.shots:  # in a study of few rows a method may stand several times, under labels
             continue
-        same = text_of(entry.method(1)), entry.given.get("length", spec.recipe.length)
+        tuned = tuned_by(entry.tune.settings) if entry.tune else ()
+        same = text_of(entry.method(1)), entry.given.get("length", spec.recipe.length), tuned
         if same in found:
             yield path, f"method {same[0]!r} is given twice: keep one, or give them other settings"
         found.append(same)
+        name = entry.label or (same[0] if not tuned else "")
+        if name and name in called:
+            yield path, f"two methods are called {name!r}: give each a `label` of its own"
+        called.append(name)
 
 
 def _method(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
@@ -189,10 +196,41 @@ def _method(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
         yield (
             path,
             f"method {text_of(entry.method(1))!r} shares what it learns among those who train together, and the prompts of a study "
-            f"stand alone: train them with `prompttransfer train`, or give it `start: shared` in a study with a library",
+            f"stand alone: train them with `prompttransfer train`"
+            + (", or give it `start: shared` in a study with a library" * entry.method(1).shares_among_tasks),
         )
     elif sound:
         yield from _method_starts(path, entry, spec)
+        yield from _tune(path, entry, spec)
+
+
+def _tune(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
+    """Axes that the method has, values that it takes, and none that is given beside them."""
+    from prompttransfer.training.grids import RECIPE_AXES, check_axes, texts_of
+
+    if entry.tune is None:
+        return
+    place: Path_ = (*path, "tune")
+    for axis in entry.tune.grid:
+        if entry.recipe.overrides().get(axis.replace("-", "_")) is not None:
+            yield (*path, "recipe", axis), f"{axis} is tuned: leave it out of `recipe`, or of `tune`"
+    method = entry.method(1)
+    if "lr" in entry.tune.grid and not method.has_gradients:
+        yield place, f"method {entry.name} has no rate to tune: leave `lr` out of `tune`"
+        return
+    try:
+        check_axes(entry.text, texts_of(entry.tune.grid), {}, "tune:")
+    except UserError as error:
+        yield place, str(error)
+        return
+    if "optimizer" in entry.tune.grid and "lr" not in entry.tune.grid:
+        yield place, "every optimizer has rates of its own: tune `lr` beside `optimizer`"
+    start, own = spec.start_of(entry).partition(":")[0], [x for x in entry.tune.grid if x not in RECIPE_AXES]
+    if start in KEPT_STARTS and own:
+        yield (
+            place,
+            f"what starts from a folder has the settings of that: leave {', '.join(own)} out of `tune`",
+        )
 
 
 def _method_starts(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
@@ -203,7 +241,8 @@ def _method_starts(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
         yield from _start((*path, "initialiser"), entry.initialiser)
     method = entry.method(1)
     try:
-        method.check_complete()
+        for each in methods_of(entry):
+            each.check_complete()
     except UserError as error:
         yield path, str(error)
     if isinstance(method, PromptTuning):
@@ -217,6 +256,14 @@ def _method_starts(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
     for place, (start, advice) in given.items():
         if start.partition(":")[0] in START_NAMES and start != "random":
             yield place, f"method {entry.name} has no start {start!r}, only 'random': {advice}"
+
+
+def methods_of(entry: MethodEntry) -> list[Method]:
+    """The method with each of the settings that are tried. Raises UserError for wrong ones."""
+    from prompttransfer.training.grids import PLAIN, candidates_from, texts_of
+
+    grid = texts_of(entry.tune.grid) if entry.tune else {}
+    return [one.method for one in candidates_from(entry.text, replace(PLAIN, length=1), grid)]
 
 
 def has_vectors(method: Method) -> bool:
@@ -414,9 +461,13 @@ def backbone_mistakes(
         found += _window_mistakes(spec, document, backbone)
         where: Path_ = ("backbones", index, "tasks") if entry.tasks is not None else ("tasks",)
         for method, reasons in zip(spec.methods, refused, strict=True):
-            chosen, _ = method_on(backbone.family, backbone.state_width, spec, entry, method)
+            tried = [
+                one.method
+                for one in candidates_on(backbone.family, backbone.state_width, spec, entry, method)
+            ]
+            chosen = tried[0]
             tasks = {name: task_for(entry, name, folder) for name in spec.tasks_of(entry)}
-            without = {name: why_not(chosen, backbone, task) for name, task in tasks.items()}
+            without = {name: why_not(tried, backbone, task) for name, task in tasks.items()}
             if tasks and all(without.values()):
                 reasons.append(next(iter(without.values())))
                 continue
@@ -465,10 +516,26 @@ def method_on(
     return method_and_recipe(family, width, method.text, **spec.recipe_of(entry, task, method))
 
 
-def why_not(method: Method, backbone: Backbone, task: Task) -> str:
-    """Why a backbone cannot have a method for a task; empty where it can."""
+def candidates_on(
+    family: str, width: int, spec: Spec, entry: BackboneEntry, method: MethodEntry, task: str | None = None
+) -> list[Candidate]:
+    """All that is tried for a method on a backbone, the one with most positions in front of the text first; as a rule one."""
+    from prompttransfer.training.grids import Candidate, candidates_of, texts_of
+
+    if method.tune is None:
+        return [Candidate({}, *method_on(family, width, spec, entry, method, task))]
+    grid = texts_of(method.tune.grid)
+    swept = {axis.replace("-", "_") for axis in grid}
+    given = {name: value for name, value in spec.recipe_of(entry, task, method).items() if name not in swept}
+    found = candidates_of(family, width, method.text, grid, given)
+    return sorted(found, key=lambda one: -one.method.reserved)
+
+
+def why_not(methods: Iterable[Method], backbone: Backbone, task: Task) -> str:
+    """Why a backbone cannot have one of these for a task; empty where it can have all."""
     try:
-        method.outline(backbone, task)
+        for method in dict.fromkeys(methods):
+            method.outline(backbone, task)
     except UserError as error:
         return str(error)
     return ""

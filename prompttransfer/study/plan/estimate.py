@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from prompttransfer.study.cell import Cell, Unit
-from prompttransfer.study.library_starts import TEACHER, tries_in
+from prompttransfer.study.library_starts import TEACHER, TEACHERS
 from prompttransfer.study.methods import Use, use_of
 from prompttransfer.study.plan.lookup import BackboneFacts, TaskFacts
 from prompttransfer.study.plan.plan import Plan
+from prompttransfer.study.tuning import plans_of
 from tasks.loading import validation_size
 
 RECORD_BYTES = 2_000
@@ -111,7 +112,9 @@ def sides_of(plan: Plan) -> dict[Use, BackboneFacts]:
     found = {}
     for side in plan.facts.backbones.values():
         for chosen, method in enumerate(side.methods):
-            found[Use(side.label, method.text, method.length)] = _with_library(side.under(chosen))
+            whole = _with_library(side.under(chosen))
+            found[Use(side.label, method.text, method.length, method.tuned)] = whole
+            found.setdefault(Use(side.label, method.text, method.length), whole)  # a teacher is not tuned
         if side.library is not None:
             use = Use(side.label, side.library.text, side.library.length)
             found.setdefault(use, _with_library(replace(side, methods=(side.library,), chosen=0)))
@@ -165,14 +168,15 @@ def _prompt(cell: Cell, unit: Unit, sides: Sides, cells: Mapping[str, Cell]) -> 
     task = _task(side, cell.settings["task"])
     recipe: Any = cell.settings["recipe"]
     per_row = row_tokens(side, task)
-    tries = tries_in(cell.settings)
-    learned = tries * recipe["steps"] * recipe["batch"] * per_row
-    looks = tries * (recipe["steps"] // recipe["evaluate_every"] + 1)
+    plans = plans_of(cell)
+    steps = sum(plan["steps"] for plan in plans)
+    learned = sum(plan["steps"] * plan["batch"] for plan in plans) * per_row
+    looks = sum(plan["steps"] // plan["evaluate_every"] + 1 for plan in plans)
     written = GENERATED if task.task.generates else 0
     watched = looks * _watched(cell, task) * (per_row + written)
-    at_once = len(unit.cells) * tries * recipe["batch"] * per_row
+    at_once = len(unit.cells) * len(plans) * recipe["batch"] * per_row
     return Cost(
-        steps=tries * recipe["steps"],
+        steps=steps,
         tokens=learned + watched,
         operations=worked(side) * ((6 if TEACHER in cell.inputs else 4) * learned + 2 * watched),
         memory=kept_bytes(side, min(at_once, MICRO_BATCH), _value_bytes(cell)),
@@ -200,7 +204,7 @@ def _shared(cell: Cell, unit: Unit, sides: Sides, cells: Mapping[str, Cell]) -> 
     return Cost(
         steps=recipe["steps"] * len(tasks),
         tokens=learned + watched,
-        operations=worked(side) * (4 * learned + 2 * watched),
+        operations=worked(side) * ((6 if TEACHERS in cell.settings else 4) * learned + 2 * watched),
         memory=kept_bytes(side, min(at_once, MICRO_BATCH), _value_bytes(cell)),
         disk=4 * side.method.values + CARD_BYTES,
     )

@@ -6,12 +6,12 @@ prompt at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.study.library_starts import SHARED, LibraryStart, parse_library_start
-from prompttransfer.study.plan.checks import find_any_task, method_on, task_for
+from prompttransfer.study.plan.checks import candidates_on, find_any_task, method_on, task_for
 from prompttransfer.study.plan.document import Document, Mistake, Path_
 from prompttransfer.study.plan.spec import MethodEntry, Spec
 from tasks.errors import UserError
@@ -36,7 +36,7 @@ def _alone(spec: Spec, folder: Path) -> Found:
     if spec.library is not None:
         yield ("library",), "a library is for targets of few rows: add `shots: [16, 64]`"
     for index, entry in enumerate(spec.methods):
-        for key in ("label", "start", "tune", "distil"):
+        for key in ("start", "distil", "teachers"):
             if getattr(entry, key):
                 advice = ", or write `initialiser`" if key == "start" else ""
                 yield (
@@ -103,8 +103,8 @@ def _systems(spec: Spec, folder: Path) -> Found:
         if takes_library(entry) and spec.library is None:
             yield (*path, "sources"), "there is no library in this study: add `library: {tasks: [...]}`"
         yield from _start(path, entry, spec)
-        yield from _tuned(path, entry)
         yield from _distilled(path, entry, spec, folder)
+        yield from _taught(path, entry, spec, folder)
 
 
 def _distilled(path: Path_, entry: MethodEntry, spec: Spec, folder: Path) -> Found:
@@ -127,10 +127,26 @@ def _distilled(path: Path_, entry: MethodEntry, spec: Spec, folder: Path) -> Fou
             f"start {entry.distil.start!r} measures no similarity to weigh its teacher by: give a `weight`, such as 0.01",
         )
     targets = dict.fromkeys(task for backbone in spec.backbones for task in spec.tasks_of(backbone))
-    written = [name for name in targets if _generates(name, folder)]
-    if written:
+    yield from _written((*path, "distil"), targets, folder)
+
+
+def _taught(path: Path_, entry: MethodEntry, spec: Spec, folder: Path) -> Found:
+    """Teachers are of tasks that are trained together, whose answers are label words."""
+    if entry.teachers is None or spec.library is None:
+        return
+    if entry.start != SHARED:
         yield (
-            (*path, "distil"),
+            (*path, "teachers"),
+            f"`teachers` teach a library's tasks that are trained together: add `start: {SHARED}`, or write `distil`",
+        )
+    yield from _written((*path, "teachers"), spec.library.tasks, folder)
+
+
+def _written(path: Path_, tasks: Iterable[str], folder: Path) -> Found:
+    """Tasks that cannot be distilled, as their answers are written."""
+    if written := [name for name in tasks if _generates(name, folder)]:
+        yield (
+            path,
             f"the answers of {', '.join(written)} are written, so there are no label words to distil: leave them out",
         )
 
@@ -147,7 +163,7 @@ def _start(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
         return
     try:
         start = parse_library_start(entry.start)
-        shares = entry.method(1).shares
+        shares = entry.method(1).shares_among_tasks
     except UserError as error:
         yield (*path, "start"), str(error)
         return
@@ -165,19 +181,6 @@ def _start(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
             (*path, "start"),
             f"method {entry.name} shares nothing among tasks: `start: {SHARED}` is for mpt",
         )
-
-
-def _tuned(path: Path_, entry: MethodEntry) -> Found:
-    if entry.tune is None:
-        return
-    try:
-        has_rate = entry.method(1).has_gradients
-    except UserError:
-        return  # said already
-    if not has_rate:
-        yield (*path, "tune"), f"method {entry.name} has no rate to tune: leave `tune` out"
-    if entry.recipe.lr is not None:
-        yield (*path, "recipe", "lr"), "the rate is tuned: leave `lr` out, or `tune`"
 
 
 def start_mistakes(
@@ -208,12 +211,12 @@ def _without_start(entry: MethodEntry, spec: Spec, backbone: Backbone, name: str
         return ""
     side = next(one for one in spec.backbones if one.name == name)
     family, width = backbone.family, backbone.state_width
-    method, _ = method_on(family, width, spec, side, entry)
     sources, _ = method_on(family, width, spec, side, spec.library_entry)
     vectors = torch.zeros(sources.reserved, backbone.width)
     task = task_for(side, spec.tasks_of(side)[0], folder)
     try:
-        method.started(backbone, task, From({PROMPT_KEY: vectors}, "a prompt of the library"), seed=0)
+        for one in candidates_on(family, width, spec, side, entry):
+            one.method.started(backbone, task, From({PROMPT_KEY: vectors}, "a prompt of the library"), seed=0)
     except UserError as error:
         return f"method {entry.name} has no start {wanted!r}: {error}"
     return ""

@@ -2,7 +2,7 @@
 
     library prompt ──┬─────────────────────────> prompt (target, shots, seed) ──> score
     probe of target ─┘ (systems that retrieve)      ├────> prompt that it teaches ──> score
-    shared (the library together, mpt) ─────────────┘
+    shared (the library together, mpt) ─────────────┘   (with `teachers` it has the library's prompts as inputs)
     library prompts ──> references of a target: no prompt, random prompts, majority
 
 A system is an entry of `methods`; its runs are `Graph.runs`. What another system takes of the library goes into
@@ -23,15 +23,16 @@ from prompttransfer.study.library_starts import (
     PROBE,
     SHARED,
     TEACHER,
-    TUNE,
+    TEACHERS,
     LibraryStart,
 )
 from prompttransfer.study.methods import METHOD, PROMPT
 from prompttransfer.study.plan.checks import method_on
 from prompttransfer.study.plan.few_row_checks import library_start_of, takes_library
 from prompttransfer.study.plan.lookup import BackboneFacts, TaskFacts
-from prompttransfer.study.plan.naming import Naming, recipe_settings
+from prompttransfer.study.plan.naming import Naming, recipe_settings, tuned_settings
 from prompttransfer.study.plan.spec import PROMPT_ALONE, BackboneEntry, MethodEntry, Spec
+from prompttransfer.study.tuning import steps_tried
 from prompttransfer.training.recipes import Recipe, probe_steps
 
 Add = Callable[[Sequence[Cell]], None]
@@ -93,6 +94,20 @@ class _Library:
         sources = self.side.library.tasks.values() if self.side.library else ()
         return sum(source.task.type == target.task.type for source in sources)
 
+    def untuned(self, side: BackboneFacts, entry: MethodEntry) -> BackboneFacts:
+        """The backbone under the same method, with the recipe that it has where nothing is tried."""
+        if not side.method.tune:
+            return side
+
+        def on(task: str | None = None) -> Recipe:
+            return method_on(side.family, side.state_width, self.spec, self.entry, entry, task)[1]
+
+        length = on().length if side.method.length else 0
+        recipes = {task: on(task) for task in side.method.recipes}
+        plain = replace(side.method, recipe=on(), recipes=recipes, length=length, tune={}, beside=1)
+        methods = [plain if at == side.chosen else each for at, each in enumerate(side.methods)]
+        return replace(side, methods=tuple(methods))
+
     def together(self, entry: MethodEntry, side: BackboneFacts, seed: int) -> Cell:
         """The library's tasks trained together by a method that shares, as one cell."""
         assert self.side.library is not None
@@ -112,11 +127,26 @@ class _Library:
             "seed": seed,
             METHOD: side.method.text,
         }
-        cell = self.naming.cell(
-            "shared", f"{side.method.text} of the library seed {seed} on {side.label}", settings, {}
-        )
+        teachers: dict[str, str] = {}
+        if entry.teachers is not None:
+            settings[TEACHERS] = {"weight": entry.teachers.weight, "on": entry.teachers.on}
+            teachers = {role: cell.id for role, cell in self.of(seed).items()}
+        label = f"{side.method.text} of the library{' with teachers' * bool(teachers)} seed {seed} on {side.label}"
+        cell = self.naming.cell("shared", label, settings, teachers)
         self.add([cell])
         return cell
+
+    def steps(self, entry: MethodEntry, side: BackboneFacts, member: Cell) -> int:
+        """What a member takes of the steps on it: those of its prompts, or of its tasks together, or with teachers of both."""
+        sources = self.side.library
+        if sources is None or not member.inputs:
+            return 0
+        prompts = sum(sources.recipes.get(task, sources.recipe).steps for task in sources.tasks)
+        if SHARED not in member.inputs:
+            return prompts
+        recipe: Any = self.together(entry, side, int(str(member.settings["seed"]))).settings["recipe"]
+        together = int(recipe["steps"]) * len(sources.tasks)
+        return together + prompts if entry.teachers is not None else together
 
     def references(self, first: _System) -> None:
         """No prompt, random prompts at the library's norms (or at those of the first system) and the majority, by target."""
@@ -145,17 +175,13 @@ class _System:
         if self.entry.distil is None:
             return None
         update = {"start": self.entry.distil.start, "distil": None, "tune": None}
-        return replace(self, entry=self.entry.model_copy(update=update))
+        entry = self.entry.model_copy(update=update)
+        return replace(self, entry=entry, side=self.library.untuned(self.side, entry))
 
     @property
-    def rates(self) -> list[float]:
-        """The rates that it tries; none where it has that of its recipe."""
-        return self.entry.tune.lr if self.entry.tune is not None else []
-
-    @property
-    def tries(self) -> int:
-        """Runs on a target before one is kept."""
-        return max(1, len(self.rates)) * (self.start.runs if self.start else 1)
+    def beside(self) -> int:
+        """Members of one bank that one is chosen among."""
+        return self.side.method.beside * (self.start.runs if self.start else 1)
 
     def runs(self) -> Iterator[SystemRun]:
         """Its members with their scores, and what each took."""
@@ -174,7 +200,7 @@ class _System:
                     shots,
                     seed,
                     score.id,
-                    *self.steps(called, cells[shots, seed]),
+                    *self.steps(called, (shots, seed), cells[shots, seed]),
                     len(self.side.tasks),
                     self.library.related(task),
                 )
@@ -192,7 +218,7 @@ class _System:
 
     def banks(self, cells: Mapping[tuple[int, int], Cell]) -> list[list[Cell]]:
         """What trains together: as many as a bank holds; of a method that shares, only those of different seeds."""
-        size = max(1, self.library.spec.bank // self.tries)
+        size = max(1, self.library.spec.bank // self.beside)
         if self.entry.method(1).shares:
             return [
                 part
@@ -202,9 +228,8 @@ class _System:
         return cut(list(cells.values()), size)
 
     def recipe(self, called: str) -> Recipe:
-        """What each run is trained with; of several rates the first stands in it."""
-        recipe = self.side.recipe_of(called)
-        return replace(recipe, lr=self.rates[0]) if self.rates else recipe
+        """What each run is trained with; of several settings the first stands in it."""
+        return self.side.recipe_of(called)
 
     def member(self, called: str, shots: int, seed: int) -> Cell:
         """What it learns from a target's few rows of one seed."""
@@ -213,8 +238,7 @@ class _System:
         settings["initialiser"] = method.start
         if self.start is not None:
             settings[LIBRARY_START] = str(self.start)
-        if self.rates:
-            settings[TUNE] = {"lr": list(self.rates)}
+        settings |= tuned_settings(method.tune)
         if method.text != PROMPT:
             settings[METHOD] = method.text
         if self.entry.distil is not None:
@@ -238,7 +262,10 @@ class _System:
         return found
 
     def probe(self, called: str, shots: int, seed: int) -> Cell:
-        """A prompt after a few steps on the target, from the random start of the library's prompts of that seed."""
+        """A prompt after a few steps on the target, from the random start of the library's prompts of that seed.
+
+        It is compared as it is at that step: by validation rows it could be its untrained start, which is like nothing.
+        """
         library = self.library
         sources = library.prompt_side
         side = replace(sources, methods=(replace(sources.method, tasks=self.side.tasks),), chosen=0)
@@ -246,7 +273,9 @@ class _System:
             side.family, side.state_width, library.spec, library.entry, PROMPT_ALONE, called
         )
         steps = probe_steps(self.recipe(called).steps)
-        short = replace(recipe, steps=steps, evaluate_every=steps, length=sources.method.length)
+        short = replace(
+            recipe, steps=steps, evaluate_every=steps, length=sources.method.length, embed_at=steps
+        )
         task = self.side.tasks[called].few(shots, seed)
         settings = few_settings(library.naming, side, task, short, shots, seed)
         settings["initialiser"] = side.method.start
@@ -259,20 +288,17 @@ class _System:
             for part in cut([self.probe(called, *place) for place in places], self.library.spec.bank):
                 self.library.add(part)
 
-    def steps(self, called: str, cell: Cell) -> tuple[int, int]:
+    def steps(self, called: str, place: tuple[int, int], cell: Cell) -> tuple[int, int]:
         """Steps on the target and on the library."""
-        sources = self.library.side.library
-        own = self.recipe(called).steps * self.tries
+        own = steps_tried(cell)
         taught = self.teacher
         if taught is not None:
-            own += taught.recipe(called).steps * taught.tries
+            own += steps_tried(taught.member(called, *place))
         if any(
             start is not None and start.probes for start in (self.start, taught.start if taught else None)
         ):
             own += probe_steps(self.recipe(called).steps)
-        if sources is None or not cell.inputs:
-            return own, 0
-        return own, sum(sources.recipes.get(task, sources.recipe).steps for task in sources.tasks)
+        return own, self.library.steps(self.entry, self.side, cell)
 
 
 def few_settings(

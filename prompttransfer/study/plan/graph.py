@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from prompttransfer.study.cell import Cell, Graph, Impossible, SystemRun, Unit
 from prompttransfer.study.methods import PROMPT
 from prompttransfer.study.plan.checks import sources_of
-from prompttransfer.study.plan.few_rows import few_row_runs
+from prompttransfer.study.plan.few_rows import cut, few_row_runs
 from prompttransfer.study.plan.lookup import BackboneFacts, Facts
 from prompttransfer.study.plan.naming import Naming
 from prompttransfer.study.plan.spec import BackboneEntry, ProjectorEntry, ProjectorTuning, RecipeOptions, Spec
@@ -45,7 +45,7 @@ def build_graph(spec: Spec, facts: Facts) -> Graph:
             wiring.projector(entry, chosen)
     for name in facts.backbones:
         wiring.figures(name)
-    return Graph(tuple(wiring.units), tuple(wiring.impossible))
+    return Graph(tuple(wiring.units), tuple(wiring.impossible), labels=wiring.labels)
 
 
 At = tuple[str, int]
@@ -67,6 +67,8 @@ class _Wiring:
     """Backbone and method, source, target, seed -> zero-shot score."""
     references: dict[tuple[At, str, int], Cell] = field(default_factory=dict)
     impossible: list[Impossible] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)
+    """Of each method that the file gives a label, one cell on each backbone -> the label."""
 
     def places(self) -> list[At]:
         """Every method on every backbone, in the order of the study's file."""
@@ -118,12 +120,14 @@ class _Wiring:
             ]
             for task, cell in zip(side.tasks, cells, strict=True):
                 self.trained[at, task, seed] = cell
+            if label := self.spec.methods[at[1]].label:
+                self.labels.setdefault(cells[0].id, label)
             # Texts of one length belong in one bank: others would only pad it. A bank has one recipe.
             kinds = [(cell.settings["max_length"], cell.settings["recipe"]) for cell in cells]
             for kind in [one for index, one in enumerate(kinds) if one not in kinds[:index]]:
                 alike = [cell for cell, own in zip(cells, kinds, strict=True) if own == kind]
-                for start in range(0, len(alike), self.spec.bank):
-                    self.add(alike[start : start + self.spec.bank], _large(side))
+                for part in cut(alike, max(1, self.spec.bank // side.method.beside)):
+                    self.add(part, _large(side))
 
     def zero_shot(self, at: At) -> None:
         """Every source on every target (or each on its own task alone), with the reference rows."""
@@ -177,9 +181,15 @@ class _Wiring:
         side = self.side(at)
         task = side.tasks[target]
         recipe = replace(side.recipe_of(target), **given.overrides())
-        scratch = self.naming.prompt(side, task, seed, recipe, scratch_start)
-        runs = [self.naming.prompt(side, task, seed, recipe, "prompt", start) for start in starts]
-        self.add([scratch, *runs], _large(side))
+        fixed = [name.replace("_", "-") for name in given.overrides()]  # what is given here is not tuned
+        scratch = self.naming.prompt(side, task, seed, recipe, scratch_start, fixed=fixed)
+        runs = [
+            self.naming.prompt(side, task, seed, recipe, "prompt", start, fixed=fixed) for start in starts
+        ]
+        whole, beside_each = [scratch, *runs], side.method.beside
+        parts = [whole] if beside_each == 1 else cut(whole, max(1, self.spec.bank // beside_each))
+        for part in parts:
+            self.add(part, _large(side))
         beside, *scores = [self.naming.score(side, task, run) for run in (scratch, *runs)]
         self.add([beside, *scores], _large(side))
         self.add(
@@ -199,6 +209,10 @@ class _Wiring:
             return
         if not source.method.vectors:
             reason = f"a projector maps vectors in front of the text, and {source.method.label} has none"
+            self.say_impossible(label, target, reason)
+            return
+        if not (source.method.one_shape and target.method.one_shape):
+            reason = f"a projector maps prompts of one shape, and each of {source.method.label} has the one that was best"
             self.say_impossible(label, target, reason)
             return
         tasks = [*entry.fitting, *entry.unseen]
@@ -239,12 +253,16 @@ class _Wiring:
         if len(side.tasks) < 2:
             return
         lacks, estimates = side.method.lacks, given.estimates
-        for name, needed in lacks.items():
-            reason = f"it {needed}, and {side.method.label} has none"
+        uneven = (
+            [] if side.method.one_shape else [n for n in _of_one_shape(given.similarity) if n not in lacks]
+        )
+        reasons = {name: f"it {needed}, and {side.method.label} has none" for name, needed in lacks.items()}
+        shape = f"it compares tensors of one shape, and each of {side.method.label} has the one that was best"
+        for name, reason in (reasons | dict.fromkeys(uneven, shape)).items():
             self.say_impossible(f"{name} on {side.called}", side, reason)
         if side.method.unread:
             self.say_impossible(f"neurons on {side.called}", side, side.method.unread)
-        alike = [name for name in given.similarity if name not in lacks]
+        alike = [name for name in given.similarity if name not in (*lacks, *uneven)]
         measures = [name for name in estimates.measures if name not in lacks] if estimates else []
         for seed in self.spec.seeds:
             prompts = {task: self.trained[at, task, seed] for task in side.tasks}
@@ -281,6 +299,14 @@ class _Wiring:
             for (place, target, seed), cell in self.references.items()
             if place == at
         }
+
+
+def _of_one_shape(names: Sequence[str]) -> list[str]:
+    """Those that compare tensors entry by entry or vector by vector, which must be as many."""
+    from analysis.prefixes import SIMILARITIES as PREFIXES
+    from analysis.similarity import INDICATORS as VECTORS
+
+    return [name for name in names if name in {**VECTORS, **PREFIXES}]
 
 
 def _large(side: BackboneFacts) -> bool:

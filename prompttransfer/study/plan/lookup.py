@@ -11,18 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prompttransfer.backbones.layouts import Encoding, find_layout
-from prompttransfer.study.methods import PROMPT, Use, called, labels_of, text_of
+from prompttransfer.study.methods import PROMPT, Use, called, labels_of, text_of, tuned_by
 from prompttransfer.study.plan.checks import (
     backbone_mistakes,
     backbone_place,
     barred,
+    candidates_on,
     has_vectors,
     label_of,
     layers_of,
-    method_on,
     task_for,
     why_not,
 )
@@ -38,6 +38,7 @@ from tasks.task import Example, Task
 if TYPE_CHECKING:
     from prompttransfer.adaptations.method import Method
     from prompttransfer.backbones.base import Backbone
+    from prompttransfer.training.grids import Candidate
     from prompttransfer.training.recipes import Recipe
 
 SAMPLE = 100
@@ -127,6 +128,17 @@ class MethodFacts:
     """Name in the study file of a task that it is not for -> why; such a task is not among `tasks`."""
     barred: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """(source, target) -> why what was learned on the one cannot be used on the other."""
+    tune: Mapping[str, Any] = field(default_factory=dict)
+    """What is tried for each member, as its cell says; empty where nothing is."""
+    beside: int = 1
+    """Members of one bank that a member is chosen among."""
+    one_shape: bool = True
+    """Whether all its members have tensors of one shape, whatever is chosen."""
+
+    @property
+    def tuned(self) -> tuple[str, ...]:
+        """`Use.tuned`."""
+        return tuned_by(self.tune)
 
 
 @dataclass(frozen=True)
@@ -250,7 +262,7 @@ def gather_facts(study: StudyFile, *, guess: bool = False) -> Facts:
 def _labelled(found: Mapping[str, BackboneFacts], called: Sequence[str]) -> dict[str, BackboneFacts]:
     """The same with what methods are called, which is the same on all backbones; `called` is what the file calls them."""
     uses = {
-        (name, index): Use(side.label, method.text, method.length)
+        (name, index): Use(side.label, method.text, method.length, method.tuned)
         for name, side in found.items()
         for index, method in enumerate(side.methods)
     }
@@ -426,6 +438,13 @@ def _library_facts(
     return replace(facts, tasks=known)
 
 
+def most_beside(tried: Sequence[Candidate]) -> int:
+    """How many of these train in one bank, at most: those that differ in their rate alone."""
+    from prompttransfer.training.grids import banked
+
+    return max(map(len, banked(tried, rates_apart=False)))
+
+
 def _told_of_tasks(method: Method, recipes: Mapping[str, Recipe]) -> list[str]:
     """The recipes of tasks that have their own, each once."""
     tasks: dict[str, list[str]] = {}
@@ -442,22 +461,28 @@ def _method_facts(
     given: MethodEntry,
     tasks: Mapping[str, Task],
 ) -> MethodFacts:
-    method, recipe = method_on(side.family, side.state_width, spec, entry, given)
+    tried = candidates_on(side.family, side.state_width, spec, entry, given)
+    methods = list(dict.fromkeys(one.method for one in tried))
+    method, recipe = tried[0].method, tried[0].recipe
     recipes = {
-        name: method_on(side.family, side.state_width, spec, entry, given, name)[1]
+        name: candidates_on(side.family, side.state_width, spec, entry, given, name)[0].recipe
         for name in entry.recipe.per_task
     }
     without: dict[str, str] = {}
     values, pairs = method.reserved * side.width, {}
+    shapes: set[object] = {one.reserved for one in methods}
     if outline is not None:
-        without = {name: said for name, task in tasks.items() if (said := why_not(method, outline, task))}
+        without = {name: said for name, task in tasks.items() if (said := why_not(methods, outline, task))}
         able = {name: task for name, task in tasks.items() if name not in without}
         pairs = barred(method, outline, able)
         for task in [*able.values()][:1]:
-            values = sum(p.numel() for p in method.outline(outline, task).parameters())
+            members = [one.outline(outline, task) for one in methods]
+            values = max(sum(p.numel() for p in member.parameters()) for member in members)
+            if not has_vectors(method):
+                shapes = {tuple(tuple(each.shape) for each in member.parameters()) for member in members}
     return MethodFacts(
         label=PROMPT,
-        text=text_of(method),
+        text=text_of(given.method(method.settings().get("length", 1))),
         start=spec.start_of(given),
         recipe=recipe,
         told="; ".join([_tried(given) + recipe.told(method), *_told_of_tasks(method, recipes)]),
@@ -472,14 +497,24 @@ def _method_facts(
         refused=next(iter(without.values())) if tasks and len(without) == len(tasks) else "",
         refused_tasks=without,
         barred=pairs,
+        tune=given.tune.settings if given.tune else {},
+        beside=most_beside(tried),
+        one_shape=len(shapes) == 1,
     )
 
 
 def _tried(given: MethodEntry) -> str:
     """What a system starts from and tries, before its recipe."""
-    rates = "rates " + ", ".join(f"{rate:g}" for rate in given.tune.lr) if given.tune else ""
+    grid = given.tune.grid if given.tune else {}
+    named = {"lr": "rates"}
+    tuned = "; ".join(f"{named.get(axis, axis)} {', '.join(map(_short_value, grid[axis]))}" for axis in grid)
     taught = f"distilled from {given.distil.start}" if given.distil else ""
-    return "".join(f"{said}; " for said in (given.start, taught, rates) if said)
+    halved = "the worse half stopped at a quarter and at half" if given.tune and given.tune.halving else ""
+    return "".join(f"{said}; " for said in (given.start, taught, tuned, halved) if said)
+
+
+def _short_value(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _lacks(spec: Spec, method: Method) -> dict[str, str]:

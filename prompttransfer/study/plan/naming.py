@@ -7,7 +7,7 @@ that depend on it. Which cells a study has is graph.py's business.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from prompttransfer.backbones.kernels.token_batching import sorts_by_length
 from prompttransfer.outputs import content_of_path
 from prompttransfer.study.cell import Cell, Json
 from prompttransfer.study.kinds.versions import VERSIONS
-from prompttransfer.study.methods import METHOD, PROMPT, called
+from prompttransfer.study.methods import FIXED, METHOD, PROMPT, TUNE, called
 from prompttransfer.study.plan.lookup import BackboneFacts, TaskFacts
 from prompttransfer.study.plan.spec import NeuronOptions, ProjectorEntry, Spec
 from prompttransfer.training.recipes import Recipe
@@ -68,8 +68,12 @@ class Naming:
         recipe: Recipe,
         start: str,
         source: Cell | None = None,
+        fixed: Collection[str] = (),
     ) -> Cell:
-        """A prompt, or a member of another method, from the initialiser `start` or from another one."""
+        """A prompt, or a member of another method, from the initialiser `start` or from another one.
+
+        `fixed` are axes of what it is tuned over that it leaves alone.
+        """
         method = side.method
         settings = {
             **self.common(side, task),
@@ -83,6 +87,7 @@ class Naming:
             settings["row_order"] = "shuffled"  # it was sorted by length once; other prompts keep their names
         if method.text != PROMPT:
             settings[METHOD] = method.text
+        settings |= tuned_settings(method.tune, fixed)
         if not source and (folders := folders_of(start)):
             settings["started_from"] = [content_of_path(folder) for folder in folders]
         begun = f" from {source.label.removeprefix(f'{method.label} ')}" if source else ""
@@ -270,6 +275,12 @@ class Naming:
             for role, cell in scores.items()
         }
         return self.cell("figure", f"heatmap of {side.label}", settings, roles)
+
+
+def tuned_settings(tune: Mapping[str, Any], fixed: Collection[str] = ()) -> dict[str, Json]:
+    """What a cell says of what it tries; nothing where it tries nothing."""
+    left = sorted(set(fixed) & set(tune))
+    return {**({TUNE: dict(tune)} if tune else {}), **({FIXED: list(left)} if left else {})}
 
 
 def recipe_settings(recipe: Recipe, length: int) -> dict[str, Json]:

@@ -61,7 +61,8 @@ def normalised(values: dict[str, Any]) -> dict[str, Any]:
     if "methods" in made:
         given = made["methods"]
         made["methods"] = [_method(item) for item in given] if isinstance(given, list) else [_method(given)]
-        made["methods"] = [_with(item, "distil", _switch) for item in made["methods"]]
+        for key in ("distil", "teachers"):
+            made["methods"] = [_with(item, key, _switch) for item in made["methods"]]
     made["transfers"] = _with(made.get("transfers", {}), "initialisation", _switch)
     made["indicators"] = _with(made.get("indicators", {}), "neurons", _measures)
     made["indicators"] = _with(made["indicators"], "estimates", _measures)

@@ -4,7 +4,8 @@
     backbones: [roberta-base]           # or {name: roberta-base, tasks: [...], recipe: {...}, layout: su2022};
                                         # recipe: {lr: 5e-3, per-task: {laptop: {lr: 1e-2}}} for single tasks
     tasks: [sst2, imdb, mnli]           # names, or YAML files of own tasks
-    methods: [prompt, {name: lora, rank: 8, recipe: {lr: 1e-3}}]    # soft prompts alone if not given; or lora:rank=8
+    methods: [prompt, {name: lora, rank: 8, recipe: {lr: 1e-3}}]    # soft prompts alone if not given; or lora:rank=8;
+                                        # {name: prompt, tune: {lr: [...], length: [5, 20]}}: the best by validation rows
     seeds: [0, 1, 2]
     shots: [16, 64]                     # few labelled rows, drawn by the seed: systems side by side (few_rows.py)
     library: {tasks: [rte, snli]}       # sources that such systems may use
@@ -29,7 +30,9 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from prompttransfer.study.methods import HALVING
 
 if TYPE_CHECKING:
     from prompttransfer.adaptations.method import Method
@@ -90,9 +93,38 @@ class MethodRecipe(RecipeOptions):
 
 
 class Tune(Part):
-    """Settings that a run tries before the best by validation rows is kept; the steps of all of them count."""
+    """Settings that a run tries before the best by validation rows is kept; the steps of all of them count.
 
-    lr: list[float] = Field(min_length=2)
+    Beside rates the axes of a sweep (training/sweep.py): values of the recipe, and settings of the method.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    lr: list[float] | None = Field(default=None, min_length=2)
+    halving: bool = False
+    """Whether the worse half is stopped behind a quarter and behind half of the steps."""
+
+    @property
+    def grid(self) -> dict[str, list[Any]]:
+        """Axis -> values."""
+        rates = {} if self.lr is None else {"lr": self.lr}
+        return {**rates, **{_hyphens(axis): values for axis, values in (self.model_extra or {}).items()}}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a cell that tries them says."""
+        return {**self.grid, **({HALVING: True} if self.halving else {})}
+
+    @model_validator(mode="after")
+    def _check_axes(self) -> Tune:
+        for axis, values in (self.model_extra or {}).items():
+            if not isinstance(values, list) or len(values) < 2:
+                raise ValueError(f"{axis} is {values!r}: give a list of two values or more, as in [5, 20]")
+            if any(value in values[:place] for place, value in enumerate(values)):
+                raise ValueError(f"a value of {axis} is given twice: keep one")
+        if not self.grid:
+            raise ValueError("nothing to try: give the values of an axis, as in {lr: [0.01, 0.1]}")
+        return self
 
     @field_validator("lr", mode="before")
     @classmethod
@@ -117,6 +149,14 @@ class Distil(Part):
     """Of the distance to the teacher; a tenth of the similarity of target and source where none is given."""
 
 
+class Teachers(Part):
+    """The library's prompts teach its tasks while these are trained together (MPT)."""
+
+    weight: float = Field(default=0.9, ge=0, lt=1e6, strict=False)
+    """Of the distance to a teacher beside the cross entropy."""
+    on: Literal["logits", "states", "both"] = "both"
+
+
 class MethodEntry(Part):
     """One tuning method; beside these keys its own settings, which `METHODS` (adaptations/methods) knows."""
 
@@ -127,11 +167,13 @@ class MethodEntry(Part):
     initialiser: str | None = None
     """What its members start from where that is not what the study says."""
     label: str = ""
-    """What it is called in a study of few rows, where one method may stand several times."""
+    """What it is called in tables and figures, where its text is not what it should be called by."""
     start: str | None = None
     """What it takes from the library (study/library_starts.py)."""
     tune: Tune | None = None
     distil: Distil | None = None
+    teachers: Teachers | None = None
+    """What teaches the library's tasks where these are trained together (`start: shared`)."""
 
     @property
     def given(self) -> dict[str, Any]:
@@ -344,6 +386,7 @@ PARTS: dict[tuple[str, ...], type[Part]] = {
     ("methods", "*", "recipe"): MethodRecipe,
     ("methods", "*", "tune"): Tune,
     ("methods", "*", "distil"): Distil,
+    ("methods", "*", "teachers"): Teachers,
     ("library",): Library,
     ("library", "recipe"): MethodRecipe,
     ("transfers",): Transfers,

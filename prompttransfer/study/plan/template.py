@@ -10,7 +10,7 @@ study: {study}
 about: ""                            # a line for the reports
 backbones: [{backbones}]   # names as --backbone takes them; {{name: ..., tasks: [...], label-words: {{...}}}} for more
 tasks: [{tasks}]
-# methods: [prompt, {{name: lora, rank: 8}}]      # prompt alone if not given
+# methods: [prompt, {{name: lora, rank: 8}}]      # prompt alone if not given; {{name: prompt, label: tuned, tune: {{lr: [0.01, 0.1]}}}}
 seeds: [0, 1, 2]                     # start, row order and validation rows of each; a claim needs several
 # data: path/to/data                 # rows of one's own, as --data takes them
 # limit-train: 1000                  # rows; all if not given

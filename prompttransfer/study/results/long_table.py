@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prompttransfer.study.cell import Cell, Graph
-from prompttransfer.study.contents import read_projector_report, read_score, read_tuned
+from prompttransfer.study.contents import TriedRun, read_projector_report, read_score, read_tried, read_tuned
 from prompttransfer.study.engine.store import Store
 from prompttransfer.study.methods import PROMPT, Use, labels_of, use_of
 from tasks.catalog import all_tasks
@@ -33,8 +33,9 @@ COLUMNS = {
     "relation": "of source and target: own, same type, different type; empty without a source. For a projector its group of tasks",
     "seed": "seed of the prompts",
     "condition": "what was scored: own prompt, zero-shot, no prompt (as it is and calibrated), random prompt, majority, scratch, from source (TPT_task), "
-    "from projected (TPT_model), trained; `16 rows` of a system on so few; for a projector the rows of its report",
-    "by": "the indicator, or the projector that a prompt came through; empty elsewhere",
+    "from projected (TPT_model), trained; `16 rows` of a system on so few; `..., tried` where it was one of several that validation "
+    "rows chose among; for a projector the rows of its report",
+    "by": "the indicator, the projector that a prompt came through, or the setting that was tried; empty elsewhere",
     "measure": "what the value is: a metric on test rows, `calibrated <metric>`, `validation <metric>`, steps, a speed-up, similarity",
     "value": "the number; empty where there is none (a speed-up over a run that learned nothing)",
     "bound": "of a speed-up: `at least` where the value is a lower bound, as the run had converged before its first "
@@ -126,6 +127,7 @@ def open_results(graph: Graph, store: Store) -> Results:
     finished = frozenset(store.ids() & set(graph.cells))
     trained = [cell for cell in graph.cells.values() if cell.kind == "prompt"]
     labels = labels_of(use_of(cell, graph.cells) for cell in trained)
+    labels |= {use_of(graph.cells[name], graph.cells): label for name, label in graph.labels.items()}
     systems = {run.score: run.system for run in reversed(graph.runs)}
     systems |= {graph.cells[score].inputs["prompt"]: name for score, name in systems.items()}
     return Results(graph, store, types_in(graph), frozenset(own), finished, labels, systems)
@@ -160,7 +162,7 @@ def long_table(results: Results) -> pd.DataFrame:
     return table
 
 
-def _name(cell: Cell, key: str = "backbone") -> str:
+def name_of(cell: Cell, key: str = "backbone") -> str:
     named: Any = cell.settings[key]
     return str(named["name"])
 
@@ -169,13 +171,13 @@ def _through(results: Results, prompt: Cell) -> dict[str, str]:
     """Where the prompt that a run started from is from, and the projector that it came through."""
     origin = results.origin(prompt)
     by = projector_name(results.input(prompt, "projector")) if prompt.kind == "carried" else ""
-    return {"source_backbone": _name(origin), "source": str(origin.settings["task"]), "by": by}
+    return {"source_backbone": name_of(origin), "source": str(origin.settings["task"]), "by": by}
 
 
 def projector_name(cell: Cell) -> str:
     """Short, the same for all seeds."""
     settings: Any = cell.settings
-    return f"{_name(cell, 'source')} to {_name(cell, 'target')}, {settings['method']} on {'+'.join(settings['fitting'])}"
+    return f"{name_of(cell, 'source')} to {name_of(cell, 'target')}, {settings['method']} on {'+'.join(settings['fitting'])}"
 
 
 def _prompt_rows(results: Results, cell: Cell) -> Iterator[TableRow]:
@@ -189,17 +191,29 @@ def _prompt_rows(results: Results, cell: Cell) -> Iterator[TableRow]:
             f"{folder} has no validation {metric} of its best step: it was made by another version"
         )
     row: TableRow = {
-        "backbone": _name(cell),
-        "source_backbone": _name(cell),
+        "backbone": name_of(cell),
+        "source_backbone": name_of(cell),
         "target": cell.settings["task"],
         "seed": cell.settings["seed"],
     }
-    row |= _condition(results, cell)
+    row |= condition_of(results, cell)
     yield {**row, "measure": f"validation {metric}", "value": best[metric]}
     yield {**row, "measure": "best step", "value": best["step"]}
+    for text, run in tried_of(results, cell):
+        tried = {"condition": f"{row['condition']}, tried", "by": text}
+        yield {**row, **tried, "measure": f"validation {metric}", "value": run.validation}
 
 
-def _condition(results: Results, prompt: Cell) -> TableRow:
+def tried_of(results: Results, cell: Cell) -> Iterator[tuple[str, TriedRun]]:
+    """Each run of a cell that tried several, with what it is called."""
+    runs = read_tried(results.folder(cell))
+    starts = {run.start for run in runs}
+    for run in runs:
+        parts = [f"{axis} {value}" for axis, value in run.setting.items()]
+        yield ", ".join([*parts, *([f"from {run.start}"] if len(starts) > 1 else [])]), run
+
+
+def condition_of(results: Results, prompt: Cell) -> TableRow:
     """What a prompt is: trained from scratch for the study or beside a run, or from another prompt."""
     target = str(prompt.settings["task"])
     if "split_seed" in prompt.settings:
@@ -218,8 +232,8 @@ def _score_rows(results: Results, cell: Cell) -> Iterator[TableRow]:
     record = read_score(results.folder(cell))
     target = record["task"]
     row = {
-        "backbone": _name(cell),
-        "source_backbone": _name(cell),
+        "backbone": name_of(cell),
+        "source_backbone": name_of(cell),
         "target": target,
         "measure": record["metric"],
         "rows": record["rows"],
@@ -241,7 +255,7 @@ def _score_rows(results: Results, cell: Cell) -> Iterator[TableRow]:
         if "calibrated" in record:
             yield {**row, **_calibrated(record, record["calibrated"])}
     else:
-        yield {**row, **_condition(results, prompt)}
+        yield {**row, **condition_of(results, prompt)}
 
 
 def _calibrated(record: TableRow, value: float) -> TableRow:
@@ -264,10 +278,10 @@ def _tuned_rows(results: Results, cell: Cell) -> Iterator[TableRow]:
     record = read_tuned(results.folder(cell))
     run = results.input(cell, "run")
     row = {
-        "backbone": _name(run),
+        "backbone": name_of(run),
         "target": record["target"],
         "seed": record["seed"],
-        **_condition(results, run),
+        **condition_of(results, run),
     }
     steps = {
         "convergence": record["steps_to_converge_from_source"],
@@ -291,8 +305,8 @@ def _known(record: dict[str, Any], name: str, steps: int | None) -> TableRow:
 def _projector_rows(results: Results, cell: Cell) -> Iterator[TableRow]:
     tasks: Any = cell.settings["tasks"]
     row = {
-        "backbone": _name(cell, "target"),
-        "source_backbone": _name(cell, "source"),
+        "backbone": name_of(cell, "target"),
+        "source_backbone": name_of(cell, "source"),
         "seed": cell.settings["seed"],
         "by": projector_name(cell),
     }
@@ -321,8 +335,8 @@ def _indicator_rows(results: Results, cell: Cell) -> Iterator[TableRow]:
             if table.loc[source, target] != table.loc[source, target]:
                 continue  # an indicator need not have a value for every pair
             yield {
-                "backbone": _name(first),
-                "source_backbone": _name(first),
+                "backbone": name_of(first),
+                "source_backbone": name_of(first),
                 "source": source,
                 "target": target,
                 "relation": results.relation(source, target),

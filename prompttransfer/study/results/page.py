@@ -19,6 +19,7 @@ from prompttransfer.study.results.in_words import cell_text, listed, number, p_v
 from prompttransfer.study.results.long_table import raw_scores
 from prompttransfer.study.results.outcome import mean_matrices, shown
 from prompttransfer.study.results.systems import system_lines
+from prompttransfer.study.results.tuning import tuning_means
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,9 +34,10 @@ def render_page(
     impossible: Sequence[Impossible],
     again: Call,
     systems: str = "",
+    tuning: str = "",
 ) -> str:
     """A page with what was found and links to the pages of the models."""
-    sections = _sections(tables, pages, heatmaps, notes, impossible, again, systems)
+    sections = _sections(tables, pages, heatmaps, notes, impossible, again, systems, tuning)
     nav = "".join(f'<a href="#{key}">{escape(name)}</a>' for key, name, _ in sections)
     body = "".join(
         f'<section id="{key}"><h2>{escape(name)}</h2>{content}</section>' for key, name, content in sections
@@ -51,6 +53,7 @@ def _sections(
     impossible: Sequence[Impossible],
     again: Call,
     systems: str,
+    tuning: str,
 ) -> list[tuple[str, str, str]]:
     """(anchor, heading, content) of every section that has something in it."""
     links = "".join(
@@ -66,6 +69,7 @@ def _sections(
             f"<p>Indicators, maps and curves of each model:</p><ul>{links}</ul>" if pages else "",
         ),
         ("transfer", "Zero-shot transfer", _matrices(tables["results"]) + _heatmaps(heatmaps)),
+        ("tuning", "Settings tried", tuning),
         ("notes", "To know", listed(notes)),
         ("impossible", "What cannot be", _impossible([one.line for one in impossible])),
         ("comparisons", "Comparisons", _comparisons(tables["comparisons"])),
@@ -270,6 +274,38 @@ def _systems_table(found: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 _SYSTEM_HEADINGS = {"interval": "95 % interval", "p_holm": "p, corrected", "note": NOTE}
 """Columns whose names do not say what they are."""
+
+
+def tuning_section(tables: Mapping[str, pd.DataFrame], figures: Sequence[Path]) -> str:
+    """What was tried before the best was kept, with the curves; nothing for a study that tries nothing."""
+    if "tuning" not in tables:
+        return ""
+    words = (
+        "<p>Every setting was trained for each task and seed, and the best on the validation rows was kept; test rows played no part. "
+        "Means over seeds and tasks. Who is best of several is so by chance too: the score that chose is too high, the test score is "
+        "not. tuning.csv has every run.</p>"
+    )
+    headings = ("setting", "validation, mean", "worst task", "best task", "steps, mean", "chosen")
+    means = tuning_means(tables["tuning"])
+    name, parts = titles(tables["results"]), []
+    for (backbone, method, condition), rows in means.groupby(["backbone", "method", "condition"], sort=False):
+        cells = [
+            [
+                str(row["setting"]),
+                number(row["mean"]),
+                number(row["min"]),
+                number(row["max"]),
+                f"{row['steps']:.0f}",
+                f"{row['chosen']} of {row['runs']}",
+            ]
+            for _, row in rows.iterrows()
+        ]
+        heading = f"{name(str(backbone), str(method))}: {condition}"
+        parts.append(f"<h3>{escape(heading)}</h3>{stacked(headings, cells)}")
+    pictures = "".join(_picture(path) for path in figures if path.suffix == ".svg")
+    legend = "<p>Validation curves, mean over seeds; a cross ends what was stopped, a star stands on what a seed has chosen.</p>"
+    frame = f'{legend}<div class="scroll" tabindex="0">{pictures}</div>' if pictures else ""
+    return words + "".join(parts) + frame
 
 
 def _overview(results: pd.DataFrame) -> str:

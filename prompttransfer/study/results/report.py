@@ -5,6 +5,7 @@ report/summary.csv                mean and spread over seeds
 report/comparisons.csv            paired differences and speed-ups (tables.COMPARISON_COLUMNS)
 report/indicators.csv             whether indicators predict transfer
 report/columns.csv                what each column is
+report/tuning.csv                 what was tried before the best was kept, with its figures in tuning/ (results/tuning.py)
 report/systems.csv                of a study of few rows: every system beside the first (results/systems.py)
 report/systems-targets.csv        the same target by target
 report/systems/                   its figures, one a backbone
@@ -41,7 +42,7 @@ from prompttransfer.study.results.long_table import (
     raw_scores,
     with_methods,
 )
-from prompttransfer.study.results.page import render_page, systems_section, titles
+from prompttransfer.study.results.page import render_page, systems_section, titles, tuning_section
 from prompttransfer.study.results.run_folders import sides_scored, titled, write_run_folder
 from prompttransfer.study.results.statistics import (
     COMPARISON_COLUMNS,
@@ -57,6 +58,7 @@ from prompttransfer.study.results.systems import (
     system_table,
     target_table,
 )
+from prompttransfer.study.results.tuning import TUNING_COLUMNS, draw_tuning, tuning_table, untold
 from tasks.documents import checked, parse_json
 from tasks.errors import UserError
 
@@ -120,6 +122,7 @@ def write_study_report(graph: Graph, store: Store, output: Path, *, title: str =
         pages[name] = write_report(folder, title=f"{title}: {name}" if title else "")
     heatmaps = copy_heatmaps(results, report / "heatmaps")
     figures = draw_systems(tables["systems"], report / "systems") if graph.runs else []
+    curves = draw_tuning(results, report / "tuning")
     page = report / "report.html"
     text = render_page(
         title or "Study",
@@ -130,10 +133,11 @@ def write_study_report(graph: Graph, store: Store, output: Path, *, title: str =
         graph.impossible,
         again,
         systems_section(tables, figures),
+        tuning_section(tables, curves),
     )
     write_text(page, text)
     missing = len(graph.cells) - len(results.finished)
-    return Written(page, (*files, *pages.values(), *figures, page), tables, missing, notes)
+    return Written(page, (*files, *pages.values(), *figures, *curves, page), tables, missing, notes)
 
 
 def run_again(store: Store) -> Call:
@@ -154,6 +158,9 @@ def make_tables(results: Results) -> dict[str, pd.DataFrame]:
         "comparisons": comparisons(table),
         "indicators": predictions(table, dict(results.types)),
     }
+    tuning = tuning_table(results)
+    if len(tuning):
+        found["tuning"] = tuning
     if results.graph.runs:
         runs = run_table(results)
         found |= {"systems": system_table(runs), "systems-targets": target_table(runs)}
@@ -173,6 +180,8 @@ def _write_tables(tables: Mapping[str, pd.DataFrame], output: Path) -> list[Path
     described = [("results", *item) for item in COLUMNS.items()]
     described += [("comparisons", *item) for item in COMPARISON_COLUMNS.items()]
     described += [("indicators", *item) for item in INDICATOR_COLUMNS.items()]
+    if "tuning" in tables:
+        described += [("tuning", *item) for item in TUNING_COLUMNS.items()]
     if "systems" in tables:
         described += [("systems", *item) for item in SYSTEM_COLUMNS.items()]
     columns = pd.DataFrame(described, columns=["table", "column", "meaning"])
@@ -230,6 +239,10 @@ def _notes(results: Results, tables: Mapping[str, pd.DataFrame]) -> tuple[str, .
         notes.append(
             "A seed decides the start and the row order of a prompt; all seeds have the same validation and test rows, so "
             "their spread is not that over splits."
+        )
+    if count := untold(results):
+        notes.append(
+            f"{count} cells chose among several settings and do not say what came of each: an earlier version made them."
         )
     return (*notes, *not_learned(tables["results"]))
 

@@ -122,24 +122,7 @@ def _tuned(results: Results, side: Use) -> tuple[list[TunedPair], list[Cell]]:
         if results.input(cell, "source").kind == "carried":
             continue
         record = read_tuned(results.folder(cell))
-        pairs.append(
-            TunedPair(
-                source=record["source"],
-                target=record["target"],
-                seed=record["seed"],
-                step0=record["step0_validation"],
-                tuned=record["test_from_source"],
-                scratch=record["test_from_scratch"],
-                chance=record["chance"],
-                tuned_steps=record["steps_to_converge_from_source"],
-                scratch_steps=record["steps_to_converge_from_scratch"],
-                reach_steps=record["steps_to_scratch_score"],
-                evaluate_every=record["evaluate_every"],
-                tuned_best=record["best_validation_from_source"],
-                scratch_best=record["best_validation_from_scratch"],
-                tuned_last=record["last_step_from_source"],
-            )
-        )
+        pairs.append(TunedPair.of(record))
         for each in (results.input(cell, "scratch"), run):
             runs[each.id] = each
     return pairs, list(runs.values())

@@ -28,7 +28,7 @@ ROWS = (
     Example("fresh", label=1),
 )
 CHANGES_AT_ONCE = (
-    *("residual", "ulpt", "dept", "mpt", "attempt", "dtvg"),
+    *("residual", "ulpt", "dept", "mpt", "attempt", "dtvg", "particles", "bmtpt"),
     *("prompt", "p-tuning", "prefix", "p-tuning-v2", "houlsby", "pfeiffer", "probe"),
     *("text", "text-search", "in-context"),
 )
@@ -41,7 +41,7 @@ IN_PEFT = {
     *(
         (name, family)
         for name in (
-            *("residual", "ulpt", "mpt", "dtvg"),
+            *("residual", "ulpt", "mpt", "dtvg", "particles", "bmtpt"),
             *("prompt", "p-tuning", "text", "text-search", "in-context"),
             *("lora", "lora-plus", "lora-fa", "dora", "adalora", "vera", "ia3"),
         )

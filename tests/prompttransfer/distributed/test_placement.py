@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import placed_runs
 import pytest
 import torch
 from conftest import KINDS
+from slurm import ALLOCATION, srun_variables
 
 from prompttransfer.adaptations.artifacts import load_adaptation
 from prompttransfer.backbones.loading import load_backbone
@@ -78,24 +80,28 @@ def write_study(folder):
     return path
 
 
-def python(*arguments):
-    """Run Python in a process of its own, one thread."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HOME), "COLUMNS": "160"}
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=600,
-        check=False,
-    )
+def python(*arguments, each=({},)):
+    """Run Python in processes of its own, one thread each, one for each mapping of more variables; all that they printed."""
+    path = os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "COLUMNS": "160"}
+    running = [
+        subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment | more,
+        )
+        for more in each
+    ]
+    printed = [process.communicate(timeout=600)[0] for process in running]
     if code() != CODE:
         pytest.fail(
             "files of the project were changed while its tests ran, so two processes had other code than one: run it again",
             pytrace=False,
         )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert not any(process.returncode for process in running), printed
+    return "".join(printed)
 
 
 @pytest.fixture(scope="module")
@@ -191,12 +197,52 @@ def test_a_study_on_two_devices_makes_the_cells_of_one(two, tmp_path):
 
 def test_the_command_starts_its_processes_and_shards_the_backbone(tmp_path, alone):
     words = command(tmp_path / "prompts", devices=2, strategy="fsdp")
-    printed = python("-m", "prompttransfer", *words)
+    printed = python("-m", "prompttransfer", *words, each=[ALLOCATION])
     close(load_adaptation(tmp_path / "prompts" / "microworld-snli").vectors.tolist(), alone.vectors.tolist())
     whole = load_backbone("microworld-roberta", precision="fp32", device="cpu").held_bytes
     held = float(printed.split("2 processes, fsdp, ")[1].split(" MB")[0]) * 1e6
     assert 0.45 * whole < held < 0.6 * whole  # the small parts stay whole
     assert printed.count("written to") == 1
+
+
+def test_the_command_started_by_srun_speaks_and_writes_once(tmp_path, alone):
+    words = command(tmp_path / "prompts", devices=2, strategy="ddp")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    tasks = srun_variables(2, MASTER_PORT=str(port), SLURM_JOB_NAME="interactive")
+    printed = python("-m", "prompttransfer", *words, each=tasks)
+    close(load_adaptation(tmp_path / "prompts" / "microworld-snli").vectors.tolist(), alone.vectors.tolist())
+    assert printed.count("2 processes, ddp") == printed.count("written to") == printed.count("step 4/6") == 1
+    assert "srun" not in printed  # no hint of a library
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({}, None),
+        ({"SLURM_JOB_NAME": "bash"}, None),
+        ({"SLURM_NTASKS_PER_NODE": "1", "SLURM_NNODES": "2"}, "2 processes were started from outside"),
+        ({"SLURM_NTASKS": "3"}, "3 processes were started from outside"),
+        ({"SLURM_NTASKS_PER_NODE": None}, "give srun --ntasks-per-node, and the same number to --devices"),
+    ],
+)
+def test_what_srun_started_is_read_off_its_own_variables(monkeypatch, variables, line):
+    for name, value in (srun_variables(2)[1] | variables).items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    if line is None:
+        assert not must_start(Placement(2), "cpu")
+    else:
+        with pytest.raises(UserError, match=line):
+            must_start(Placement(2), "cpu")
+
+
+def test_an_allocation_of_several_tasks_has_started_none(monkeypatch):
+    for name, value in ALLOCATION.items():
+        monkeypatch.setenv(name, value)
+    assert must_start(Placement(2), "cpu")
 
 
 def test_an_error_in_one_process_ends_the_others_and_is_raised_here():

@@ -9,6 +9,7 @@ import torch
 from toys import noise
 
 from analysis.neurons import pack
+from projectors.public_report import CONDITIONS, Entry, to_csv
 from prompttransfer.adaptations.adaptation import CurvePoint
 from prompttransfer.adaptations.artifacts import save_adaptation
 from prompttransfer.adaptations.prompts import soft_prompt
@@ -89,6 +90,34 @@ def test_the_page_has_the_matrix_indicators_pictures_facts_and_commands(run):
     assert data.facts["test rows"] == "sst2 100, imdb 100, mnli 90" and data.environment == {"torch": "2"}
     assert any("One seed" in note for note in data.notes)
     assert any(note.startswith("1 overlaps over some layers") for note in data.notes)
+
+
+def test_students_stand_beside_their_controls_in_words(run):
+    pair = {
+        "source": "sst2", "target": "imdb", "seed": 0, "similarity": 0.02, "weight": 0.002, "chance": 0.5, "scratch": 0.7,
+        "transferred": 0.8, "distilled": 0.6, "scratch_steps": 40, "transferred_steps": 40, "distilled_steps": 40,
+        "source_steps": 40, "distilled_all_steps": 120,
+    }  # fmt: skip
+    other = {**pair, "seed": 1, "distilled": 0.9}
+    write_matrix(run / "transfer", matrix(TASKS, TASKS, VALUES), distilled=[pair, other])
+    (run / "distilled").mkdir()
+    (run / "distilled" / "public-text.csv").write_text(
+        to_csv([Entry("imdb", "carried", 0.6, None), Entry("mnli", "carried", 0.4, None), Entry("imdb", "random prompt", 0.5, 0.01)])
+    )  # fmt: skip
+    panda, post = collect(run).taught
+    assert panda.table.loc["sst2 → imdb"].to_dict() == pytest.approx(
+        {"chance": 0.5, "scratch": 0.7, "from source": 0.8, "distilled": 0.75, "weight": 0.002, "steps": 120}
+    )
+    assert (
+        panda.words["scratch"].startswith("control: trained on the target alone") and "2 seeds" in panda.about
+    )
+    assert post.table.loc["carried"].to_dict() == pytest.approx({"imdb": 0.6, "mnli": 0.4, "mean": 0.5})
+    assert post.controls == ("random prompt",) and post.words["random prompt"] in CONDITIONS.values()
+    page = write_report(run).read_text()
+    assert "From a teacher" in page and "random vectors at the target" in page and "<td>120</td>" in page
+    (run / "distilled" / "public-text.csv").write_text("task,condition,score\nimdb,magic,0.5\n")
+    with pytest.raises(UserError, match="condition 'magic' is none of `project distil`"):
+        collect(run)
 
 
 def test_prompts_of_the_model_that_a_projector_goes_to_are_left_out(run):

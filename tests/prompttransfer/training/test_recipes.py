@@ -6,8 +6,8 @@ import pytest
 import torch
 from toys import recipe
 
-from prompttransfer.adaptations.methods import METHODS
-from prompttransfer.training.recipes import Recipe, make_optimizer, method_and_recipe, recipe_for
+from prompttransfer.adaptations.methods import METHODS, parse_method
+from prompttransfer.training.recipes import Recipe, make_optimizer, method_and_recipe, recipe_for, usual_start
 from tasks.errors import UserError
 
 
@@ -121,9 +121,21 @@ def test_a_schedule_rises_in_its_warm_up_and_falls_to_nothing_behind_the_last_st
 
 def test_the_rate_of_decoders_rises_and_falls():
     prompt, lora = (method_and_recipe("causal-lm", 576, text)[1] for text in ("prompt", "lora"))
-    assert (prompt.lr, prompt.length, lora.lr) == (0.02, 20, 2e-3)
+    assert (prompt.lr, prompt.length, lora.lr) == (0.005, 20, 2e-3)
     assert {(own.schedule, own.warm_up) for own in (prompt, lora)} == {("linear", 20)}
     assert method_and_recipe("masked-lm", 768, "lora")[1].schedule == "constant"
+
+
+def test_only_prompts_of_decoders_that_are_not_small_begin_as_words():
+    prompt, lora = parse_method("prompt", length=5), parse_method("lora")
+    assert str(usual_start("causal-lm", 576, prompt)) == "vocabulary"
+    others = [
+        ("causal-lm", 64, prompt),
+        ("causal-lm", 576, lora),
+        ("masked-lm", 768, prompt),
+        ("t5", 768, prompt),
+    ]
+    assert {str(usual_start(*side)) for side in others} == {"random"}
 
 
 def test_every_method_has_a_recipe_on_every_family():

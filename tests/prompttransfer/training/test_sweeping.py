@@ -6,16 +6,9 @@ from toys import Watcher, label_task, recipe, splits, stop
 
 from prompttransfer.adaptations.adaptation import CurvePoint, same_tensors
 from prompttransfer.adaptations.methods import METHODS, parse_method
+from prompttransfer.training.grids import Candidate, candidates_of, check_axes, parse_grid
 from prompttransfer.training.recipes import OPTIMIZERS
-from prompttransfer.training.sweep import (
-    Candidate,
-    Tried,
-    candidates_of,
-    check_axes,
-    parse_grid,
-    parts_of,
-    run_sweep,
-)
+from prompttransfer.training.sweep import Tried, parts_of, run_sweep
 from prompttransfer.training.train import Job, TrainingOptions, begin_run, train_adaptations
 from tasks.errors import UserError
 
