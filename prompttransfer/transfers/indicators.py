@@ -113,15 +113,17 @@ def gaps(name: str, group: Compared) -> list[str]:
             for task, target in group.targets(name).items()
             if not target.task.one_label or (name in FISHER and target.task.head)
         ]
-        found += [f"{name} is of tasks with labels; none for {', '.join(written)}"] if written else []
+        found += (
+            [f"{name} is of tasks with one label a row; none for {', '.join(written)}"] if written else []
+        )
     if name in FISHER and any(not together(one, other) for one in group.prompts for other in group.prompts):
         found.append(f"{name} compares adaptations of one method and shape; none for other pairs")
     if name == FEW_SHOT or name in AT_START:
-        targets = group.targets(name).values()
-        pairs = [(each, target.task) for target in targets for each in group.prompts]
+        tasks = [target.task for target in group.targets(name).values()]
+        headed = [task.name for task in tasks if task.head and name in AT_START]
+        pairs = [(each, task) for task in tasks if task.name not in headed for each in group.prompts]
         reasons = [reason for each, task in pairs if (reason := impossible(each, task))]
         found += [f"{name}: {reason}" for reason in dict.fromkeys(reasons)]
-        headed = [target.task.name for target in targets if target.task.head and name in AT_START]
         found += [f"{name} is of tasks with label words; none for {', '.join(headed)}"] if headed else []
     return found
 
