@@ -168,8 +168,15 @@ class Method(ABC):
         if isinstance(start, From):
             member = self.continued(start, backbone)
             self.check_fits(backbone, start.tensors, str(start))
-            return member
-        return self.member(backbone, task, start=str(start), seed=seed)
+        else:
+            member = self.member(backbone, task, start=str(start), seed=seed)
+        return self.settled(member, backbone, task, start, rows)
+
+    def settled(
+        self, member: Member, backbone: Backbone, task: Task, start: Start, rows: Sequence[Example]
+    ) -> Member:
+        """A member that has its start (no mixture any more), for methods that make more of it for a task and its training rows."""
+        return member
 
     def remarks(self, backbone: Backbone, tasks: Sequence[str] = ()) -> list[str]:
         """What a user should know before training on a backbone, for tasks of these names, a line each."""
