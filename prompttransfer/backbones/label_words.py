@@ -124,7 +124,8 @@ def _first_word(
     )
     raise UserError(
         f"label {label!r} of task {task.name!r} has no word of one token on {backbone} ({spelled}): "
-        f"give another with --label-words {label}=WORD, or choose --aggregation {'|'.join(AGGREGATIONS)}"
+        f"give another with --label-words {label}=WORD, choose --aggregation {'|'.join(AGGREGATIONS)}, or train a head in "
+        f"place of words (head: true, train --head)"
     )
 
 

@@ -80,6 +80,11 @@ def asked(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name not in READING or value}
 
 
+def before_heads(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A command's options without --head where it is not given, which earlier versions did not have."""
+    return {name: value for name, value in given.items() if name != "head" or value}
+
+
 def rows_of_sources(data: Path | None) -> RowsOf:
     """What gives the tasks of sources with a few training rows each, for retrieval by rows."""
     from prompttransfer.transfers.nearest_rows import STORED

@@ -76,6 +76,10 @@ def compare_predictions(
     say(
         f"both, only, neither: rows that are right; interval: {DRAWS:,} draws of rows; p: McNemar's exact test"
     )
+    if any(one.of_sets for one, _ in pairs):
+        say(
+            "of several labels a row: 1st and 2nd are the mean F1 of rows; right is a row whose labels are exactly those"
+        )
     if any(one.of_values for one, _ in pairs):
         say(
             "-: numbers are neither right nor wrong; what is compared is Pearson's correlation with the right ones"

@@ -18,6 +18,7 @@ from prompttransfer.cli.options import (
     Device,
     Devices,
     EvaluateEvery,
+    HeadAsked,
     LabelValues,
     LabelWords,
     LearningRate,
@@ -110,6 +111,7 @@ def transfer(
     skip_empty: SkipEmpty = False,
     metric: MetricName = None,
     label_words: LabelWords = None,
+    head: HeadAsked = False,
     aggregation: Aggregation = None,
     template: Template = None,
     other_layout: OtherLayout = False,
@@ -218,7 +220,7 @@ def transfer(
         say,
         seeds_line,
     )
-    from prompttransfer.cli.data import data_options
+    from prompttransfer.cli.data import before_heads, data_options
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import read_prompts
     from prompttransfer.distributed.launching import must_start, run_on
@@ -251,7 +253,7 @@ def transfer(
         distilled=distil,
     )
     at = locate(backbone or prompts[0].backbone, revision)[1]
-    settings = settings_of("transfer", given) | {"backbone revision": at}
+    settings = settings_of("transfer", before_heads(given)) | {"backbone revision": at}
     beside = Files((predictions,) if predictions else (), settings)
     beside.check(overwrite=overwrite)
     if output is not None:

@@ -93,6 +93,8 @@ class Compared:
 def _gradients(group: Compared, backbone: Backbone, target: Target) -> dict[str, tuple[Tensor, Tensor]]:
     """`Compared.gradients` of one task."""
     encoding = common_encoding(backbone, group.prompts, group.encoding)
+    if target.task.head:  # a head that starts fresh says nothing of where a source pulls
+        return {}
     able = [p for p in group.prompts if p.initial is not None and not impossible(p, target.task)]
     found = {}
     for part in groups_of(able):

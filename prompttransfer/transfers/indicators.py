@@ -108,15 +108,23 @@ def gaps(name: str, group: Compared) -> list[str]:
     if need and lacking:
         found.append(f"{name} {need.what}; none for {', '.join(lacking)}")
     if name in ESTIMATES or name in FISHER:
-        written = [task for task, target in group.targets(name).items() if not target.task.one_label]
-        found += [f"{name} is of tasks with labels; none for {', '.join(written)}"] if written else []
+        written = [
+            task
+            for task, target in group.targets(name).items()
+            if not target.task.one_label or (name in FISHER and target.task.head)
+        ]
+        found += (
+            [f"{name} is of tasks with one label a row; none for {', '.join(written)}"] if written else []
+        )
     if name in FISHER and any(not together(one, other) for one in group.prompts for other in group.prompts):
         found.append(f"{name} compares adaptations of one method and shape; none for other pairs")
-    if name in AT_START:
-        targets = group.targets(name).values()
-        pairs = [(each, target.task) for target in targets for each in group.prompts]
+    if name == FEW_SHOT or name in AT_START:
+        tasks = [target.task for target in group.targets(name).values()]
+        headed = [task.name for task in tasks if task.head and name in AT_START]
+        pairs = [(each, task) for task in tasks if task.name not in headed for each in group.prompts]
         reasons = [reason for each, task in pairs if (reason := impossible(each, task))]
         found += [f"{name}: {reason}" for reason in dict.fromkeys(reasons)]
+        found += [f"{name} is of tasks with label words; none for {', '.join(headed)}"] if headed else []
     return found
 
 
@@ -288,8 +296,10 @@ def _few_shot(group: Compared) -> pd.DataFrame:
 
     def column(task: str) -> list[float]:
         target = targets[task]
-        scores = evaluate_all(backbone, group.prompts, target.task, target.splits.train, encoding)
-        return [score.value for score in scores]
+        able = [each for each in group.prompts if not impossible(each, target.task)]
+        scores = evaluate_all(backbone, able, target.task, target.splits.train, encoding)
+        found = {each.name: score.value for each, score in zip(able, scores, strict=True)}
+        return [found.get(each.name, float("nan")) for each in group.prompts]
 
     return _by_task(group, column)
 
@@ -347,7 +357,11 @@ def _at_start(name: str) -> Indicator:
 def _fisher(name: str) -> Indicator:
     def table(group: Compared) -> pd.DataFrame:
         values = np.full((len(group.prompts), len(group.prompts)), np.nan)
-        labelled = {task for task, target in group.targets(name).items() if target.task.one_label}
+        labelled = {
+            task
+            for task, target in group.targets(name).items()
+            if target.task.one_label and target.task.has_words
+        }
         able = [n for n, each in enumerate(group.prompts) if each.task in labelled and NEEDS[name].has(each)]
         for row in able:
             for column in able:
