@@ -108,6 +108,8 @@ class Method(ABC):
     """What of its tensors is compared beside those of another: `products` B A, `prefixes`; of prompts their vectors."""
     changes_states: ClassVar[bool] = True
     """Whether the backbone's states are others with it than without; not with what only reads them."""
+    brings_head: ClassVar[bool] = False
+    """Whether it reads a task's labels off the states itself, without words, so that it needs no head beside it."""
     trains: ClassVar[bool] = True
     """Whether it is trained at all; a run of one that is not takes no step."""
     searches: ClassVar[bool] = False
