@@ -217,7 +217,7 @@ def print_spread(results: Sequence[Trained], jobs: Sequence[Job]) -> None:
     for job, run in zip(jobs, results, strict=True):
         scores, metric = run.adaptation.scores, job.task.metric
         pair = (scores["validation"][metric], scores["test"][metric])
-        found.setdefault((job.task.name, metric), []).append(pair)
+        found.setdefault((job.task_name, metric), []).append(pair)
     rows = []
     for (task, metric), pairs in found.items():
         if len(pairs) > 1:
