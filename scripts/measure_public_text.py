@@ -86,8 +86,8 @@ def main() -> None:
     for name, seeds in found.items():
         means = [fmean(scores) for scores in seeds]
         spread = f" ± {stdev(means):.3f}" if len(means) > 1 else ""
-        each = [f"{fmean(column):.3f}" for column in zip(*seeds, strict=True)]
-        rows.append([name, *each, f"{fmean(means):.3f}{spread}"])
+        columns = [f"{fmean(column):.3f}" for column in zip(*seeds, strict=True)]
+        rows.append([name, *columns, f"{fmean(means):.3f}{spread}"])
     markdown(["condition", *REPORTED, "mean"], rows)
 
 

@@ -12,7 +12,9 @@ In place of `folder` may stand `file: reviews.csv`, or `hub: {repo: ...}`. How f
 `splits` and `skip_empty`. The labels are the keys of `words`, in that order. Words may be given once, or per backbone family
 (`words: {masked-lm: {...}, t5: {...}}`; causal-lm takes those of masked-lm where it has none of its own). `template` is how
 a decoder reads a row, as in `template: "Review: {text} Sentiment:"`; without one it is that of the type and kind. With
-`regression: {low: 0, high: 5}` the label of a row is a number, and the two words stand for its ends.
+`regression: {low: 0, high: 5}` the label of a row is a number, and the two words stand for its ends. With `head: true` there
+are no words: a linear head is trained, for the `classes` that are listed, or else for those that the training rows have. With `multi-label: true` a row has any number
+of these, as a list, or with ";" between them (`multi-label: "|"` names another separator).
 """
 
 from __future__ import annotations
@@ -25,8 +27,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tasks.catalog import TASKS
 from tasks.documents import PlainLoader, read_yaml, shortened
 from tasks.errors import UserError, unknown
+from tasks.loading import place_of
+from tasks.proposing import classes_of, see_files, see_hub
+from tasks.reading import AS_THEY_ARE, Reading
 from tasks.task import FAMILIES, KINDS, NEEDED, HubSource, Scale, Task
 
+SEPARATOR = ";"
+"""What stands between labels where a task file does not say."""
 WordList = str | list[str]
 
 
@@ -72,10 +79,16 @@ class _TaskFile(BaseModel):
     note: str = ""
     template: str = ""
     regression: _Bounds | None = None
+    head: bool = False
+    classes: list[str] = Field(default_factory=list)
+    multi_label: bool | str = Field(default=False, alias="multi-label")
 
 
-def read_task_file(path: Path) -> Task:
-    """The task that a YAML file describes; a relative `folder` is beside the file."""
+def read_task_file(path: Path, reading: Reading = AS_THEY_ARE, data: Path | None = None) -> Task:
+    """The task that a YAML file describes; a relative `folder` is beside the file.
+
+    `reading` and `data` are what a run says of its rows, which the classes of a head may have to be read from.
+    """
     content = _read(path)
     _refuse_bare_booleans(path, content.get("words"))
     try:
@@ -90,22 +103,30 @@ def read_task_file(path: Path) -> Task:
     if file.hub and (given := _of_files(file)):
         raise UserError(f"{path}: {given} is about files of rows; what is on the hub is said under hub")
     try:
-        return _task(file, path)
+        return _task(file, path, reading, data)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
 
-def _task(file: _TaskFile, path: Path) -> Task:
+def _task(file: _TaskFile, path: Path, reading: Reading, data: Path | None) -> Task:
     words = _words_by_family(file)
+    hub = HubSource(**file.hub.model_dump()) if file.hub else None
+    folder = str((path.parent / place).resolve()) if (place := file.folder or file.file) else None
+    labels = tuple(next(iter(words.values()))) if words else ()
+    separator = SEPARATOR if file.multi_label is True else file.multi_label or ""
+    if (file.head or separator) and not words:
+        labels = tuple(file.classes) or _classes(file, folder or data, hub, reading, separator)
+    elif file.classes:
+        raise UserError("classes are those of a head: give head: true, too, and no words")
     return Task(
         name=file.name,
         type=file.type,
         kind=file.kind,
         metric=file.metric,
-        labels=tuple(next(iter(words.values()))) if words else (),
+        labels=labels,
         words=words,
-        hub=HubSource(**file.hub.model_dump()) if file.hub else None,
-        folder=str((path.parent / place).resolve()) if (place := file.folder or file.file) else None,
+        hub=hub,
+        folder=folder,
         columns=file.columns,
         label_values=file.labels,
         splits=file.splits,
@@ -114,7 +135,29 @@ def _task(file: _TaskFile, path: Path) -> Task:
         note=file.note,
         template=file.template,
         scale=Scale(file.regression.low, file.regression.high) if file.regression else None,
+        head=file.head,
+        separator=separator,
     )
+
+
+def _classes(
+    file: _TaskFile, place: str | Path | None, hub: HubSource | None, reading: Reading, separator: str
+) -> tuple[str, ...]:
+    """The classes of a head that the file does not list: those that its values stand for, or those of its training rows."""
+    given = (file.labels, file.hub.labels if file.hub else {}, reading.labels)
+    if mapped := [label for labels in given for label in labels.values() if label is not None]:
+        return tuple(dict.fromkeys(mapped))
+    columns = {**file.columns, **(file.hub.columns if file.hub else {}), **reading.columns}
+    read = Reading(columns)
+    if hub is not None:
+        return classes_of(see_hub(hub), read, separator)
+    if place is None:
+        raise UserError(
+            "the classes of the head are neither listed nor are there rows to read them from: give classes: [...], or "
+            "folder, file or --data"
+        )
+    splits = {**file.splits, **reading.splits}
+    return classes_of(see_files(place_of(file.name, splits, Path(place)), splits), read, separator)
 
 
 def _of_files(file: _TaskFile) -> str:
@@ -125,10 +168,10 @@ def _of_files(file: _TaskFile) -> str:
 def _words_by_family(file: _TaskFile) -> dict[str, dict[str, tuple[str, ...]]]:
     """`words` of the file, one mapping for all families or one each, as family -> label -> words."""
     if not file.words:
-        if "label" in KINDS.get(file.kind, ()):
+        if "label" in KINDS.get(file.kind, ()) and not (file.head or file.multi_label):
             raise UserError(
                 "no label words: a task with labels needs `words`, one word or list of words a label, "
-                "as in words: {bad: [terrible, awful], good: great}"
+                "as in words: {bad: [terrible, awful], good: great}; head: true trains a head in their place"
             )
         return {}
     per_family = set(file.words) <= set(FAMILIES)
@@ -179,8 +222,9 @@ def _explain(error: ValidationError) -> str:
     place = [str(step) for step in first["loc"] if str(step) not in {"str", "list[str]", "int"}]
     key = ".".join(place)
     if first["type"] == "extra_forbidden":
-        model = {"hub": _HubFile, "regression": _Bounds}.get(place[0], _TaskFile)
-        return str(unknown("key", place[-1], model.model_fields))
+        models: dict[str, type[BaseModel]] = {"hub": _HubFile, "regression": _Bounds}
+        known = models.get(place[0], _TaskFile).model_fields
+        return str(unknown("key", place[-1], [field.alias or name for name, field in known.items()]))
     if first["type"] == "missing" and place[0] == "regression":
         return "regression needs both ends of its numbers, as in regression: {low: 0, high: 5}"
     if first["type"] == "missing":

@@ -88,17 +88,28 @@ def neutral_row(task: Task, source: HubSource, row: dict[str, Any], where: str) 
     if "label" in neutral and source.labels:
         value = neutral["label"]
         labels: Mapping[Any, str | None] = source.labels
-        if not isinstance(value, Hashable) or value not in labels:
-            known = ", ".join(map(str, source.labels))
-            raise UserError(
-                f"{where}: label {shortened(repr(value))} is not one of those known for task {task.name!r}: {known}"
-            )
-        neutral["label"] = labels[value]
+        if task.separator and isinstance(value, list):
+            named = [_named(task, labels, each, where) for each in value]
+            neutral["label"] = [label for label in named if label is not None]
+        else:
+            neutral["label"] = _named(task, labels, value, where)
         if neutral["label"] is None:
             return None
     if task.kind == "summarisation" and isinstance(neutral["document"], list):
         neutral["document"] = _joined(neutral["document"], where)
-    return None if any(_is_empty(value) for value in neutral.values()) else neutral
+    may_be_empty = ("label",) if task.separator and neutral["label"] is not None else ()
+    needed = [value for name, value in neutral.items() if name not in may_be_empty]
+    return None if any(map(_is_empty, needed)) else neutral
+
+
+def _named(task: Task, labels: Mapping[Any, str | None], value: Any, where: str) -> str | None:
+    """The label that a value there stands for; None for one to leave out."""
+    if not isinstance(value, Hashable) or value not in labels:
+        known = ", ".join(map(str, labels))
+        raise UserError(
+            f"{where}: label {shortened(repr(value))} is not one of those known for task {task.name!r}: {known}"
+        )
+    return labels[value]
 
 
 def _value(row: Any, column: str, where: str) -> Any:

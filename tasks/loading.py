@@ -258,7 +258,7 @@ def _read(task: Task, data: Path | None) -> _Found:
                 f"--data {data} is not a folder: it must hold {task.name}/{USUAL}, or these themselves, or be one file"
             )
         if task.folder is None or not Path(task.folder).exists():
-            return _from_files(task, _place(task, data))
+            return _from_files(task, place_of(task.name, task.splits, data))
     if task.folder is not None:
         return _from_files(task, Path(task.folder))
     if task.world is not None:
@@ -267,15 +267,15 @@ def _read(task: Task, data: Path | None) -> _Found:
     return _Found(splits, describe_source(task), revision)
 
 
-def _place(task: Task, data: Path) -> Path:
+def place_of(task: str, splits: Mapping[str, str], data: Path) -> Path:
     """Where under `data` the rows of a task are: in a folder of its name, in a file of its name, or there."""
-    if data.is_file() or (data / task.name).is_dir():
-        return data if data.is_file() else data / task.name
-    own = [path for suffix in FORMATS if (path := data / f"{task.name}{suffix}").is_file()]
+    if data.is_file() or (data / task).is_dir():
+        return data if data.is_file() else data / task
+    own = [path for suffix in FORMATS if (path := data / f"{task}{suffix}").is_file()]
     if own:
         return own[0]
     holds_rows = any(path.suffix.lower() in FORMATS for path in data.iterdir())
-    return data if holds_rows or task.splits else data / task.name
+    return data if holds_rows or splits else data / task
 
 
 def _from_files(task: Task, place: Path) -> _Found:

@@ -1,6 +1,6 @@
 """Metrics: how answers are scored, the larger the better (0 to 1; `mcc` and correlations -1 to 1), and what is scored without knowing anything.
 
-A prediction is the index of a label, a number, or the text that was generated. Exact match and token F1 normalise as the
+A prediction is the index of a label, the indices of several, a number, or the text that was generated. Exact match and token F1 normalise as the
 evaluation script of SQuAD (Rajpurkar et al. 2016): lower case, no punctuation, no articles, single spaces; the best
 reference counts; two answers that normalise to nothing agree, as in SQuAD 2.0. ROUGE-L is the F measure of the longest
 common subsequence (Lin 2004, package `rouge-score`, no stemming), again of the best reference. What counts as a word in
@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 
 from tasks.errors import UserError, unknown
-from tasks.label_metrics import balanced_accuracy, calibration_error, f1_of_label, mcc
+from tasks.label_metrics import balanced_accuracy, calibration_error, f1_of_label, mcc, of_sets
 from tasks.task import LABEL_METRICS as LABEL_NAMES
-from tasks.task import OF_ONE_LABEL, Example, Task
+from tasks.task import OF_ONE_LABEL, SET_METRICS, Example, Task
 from tasks.texts import first_sentence, is_latin, normalise, unicode_words
 from tasks.value_metrics import pearson, spearman
 
-Prediction = int | float | str
+Prediction = int | float | str | tuple[int, ...]
 Metric = Callable[[Sequence[Prediction], Sequence[Example]], float]
 CALIBRATION = "1-ece"
 
@@ -72,7 +72,7 @@ def _of_values(correlation: Callable[[Sequence[float], Sequence[float]], float])
 
     def metric(predictions: Sequence[Prediction], examples: Sequence[Example]) -> float:
         truth = [float("nan") if example.value is None else example.value for example in examples]
-        return correlation([float(prediction) for prediction in predictions], truth)
+        return correlation([float(p) for p in predictions if not isinstance(p, tuple)], truth)
 
     return metric
 
@@ -85,6 +85,8 @@ NUMBER_METRICS: dict[str, Metric] = {"pearson": _of_values(pearson), "spearman":
 GROUPS = (LABEL_METRICS, ANSWER_METRICS, SUMMARY_METRICS, NUMBER_METRICS)
 """Metrics that are shown beside each other."""
 METRICS: dict[str, Metric] = {name: metric for group in GROUPS for name, metric in group.items()}
+OF_SETS = tuple(name for name in SET_METRICS if name not in METRICS)
+"""What is known of rows with any number of labels alone; macro-f1 and f1:LABEL are of both."""
 RARER = (*(name for name in LABEL_NAMES if name not in LABEL_METRICS), f"{OF_ONE_LABEL}LABEL")
 
 
@@ -115,12 +117,14 @@ def score(
 
     `labels` are the task's, for `f1:LABEL`; `probabilities` [rows, labels] those of the labels, for `1-ece`.
     """
-    if metric not in METRICS and not is_of_labels(metric):
-        raise unknown("metric", metric, [*METRICS, *RARER])
+    if metric not in METRICS and not is_of_labels(metric) and metric not in OF_SETS:
+        raise unknown("metric", metric, [*METRICS, *RARER, *OF_SETS])
     if len(predictions) != len(examples):
         raise UserError(f"{len(predictions)} predictions for {len(examples)} rows; give one prediction a row")
     if not examples:
         raise UserError(f"no rows to score {metric} on; give at least one")
+    if metric in OF_SETS or examples[0].labels is not None:
+        return _sets(metric, predictions, examples, labels)
     scored, type_ = _scored(metric)
     for prediction in predictions:
         if not isinstance(prediction, type_):
@@ -133,6 +137,28 @@ def score(
         found[metric] = _rarer(metric, predictions, examples, labels, probabilities)
     names = [metric, *(name for name in group if name != metric)]
     return found | {name: METRICS[name](predictions, examples) for name in names if name in METRICS}
+
+
+def _sets(
+    metric: str, predictions: Sequence[Prediction], examples: Sequence[Example], labels: Sequence[str]
+) -> dict[str, float]:
+    """The metrics of rows with any number of labels."""
+    if metric not in SET_METRICS and not metric.startswith(OF_ONE_LABEL):
+        raise UserError(
+            f"{metric} scores one label a row, and these have any number: take {', '.join(SET_METRICS)}"
+        )
+    truth = [example.labels or () for example in examples]
+    given = []
+    for prediction in predictions:
+        if not isinstance(prediction, tuple):
+            raise UserError(f"{metric} scores label indices of rows that have any number, not {prediction!r}")
+        given.append(prediction)
+    found = {}
+    if metric.startswith(OF_ONE_LABEL):
+        index = labels.index(metric.removeprefix(OF_ONE_LABEL))
+        found[metric] = f1_of_label([index in own for own in given], [index in own for own in truth], 1)
+    names = [metric, *(name for name in SET_METRICS if name != metric)]
+    return found | {name: of_sets(name, given, truth, len(labels)) for name in names if name in SET_METRICS}
 
 
 def _scored(metric: str) -> tuple[str, type]:
@@ -149,7 +175,7 @@ def _rarer(
     labels: Sequence[str],
     probabilities: Sequence[Sequence[float]] | None,
 ) -> float:
-    predicted = [int(prediction) for prediction in predictions]
+    predicted = [int(prediction) for prediction in predictions if not isinstance(prediction, tuple)]
     truth = [-1 if example.label is None else example.label for example in examples]
     if metric == "mcc":
         return mcc(predicted, truth)
@@ -177,12 +203,14 @@ def chance(task: Task, examples: Sequence[Example]) -> float:
 
 def ignorant_predictions(task: Task, examples: Sequence[Example]) -> list[Prediction]:
     """The commonest label or answer of these very rows for each of them, or their mean number; for a summary, the first
-    sentence."""
+    sentence; of several labels the constant set that scores best of the commonest and those of the k commonest labels."""
     if task.kind == "summarisation":
         return [first_sentence(example.first) for example in examples]
     if task.scale is not None:
         values = [example.value for example in examples if example.value is not None]
         return [_mean(values)] * len(examples)
+    if task.separator:
+        return [_best_set(task, examples)] * len(examples)
     if task.generates:
         answers = Counter(normalise(text) for example in examples for text in set(example.references))
         commonest: Prediction = answers.most_common(1)[0][0] if answers else ""
@@ -190,6 +218,19 @@ def ignorant_predictions(task: Task, examples: Sequence[Example]) -> list[Predic
         labels = Counter(example.label for example in examples if example.label is not None)
         commonest = labels.most_common(1)[0][0] if labels else 0
     return [commonest] * len(examples)
+
+
+def _best_set(task: Task, examples: Sequence[Example]) -> tuple[int, ...]:
+    """The same labels for every row, chosen by the metric."""
+    sets = Counter(example.labels or () for example in examples)
+    counts = Counter(label for example in examples for label in example.labels or ())
+    ranked = [label for label, _ in counts.most_common()]
+    candidates = [sets.most_common(1)[0][0], *(tuple(sorted(ranked[: k + 1])) for k in range(len(ranked)))]
+
+    def value(candidate: tuple[int, ...]) -> float:
+        return score(task.metric, [candidate] * len(examples), examples, labels=task.labels)[task.metric]
+
+    return max(candidates, key=value)
 
 
 class _UnicodeWords:

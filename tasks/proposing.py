@@ -20,12 +20,17 @@ from tasks.errors import UserError
 from tasks.folder import rows_of_files, train_files
 from tasks.hub import tables_of
 from tasks.reading import AS_THEY_ARE, Reading
+from tasks.rows import several
 from tasks.tables import is_data_file
 from tasks.task import KINDS, NEEDED, HubSource, Scale, Task, Words
 
 HUB = "hub:"
 MOST_LABELS = 100
 """Different values of a column above which it holds no labels that words could stand for."""
+SEPARATORS = (";", "|", ",")
+"""What stands between labels in a cell, as far as it is guessed."""
+MOST_CLASSES = 10_000
+"""The same for a head."""
 ENDS = ("low", "high")
 """What the labels of a proposed regression are called."""
 OWN_TYPE = "own"
@@ -68,50 +73,77 @@ class Seen:
     """Column -> names of its classes, where the data set has them (0 is the first of them)."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What the labels of proposed tasks are."""
+
+    scale: Scale | None = None
+    """Numbers, within these bounds."""
+    head: bool = False
+    """Classes of a trained head, without words."""
+    separator: str = ""
+    """What stands between labels where a row may have several; empty where it has one."""
+
+
 def is_proposed(name: str) -> bool:
     """Whether a name is that of data and not of a task."""
     return name.startswith(HUB) or is_data_file(name)
 
 
-def task_of_data(name: str, reading: Reading = AS_THEY_ARE, scale: Scale | None = None) -> Task:
+def task_of_data(
+    name: str,
+    reading: Reading = AS_THEY_ARE,
+    scale: Scale | None = None,
+    *,
+    head: bool = False,
+    separator: str = "",
+) -> Task:
     """The task in a file of rows or a folder of them, or in a data set of the hub (`hub:owner/name`, `hub:owner/name:config`).
 
-    With a `scale` its labels are read as numbers.
+    With a `scale` its labels are read as numbers, with a `head` no words are proposed for them; with a
+    `separator` a row has any number of them.
     """
-    if name.startswith(HUB):
-        return _task_of_hub(name, reading, scale)
-    return _task_of_file(Path(name), reading, scale)
+    asked = Asked(scale, head or bool(separator), separator)
+    return (
+        _task_of_hub(name, reading, asked)
+        if name.startswith(HUB)
+        else _task_of_file(Path(name), reading, asked)
+    )
 
 
-def _task_of_file(path: Path, reading: Reading, scale: Scale | None) -> Task:
+def _task_of_file(path: Path, reading: Reading, asked: Asked) -> Task:
     seen = see_files(path, reading.splits)
     kind = kind_of(seen, reading.columns)
-    labels, type_, words = _labels(seen, kind, reading, scale)
-    if scale is None and any(
-        isinstance(value, bool | float) for value in seen.values.get(_label_column(reading), ())
+    labels, type_, words = _labels(seen, kind, reading, asked)
+    if (
+        asked.scale is None
+        and not asked.separator
+        and any(isinstance(value, bool | float) for value in seen.values.get(_label_column(reading), ()))
     ):
         reading = replace(reading, labels=reading.labels or {label: label for label in labels})
     return reading.of(
         Task(
             free_name(path.stem), type_, kind, labels=labels, words=words, folder=str(path.resolve()),
-            aspect="aspect" in reading.columns, scale=scale,
+            aspect="aspect" in reading.columns, scale=asked.scale, head=asked.head,
+            separator=asked.separator,
         )
     )  # fmt: skip
 
 
-def _task_of_hub(name: str, reading: Reading, scale: Scale | None) -> Task:
+def _task_of_hub(name: str, reading: Reading, asked: Asked) -> Task:
     if reading.skip_empty:
         raise UserError(f"{name}: rows of the hub with an empty text are always left out; drop --skip-empty")
     source, seen = _see_hub(name, reading)
     kind = kind_of(seen, reading.columns)
-    labels, type_, words = _labels(seen, kind, reading, scale)
-    values = _hub_values(seen, kind, reading) if scale is None else {}
+    labels, type_, words = _labels(seen, kind, reading, asked)
+    values = _hub_values(seen, kind, reading, asked.separator) if asked.scale is None else {}
     source = replace(source, columns=dict(reading.columns), labels=values)
     repo = Path(source.repo).name if Path(source.repo).is_absolute() else source.repo
     called = "-".join(filter(None, (repo, source.config)))
     return Task(
         free_name(called), type_, kind, labels=labels, words=words, hub=source,
-        aspect="aspect" in reading.columns, scale=scale,
+        aspect="aspect" in reading.columns, scale=asked.scale, head=asked.head,
+        separator=asked.separator,
     )  # fmt: skip
 
 
@@ -140,6 +172,15 @@ def _see_hub(name: str, reading: Reading) -> tuple[HubSource, Seen]:
     return replace(source, train=train, test=test), _see_table(tables[train], name)
 
 
+def see_hub(source: HubSource) -> Seen:
+    """What the training rows of a known data set of the hub are made of."""
+    where = f"hub {source.repo}" + (f" ({source.config})" if source.config else "")
+    tables, _ = tables_of(source, f"for {where}")
+    if source.train not in tables:
+        raise UserError(f"{where} has no split {source.train!r}, only {', '.join(tables)}")
+    return _see_table(tables[source.train], where)
+
+
 def see_files(place: Path, splits: Mapping[str, str] | None = None) -> Seen:
     """What the training rows of a file, or of a folder of files, are made of."""
     files = train_files(place, splits or {})
@@ -153,7 +194,10 @@ def see_files(place: Path, splits: Mapping[str, str] | None = None) -> Seen:
 
 def _see_table(table: Any, where: str) -> Seen:
     columns = tuple(table.column_names)
-    names = {c: list(n) for c in columns if (n := getattr(table.features[c], "names", None))}
+    features = {
+        c: getattr(table.features[c], "feature", table.features[c]) for c in columns
+    }  # that of a list's items
+    names = {c: list(n) for c in columns if (n := getattr(features[c], "names", None))}
     plain = [c for c in columns if c not in names and hasattr(table.features[c], "dtype")]
     return Seen(where, columns, _Values(table, plain), names)
 
@@ -205,16 +249,38 @@ def guess_columns(seen: Seen) -> dict[str, str]:
 
 
 def _labels(
-    seen: Seen, kind: str, reading: Reading, scale: Scale | None
+    seen: Seen, kind: str, reading: Reading, asked: Asked
 ) -> tuple[tuple[str, ...], str, dict[str, Words]]:
     """The labels, the type of task that they tell, and the words proposed for them."""
-    if scale is not None:
+    if asked.scale is not None:
         words = dict(zip(ENDS, (POLARITY["negative"], POLARITY["positive"]), strict=True))
         return ENDS, OWN_TYPE, dict.fromkeys(NEEDED, words)
     if "label" not in KINDS[kind]:
         return (), "summarisation" if kind == "summarisation" else "qa", {}
+    if asked.head:
+        labels = classes_of(seen, reading, asked.separator)
+        return labels, words_for(labels)[0], {}
     labels = tuple(dict.fromkeys(reading.labels.values())) or _classes(seen, _label_column(reading))
     return labels, *words_for(labels)
+
+
+def classes_of(seen: Seen, reading: Reading, separator: str = "") -> tuple[str, ...]:
+    """The classes that a head is to tell apart: those that `reading` names, or all that stand in the training rows.
+
+    With a `separator` rows have any number of them.
+    """
+    column = _label_column(reading)
+    if separator and column in seen.columns and column not in seen.names:
+        where = f"{seen.where}, {column}"
+        values = [each for value in seen.values[column] for each in several(separator, value, where)]
+        seen = replace(seen, values={column: values})
+    return tuple(dict.fromkeys(reading.labels.values())) or _classes(seen, column, most=MOST_CLASSES)
+
+
+def separator_of(seen: Seen, reading: Reading) -> str:
+    """What stands between labels in the cells of a column: the mark that is in most of them, `;` where none is."""
+    cells = [value for value in seen.values.get(_label_column(reading), ()) if isinstance(value, str)]
+    return max(SEPARATORS, key=lambda mark: sum(mark in cell for cell in cells))
 
 
 def scale_of(seen: Seen, reading: Reading, low: float | None, high: float | None) -> Scale:
@@ -237,10 +303,14 @@ def _label_column(reading: Reading) -> str:
     return reading.columns.get("label", "label")
 
 
-def _classes(seen: Seen, column: str) -> tuple[str, ...]:
+def _classes(seen: Seen, column: str, *, most: int = MOST_LABELS) -> tuple[str, ...]:
     """Names of the classes of a column: those that it has, or its values."""
     if column in seen.names:
         return tuple(seen.names[column])
+    if column not in seen.columns:
+        raise UserError(
+            f"{seen.where} has no column {column!r}, only {', '.join(seen.columns)}: say which it is, as in --columns label=..."
+        )
     if column not in seen.values or any(isinstance(value, list | dict) for value in seen.values[column]):
         raise UserError(f"{seen.where}: column {column!r} holds lists or objects: name one of labels")
     values = [v.strip() if isinstance(v, str) else v for v in seen.values[column]]
@@ -249,16 +319,18 @@ def _classes(seen: Seen, column: str) -> tuple[str, ...]:
     found = Counter("" if value == "" else value for value in values)
     if "" in found:
         raise UserError(f"{seen.where}: {found['']} row(s) have no label in column {column!r}: fill them in, or leave them out")  # fmt: skip
-    if not 2 <= len(found) <= MOST_LABELS:
+    if not 2 <= len(found) <= most:
+        many = len(found) > most == MOST_LABELS
+        advice = ", or train a head for them with --head" if many else ""
         raise UserError(
             f"{seen.where}: column {column!r} has {len(found)} different value(s), as {shortened(', '.join(map(str, list(found)[:3])), 60)}; "
-            f"labels are 2 to {MOST_LABELS}: name another column with --columns label=..."
+            f"labels are 2 to {most}: name another column with --columns label=...{advice}"
         )
     whole = all(str(value).lstrip("-").isdigit() for value in found)
     return tuple(str(value) for value in sorted(found, key=(lambda v: int(v)) if whole else str))
 
 
-def _hub_values(seen: Seen, kind: str, reading: Reading) -> dict[int | str, str | None]:
+def _hub_values(seen: Seen, kind: str, reading: Reading, separator: str) -> dict[int | str, str | None]:
     """What a HubSource calls labels: value there -> label.
 
     The hub's -1 is a row without one; of others that `--labels` does not name the first row is an error.
@@ -273,6 +345,8 @@ def _hub_values(seen: Seen, kind: str, reading: Reading) -> dict[int | str, str 
             for place, name in given.items()
         }
         return {**{place: name for place, name in called.items() if name}, -1: None}
+    if separator:
+        return {value: label for value, label in asked.items()}
     named = {
         value: asked.get(str(value)) if asked else str(value).strip()
         for value in dict.fromkeys(seen.values[column])

@@ -17,7 +17,7 @@ from tasks.task import HubSource, Scale, Task
 
 KEPT = "task"
 """Key of the record among what is kept of a prompt's data."""
-SAID_IF_GIVEN = ("label_values", "splits", "skip_empty", "scale")
+SAID_IF_GIVEN = ("label_values", "splits", "skip_empty", "scale", "head", "separator")
 """Fields that a record of a task without them leaves out: what was kept before there were such stays the same."""
 OF_A_RUN = ("words", "template", "columns", "label_values", "splits", "skip_empty")
 
@@ -66,6 +66,8 @@ class _TaskRecord(BaseModel):
     splits: dict[str, str] = Field(default_factory=dict)
     skip_empty: bool = False
     scale: _ScaleRecord | None = None
+    head: bool = False
+    separator: str = ""
 
 
 def task_record(task: Task) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tasks.documents import shortened
+from tasks.documents import parse_json, shortened
 from tasks.errors import UserError, unknown
 from tasks.task import Example, Scale, Task
 
@@ -21,8 +21,7 @@ GOLD = ("label", "answers", "summary")
 
 def question_of(task: Task, row: Mapping[str, Any], where: str) -> Example:
     """The example in a row of neutral fields whose right answer is not asked for, and not looked at where it is there."""
-    label = task.scale.low if task.scale is not None else task.labels[0] if task.labels else None
-    nothing = {"label": label, "answers": ["-"], "summary": "-"}
+    nothing = {"label": _any_label(task), "answers": ["-"], "summary": "-"}
     whole = {key: value for key, value in row.items() if key not in GOLD}
     needed = [name for name in task.fields if name not in GOLD]
     if missing := [name for name in needed if name not in whole]:
@@ -31,7 +30,16 @@ def question_of(task: Task, row: Mapping[str, Any], where: str) -> Example:
             f"{', '.join(map(str, row)) or 'nothing'}"
         )
     example = example_of(task, {**nothing, **whole}, where)
-    return replace(example, label=None, references=(), value=None)
+    return replace(example, label=None, references=(), value=None, labels=None)
+
+
+def _any_label(task: Task) -> Any:
+    """What may stand for the label of a row that is only to be answered."""
+    if task.separator:
+        return []
+    if task.scale is not None:
+        return task.scale.low
+    return task.labels[0] if task.labels else None
 
 
 def example_of(task: Task, row: Mapping[str, Any], where: str) -> Example:
@@ -92,12 +100,21 @@ def mapped(task: Task, row: dict[str, Any], where: str) -> dict[str, Any] | None
     """
     if not task.label_values or "label" not in row:
         return row
+    if task.separator:  # of several, those alone are left out
+        values = several(task.separator, row["label"], where)
+        named = [_mapped(task, value, where) for value in values]
+        return {**row, "label": [label for label in named if label is not None]}
+    label = _mapped(task, row["label"], where)
+    return None if label is None else {**row, "label": label}
+
+
+def _mapped(task: Task, value: Any, where: str) -> str | None:
+    """The label that a value stands for; None for one to leave out."""
     known = {str(value): label for value, label in task.label_values.items()}
-    value = row["label"]
     written = value.strip() if isinstance(value, str) else str(value)
     if written not in known:
         raise UserError(f"{where}: {unknown(f'label value of task {task.name!r}', written, known)}")
-    return None if known[written] is None else {**row, "label": known[written]}
+    return known[written]
 
 
 def digest_rows(parts: Iterable[Sequence[Example]]) -> str:
@@ -112,6 +129,8 @@ def digest_rows(parts: Iterable[Sequence[Example]]) -> str:
             sha.update(repr((row.first, row.second, row.label, row.references)).encode())
             if row.value is not None:
                 sha.update(repr(row.value).encode())
+            if row.labels is not None:
+                sha.update(f"labels {row.labels}".encode())
     return sha.hexdigest()[:16]
 
 
@@ -147,7 +166,23 @@ def _gold(task: Task, value: Any, where: str) -> dict[str, Any]:
     """The right answer of a row, as the fields of an `Example`."""
     if task.scale is not None:
         return {"value": _number(task, task.scale, value, where)}
+    if task.separator:
+        found = {_label(task, each, where) for each in several(task.separator, value, where)}
+        return {"labels": tuple(sorted(found))}
     return {"label": _label(task, value, where)}
+
+
+def several(separator: str, value: Any, where: str) -> list[Any]:
+    """The labels of a row that may have several, or none: a list of them, also as JSON in a cell, or text between separators."""
+    if isinstance(value, str) and value.strip().startswith("["):
+        value = parse_json(value, where)
+    if isinstance(value, str):
+        return [part for each in value.split(separator) if (part := each.strip())]
+    if not isinstance(value, list) or any(isinstance(each, list | dict) for each in value):
+        raise UserError(
+            f"{where}: label is {_shown(value)}; write the labels of a row as a list, or as text with {separator!r} between them"
+        )
+    return value
 
 
 def _number(task: Task, scale: Scale, value: Any, where: str) -> float:

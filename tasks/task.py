@@ -49,6 +49,8 @@ METRICS_OF: dict[str, tuple[str, ...]] = {
 """Kind -> the metrics that can score it (`metrics.py`), the default first; where there are labels also `f1:LABEL`."""
 VALUE_METRICS = ("pearson", "spearman")
 """Those of a regression."""
+SET_METRICS = ("micro-f1", "macro-f1", "subset-accuracy")
+"""Those of tasks with any number of labels a row; also `f1:LABEL`."""
 
 Words = Mapping[str, tuple[str, ...]]
 """Label -> words that may stand for it, best first. The i-th words of the labels of a task belong together."""
@@ -62,8 +64,9 @@ class Example:
 
     `first` is the sentence (with its aspect behind it, where there is one), the first text of a pair, the question or
     the document; `second` the second text of a pair or the context. `label` is an index into the labels of the task;
-    `references` are the accepted answers, or the one summary; `value` is the number that a regression asks for. What came
-    later does not show in `repr`, of which digests are made.
+    `references` are the accepted answers, or the one summary; `value` is the number that a regression asks for, `labels`
+    the indices of all that are right where there may be several, or none. What came later does not show in `repr`, of which
+    digests are made.
     """
 
     first: str
@@ -71,6 +74,7 @@ class Example:
     label: int | None = None
     references: tuple[str, ...] = ()
     value: float | None = field(default=None, repr=False)
+    labels: tuple[int, ...] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,9 @@ class Task:
     (folder.py). Of such files, `columns` is neutral field -> column, `label_values` what stands for a label there -> label,
     or None for rows to leave out, `splits` train and test -> name of a file, and with `skip_empty` rows with an empty text
     are left out. `note` is what a reader of results should know. With a `scale` the answer is a number, and the first and
-    the second label stand for its ends.
+    the second label stand for its ends. With a `head` no words stand for the labels: a linear map is trained for them. With a
+    `separator`, which stands between labels in a cell of a table, a row has any number of labels, each of which is right or
+    wrong by itself, and a head.
     """
 
     name: str
@@ -153,9 +159,13 @@ class Task:
     splits: Mapping[str, str] = field(default_factory=dict, hash=False)
     skip_empty: bool = False
     scale: Scale | None = None
+    head: bool = False
+    separator: str = ""
 
     def __post_init__(self) -> None:
         check_name("task", self.name)
+        if self.separator:
+            object.__setattr__(self, "head", True)
         if self.kind not in KINDS:
             raise unknown("kind of task", self.kind, KINDS)
         if not self.metric:
@@ -178,7 +188,7 @@ class Task:
             _check_no_labels(self)
         else:
             _check_labels(self)
-            _check_words(self)
+            _check_head(self) if self.head else _check_words(self)
         if self.scale is not None:
             _check_scale(self, self.scale)
 
@@ -188,20 +198,29 @@ class Task:
         return "label" not in KINDS[self.kind]
 
     @property
+    def has_words(self) -> bool:
+        """Whether label words are read: its answer is not written and not a trained head's."""
+        return not self.generates and not self.head
+
+    @property
     def one_label(self) -> bool:
-        """Whether one of its labels is right for a row: it asks for no text and no number."""
-        return not self.generates and self.scale is None
+        """Whether one of its labels is right for a row: it asks for no text, no number and not for several."""
+        return not self.generates and self.scale is None and not self.separator
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics that can score it, the default first."""
+        if self.separator:
+            return SET_METRICS
         return METRICS_OF[self.kind] if self.scale is None else VALUE_METRICS
 
     def shares(self, example: Example) -> tuple[float, ...] | None:
         """What the probabilities of the labels should be, where a row has no one label that is right."""
-        if self.scale is None or example.value is None:
-            return None
-        return self.scale.shares(example.value)
+        if self.scale is not None and example.value is not None:
+            return self.scale.shares(example.value)
+        if example.labels is not None:
+            return tuple(float(index in example.labels) for index in range(len(self.labels)))
+        return None
 
     @property
     def frame(self) -> Frame:
@@ -232,6 +251,8 @@ def with_words(task: Task, words: Mapping[str, str]) -> Task:
     """The task with the given word for each named label, on every family; labels not named keep theirs."""
     if task.generates and words:
         raise UserError(f"task {task.name!r} generates text and has no label words; drop --label-words")
+    if task.head and words:
+        raise UserError(f"task {task.name!r} has a trained head and no label words; drop --label-words")
     for label, word in words.items():
         if label not in task.labels:
             raise unknown(f"label of task {task.name!r}", label, task.labels)
@@ -281,6 +302,15 @@ def describe_source(task: Task) -> str:
     return "--data only"
 
 
+def with_head(task: Task) -> Task:
+    """The task with a trained head in place of label words."""
+    if task.generates:
+        raise UserError(
+            f"task {task.name!r} writes its answers, for which no head can stand: leave --head out"
+        )
+    return replace(task, words={}, head=True)
+
+
 def with_metric(task: Task, metric: str | None) -> Task:
     """The task scored by another metric; as it is for None."""
     return task if metric is None else replace(task, metric=metric)
@@ -289,19 +319,25 @@ def with_metric(task: Task, metric: str | None) -> Task:
 def _check_metric(task: Task) -> None:
     known = task.metrics
     label = task.metric.removeprefix(OF_ONE_LABEL)
-    if task.metric.startswith(OF_ONE_LABEL) and task.one_label:
+    if task.metric.startswith(OF_ONE_LABEL) and task.labels and task.scale is None:
         if label not in task.labels:
             raise unknown(f"label in the metric {task.metric!r} of task {task.name!r}:", label, task.labels)
     elif task.metric not in known:
-        of_one = [f"{OF_ONE_LABEL}LABEL"] if task.one_label else []
-        what = f"task of kind {task.kind!r}" if task.scale is None else "regression"
+        of_one = [f"{OF_ONE_LABEL}LABEL"] if task.labels and task.scale is None else []
+        what = (
+            "regression"
+            if task.scale
+            else "task of several labels"
+            if task.separator
+            else f"task of kind {task.kind!r}"
+        )
         raise unknown(f"metric for a {what}:", task.metric, [*known, *of_one])
 
 
 def _check_no_labels(task: Task) -> None:
-    if task.labels or task.words:
+    if task.labels or task.words or task.head:
         raise UserError(
-            f"task {task.name!r}: a task of kind {task.kind!r} generates its answer and has no labels or words"
+            f"task {task.name!r}: a task of kind {task.kind!r} generates its answer and has no labels, words or head"
         )
 
 
@@ -328,9 +364,20 @@ def _check_scale(task: Task, scale: Scale) -> None:
             f"task {task.name!r}: a regression has two labels, the first for {scale.low:g} and the second for {scale.high:g}, "
             f"{len(task.labels)} given: {', '.join(task.labels)}"
         )
+    if task.separator:
+        raise UserError(
+            f"task {task.name!r}: its rows have one number or several labels, not both: leave one of them out"
+        )
     if task.label_values or (task.hub and task.hub.labels):
         raise UserError(
             f"task {task.name!r}: a regression reads numbers, for which no labels stand: leave `labels` out"
+        )
+
+
+def _check_head(task: Task) -> None:
+    if task.words:
+        raise UserError(
+            f"task {task.name!r}: a head stands in place of label words, and both are given: leave one of them out"
         )
 
 

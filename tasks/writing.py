@@ -90,6 +90,13 @@ def _reading(task: Task, seen: Seen) -> list[str]:
 def _words(task: Task, seen: Seen) -> list[str]:
     if task.generates:
         return []
+    if task.head:
+        lines = ["head: true                 # a trained linear map in place of label words"]
+        if task.separator:
+            lines += [
+                f"multi-label: {_quoted(task.separator):<13} # any number of labels a row, with this between them"
+            ]
+        return [*lines, "classes:", *(f"  - {_scalar(label)}" for label in task.labels)]
     lines = [
         "words:                     # label: words that stand for it, best first; a proposal, which matters"
     ]
@@ -124,9 +131,13 @@ def _key(value: int | str) -> str:
     return str(value) if isinstance(value, int) else _scalar(value)
 
 
+def _quoted(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _scalar(value: str | None) -> str:
     """Text as YAML reads it back: in quotes where it would be taken for something else."""
     if value is None:
         return "null"
     plain = _PLAIN.fullmatch(value) and value.lower() not in _TAKEN
-    return value if plain else json.dumps(value, ensure_ascii=False)
+    return value if plain else _quoted(value)

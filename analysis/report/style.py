@@ -54,7 +54,7 @@ svg .axis { stroke: #b5b5b5; } svg .span { stroke: #0072b2; stroke-width: 3; } s
 #tip { position: fixed; z-index: 5; pointer-events: none; background: #fff; border: 1px solid #777; border-radius: 4px; padding: .4rem .6rem; font-size: .85rem; line-height: 1.4; max-width: 20rem; box-shadow: 0 2px 8px #0003; white-space: pre-line; }
 #tip[hidden] { display: none; }
 .many { --cell: 1.7rem; } .many #matrix { font-size: .62rem; } .many #matrix td { padding: 0; }
-@media (max-width: 40rem) { body { padding: .8rem; } :root { --cell: 2.2rem; } #matrix tbody th { max-width: 9.5rem; } #matrix tbody th { white-space: normal; } #matrix tbody button { max-width: 7.8rem; overflow-wrap: anywhere; text-align: right; } table.plain th:first-child { min-width: 7rem; max-width: 9rem; overflow-wrap: break-word; }
+@media (max-width: 40rem) { body { padding: .8rem; } :root { --cell: 2.2rem; } #matrix tbody th { max-width: 9.5rem; } #matrix tbody button { max-width: 7.8rem; white-space: normal; overflow-wrap: break-word; text-align: right; } table.plain th:first-child { min-width: 7rem; max-width: 9rem; overflow-wrap: break-word; }
   .wide img { max-width: none; width: 40rem; } dl.pairs { grid-template-columns: 1fr; } dl.pairs dd { margin-bottom: .4rem; } .hint { display: block; }
   table.stack, table.stack tbody, table.stack tr, table.stack th, table.stack td { display: block; } table.stack thead { display: none; }
   table.stack tr { border-bottom: 1px solid var(--rule); padding: .5rem 0; } table.stack th:first-child { position: static; max-width: none; border: 0; padding: 0 0 .2rem; font-weight: 600; }

@@ -40,13 +40,17 @@ def stacked(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def all_rows(
-    headings: Sequence[str], rows: Sequence[Sequence[str]]
+    headings: Sequence[str], rows: Sequence[Sequence[str]], counts: Sequence[str] = ()
 ) -> tuple[str, list[str], list[list[str]]]:
-    """What several rows have in common as a sentence, and headings and rows without it; text in all of them, no numbers."""
+    """What several rows have in common as a sentence, and headings and rows without it: text, and numbers of `counts` alone."""
     same = [
         place
         for place, values in enumerate(zip(*rows, strict=True))
-        if place and len(values) > 1 and len(set(values)) == 1 and values[0] and not _is_number(values[0])
+        if place
+        and len(values) > 1
+        and len(set(values)) == 1
+        and values[0]
+        and (headings[place] in counts or not _is_number(values[0]))
     ]
     said = ", ".join(f"{headings[place]} {rows[0][place]}" for place in same)
     kept = [place for place in range(len(headings)) if place not in same]

@@ -18,6 +18,7 @@ from prompttransfer.backbones.layouts import USUAL, Encoding
 from tasks.errors import UserError
 
 if TYPE_CHECKING:
+    from prompttransfer.adaptations.heads import Head
     from prompttransfer.adaptations.method import Method
 
 PROMPT_KEY = "prompt_embeddings"
@@ -79,6 +80,8 @@ class Adaptation:
     curve: tuple[CurvePoint, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
     """What there is to say of it in words (`Member.notes`): the text that a hard prompt is."""
+    head: Head | None = None
+    """What was trained beside it in place of label words, where its task asks for that."""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -90,6 +93,8 @@ class Adaptation:
                     f"{self.method.name} {self.name!r}: {what} tensors are {shapes_of(others)}, the tensors "
                     f"{shapes_of(self.tensors)}"
                 )
+        if self.head is not None:
+            check_tensors(self.head.tensors(), f"the head of {self.name!r}")
         self.encoding.place(self.origin.family)
 
     # What is asked of it most, by shorter names ----------------------------------------------------------------

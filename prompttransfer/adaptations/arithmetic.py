@@ -149,4 +149,5 @@ def made_of(
         embedding=None,
         scores={},
         curve=(),
+        head=None,
     )

@@ -6,6 +6,7 @@
     initial.safetensors         the tensors before the first step, where they are known
     embedding.safetensors       the tensors at the step that `train --embed-at` named, where there was one
     encoder.safetensors         what a method needs to train on, where there is such
+    head.safetensors            what was trained in place of label words, where the task asks for that
     README.md                   model card
 
 `prompt.json`, the record of format 1 (soft prompts alone), is still read. Reading checks everything that could make an
@@ -32,8 +33,10 @@ from prompttransfer.adaptations.adaptation import (
     CurvePoint,
     Origin,
     check_tensors,
+    digest_tensors,
 )
 from prompttransfer.adaptations.cards import card
+from prompttransfer.adaptations.heads import Head, head_of
 from prompttransfer.adaptations.method import Method, Stored
 from prompttransfer.adaptations.methods import make_method
 from prompttransfer.adaptations.methods.prompt import PromptTuning
@@ -51,8 +54,8 @@ MARKERS = RECORDS
 MARKER, FIRST_MARKER = MARKERS
 """The record, and that of format 1."""
 WEIGHTS, INITIAL, ENCODER = "adapter_model.safetensors", "initial.safetensors", "encoder.safetensors"
-EMBEDDING = "embedding.safetensors"
-FILES = (WEIGHTS, "adapter_config.json", MARKER, FIRST_MARKER, INITIAL, ENCODER, EMBEDDING, "README.md")
+EMBEDDING, HEAD = "embedding.safetensors", "head.safetensors"
+FILES = (WEIGHTS, "adapter_config.json", MARKER, FIRST_MARKER, INITIAL, ENCODER, EMBEDDING, HEAD, "README.md")
 """What an adaptation's folder holds of ours; all else in it is the user's and stays."""
 WHAT = "adaptation"
 
@@ -134,6 +137,15 @@ class MethodRecord(BaseModel):
     name: str
 
 
+class HeadRecord(BaseModel):
+    """What is said of a head, whose numbers lie in a file of their own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    labels: list[str]
+    digest: str
+
+
 class AdaptationRecord(BaseModel):
     """`adaptation.json`, checked because it comes from outside."""
 
@@ -152,10 +164,12 @@ class AdaptationRecord(BaseModel):
     versions: dict[str, str]
     notes: dict[str, Any] = {}
     """Not there where there is nothing to say."""
+    head: HeadRecord | None = None
+    """Not there where there is none."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return self.model_dump(exclude=None if self.notes else {"notes"})
+        return self.model_dump(exclude={name for name in ("notes", "head") if not getattr(self, name)})
 
 
 class PromptRecord(BaseModel):
@@ -226,6 +240,8 @@ def save_adaptation(adaptation: Adaptation, folder: Path) -> Path:
             write_sealed(temporary / EMBEDDING, _whole(adaptation.embedding))
         if adaptation.encoder and small is None:
             write_sealed(temporary / ENCODER, _whole(adaptation.encoder))
+        if adaptation.head is not None:
+            write_sealed(temporary / HEAD, _whole(adaptation.head.tensors()))
         config = peft_config(adaptation) if small is None else None
         if config is not None:
             _write(temporary / "adapter_config.json", config)
@@ -276,7 +292,9 @@ def load_adaptation(folder: Path) -> Adaptation:
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     if found != values.shapes:
         raise UserError(f"{what}: {WEIGHTS} holds {_told(found)}, its record says {_told(values.shapes)}")
-    adaptation = of_record(values, tensors, initial, encoder, _read_sealed(folder / EMBEDDING))
+    adaptation = of_record(
+        values, tensors, initial, encoder, _read_sealed(folder / EMBEDDING), _read_head(folder, values.head)
+    )
     if adaptation.digest != values.digest and small:
         raise UserError(
             f"{what} was changed after it was written, or its vectors are made otherwise here (their digest differs): "
@@ -296,6 +314,7 @@ def of_record(
     initial: Mapping[str, Tensor] | None = None,
     encoder: Mapping[str, Tensor] | None = None,
     embedding: Mapping[str, Tensor] | None = None,
+    head: Head | None = None,
 ) -> Adaptation:
     """The adaptation of a record and its tensors, whose digest is not looked at."""
     return Adaptation(
@@ -310,6 +329,7 @@ def of_record(
         scores=values.scores,
         curve=tuple(point.point for point in values.curve),
         notes=values.notes,
+        head=head,
     )
 
 
@@ -380,6 +400,17 @@ def _read_sealed(path: Path) -> dict[str, Tensor] | None:
     return tensors
 
 
+def _read_head(folder: Path, said: HeadRecord | None) -> Head | None:
+    """The head that a record names."""
+    if said is None:
+        return None
+    tensors = _read_sealed(folder / HEAD)
+    if tensors is None or digest_tensors(tensors) != said.digest:
+        wrong = "is missing" if tensors is None else "is not the one that the record names"
+        raise UserError(f"{folder / HEAD} {wrong}: bring it back, or train again")
+    return head_of(said.labels, tensors)
+
+
 def record(adaptation: Adaptation) -> AdaptationRecord:
     """What `adaptation.json` says."""
     method = {"name": adaptation.method.name, **adaptation.method.settings()}
@@ -395,6 +426,11 @@ def record(adaptation: Adaptation) -> AdaptationRecord:
         digest=adaptation.digest,
         versions=library_versions(),
         notes=dict(adaptation.notes),
+        head=None
+        if adaptation.head is None
+        else HeadRecord(
+            labels=list(adaptation.head.labels), digest=digest_tensors(adaptation.head.tensors())
+        ),
     )
 
 

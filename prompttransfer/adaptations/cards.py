@@ -19,6 +19,8 @@ OF_THE_PROJECT = {"embedded world": "Apache-2.0, text made by this project's own
 
 def peft_note(adaptation: Adaptation) -> str:
     """What PEFT makes of an adaptation."""
+    if adaptation.head is not None:
+        return "PEFT has no place for the head, so it reads this folder without what answers the task; prompttransfer reads both."
     if adaptation.method.stored(adaptation.encoder) is not None:
         return (
             "PEFT reads the vectors, which are made of the numbers here: write them with "
@@ -36,6 +38,8 @@ def card(adaptation: Adaptation, *, licences: Mapping[str, str] | None = None, p
     origin = adaptation.origin
     made = "".join(f"\n- made of: {part}" for part in _made_of(origin))
     words = ", ".join(f"{label} = {word}" for label, word in origin.words.items()) or "none (text is written)"
+    if adaptation.head is not None:
+        words = f"none; a trained head, in `head.safetensors`, tells apart {adaptation.head.told}"
     noted = "".join(
         f"- {key.replace('_', ' ')}: {_quoted(value)}\n" for key, value in adaptation.notes.items()
     )

@@ -213,6 +213,12 @@ def export_prompts(
         raise unknown("export format", format_, WRITERS)
     if not prompts:
         raise UserError("no prompt given: name at least one prompt folder")
+    for prompt in prompts:
+        if format_ != "safetensors" and prompt.head is not None:
+            raise UserError(
+                f"{prompt.name!r} has a trained head of {prompt.head.told}, for which {format_} has no place and without which "
+                f"it answers nothing: export it to .safetensors"
+            )
     if len(prompts) > 1 and format_ != "safetensors":
         raise UserError(
             f"{format_} holds one prompt, {len(prompts)} given: export them one at a time, or to .safetensors"
@@ -241,10 +247,11 @@ def _write_safetensors(prompts: Sequence[Adaptation], output: Path, overwrite: b
 
 
 def _keyed(one: Adaptation) -> dict[str, Tensor]:
-    """Key of a file -> tensor: a prompt's vectors under its name, what else there is under `name/its own name`."""
+    """Key of a file -> tensor: a prompt's vectors under its name, what else there is (its head) under `name/its own name`."""
+    head = {} if one.head is None else {f"{one.name}/{name}": t for name, t in one.head.tensors().items()}
     if one.has_vectors:
-        return {one.name: one.vectors}
-    return {f"{one.name}/{name}": tensor for name, tensor in one.tensors.items()}
+        return {one.name: one.vectors, **head}
+    return {**{f"{one.name}/{name}": tensor for name, tensor in one.tensors.items()}, **head}
 
 
 def _holds(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bool:

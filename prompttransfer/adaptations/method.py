@@ -108,6 +108,8 @@ class Method(ABC):
     """What of its tensors is compared beside those of another: `products` B A, `prefixes`; of prompts their vectors."""
     changes_states: ClassVar[bool] = True
     """Whether the backbone's states are others with it than without; not with what only reads them."""
+    brings_head: ClassVar[bool] = False
+    """Whether it reads a task's labels off the states itself, without words, so that it needs no head beside it."""
     trains: ClassVar[bool] = True
     """Whether it is trained at all; a run of one that is not takes no step."""
     searches: ClassVar[bool] = False
@@ -166,8 +168,15 @@ class Method(ABC):
         if isinstance(start, From):
             member = self.continued(start, backbone)
             self.check_fits(backbone, start.tensors, str(start))
-            return member
-        return self.member(backbone, task, start=str(start), seed=seed)
+        else:
+            member = self.member(backbone, task, start=str(start), seed=seed)
+        return self.settled(member, backbone, task, start, rows)
+
+    def settled(
+        self, member: Member, backbone: Backbone, task: Task, start: Start, rows: Sequence[Example]
+    ) -> Member:
+        """A member that has its start (no mixture any more), for methods that make more of it for a task and its training rows."""
+        return member
 
     def remarks(self, backbone: Backbone, tasks: Sequence[str] = ()) -> list[str]:
         """What a user should know before training on a backbone, for tasks of these names, a line each."""

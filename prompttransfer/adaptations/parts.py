@@ -35,6 +35,10 @@ def write_parts(adaptations: Sequence[Adaptation], folder: Path) -> tuple[list[P
             raise UserError(
                 f"{each.name!r} is of method {each.method.name}, and only tasks of mpt are a part of a shared prompt"
             )
+        if each.head is not None:
+            raise UserError(
+                f"{each.name!r} has a trained head, which a part of a shared prompt does not hold: keep it whole"
+            )
         safe_name(each.name, "prompt name")
     folder.mkdir(parents=True, exist_ok=True)
     parts, shared = [], []

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.bank import Bank
+from prompttransfer.adaptations.heads import mismatch, with_heads
 from prompttransfer.adaptations.method import Method
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding
@@ -28,11 +29,20 @@ def bank_of(backbone: Backbone, adaptations: Sequence[Adaptation]) -> Bank:
                 f"{other.name!r} is {_shape(other)}"
             )
     method = first.method
-    return method.bank(backbone, [method.restored(each.tensors) for each in adaptations])
+    bank = method.bank(backbone, [method.restored(each.tensors) for each in adaptations])
+    return with_heads(bank, heads_of(adaptations), backbone)
+
+
+def heads_of(adaptations: Sequence[Adaptation]) -> list[tuple[Tensor, Tensor] | None]:
+    """The heads of adaptations as a bank takes them."""
+    return [None if each.head is None else (each.head.weight, each.head.bias) for each in adaptations]
 
 
 def impossible(adaptation: Adaptation, task: Task) -> str:
-    """Why an adaptation cannot answer a task at all (a probe of other classes); empty where it can."""
+    """Why an adaptation cannot answer a task at all (a probe or head of other classes); empty where it can."""
+    head = adaptation.head
+    if reason := mismatch(adaptation.name, adaptation.method, None if head is None else head.labels, task):
+        return reason
     try:
         adaptation.method.check_cell(adaptation.tensors, task)
     except UserError as error:
@@ -48,8 +58,12 @@ def called(adaptations: Sequence[Adaptation]) -> str:
 
 def _shape(adaptation: Adaptation) -> str:
     if adaptation.has_vectors:
-        return f"{adaptation.method.name} {list(adaptation.vectors.shape)}"
-    return str(adaptation.method)
+        return f"{adaptation.method.name} {list(adaptation.vectors.shape)}{_headed(adaptation)}"
+    return f"{adaptation.method}{_headed(adaptation)}"
+
+
+def _headed(adaptation: Adaptation) -> str:
+    return "" if adaptation.head is None else f" with a head of {adaptation.head.told}"
 
 
 def stacked(prompts: Sequence[Adaptation]) -> Tensor:
@@ -66,8 +80,10 @@ def stacked(prompts: Sequence[Adaptation]) -> Tensor:
 def together(one: Adaptation, other: Adaptation) -> bool:
     """Whether two adaptations can run in one bank: vectors of one shape, however learned, or one method and one shape.
 
-    The shape does not matter where members run one after another.
+    The shape does not matter where members run one after another; heads have to tell the same classes apart.
     """
+    if (one.head and one.head.labels) != (other.head and other.head.labels):
+        return False
     shapes = [{name: tensor.shape for name, tensor in each.tensors.items()} for each in (one, other)]
     alike = one.method == other.method or (one.has_vectors and other.has_vectors)
     return alike and (one.method.apart or shapes[0] == shapes[1])

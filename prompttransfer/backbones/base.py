@@ -22,7 +22,7 @@ from prompttransfer.backbones.interventions import Interventions, Vectors, inter
 from prompttransfer.backbones.kernels.async_copies import send
 from prompttransfer.backbones.kernels.cuda_graphs import PRODUCTS, Graphs, padded
 from prompttransfer.backbones.kernels.token_batching import call_tokens, tokens_at_once
-from prompttransfer.backbones.label_words import SHARES, Answers, Pieces, choose_answers
+from prompttransfer.backbones.label_words import ONE, SEVERAL, Answers, Pieces, choose_answers, head_answers
 from prompttransfer.backbones.layouts import USUAL, Encoding, Layout
 from prompttransfer.backbones.modules import KnownModules, check_untouched
 from prompttransfer.backbones.rows import Batch, Row, _candidates, _shares, cut_texts, pad
@@ -237,6 +237,8 @@ class Backbone(ABC):
         """The label words of `task` on this backbone; None for a task without labels."""
         if task.generates:
             return None
+        if task.head:
+            return head_answers(task)
         return choose_answers(
             task,
             family=self.family,
@@ -379,7 +381,7 @@ class Backbone(ABC):
         if rows[0].answers is not None:
             candidates, averaged = _candidates([row.answers for row in rows if row.answers is not None])
             labels = torch.tensor([-1 if row.label is None else row.label for row in rows])
-            if rows[0].kind == SHARES:
+            if rows[0].answers.form != ONE:
                 shares = _shares(rows, candidates.shape[1])
         else:
             targets = pad([list(row.target or ()) for row in rows], -100)
@@ -389,6 +391,7 @@ class Backbone(ABC):
             ids=send(ids, self.device),
             mask=send(mask, self.device),
             layout=layout,
+            several=rows[0].answers is not None and rows[0].answers.form == SEVERAL,
             recordable=self.recordable(rows),
             **{name: None if value is None else send(value, self.device) for name, value in values.items()},
         )
@@ -518,7 +521,8 @@ class Backbone(ABC):
 
     @abstractmethod
     def label_scores(self, own: Interventions | Tensor, batch: Batch) -> Tensor:
-        """Log-probabilities over the label words only, [batch, classes] float32, -inf where a row has fewer.
+        """Log-probabilities over the label words only, or the classes of a head, [batch, classes] float32, -inf where a row has
+        fewer; log odds of each class where several may be right (`Batch.several`).
 
         `own` is bound to the rows of `batch`, or is a prompt for each of them, [batch, length, width]. Differentiable in
         what it is made of.
@@ -534,6 +538,8 @@ class Backbone(ABC):
         `own` as in `label_scores`.
         """
         own = interventions(own)
+        if not batch.by_head:  # what else is in its bank may not keep a call from being recorded
+            own = own.without_head()
         tokens = batch.rows * (batch.ids.shape[1] + own.reserved)
         fits = batch.recordable and tokens * self.layer_products <= PRODUCTS
         # Of a recording only the vectors in front of the text change.

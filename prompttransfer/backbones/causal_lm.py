@@ -223,7 +223,7 @@ class CausalLM(Backbone):
 
     def fixed_tokens(self, task: Task, encoding: Encoding = USUAL) -> int:
         answers = self.answers(task, encoding)
-        ahead = ANSWER if answers is None else max(map(len, answers.scored)) - 1
+        ahead = ANSWER if answers is None else max(1, *map(len, answers.scored)) - 1
         return self.frame(task, encoding).size + ahead
 
     def _assemble(self, row: Row, layout: Layout) -> list[int]:
@@ -400,10 +400,10 @@ class CausalLM(Backbone):
     def label_scores(self, own: Interventions | Tensor, batch: Batch) -> Tensor:
         assert batch.candidates is not None and batch.averaged is not None
         own = interventions(own)
-        if own.has_head or batch.candidates.shape[2] == 1:
+        if own.has_head or batch.candidates.shape[2] <= 1:
             state = self.states_at(own, batch, last_slots(batch))[:, 0]
             own.seen(state)
-            if own.has_head:
+            if own.has_head or batch.by_head:
                 return class_scores(own, state, batch)
             scores = self._logits(state[:, None, None], batch.candidates.clamp(min=0))
         else:

@@ -22,12 +22,18 @@ import torch
 from torch import Tensor
 
 from prompttransfer.backbones.rows import of_rows
+from tasks.errors import UserError
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values, [batch, heads, extra, head width] each."""
 OwnWeights = tuple[Callable[[], Mapping[str, Tensor]], Tensor]
 """What makes the weights that count in place of the model's own, by their full names, and the numbers of the rows of the
 batch that run with them."""
+
+
+Head = Callable[[Tensor], Tensor]
+"""Logits [batch, classes] of states [batch, width]."""
+NO_HEAD = "a task without label words is answered by a trained head, and there is none: train on it, or give the task label words"
 
 
 class Interventions:
@@ -49,7 +55,7 @@ class Interventions:
     alike: bool = False
     """Whether all rows have one member, whose maps then take any number of rows."""
     has_head: bool = False
-    """Whether `head` gives logits."""
+    """Whether `head` gives logits in place of label words where a task has such, too."""
     weights: Sequence[OwnWeights] = ()
     """Weights of their own for all rows of the batch, which then run one part after another, on the plain engine; none of
     the other sites has anything then."""
@@ -97,8 +103,16 @@ class Interventions:
 
     def head(self, state: Tensor) -> Tensor:
         """Logits over a task's labels, in their order, [batch, classes], of the state that the answer is read from,
-        [batch, width]. Called where `has_head`; elsewhere label words are scored."""
-        raise NotImplementedError
+        [batch, width]. Called where `has_head`, and for tasks that have no label words."""
+        raise UserError(NO_HEAD)
+
+    def head_of(self, rows: Tensor) -> Head:
+        """`head` of those of its rows alone."""
+        return self.head
+
+    def without_head(self) -> Interventions:
+        """The same for rows that label words answer."""
+        return self
 
     def seen(self, state: Tensor) -> None:
         """Called with the state that an answer of label words or a head is read from, [batch, width]; for who only looks."""

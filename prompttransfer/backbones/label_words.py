@@ -17,9 +17,11 @@ AGGREGATIONS = ("mean", "sum", "first")
 WRITING = ("t5", "causal-lm")
 """Families that write their answer token by token."""
 
-ONE, SHARES = "one", "shares"
-FORMS = (ONE, SHARES)
-"""What is right of the labels of a row: one of them, or shares of probability."""
+ONE, SHARES, SEVERAL = "one", "shares", "several"
+FORMS = (ONE, SHARES, SEVERAL)
+"""What is right of the labels of a row: one of them, shares of probability, or any number of them, each by itself."""
+BY_HEAD = " by a head"
+"""Behind the form of answers that no words stand for."""
 
 Pieces = tuple[tuple[int, ...], tuple[str, ...]]
 """Token ids of a word and how the tokenizer spells them."""
@@ -27,7 +29,7 @@ Pieces = tuple[tuple[int, ...], tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Answers:
-    """The label words of one task on one backbone, in the order of the task's labels."""
+    """The label words of one task on one backbone, in the order of the task's labels; none where a head answers it."""
 
     labels: tuple[str, ...]
     words: tuple[str, ...]
@@ -45,8 +47,25 @@ class Answers:
 
     @property
     def mapping(self) -> dict[str, str]:
-        """label -> word."""
-        return dict(zip(self.labels, self.words, strict=True))
+        """label -> word; empty for a head."""
+        return dict(zip(self.labels, self.words, strict=True)) if self.words else {}
+
+    @property
+    def kind(self) -> str:
+        """Which rows can run with those that are answered by these."""
+        return self.form if self.words else self.form + BY_HEAD
+
+
+def form_of(task: Task) -> str:
+    """Which of FORMS a task's answers have."""
+    if task.separator:
+        return SEVERAL
+    return ONE if task.scale is None else SHARES
+
+
+def head_answers(task: Task) -> Answers:
+    """The labels of a task that a head answers, of which none has a word."""
+    return Answers(task.labels, (), ((),) * len(task.labels), "first", form_of(task))
 
 
 def choose_answers(
@@ -82,7 +101,7 @@ def choose_answers(
     combined = aggregation or ("sum" if writes else "first")
     scored = tuple(pieces[:1] for pieces in ids) if combined == "first" else ids
     _check_distinct(task, backbone, chosen, scored, prefixes=writes)
-    return Answers(task.labels, chosen, ids, combined, ONE if task.scale is None else SHARES)
+    return Answers(task.labels, chosen, ids, combined, form_of(task))
 
 
 def _first_word(

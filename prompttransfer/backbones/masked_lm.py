@@ -276,7 +276,7 @@ class MaskedLM(Backbone):
         own = interventions(own)
         slot = self.answer_state(own, batch)
         own.seen(slot)
-        if own.has_head:
+        if own.has_head or batch.by_head:
             return class_scores(own, slot, batch)
         features, bias = self._head(slot)
         ids = batch.candidates.clamp(min=0)
@@ -306,15 +306,17 @@ class MaskedLM(Backbone):
 
 
 def class_scores(own: Interventions, state: Tensor, batch: Batch) -> Tensor:
-    """Log-probabilities of a head of `own` over the labels of the rows, [batch, classes].
+    """Log-probabilities of a head of `own` over the labels of the rows, [batch, classes]; log odds where several may be right.
 
     Other members of a bank may have more of them, which count for nothing here. Raises UserError where there are less.
     """
     assert batch.candidates is not None
     logits, classes = own.head(state).float(), batch.candidates.shape[1]
     if logits.shape[1] < classes:
-        raise UserError(f"a probe of {logits.shape[1]} classes cannot answer a task with {classes} labels")
-    return F.log_softmax(logits, dim=-1)[:, :classes]
+        raise UserError(
+            f"a probe or head of {logits.shape[1]} classes cannot answer a task with {classes} labels"
+        )
+    return logits[:, :classes] if batch.several else F.log_softmax(logits, dim=-1)[:, :classes]
 
 
 def combine_pieces(scores: Tensor, candidates: Tensor, averaged: Tensor) -> Tensor:

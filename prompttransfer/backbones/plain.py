@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prompttransfer.backbones.interventions import Interventions, interventions
+from prompttransfer.backbones.interventions import Head, Interventions, interventions
 from prompttransfer.backbones.rows import Batch, only
 
 NAME = "prompttransfer-prefixed"
@@ -113,14 +113,18 @@ def real(mask: Tensor) -> Tensor | None:
 
 
 class _Placed(Interventions):
-    """Nothing but weights, which stand in the model already, and the states that answers were read from."""
+    """Nothing but weights, which stand in the model already, the head of their rows, and the states that answers were read
+    from."""
 
-    def __init__(self, placed: Mapping[str, Tensor]):
-        self.placed = placed
+    def __init__(self, placed: Mapping[str, Tensor], head: Head):
+        self.placed, self._head = placed, head
         self.states: list[Tensor] = []
 
     def seen(self, state: Tensor) -> None:
         self.states.append(state)
+
+    def head(self, state: Tensor) -> Tensor:
+        return self._head(state)
 
 
 Gives = TypeVar("Gives", Tensor, list[str])
@@ -137,7 +141,7 @@ def by_weights(run: Callable[..., Gives]) -> Callable[..., Gives]:
         found, states = [], list[Tensor]()
         for made, rows in own.weights:
             part = batch if len(rows) == batch.rows else only(batch, rows)
-            bare = _Placed(made())
+            bare = _Placed(made(), own.head_of(rows))
             with backbone.on("plain"), with_weights(backbone.model, bare.placed):
                 found.append(run(backbone, bare, part, **options))
             states += bare.states

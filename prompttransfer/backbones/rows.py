@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from prompttransfer.backbones.label_words import FORMS, Answers
+from prompttransfer.backbones.label_words import BY_HEAD, FORMS, Answers
 from prompttransfer.backbones.layouts import Layout
 from prompttransfer.backbones.templates import TokenFrame
 
 WRITTEN = "written"
-KINDS = (*FORMS, WRITTEN)
+KINDS = (*FORMS, *(form + BY_HEAD for form in FORMS), WRITTEN)
 """Kinds of rows, in the order in which they run in a step."""
 
 
@@ -38,7 +38,7 @@ class Row:
     @property
     def kind(self) -> str:
         """One of KINDS: only rows of one kind run together."""
-        return WRITTEN if self.answers is None else self.answers.form
+        return WRITTEN if self.answers is None else self.answers.kind
 
     @property
     def size(self) -> int:
@@ -64,9 +64,17 @@ class Batch:
     targets: Tensor | None
     """[batch, target time] token ids to write, -100 behind the end."""
     shares: Tensor | None = None
-    """[batch, classes] what the probabilities of the labels should be, where no one label is right; else None."""
+    """[batch, classes] what the probabilities of the labels should be, where no one label is right; else None. NaN for labels
+    that a row does not have, and rows to answer."""
+    several: bool = False
+    """Whether each label is right or wrong by itself."""
     recordable: bool = False
     """Whether a call for training on it can be recorded (backbones/kernels/cuda_graphs.py)."""
+
+    @property
+    def by_head(self) -> bool:
+        """Whether no words stand for its labels, so that a head has to tell them apart."""
+        return self.candidates is not None and self.candidates.shape[2] == 0
 
     @property
     def rows(self) -> int:
@@ -117,13 +125,14 @@ def _candidates(answers: Sequence[Answers]) -> tuple[Tensor, Tensor]:
         key: [list(p) + [-1] * (width - len(p)) for p in pieces] + [[-1] * width] * (classes - len(pieces))
         for key, pieces in used.items()
     }
-    candidates = torch.tensor([tables[id(a)] for a in answers])
+    candidates = torch.tensor([tables[id(a)] for a in answers], dtype=torch.long)
     return candidates, torch.tensor([float(a.aggregation == "mean") for a in answers])
 
 
 def _shares(rows: Sequence[Row], classes: int) -> Tensor:
-    """[batch, classes] what the probabilities of the labels should be, NaN for rows to answer."""
-    return torch.tensor([list(row.shares or [math.nan] * classes) for row in rows])
+    """[batch, classes] what the probabilities of the labels should be, NaN for rows to answer and labels that a row lacks."""
+    given = [list(row.shares or ()) for row in rows]
+    return torch.tensor([shares + [math.nan] * (classes - len(shares)) for shares in given])
 
 
 def only(batch: Batch, rows: Tensor) -> Batch:

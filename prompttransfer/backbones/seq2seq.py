@@ -275,10 +275,10 @@ class T5(Backbone):
         assert batch.candidates is not None and batch.averaged is not None
         own = interventions(own)
         states, mask = self._encoder(own, batch)
-        if own.has_head or batch.candidates.shape[2] == 1:
+        if own.has_head or batch.candidates.shape[2] <= 1:
             output = self._one_step(own, states, mask)
             own.seen(output)
-            if own.has_head:
+            if own.has_head or batch.by_head:
                 return class_scores(own, output, batch)
             scores = self._first_step(output, batch.candidates)
         else:

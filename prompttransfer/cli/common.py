@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from tasks.catalog import all_tasks, find_task
 from tasks.errors import UserError, unknown
 from tasks.reading import AS_THEY_ARE, Reading
 from tasks.records import KEPT, is_of_catalogue, own_task
-from tasks.task import Example, Task, parse_label_words, with_metric, with_words
+from tasks.task import Example, Task, parse_label_words, with_head, with_metric, with_words
 
 if TYPE_CHECKING:
     from prompttransfer.adaptations.adaptation import Adaptation
@@ -35,16 +36,18 @@ def resolve_tasks(
     reading: Reading = AS_THEY_ARE,
     data: Path | None = None,
     metric: str | None = None,
+    *,
+    head: bool = False,
 ) -> list[Task]:
     """Tasks by name, YAML file or data, with the run's label words put on every task that has such a label.
 
     A name is looked for in the catalogue first, then among the own tasks that `prompts` were trained on and keep.
     `reading` says how their files are read. Raises UserError for an unknown task, one that is given twice, a label that none
     of the tasks has, a metric that one of them cannot have, or a reading of what are no files (`data` is where they are for
-    tasks without a folder).
+    tasks without a folder). With `head` each is answered by a trained head in place of label words.
     """
     words = parse_label_words(label_words or ())
-    found = [with_metric(_resolve(name, prompts, reading, data), metric) for name in names]
+    found = [with_metric(_resolve(name, prompts, reading, data, head), metric) for name in names]
     called = [task.name for task in found]
     twice = next((name for name in called if called.count(name) > 1), None)
     if twice is not None:
@@ -59,12 +62,15 @@ def resolve_tasks(
     ]
 
 
-def _resolve(name: str, prompts: Sequence[Adaptation], reading: Reading, data: Path | None) -> Task:
+def _resolve(
+    name: str, prompts: Sequence[Adaptation], reading: Reading, data: Path | None, head: bool
+) -> Task:
     from tasks.proposing import is_proposed, task_of_data
 
     if is_proposed(name):
-        return task_of_data(name, reading)
-    task = _named(name, prompts)
+        return task_of_data(name, reading, head=head)
+    task = _named(name, prompts, reading, data)
+    task = with_head(task) if head else task
     if reading and data is None and task.folder is None:
         raise UserError(
             f"--columns, --labels, --splits and --skip-empty say how files are read, and the rows of {task.name} are in "
@@ -73,11 +79,11 @@ def _resolve(name: str, prompts: Sequence[Adaptation], reading: Reading, data: P
     return reading.of(task)
 
 
-def _named(name: str, prompts: Sequence[Adaptation]) -> Task:
+def _named(name: str, prompts: Sequence[Adaptation], reading: Reading, data: Path | None) -> Task:
     if name.endswith((".yaml", ".yml")):
         from tasks.custom import read_task_file
 
-        return read_task_file(Path(name))
+        return read_task_file(Path(name), reading, data)
     if "/" in name and Path(name).is_dir():
         raise UserError(
             f"{name} is a folder and no task: folders of prompts stand before the options of several values"
@@ -88,8 +94,9 @@ def _named(name: str, prompts: Sequence[Adaptation]) -> Task:
     known = find_task(name)
     if kept is None or is_of_catalogue(kept):
         return known
-    if is_of_catalogue(with_metric(kept, known.metric)):
-        return with_metric(known, kept.metric)  # the same task, whose checkpoints another metric chose
+    if is_of_catalogue(replace(kept, metric=known.metric, head=known.head, words=known.words)):
+        # the same task, whose checkpoints another metric chose, or which a head answers
+        return with_metric(with_head(known) if kept.head else known, kept.metric)
     warn(f"the prompts of {name} were trained on another task than the catalogue's, which is used here")
     return known
 
@@ -279,6 +286,22 @@ def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def number(value: float | None, digits: int = 3) -> str:
     """A score for people; a dash where there is none."""
     return "-" if value is None or value != value else f"{value:.{digits}f}"
+
+
+def answers_line(task: Task, words: Mapping[str, str]) -> str:
+    """What answers a task, for people: its label words, a head, or text."""
+    if not task.head:
+        return f"label words of {words_line(task.name, words)}"
+    from prompttransfer.adaptations.heads import told
+
+    return f"head of {task.name}, trained: {told(task.labels)}"
+
+
+def constant_line(name: str, values: Mapping[str, float]) -> str:
+    """What to know of a regression whose answers are all the same; empty where they are not."""
+    if "constant" not in values:
+        return ""
+    return f"{name} says {values['constant']:g} to every row, with which nothing correlates: its score is 0 by definition"
 
 
 def words_line(task: str, words: Mapping[str, str]) -> str:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from prompttransfer.transfers.zero_shot import Target
     from tasks.task import Task
 
-READING = ("columns", "labels", "splits", "skip_empty", "shots")
-"""Options that say how rows are read and drawn."""
+READING = ("columns", "labels", "splits", "skip_empty", "shots", "head")
+"""Options that say how rows are read and drawn, and what answers them."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,14 @@ class DataOptions:
     limit_test: int | None = None
     shots: int | None = None
     one_split: bool = False
+    head: bool = False
+    """Whether a trained head answers in place of label words."""
 
     def tasks(self, names: Sequence[str], prompts: Sequence[Adaptation] = ()) -> list[Task]:
         """Tasks by name, YAML file or data (see `resolve_tasks`). Raises UserError."""
-        return resolve_tasks(names, self.label_words, prompts, self.reading, self.data, self.metric)
+        return resolve_tasks(
+            names, self.label_words, prompts, self.reading, self.data, self.metric, head=self.head
+        )
 
     def targets(self, tasks: Sequence[Task], seeds: Sequence[int] = (0,)) -> list[Target]:
         """Each with the rows that a seed draws."""
@@ -66,6 +70,7 @@ def data_options(given: Mapping[str, Any]) -> DataOptions:
     return DataOptions(
         reading=reading,
         one_split=bool(given.get("one_split")),
+        head=bool(given.get("head")),
         **{name: given.get(name) for name in own},
     )
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from prompttransfer.evaluation.evaluate import Score
     from tasks.task import Task
 
-    Prepared = tuple[EncodedTask, EncodedTask | None, tuple[Score, Score | None]]
+    Prepared = tuple[EncodedTask, EncodedTask | None, tuple[Score | None, Score | None]]
 
 
 @checked
@@ -96,7 +96,7 @@ def evaluate(
     from functools import cache
 
     from prompttransfer.adaptations.running import bank_of, check_on, check_reads, impossible
-    from prompttransfer.cli.common import print_json, say, table
+    from prompttransfer.cli.common import constant_line, print_json, say, table
     from prompttransfer.cli.data import data_options
     from prompttransfer.cli.tables import read_prompts
     from prompttransfer.evaluation.calibration import (
@@ -193,8 +193,11 @@ def evaluate(
         )
         for reason in dict.fromkeys(record["impossible"] for record in records if "impossible" in record):
             say(f"-: {reason}")
+        for record in records:
+            if line := constant_line(record["prompt"], record.get("values") or {}):
+                say(line)
         if calibration is not None:
-            say(f"calibrated: {calibration}; - where the answer is written")
+            say(f"calibrated: {calibration}; - where the answer is written or a head's")
         for path in paths:
             say(f"written to {path}")
     return scores
@@ -218,13 +221,13 @@ COLUMNS = (
 def _record(
     prompt: Adaptation,
     score: Score,
-    bare: tuple[Score, Score | None],
+    bare: tuple[Score | None, Score | None],
     calibrated: Score | None,
     calibration: Calibration | None,
 ) -> dict[str, Any]:
-    """One prompt on one task, for JSON; null where the answer is written and nothing can be calibrated."""
+    """One prompt on one task, for JSON; null where there are no label words: nothing to calibrate, and of a head no model without one."""
     raw, less = bare
-    record = {"prompt": prompt.name, **score.as_dict(), "no_prompt": raw.value}
+    record = {"prompt": prompt.name, **score.as_dict(), "no_prompt": raw.value if raw else None}
     record["no_prompt_calibrated"] = less.value if less else None
     if calibration is not None:
         record |= {"calibrated": calibrated.value if calibrated else None, "calibration": str(calibration)}

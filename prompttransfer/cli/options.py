@@ -54,6 +54,13 @@ SplitNames = Annotated[
     list[str] | None,
     typer.Option("--splits", help="Files or splits of other names, as train=learn test=dev.csv."),
 ]
+HeadAsked = Annotated[
+    bool,
+    typer.Option(
+        "--head",
+        help="Train a linear head with the adaptation, in place of label words: for classes that no words stand for.",
+    ),
+]
 SkipEmpty = Annotated[
     bool,
     typer.Option("--skip-empty", help="Leave out rows with an empty text, which are otherwise an error."),

@@ -150,14 +150,20 @@ def _correlated(one: Said, other: Said) -> dict[str, Any]:
     """Where numbers are answered, of which none is right: how they correlate with those that are."""
     from analysis.paired import paired_correlation
 
-    truth, *both = (
-        [float(row.gold) for row in one.rows],
-        *([float(r.predicted) for r in said.rows] for said in (one, other)),
-    )  # type: ignore[arg-type]
-    ours, theirs, interval = paired_correlation(*both, truth, draws=DRAWS)
+    truth, first, second = (
+        [_number(row.gold) for row in one.rows],
+        [_number(row.predicted) for row in one.rows],
+        [_number(row.predicted) for row in other.rows],
+    )
+    ours, theirs, interval = paired_correlation(first, second, truth, draws=DRAWS)
     nothing = dict.fromkeys(("both", "only_first", "only_second", "neither", "p_mcnemar"))
     scores = {"score_first": ours, "score_second": theirs, "difference": ours - theirs}
     return {**scores, **asdict(interval), **nothing}
+
+
+def _number(said: Any) -> float:
+    """What a regression answers, or is asked for."""
+    return float(said)
 
 
 def only_one(one: Said, other: Said) -> list[dict[str, Any]]:
@@ -225,10 +231,14 @@ def confusion(
         raise UserError(f"{file} has predictions on {', '.join(tasks)}: draw one with --task")
     if not all(said.of_labels for said in found):
         said = "numbers were answered" if found[0].of_values else "text was written"
+        if found[0].of_sets:
+            said = "rows have any number of labels, of which none stands for another"
         raise UserError(f"{file}: on {tasks[0]} {said}, so there are no labels to confuse")
     labels = found[0].labels
     counts = [
-        confusion_counts([str(row.gold) for row in said.rows], [row.predicted for row in said.rows], labels)
+        confusion_counts(
+            [str(row.gold) for row in said.rows], [str(row.predicted) for row in said.rows], labels
+        )
         for said in found
     ]
     titles = [title or tasks[0]] if len(found) == 1 else [said.prompt for said in found]

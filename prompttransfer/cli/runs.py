@@ -138,7 +138,7 @@ def tested(
 
 def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Path | None) -> None:
     """A table of test scores beside what they must be compared with."""
-    from prompttransfer.cli.common import number, say, table
+    from prompttransfer.cli.common import constant_line, number, say, table
 
     rows = []
     for job, run in zip(jobs, results, strict=True):
@@ -177,6 +177,8 @@ def print_results(results: Sequence[Trained], *, jobs: Sequence[Job], output: Pa
         if each:
             say(f"{run.adaptation.name}, test: " + ", ".join(f"{n} {number(v)}" for n, v in each.items()))
         for line in (*_noted(run.adaptation), *how_it_went(run, job.task.metric)):
+            say(line)
+        if line := constant_line(run.adaptation.name, run.adaptation.scores["test"]):
             say(line)
     if output is not None:
         say(f"written to {output}")

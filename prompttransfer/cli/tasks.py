@@ -32,6 +32,8 @@ from prompttransfer.cli.values import Whole, checked, lines_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from prompttransfer.backbones.base import Backbone
+    from prompttransfer.backbones.label_words import Answers
     from tasks.task import Example, Scale, Task
 
 tasks_app = typer.Typer(help="List, show, check and write tasks.", no_args_is_help=True)
@@ -93,7 +95,7 @@ def check_task(
     """Show how two rows of a task enter a backbone, token by token, and what is read where."""
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.backbones.loading import load_backbone, read_otherwise
-    from prompttransfer.cli.common import load_targets, resolve_tasks, say, table, unknown_words
+    from prompttransfer.cli.common import load_targets, resolve_tasks, say, unknown_words
     from tasks.reading import parse_reading
 
     encoding = Encoding(layout, max_length, aggregation, lines_of(template))
@@ -122,27 +124,8 @@ def check_task(
         elif task.generates:
             say("  the answer is written behind it")
     answers = model.answers(task, encoding)
-    if task.scale is not None:
-        say(f"\n{_numbers(found.test, task.scale)}")
     if answers is not None:
-        balance = _balance(task, found.test)
-        table(
-            "\nlabel words",
-            ["label", "word", "tokens", "ids", "share of test"],
-            [
-                [
-                    label,
-                    word,
-                    " ".join(model.tokenizer.convert_ids_to_tokens(list(ids))),
-                    str(list(ids)),
-                    f"{balance[i]:.3f}",
-                ]
-                for i, (label, word, ids) in enumerate(
-                    zip(answers.labels, answers.words, answers.pieces, strict=True)
-                )
-            ],
-            left=4,
-        )
+        _show_answers(model, task, answers, found.test)
     say(f"\ntexts cut to fit: {sum(row.cut for row in rows)} of {len(rows)} test rows")
     other = read_otherwise(model, [example.first for example in found.test[:ROWS]])
     if other:
@@ -155,9 +138,33 @@ def check_task(
         say(line)
 
 
+def _show_answers(model: Backbone, task: Task, answers: Answers, rows: Sequence[Example]) -> None:
+    """Print the label words with their tokens, or the classes of a head; beside each its share of some rows."""
+    from prompttransfer.cli.common import answers_line, say, table
+
+    balance = _balance(task, rows)
+    if task.scale is not None:
+        say(f"\n{_numbers(rows, task.scale)}")
+    if task.head:
+        ranked = sorted(zip(task.labels, balance, strict=True), key=lambda pair: -pair[1])
+        table(f"\n{answers_line(task, {})}", ["class", "share of test"], [[c, f"{n:.3f}"] for c, n in ranked])
+        return
+    spelled = [
+        [label, word, " ".join(model.tokenizer.convert_ids_to_tokens(list(ids))), str(list(ids))]
+        for label, word, ids in zip(answers.labels, answers.words, answers.pieces, strict=True)
+    ]
+    table(
+        "\nlabel words",
+        ["label", "word", "tokens", "ids", "share of test"],
+        [[*cells, f"{share:.3f}"] for cells, share in zip(spelled, balance, strict=True)],
+        left=4,
+    )
+
+
 def _balance(task: Task, rows: Sequence[Example]) -> list[float]:
-    """The share of each label in some rows, or what the numbers of a regression give its two words in the mean."""
-    if task.scale is None:
+    """The share of each label in some rows, of rows that have it where they may have several, or what the numbers of
+    a regression give its two words in the mean."""
+    if task.one_label:
         counts = Counter(row.label for row in rows)
         return [counts[label] / len(rows) for label in range(len(task.labels))]
     shares = [task.shares(row) or () for row in rows]

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from tasks.reading import Reading
     from tasks.task import Task
 
-KINDS = (CLASSIFICATION, REGRESSION) = ("classification", "regression")
+KINDS = (CLASSIFICATION, HEAD, MULTI_LABEL, REGRESSION) = (
+    *("classification", "head", "multi-label", "regression"),
+)
 """What a label of a row is."""
 
 
@@ -35,10 +37,14 @@ def new_task(
     kind: Annotated[
         str,
         typer.Option(
-            "--kind", help="What a label is: classification (one of a few), or regression (a number)."
+            "--kind",
+            help="What a label is: classification (one of a few, by words), head (one of many, by a trained head), multi-label (any number of them, by a head), or regression (a number).",
         ),
         OneOf("kind of labels", KINDS),
     ] = KINDS[0],
+    separator: Annotated[
+        str | None, typer.Option(help="Between the labels in a cell of multi-label rows; found if not given.")
+    ] = None,
     low: Annotated[float | None, typer.Option(help="Of a regression: the least number there may be.")] = None,
     high: Annotated[float | None, typer.Option(help="Of a regression: the largest one.")] = None,
     type_: Annotated[
@@ -60,11 +66,11 @@ def new_task(
     """
     from dataclasses import replace
 
-    from prompttransfer.cli.common import say, words_line
+    from prompttransfer.cli.common import answers_line, say, words_line
     from prompttransfer.files import write_text
     from prompttransfer.outputs import check_place
     from tasks.custom import read_task_file
-    from tasks.proposing import scale_of, task_of_data
+    from tasks.proposing import scale_of, separator_of, task_of_data
     from tasks.reading import parse_reading
     from tasks.task import check_name, parse_label_words, with_words
     from tasks.writing import task_file
@@ -79,16 +85,20 @@ def new_task(
         data = _asked("file of rows, folder of them, or hub:OWNER/NAME")
     if kind != REGRESSION and (low, high) != (None, None):
         raise UserError("--low and --high are the bounds of a regression: give --kind regression, too")
+    if kind != MULTI_LABEL and separator is not None:
+        raise UserError("--separator stands between several labels: give --kind multi-label, too")
     reading = parse_reading(columns, labels, splits, skip_empty=skip_empty)
     seen, reading = look(data, reading, ask=ask)
     scale = scale_of(seen, reading, low, high) if kind == REGRESSION else None
-    task = replace(task_of_data(data, reading, scale), name=name)
+    between = (separator or separator_of(seen, reading)) if kind == MULTI_LABEL else ""
+    task = task_of_data(data, reading, scale, head=kind == HEAD, separator=between)
+    task = replace(task, name=name)
     if ask and type_ is None:
         type_ = _asked("type of task, for tables", task.type)
     if type_ is not None:
         task = replace(task, type=type_, template="")
     words = parse_label_words(label_words or ())
-    if ask and not task.generates:
+    if ask and task.has_words:
         words |= {
             label: _asked(f"word for {label!r}", task.words["masked-lm"][label][0])
             for label in task.labels
@@ -101,7 +111,11 @@ def new_task(
         say(f"{field}: column {column}")
     if made.scale is not None:
         say(f"numbers from {made.scale}")
-    if not made.generates:
+    if made.head:
+        say(answers_line(made, {}))
+    if made.separator:
+        say(f"any number of labels a row, with {made.separator!r} between them")
+    if made.has_words:
         first = {label: words[0] for label, words in made.words["masked-lm"].items()}
         say(f"label words of {words_line(made.name, first)}")
         if all(label.lstrip("-").isdigit() for label in made.labels) and not words:

@@ -19,6 +19,7 @@ from prompttransfer.cli.options import (
     Devices,
     EmbedAt,
     EvaluateEvery,
+    HeadAsked,
     LabelValues,
     LabelWords,
     LayoutName,
@@ -163,6 +164,7 @@ def train(
         ),
     ] = True,
     label_words: LabelWords = None,
+    head: HeadAsked = False,
     aggregation: Aggregation = None,
     max_length: MaxLength = None,
     limit_train: LimitTrain = None,
@@ -218,12 +220,12 @@ def train(
     encoding = Encoding(layout, max_length, aggregation, lines_of(template))
     locate(backbone, revision)  # before the heavy imports: a name that is nothing is said at once
     from prompttransfer.cli.common import (
+        answers_line,
         describe,
         only_the_first_speaks,
         print_json,
         say,
         seeds_line,
-        words_line,
     )
     from prompttransfer.cli.data import data_options, rows_of_sources
     from prompttransfer.cli.teachers import teachers_of
@@ -313,10 +315,7 @@ def train(
     say(seeds_line(chosen, one_split=one_split, shots=shots), quiet=as_json)
     for target in targets:
         answers = model.answers(target.task, encoding)
-        say(
-            f"label words of {words_line(target.task.name, answers.mapping if answers else {})}",
-            quiet=as_json,
-        )
+        say(answers_line(target.task, answers.mapping if answers else {}), quiet=as_json)
     start = parse_start(init) if init else None
     if mixture:
         parts = {seed: [(target.task, target.rows(seed)) for target in targets] for seed in chosen}

@@ -212,11 +212,11 @@ def transfer(
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.backbones.locating import locate
     from prompttransfer.cli.common import (
+        answers_line,
         only_the_first_speaks,
         print_json,
         say,
         seeds_line,
-        words_line,
     )
     from prompttransfer.cli.data import data_options
     from prompttransfer.cli.evaluate import backbone_of
@@ -277,7 +277,7 @@ def transfer(
     for task in tasks:
         if not task.generates:
             answers = model.answers(task, encoding)
-            say(f"label words of {words_line(task.name, answers.mapping if answers else {})}", quiet=as_json)
+            say(answers_line(task, answers.mapping if answers else {}), quiet=as_json)
     said: list[dict[str, Any]] = []
 
     def keep(source: Adaptation, target: Target, score: Score) -> None:

@@ -71,6 +71,12 @@ def print_matrix(matrix: TransferMatrix, title: str = "zero-shot transfer") -> N
         )
     if matrix.in_context:
         say(f"in-context: {matrix.in_context}; mean and standard deviation")
+    if matrix.headed:
+        said = ", ".join(matrix.headed)
+        say(
+            f"{said}: answered by a trained head, so there is nothing without one, and nothing to calibrate; random ones have the "
+            f"sources' heads"
+        )
     if matrix.written:
         say(f"calibrated: none for {', '.join(matrix.written)}, whose answer is written")
 

@@ -38,17 +38,20 @@ class Answer:
     """What an adaptation says to a row."""
 
     label: str | None
-    """The likeliest label; None where text is written, or a number is asked for."""
+    """The likeliest label; None where text is written, or a number or several labels are asked for."""
     probabilities: dict[str, float]
-    """Label -> probability; they sum to 1. Empty where text is written."""
+    """Label -> probability; they sum to 1 where one label is right. Empty where text is written."""
     text: str | None
     """The text that is written, or the word of the label; None where no word is read (a probe)."""
     value: float | None = None
     """The number, of a regression."""
+    labels: tuple[str, ...] | None = None
+    """All labels that are likelier than not, where a row may have several; probabilities are then each label's own."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; a number only where one is asked for."""
-        return {key: value for key, value in asdict(self).items() if key != "value" or value is not None}
+        """For JSON; a number or several labels only where these are asked for."""
+        given = asdict(self)
+        return {key: v for key, v in given.items() if key not in ("value", "labels") or v is not None}
 
 
 class Answers:
@@ -141,7 +144,8 @@ class Answers:
         if written is not None:
             texts = backbone.generate(own, batch, max_new_tokens=written)
             return [Answer(None, {}, text) for text in texts]
-        shares = backbone.label_scores(own, batch).exp().cpu().tolist()
+        scores = backbone.label_scores(own, batch)
+        shares = (scores.sigmoid() if batch.several else scores.exp()).cpu().tolist()
         return [
             self._labelled(task, encoding, share, worded=not own.has_head)
             for share, (_, _, (task, encoding)) in zip(shares, asked, strict=True)
@@ -152,10 +156,13 @@ class Answers:
 
     def _labelled(self, task: Task, encoding: Encoding, shares: Sequence[float], *, worded: bool) -> Answer:
         probabilities = dict(zip(task.labels, shares, strict=False))  # rows of fewer classes are padded
+        if task.separator:
+            likely = tuple(name for name, share in probabilities.items() if share > 0.5)
+            return Answer(None, probabilities, None, labels=likely)
         if task.scale is not None:
             return Answer(None, probabilities, None, task.scale.value(shares))
         label = max(probabilities, key=lambda name: probabilities[name])
-        words = self.backbone.answers(task, encoding) if worded else None
+        words = self.backbone.answers(task, encoding) if worded and task.has_words else None
         return Answer(label, probabilities, words.mapping[label] if words else None)
 
 

@@ -33,7 +33,7 @@ ROWS = 128
 """Training rows of `train-mean`."""
 NOTHING = ("", "N/A")
 """Texts that say nothing."""
-NO_WORDS = "its answer is written: there are no label words to calibrate"
+NO_WORDS = "its answer is written or a head's: there are no label words to calibrate"
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def encode_inputs(
     splits: Splits,
 ) -> EncodedTask | None:
     """The inputs of a calibration, made as the rows of `encoded` are; None for a task without label words."""
-    if encoded.task.generates:
+    if not encoded.task.has_words:
         return None
     return encode_task(
         backbone,
@@ -113,8 +113,10 @@ def encode_inputs(
 
 def bare_calibrated(
     backbone: Backbone, encoded: EncodedTask, inputs: EncodedTask | None
-) -> tuple[Score, Score | None]:
-    """The backbone without a prompt, raw and calibrated."""
+) -> tuple[Score | None, Score | None]:
+    """The backbone without a prompt, raw and calibrated; None where it cannot answer (`bare_score`)."""
+    if encoded.task.head:
+        return None, None
     raw, calibrated = evaluate_both(backbone, BareBank(), encoded, inputs)
     return raw[0], calibrated[0] if calibrated else None
 

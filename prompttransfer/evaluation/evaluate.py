@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prompttransfer.adaptations.bank import Bank, on_the_same
+from prompttransfer.adaptations.bank import Bank, BareBank, on_the_same
 from prompttransfer.backbones.answer_losses import answer_losses
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.kernels.token_batching import cut
@@ -23,9 +23,14 @@ from prompttransfer.distributed.processes import ALONE, Processes
 from prompttransfer.evaluation.encoding import EncodedTask
 from tasks.metrics import chance, needs_probabilities, score
 from tasks.task import Task
+from tasks.value_metrics import is_constant
 
 NEW_TOKENS = {"extractive-qa": 20, "closed-book-qa": 20, "summarisation": 60}
 """Most tokens written per kind of task; Su et al. used 10 for questions and 50 for summaries."""
+
+
+CONSTANT = "constant"
+"""Among the values of a regression: the number that was said to every row, with which nothing correlates."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Answered:
     """What was said to each row."""
 
     said: tuple[Any, ...]
-    """Index of a label, a number, or the text that was written."""
+    """Index of a label, a number, indices of labels, or the text that was written."""
     probabilities: tuple[tuple[float, ...], ...] | None
     """[rows, labels]; None where text is written."""
 
@@ -50,7 +55,7 @@ class Score:
     chance: float
     """The value of the majority answer (0 where text is written)."""
     values: dict[str, float]
-    """All metrics of the task's kind."""
+    """All metrics of the task's kind; of a regression also `constant`, where that number was said to every row."""
     loss: float | None = None
     cut: float = 0.0
     """Share of rows whose text was cut to fit."""
@@ -77,6 +82,11 @@ def evaluate_bank(
     """
     (found,) = _predict(backbone, bank, encoded, (None,), advance, keep=keep)
     return _scores(encoded, found, keep=keep)
+
+
+def bare_score(backbone: Backbone, encoded: EncodedTask) -> Score | None:
+    """The score of the backbone alone; None where a task is answered by a trained head, of which it has none."""
+    return None if encoded.task.head else evaluate_bank(backbone, BareBank(), encoded)[0]
 
 
 def mean_scores(scores: Sequence[Sequence[Score]]) -> list[Score]:
@@ -149,6 +159,8 @@ def _scores(encoded: EncodedTask, found: Predicted, *, keep: bool) -> list[Score
             labels=task.labels,
             probabilities=answered.probabilities,
         )
+        if task.scale is not None and is_constant(answered.said):
+            values[CONSTANT] = float(answered.said[0])
         scores.append(
             Score(
                 task=task.name,
@@ -217,7 +229,9 @@ def _less(scores: Tensor, bias: Tensor | None, rows: int) -> Tensor:
 
 def said(task: Task, scores: Tensor) -> list[Any]:
     """The answer to each row of a task, by the log-probabilities of its label words [rows, classes]: the index of the best
-    label, or the number that the probabilities stand for."""
+    label, or the number that the probabilities stand for; by log odds the indices of all labels that are likelier than not."""
+    if task.separator:
+        return [tuple(i for i, odds in enumerate(row) if odds > 0) for row in scores.tolist()]
     if task.scale is None:
         best: list[Any] = scores.argmax(dim=1).tolist()
         return best
@@ -246,7 +260,7 @@ class _Tally:
         self.losses += own.double().sum(dim=1).cpu()
         self.write(said(self.task, scores), indices, rows)
         if self.probabilities is not None:
-            shares = scores.double().softmax(dim=1).tolist()
+            shares = (scores.double().sigmoid() if wide.several else scores.double().softmax(dim=1)).tolist()
             self._put(self.probabilities, [tuple(share) for share in shares], indices, rows)
 
     def write(self, written: Sequence[Any], indices: Sequence[int], rows: int) -> None:

@@ -5,7 +5,8 @@
 
 `row` is the place in the test split, `text_b` the second text where there is one. Where text is written `gold` is the list of
 accepted answers, `right` whether one of them is met exactly, `score` the task's metric of this row alone. Of a regression
-`gold` and `predicted` are numbers and `score` is 1 - |error| / (high - low); nothing is right or wrong there.
+`gold` and `predicted` are numbers and `score` is 1 - |error| / (high - low); nothing is right or wrong there. Where
+a row may have several labels both are lists of them, `right` whether they are the same and `score` the F1 of the row.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from prompttransfer.evaluation.grouped import evaluate_all
 from prompttransfer.files import write_text
 from tasks.documents import checked, parse_json_lines, read_bytes
 from tasks.errors import UserError
+from tasks.label_metrics import f1_of_row
 from tasks.metrics import METRICS, exact_match
 from tasks.task import Example, Task
 
@@ -43,7 +45,7 @@ class Prediction(BaseModel):
     text: str
     text_b: str | None = None
     gold: str | float | list[str]
-    predicted: str | float
+    predicted: str | float | list[str]
     right: bool | None
     score: float
     probabilities: dict[str, float] | None = None
@@ -63,6 +65,11 @@ class Said:
         return all(isinstance(row.gold, str) for row in self.rows)
 
     @property
+    def of_sets(self) -> bool:
+        """Whether any number of labels was predicted for each row."""
+        return all(isinstance(row.predicted, list) for row in self.rows)
+
+    @property
     def of_values(self) -> bool:
         """Whether numbers were predicted."""
         return all(isinstance(row.gold, float) for row in self.rows)
@@ -72,9 +79,7 @@ class Said:
         """The labels in the order of the task where probabilities tell it, else sorted."""
         first = self.rows[0].probabilities
         return (
-            list(first)
-            if first
-            else sorted({str(r.gold) for r in self.rows} | {r.predicted for r in self.rows})
+            list(first) if first else sorted({str(said) for r in self.rows for said in (r.gold, r.predicted)})
         )
 
 
@@ -95,6 +100,10 @@ def predicted_lines(
             apart = abs(said - example.value) / (task.scale.high - task.scale.low)
             line |= {"gold": example.value, "predicted": round(said, DIGITS), "right": None}
             line["score"] = round(1 - apart, DIGITS)
+        elif example.labels is not None:
+            sets = [[task.labels[index] for index in each] for each in (example.labels, said)]
+            line |= {"gold": sets[0], "predicted": sets[1], "right": sets[0] == sets[1]}
+            line["score"] = round(f1_of_row(said, example.labels), DIGITS)
         elif example.label is not None:
             right = said == example.label
             line |= {"gold": task.labels[example.label], "predicted": task.labels[said], "right": right}

@@ -306,6 +306,8 @@ def facts(folder: RunFolder, record: TransferRecord, prompts: Sequence[Adaptatio
             if p.origin.words
         )
         found["label words"] = few(dict.fromkeys(words))
+        heads = (f"{p.task}: {p.head.told}" for p in prompts if p.head is not None)
+        found["trained heads"] = few(dict.fromkeys(heads))
     return {name: text for name, text in found.items() if text}
 
 

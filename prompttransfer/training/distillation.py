@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.method import Method
-from prompttransfer.adaptations.running import bank_of, check_on, check_reads
+from prompttransfer.adaptations.running import bank_of, check_on, check_reads, impossible
 from prompttransfer.backbones.answer_losses import answer_losses
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.interventions import Interventions, Watched
@@ -152,6 +152,10 @@ def check_teacher(
     what = f"teacher {own.name!r} of task {task.name!r}"
     if own.task != task.name:
         raise UserError(f"{what} was trained on {own.task!r}: give one that was trained on {task.name!r}")
+    if task.separator:
+        raise UserError(
+            f"{what}: a task of several labels a row has no one distribution to distil; leave it out"
+        )
     if task.generates:
         raise UserError(f"{what}: a task whose answer is written has no label words to distil; leave it out")
     check_on(
@@ -162,7 +166,8 @@ def check_teacher(
     )
     check_reads(own, backbone, encoding.template)
     own.method.check_fits(backbone, own.tensors, own.name)
-    own.method.check_cell(own.tensors, task)
+    if reason := impossible(own, task):
+        raise UserError(reason)
     reserved = own.length if own.has_vectors else own.method.reserved
     budget = backbone.text_budget(task, encoding, reserved=reserved)
     if (longest := max(row.size for row in rows)) > budget:

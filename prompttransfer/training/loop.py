@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from prompttransfer import signals
 from prompttransfer.adaptations.adaptation import CurvePoint
 from prompttransfer.adaptations.bank import Bank
+from prompttransfer.adaptations.heads import bank_of_members
 from prompttransfer.adaptations.method import Member, Method, Trial
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.kernels.async_copies import HostCopy
@@ -86,7 +87,7 @@ class BankTraining(LightningModule):
     def _bank(self, indices: Sequence[int] | None = None) -> Bank:
         """All members, or those of `indices`, as a bank; differentiable in their parameters."""
         chosen = range(len(self.members)) if indices is None else indices
-        return self.method.bank(self.backbone, [self._member(index) for index in chosen])
+        return bank_of_members(self.method, self.backbone, [self._member(index) for index in chosen])
 
     def _member(self, index: int) -> Member:
         member = self.members[index]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from prompttransfer.adaptations.heads import needs_head, with_heads
 from prompttransfer.adaptations.method import Method
 from prompttransfer.backbones.interventions import Interventions
 from prompttransfer.backbones.kernels.host_memory import compiled_kept
@@ -142,7 +143,9 @@ def outlined(backbone: Backbone, method: Method, task: Task, members: int, rows:
     # One member may take a shorter way than several; what runs apart is there for one at a time.
     alike = 1 if method.apart else min(members, 2)
     owners = torch.arange(rows, device=backbone.device) % alike
-    return method.bank(backbone, [member] * alike).rows(owners)
+    head = torch.zeros(len(task.labels), backbone.state_width), torch.zeros(len(task.labels))
+    heads = [head if needs_head(method, task) else None] * alike
+    return with_heads(method.bank(backbone, [member] * alike), heads, backbone).rows(owners)
 
 
 def member_bytes(method: Method, backbone: Backbone, task: Task, device: torch.device) -> int:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from prompttransfer import signals
 from prompttransfer.adaptations.adaptation import Adaptation, CurvePoint, Origin, digest_tensors
+from prompttransfer.adaptations.heads import HeadedMember, check_head, head_beside, needs_head
 from prompttransfer.adaptations.method import Member, Method
 from prompttransfer.adaptations.methods.prompt import PromptTuning
 from prompttransfer.adaptations.starts import Start
@@ -39,7 +40,7 @@ from prompttransfer.training.batches import BankData
 from prompttransfer.training.distillation import Teacher, check_learns, check_teacher, teaching_of
 from prompttransfer.training.loop import BankTraining
 from prompttransfer.training.progress import TrainingProgress
-from prompttransfer.training.recipes import Recipe, usual_start
+from prompttransfer.training.recipes import Recipe, head_rate, usual_start
 from prompttransfer.training.state import MemberState, kept_of
 from tasks.errors import MachineError, UserError
 from tasks.loading import Splits
@@ -102,6 +103,28 @@ class Job:
         for task, _ in self.beside:
             method.check_cell(own.tensors(), task)
         return own
+
+    def check_head(self, method: Method) -> None:
+        """Raise UserError where its tasks need a head that the method cannot have, or not one for all of them."""
+        for task, _ in self.parts:
+            check_head(method, task)
+            if _head_of(task) != _head_of(self.task) and (task.head or self.task.head):
+                raise UserError(
+                    f"{self.called!r} would learn from {self.task.name} and {task.name} with one head, and their classes differ: "
+                    f"leave the mixture out, or give both label words"
+                )
+
+    def headed(self, own: Member, method: Method, backbone: Backbone, lr: float) -> Member:
+        """A member with the head beside it that its task asks for, at a rate of its own; itself where it asks for none."""
+        if not needs_head(method, self.task):
+            return own
+        width = backbone.state_width
+        return HeadedMember(own, self.task.labels, width, head_rate(width) / lr)
+
+
+def _head_of(task: Task) -> tuple[object, ...]:
+    """What a head has to be for a task."""
+    return task.head, task.labels, task.separator
 
 
 @dataclass(frozen=True)
@@ -201,6 +224,8 @@ def begin_run(
     place = encoding.place(backbone.family)
     method.check_complete()
     method.check_place(place, backbone.family)
+    for job in jobs:
+        job.check_head(method)
     if not method.trains:
         return Untrained(_untrained(backbone, jobs, replace(recipe, steps=0), encoding, method))
     return BankRun(backbone, jobs, recipe, encoding, method, options or TrainingOptions())
@@ -256,6 +281,10 @@ class BankRun:
         members = [job.member(method, backbone, encoding) for job in jobs]
         rates = [own_recipe(job, recipe).lr for job in jobs]
         method.join(members, rates)
+        members = [
+            job.headed(member, method, backbone, rate)
+            for job, member, rate in zip(jobs, members, rates, strict=True)
+        ]
         self.members, self.initial = members, [member.tensors() for member in members]
         processes = backbone.processes
         progress = options.progress if processes.first else None
@@ -543,6 +572,9 @@ def _fingerprint(
         )
         if job.teacher is not None:
             sha.update(repr(job.teacher.record()).encode())
+        for task, _ in job.parts:
+            if task.scale is not None or task.head:
+                sha.update(repr((task.scale, task.head, task.separator)).encode())
         # Not all of a row is in what was encoded: the second text may be cut off, answers only score.
         sha.update(_rows_digest(job.splits, digests).encode())
         for task, splits in job.beside:
@@ -631,6 +663,7 @@ def _finish(job: Job, state: MemberState, started: Adaptation, member: Member) -
         scores={"validation": {job.metric: best.score, "step": state.best_step}},
         curve=tuple(state.curve),
         notes={**member.notes(), **spent},
+        head=head_beside(member),
     )
     return Trained(adaptation, state.ended or "steps", state.steps)
 

@@ -105,6 +105,18 @@ class TransferMatrix:
         )
 
     @property
+    def headed(self) -> tuple[str, ...]:
+        """Targets that a trained head answers, of which the model alone has none."""
+        if NO_PROMPT not in self.sources:
+            return ()
+        alone = self.values[self.sources.index(NO_PROMPT)].tolist()
+        return tuple(
+            target
+            for target, value in zip(self.targets, alone, strict=True)
+            if math.isnan(value) and target not in self.impossible
+        )
+
+    @property
     def has_own(self) -> bool:
         """Whether some target has an own prompt that scores above 0, so that something is relative to it."""
         return bool((self.own() > 0).any())

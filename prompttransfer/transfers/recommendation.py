@@ -215,6 +215,11 @@ def _ranked(found: Recommendation, by: Sequence[str]) -> Recommendation:
 def _sources(prompts: Sequence[Adaptation], target: Target, leave_own_out: bool) -> list[Adaptation]:
     """Those that can be tried on a target. Raises UserError where none is left."""
     name = target.task.name
+    if target.task.head:
+        raise UserError(
+            f"{name} is answered by a trained head, which no source of another task has: none can be tried as it is; train from "
+            f"them with `transfer --tune`, or give the task label words"
+        )
     own = [p for p in prompts if not (leave_own_out and p.knows(name))]
     if not own:
         what = called(prompts)

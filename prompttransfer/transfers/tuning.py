@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from prompttransfer.adaptations.adaptation import Adaptation
-from prompttransfer.adaptations.bank import BareBank
 from prompttransfer.adaptations.running import bank_of, common_encoding, common_method, groups_of
 from prompttransfer.adaptations.starts import start_from
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.evaluation.encoding import encode_task
-from prompttransfer.evaluation.evaluate import evaluate_bank
+from prompttransfer.evaluation.evaluate import Score, bare_score, evaluate_bank
 from prompttransfer.training.curves import convergence_step, first_step_at
 from prompttransfer.training.recipes import Recipe
 from prompttransfer.training.train import CONVERGED, Job, Trained, TrainingOptions, train_adaptations
@@ -232,16 +231,20 @@ def with_test_score(
 
     Beside each score stand the number of rows, chance, the share of texts cut, and the backbone without a prompt.
     """
-    bare: float | None = None
+    bare: Score | None = None
     tested = list(trained)
     for group in groups_of([run.adaptation for run in trained]):
         encoded = encode_task(backbone, target.task, target.splits.test, encoding, reserved=group.reserved)
         scores = evaluate_bank(backbone, bank_of(backbone, group.adaptations), encoded)
-        if bare is None:
-            bare = evaluate_bank(backbone, BareBank(), encoded)[0].value
+        bare = bare or bare_score(backbone, encoded)
         for place, score in zip(group.places, scores, strict=True):
             run = trained[place]
-            beside = {"rows": score.rows, "chance": score.chance, "no_prompt": bare, "cut": score.cut}
+            beside = {
+                "rows": score.rows,
+                "chance": score.chance,
+                "no_prompt": bare.value if bare else None,
+                "cut": score.cut,
+            }
             known = {**run.adaptation.scores, "test": {**score.values, **beside}}
             tested[place] = replace(run, adaptation=replace(run.adaptation, scores=known))
     return tested
@@ -260,10 +263,16 @@ def with_mixture_scores(
     test = {
         metrics.pop() if len(metrics) == 1 else "mean": sum(values.values()) / len(values),
         "rows": sum(scores["rows"] for scores in found),
-        **{key: sum(scores[key] for scores in found) / len(found) for key in ("chance", "no_prompt", "cut")},
+        **{key: _mean([scores[key] for scores in found]) for key in ("chance", "no_prompt", "cut")},
         "tasks": values,
     }
     return replace(run, adaptation=replace(run.adaptation, scores={**run.adaptation.scores, "test": test}))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Of values that are there; None where one is not."""
+    there = [value for value in values if value is not None]
+    return sum(there) / len(there) if len(there) == len(values) else None
 
 
 def tuned_pair(

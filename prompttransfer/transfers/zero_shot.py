@@ -16,8 +16,9 @@ import torch
 
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.bank import Bank
+from prompttransfer.adaptations.heads import with_heads
 from prompttransfer.adaptations.random_prompts import random_draws
-from prompttransfer.adaptations.running import Group, common_encoding, groups_of, impossible
+from prompttransfer.adaptations.running import Group, common_encoding, groups_of, heads_of, impossible
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.evaluation.calibration import (
@@ -33,6 +34,7 @@ from prompttransfer.evaluation.evaluate import Score
 from prompttransfer.transfers.matrix import TransferMatrix, reference_rows
 from tasks.errors import UserError
 from tasks.loading import Splits
+from tasks.metrics import chance
 from tasks.task import Task
 
 
@@ -68,7 +70,7 @@ def zero_shot(
     Sources of one method and shape run in one bank. With a `calibration` the matrix has a second one of calibrated
     scores (`.calibrated`), from the same passes; the row `no prompt, calibrated` is there in any case (by the mean over
     training rows where nothing else is asked for). The random row is the mean over random adaptations at the sources'
-    own norms, whose spread is kept beside it: `draws` of them for each bank, or as many as `random_draws` says. Raises UserError for a source that does not run on this backbone, or
+    own norms (with the heads of the sources in turn, where a task is answered by one), whose spread is kept beside it: `draws` of them for each bank, or as many as `random_draws` says. Raises UserError for a source that does not run on this backbone, or
     sources of different layout. `keep` is given the score of every source on every target, with its answers.
     """
     used = common_encoding(backbone, sources, encoding, other_layout=other_layout)
@@ -96,7 +98,7 @@ def zero_shot(
             continue
         scores: list[Any] = [None] * (len(sources) + drawn)
         calibrated: list[Any] = list(scores)
-        bare: tuple[Score, Score | None] | None = None
+        bare: tuple[Score | None, Score | None] | None = None
         behind = len(sources)
         for group, bank, noise in groups:
             if reason := impossible(group.adaptations[0], target.task):
@@ -118,10 +120,11 @@ def zero_shot(
                 if keep is not None and place < len(sources):
                     keep(sources[place], target, raw[index])
         bare = bare or _bare(backbone, target, used, chosen)
-        columns.append(_column(scores, bare, len(sources)))
+        least = chance(target.task, target.splits.test)
+        columns.append(_column(scores, bare, least, len(sources)))
         spread.append([_spread(found, len(sources)) for found in (scores, calibrated)])
-        second.append(_column(calibrated, bare, len(sources)))
-        if target.task.generates:
+        second.append(_column(calibrated, bare, least, len(sources)))
+        if not target.task.has_words:
             written[target.task.name] = NO_WORDS
     matrix = TransferMatrix(
         sources=(*(p.name for p in sources), *references),
@@ -161,30 +164,34 @@ def _with_noise(
         tensors = [each.tensors for each in group.adaptations]
         noise = method.random_like(tensors, draws or random_draws(len(tensors)), generator)
         members = [method.restored(each) for each in (*tensors, *noise)]
+        heads = heads_of(group.adaptations)
+        heads += [heads[index % len(heads)] for index in range(len(noise))]  # a head is trained, not drawn
         with torch.no_grad():
-            found.append((group, method.bank(backbone, members), len(noise)))
+            found.append((group, with_heads(method.bank(backbone, members), heads, backbone), len(noise)))
     return found
 
 
 def _bare(
     backbone: Backbone, target: Target, encoding: Encoding, calibration: Calibration
-) -> tuple[Score, Score | None]:
+) -> tuple[Score | None, Score | None]:
     """The backbone alone on a target that none of the sources can answer."""
     encoded = encode_task(backbone, target.task, target.splits.test, encoding, reserved=0)
     return bare_calibrated(backbone, encoded, encode_inputs(backbone, calibration, encoded, target.splits))
 
 
-def _column(scores: Sequence[Score | None], bare: tuple[Score, Score | None], sources: int) -> list[float]:
+def _column(
+    scores: Sequence[Score | None], bare: tuple[Score | None, Score | None], least: float, sources: int
+) -> list[float]:
     """The cells of one target in the order of the matrix's rows; NaN where nothing was scored."""
-    raw, calibrated = bare
     missing = float("nan")
+    raw, calibrated = (missing if score is None else score.value for score in bare)
     noise = [score.value for score in scores[sources:] if score is not None]
     return [
         *(missing if score is None else score.value for score in scores[:sources]),
-        raw.value,
-        calibrated.value if calibrated else missing,
+        raw,
+        calibrated,
         sum(noise) / len(noise) if noise else missing,
-        raw.chance,
+        least,
     ]
 
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.stats import pearsonr
 
 from analysis.figures import confusion, confusion_counts, figure_bytes
-from analysis.paired import mcnemar, paired_bootstrap
+from analysis.paired import mcnemar, paired_bootstrap, paired_correlation
 
 T, F = True, False
 
@@ -51,3 +52,25 @@ def test_a_confusion_matrix_counts_true_labels_by_rows():
     assert [axis.get_title(loc="left") for axis in figure.axes[:2]] == ["one", "two"]
     assert {text.get_text() for text in figure.axes[0].texts} == {"0", "1"}
     assert figure_bytes(figure, "png").startswith(b"\x89PNG")
+
+
+def test_two_correlations_are_those_of_scipy_and_a_constant_has_none():
+    rng = np.random.default_rng(2)
+    truth = rng.random(50)
+    ours, theirs = truth + 0.3 * rng.random(50), rng.random(50)
+    first, second, interval = paired_correlation(ours, theirs, truth)
+    assert (first, second) == pytest.approx((pearsonr(ours, truth)[0], pearsonr(theirs, truth)[0]))
+    assert interval.low < first - second < interval.high
+    assert paired_correlation(np.full(50, 2.5), theirs, truth)[0] == 0
+    assert "at least 10" in paired_correlation([1, 2, 3], [3, 2, 1], [1, 2, 3])[2].reason
+
+
+def test_the_interval_of_a_difference_of_correlations_covers_what_it_says():
+    rng, covered = np.random.default_rng(3), 0
+    right = 1 / 1.25**0.5 - 1 / 2**0.5  # truth plus noise of half and of its whole spread
+    for _ in range(300):
+        truth = rng.standard_normal(100)
+        ours, theirs = truth + 0.5 * rng.standard_normal(100), truth + rng.standard_normal(100)
+        interval = paired_correlation(ours, theirs, truth, draws=500)[2]
+        covered += interval.low <= right <= interval.high
+    assert 0.90 < covered / 300 < 0.98

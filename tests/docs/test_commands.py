@@ -88,12 +88,16 @@ def test_the_commands_of_a_page_run_one_after_another(page: Path, tmp_path: Path
 
 
 def _write_reviews(place: Path) -> None:
-    """What the page on data of one's own takes for granted: a CSV file, and a folder with files of other names."""
+    """What the page on data of one's own takes for granted: CSV files, and a folder with files of other names."""
     names = ("reviews", "folder/learn", "folder/dev")
     (place / "folder").mkdir()
     for name in names:
         rows = [f"{name} {i}: the plot was {('dull', 'fresh')[i % 2]},{1 + 4 * (i % 2)}" for i in range(60)]
         (place / f"{name}.csv").write_text("\n".join(["body,stars", *rows]) + "\n")
+    (place / "stars.csv").write_text((place / "reviews.csv").read_text())
+    for name, marks in (("intents", "abcdef"), ("topics", ("a", "a;b", "c"))):
+        rows = [f"the plot {i} was {mark},{mark}" for i in range(15) for mark in marks]
+        (place / f"{name}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
 
 
 def _run(words: list[str], said: io.StringIO) -> None:

@@ -392,3 +392,31 @@ def test_a_study_starts_from_a_library_and_its_cells_change_with_it(planned, tin
 
     first = cells(0)
     assert cells(0) == first and not cells(1) & first
+
+
+def test_a_head_is_trained_from_other_tasks_and_moves_to_none_unchanged(tmp_path, backbone_folder):
+    place = write_study(tmp_path, backbone_folder, PROMPTS.replace("same-type", "all"))
+    folder = place.parent
+    task = "name: songs\ntype: sentiment\nkind: sentence\nhead: true\nclasses: [bad, good]\n"
+    (folder / "songs.yaml").write_text(task)
+    plan = make_plan(read_study(place))
+    reasons = {one.label: one.reason for one in plan.graph.impossible}
+    assert reasons.keys() == {f"score on songs of prompt {source} on near" for source in ("films", "pairs")}
+    assert all(
+        "has no head, and task 'songs' is answered by a head of 2 classes" in why for why in reasons.values()
+    )
+    classes = {
+        cell.settings["task"]: cell.settings.get("classes")
+        for cell in plan.graph.cells.values()
+        if cell.kind == "prompt"
+    }
+    assert classes == {"films": None, "songs": ["bad", "good"], "pairs": None}
+    store, _ = run(plan, tmp_path / "run")
+    begun = [
+        cell
+        for cell in plan.graph.cells.values()
+        if cell.kind == "prompt" and cell.settings["task"] == "songs" and cell.inputs
+    ]
+    assert len(begun) == 2
+    for cell in begun:
+        assert load_adaptation(store.folder(cell.id) / "prompt").head.labels == ("bad", "good")

@@ -21,6 +21,7 @@ def test_every_field_order_and_split_changes_it():
         "label": 0,
         "references": ("yes",),
         "value": 0.5,
+        "labels": (1,),
     }
     assert set(others) == {field.name for field in fields(Example)}
     rows = [(ROW,), *[(replace(ROW, **{name: value}),) for name, value in others.items()]]

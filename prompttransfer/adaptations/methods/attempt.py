@@ -28,7 +28,7 @@ from prompttransfer.adaptations.methods.sourced import (
     counted,
     randomly_drawn,
 )
-from prompttransfer.adaptations.starts import Source
+from prompttransfer.adaptations.starts import From, Source, Start
 from prompttransfer.backbones.interventions import Interventions, Vectors
 from prompttransfer.backbones.rows import of_rows
 from tasks.errors import UserError
@@ -156,6 +156,9 @@ class Attempt(Sourced):
     @property
     def shares(self) -> bool:
         return self.shared
+
+    def brings_sources(self, start: Start) -> bool:
+        return isinstance(start, From)
 
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
         library = {each.name: each.vectors for each in self.library(backbone, task)}

@@ -31,7 +31,6 @@ from prompttransfer.adaptations.methods.sourced import (
     randomly_drawn,
 )
 from prompttransfer.adaptations.starts import From, Source, Start
-from prompttransfer.backbones.layouts import USUAL, Encoding
 from tasks.errors import UserError
 from tasks.task import Example
 
@@ -91,28 +90,17 @@ class BayesPrompt(Sourced, PromptTuning):
                 raise UserError(f"bmtpt: {name} {getattr(self, name):g}: it must be a number of 0 or more")
         check_sources(self.name, self.sources)
 
-    def brings_sources(self, start: Start) -> bool:
-        return isinstance(start, From) and bool(start.encoder)
-
-    def started(
-        self,
-        backbone: Backbone,
-        task: Task,
-        start: Start,
-        *,
-        seed: int,
-        rows: Sequence[Example] = (),
-        encoding: Encoding = USUAL,
+    def settled(
+        self, member: Member, backbone: Backbone, task: Task, start: Start, rows: Sequence[Example]
     ) -> Member:
-        """At the mean of the sources where the start is `random`, else at the start; the prior is around the mean in any case."""
-        made = super().started(backbone, task, start, seed=seed, rows=rows, encoding=encoding)
-        assert isinstance(made, VectorMember)
-        if not isinstance(made, PriorMember):  # it goes on from a plain prompt
-            made = self._around(self._vectors(backbone, task, seed=0), made.vectors())
-        made.rows = max(1, len(rows))
-        return made
+        assert isinstance(member, VectorMember)
+        if not isinstance(member, PriorMember):  # it goes on from a plain prompt
+            member = self._around(self._vectors(backbone, task, seed=0), member.vectors())
+        member.rows = max(1, len(rows))
+        return member
 
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
+        """At the mean of the sources where the start is `random`, else at the start; the prior is around the mean in any case."""
         sources = self._vectors(backbone, task, seed=seed)
         begin = (
             None if start == RANDOM else initial_vectors(start, backbone, task, length=self.length, seed=seed)

@@ -32,8 +32,7 @@ from prompttransfer.adaptations.methods.sourced import (
     check_sources,
     counted,
 )
-from prompttransfer.adaptations.starts import From, Mixture, Source, Start
-from prompttransfer.backbones.layouts import USUAL, Encoding
+from prompttransfer.adaptations.starts import From, Source, Start
 from tasks.errors import UserError
 from tasks.task import Example
 
@@ -134,22 +133,10 @@ class Grouping(Sourced, PromptTuning):
             raise UserError(f"dtvg: ratio {self.ratio:g}: it must be a number above 0, such as 0.1")
         check_sources(self.name, self.sources)
 
-    def brings_sources(self, start: Start) -> bool:
-        return isinstance(start, From) and bool(start.encoder)
-
-    def started(
-        self,
-        backbone: Backbone,
-        task: Task,
-        start: Start,
-        *,
-        seed: int,
-        rows: Sequence[Example] = (),
-        encoding: Encoding = USUAL,
+    def settled(
+        self, member: Member, backbone: Backbone, task: Task, start: Start, rows: Sequence[Example]
     ) -> Member:
-        """From an adaptation of its own kind with its parts, sources too; from any other prompt as P_init."""
-        start = start.summed() if isinstance(start, Mixture) else start
-        member = super().started(backbone, task, start, seed=seed, rows=rows, encoding=encoding)
+        """From a plain prompt the member around it as P_init."""
         if isinstance(start, From) and not start.encoder:
             return self._around(start.tensors[PROMPT_KEY], backbone, task, seed=0)
         return member
@@ -194,6 +181,7 @@ class Grouping(Sourced, PromptTuning):
         return GroupingMember(vectors, added_by(library.values()).to(vectors), self.ratio, list(library))
 
     def continued(self, start: From, backbone: Backbone) -> Member:
+        """From an adaptation of its own kind with its parts, sources too; from any other prompt its vectors, for `settled`."""
         if not start.encoder:
             return super().continued(start, backbone)
         shape = self.length, backbone.width

@@ -23,7 +23,6 @@ from torch import Tensor
 from prompttransfer.adaptations.method import Member
 from prompttransfer.adaptations.methods.prompt import PromptTuning, VectorMember
 from prompttransfer.adaptations.starts import Start
-from prompttransfer.backbones.layouts import USUAL, Encoding
 from tasks.errors import UserError
 from tasks.task import Example
 
@@ -80,16 +79,22 @@ class Cloud:
             return
         self.step, self.directions = step, {}
         found = [
-            (each, each.prompt.detach().flatten(), each.prompt.grad.flatten())
-            for each in self.particles
-            if each.prompt.grad is not None
+            (each, point, gradient)
+            for each, point, gradient in map(_numbers, self.particles)
+            if gradient is not None and bool(torch.isfinite(torch.cat([point, gradient])).all())
         ]
-        found = [item for item in found if bool(torch.isfinite(torch.cat(item[1:])).all())]
         if not found:
             return
-        points, gradients = (torch.stack([item[place] for item in found]) for place in (1, 2))
+        points = torch.stack([point for _, point, _ in found])
+        gradients = torch.stack([gradient for _, _, gradient in found])
         for (each, *_), direction in zip(found, stein(points, gradients, found[0][0].rows), strict=True):
             self.directions[id(each)] = direction.view_as(each.prompt).contiguous()
+
+
+def _numbers(particle: Particle) -> tuple[Particle, Tensor, Tensor | None]:
+    """A particle with its vectors and their gradient, [numbers] each."""
+    gradient = particle.prompt.grad
+    return particle, particle.prompt.detach().flatten(), None if gradient is None else gradient.flatten()
 
 
 @dataclass(frozen=True)
@@ -117,19 +122,11 @@ class Particles(PromptTuning):
     def shares_among_tasks(self) -> bool:
         return False
 
-    def started(
-        self,
-        backbone: Backbone,
-        task: Task,
-        start: Start,
-        *,
-        seed: int,
-        rows: Sequence[Example] = (),
-        encoding: Encoding = USUAL,
+    def settled(
+        self, member: Member, backbone: Backbone, task: Task, start: Start, rows: Sequence[Example]
     ) -> Member:
-        made = super().started(backbone, task, start, seed=seed, rows=rows, encoding=encoding)
-        assert isinstance(made, VectorMember)
-        return Particle(made.vectors(), task.name, self.rows)
+        assert isinstance(member, VectorMember)
+        return Particle(member.vectors(), task.name, self.rows)
 
     def join(self, members: Sequence[Member], rates: Sequence[float]) -> None:
         by_task: dict[str, list[Particle]] = {}

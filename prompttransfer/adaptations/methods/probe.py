@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from prompttransfer.adaptations.heads import BIAS, WEIGHT, logits, stacked
 from prompttransfer.adaptations.method import Member, Method
 from prompttransfer.backbones.interventions import Interventions
 from prompttransfer.backbones.rows import of_rows
@@ -22,8 +22,6 @@ from tasks.errors import UserError
 if TYPE_CHECKING:
     from prompttransfer.backbones.base import Backbone
     from tasks.task import Task
-
-WEIGHT, BIAS = "head.weight", "head.bias"
 
 
 class ProbeMember(Member):
@@ -61,14 +59,11 @@ class _OneProbe(Interventions):
         self.weight, self.bias = weight, bias
 
     def head(self, state: Tensor) -> Tensor:
-        return F.linear(state.float(), self.weight, self.bias)
+        return logits(state, self.weight, self.bias)
 
 
 class _ProbeRows(_OneProbe):
     """The probe of every row."""
-
-    def head(self, state: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias[..., None], self.weight, state.float()[..., None])[..., 0]
 
     def repeat(self, times: int) -> Interventions:
         return _ProbeRows(*(part.repeat_interleave(times, dim=0) for part in (self.weight, self.bias)))
@@ -82,6 +77,7 @@ class Probe(Method):
     summary: ClassVar[str] = "a linear classifier on the frozen state of the answer"
     called: ClassVar[str] = "probe"
     changes_states: ClassVar[bool] = False
+    brings_head: ClassVar[bool] = True
 
     def member(self, backbone: Backbone, task: Task, *, start: str, seed: int) -> Member:
         if start != "random":
@@ -114,16 +110,7 @@ class Probe(Method):
         parts = [member for member in members if isinstance(member, ProbeMember)]
         for part in parts:
             self.check_fits(backbone, {WEIGHT: part.weight}, "a probe")
-        classes = max(len(part.bias) for part in parts)
-        rooms = [classes - len(part.bias) for part in parts]
-        pairs = list(zip(parts, rooms, strict=True))
-        weight = torch.stack(
-            [F.pad(part.weight.to(backbone.device), (0, 0, 0, room)) for part, room in pairs]
-        )
-        bias = torch.stack(
-            [F.pad(part.bias.to(backbone.device), (0, room), value=float("-inf")) for part, room in pairs]
-        )
-        return ProbeBank(weight, bias)
+        return ProbeBank(*stacked([(part.weight, part.bias) for part in parts], backbone.device))
 
     def check_cell(self, tensors: Mapping[str, Tensor], task: Task) -> None:
         classes = len(tensors[BIAS])

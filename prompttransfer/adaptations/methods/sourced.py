@@ -111,7 +111,7 @@ class Sourced(Method):
 
     def brings_sources(self, start: Start) -> bool:
         """Whether what training goes on from holds its sources, so that none are read."""
-        return isinstance(start, From)
+        return isinstance(start, From) and bool(start.encoder)
 
     def started(
         self,

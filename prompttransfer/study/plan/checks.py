@@ -533,8 +533,11 @@ def candidates_on(
 
 def why_not(methods: Iterable[Method], backbone: Backbone, task: Task) -> str:
     """Why a backbone cannot have one of these for a task; empty where it can have all."""
+    from prompttransfer.adaptations.heads import check_head
+
     try:
         for method in dict.fromkeys(methods):
+            check_head(method, task)
             method.outline(backbone, task)
     except UserError as error:
         return str(error)
@@ -556,6 +559,18 @@ def barred(method: Method, backbone: Backbone, tasks: Mapping[str, Task]) -> dic
             except UserError as error:
                 found[source, target] = str(error)
     return found
+
+
+def other_heads(method: Method, tasks: Mapping[str, Task]) -> dict[tuple[str, str], str]:
+    """(source, target) -> why what was trained on the one cannot answer the other unchanged, for want of its head."""
+    from prompttransfer.adaptations.heads import mismatch, needs_head
+
+    return {
+        (source, target): reason
+        for source, task in tasks.items()
+        for target, other in tasks.items()
+        if (reason := mismatch(task.name, method, task.labels if needs_head(method, task) else None, other))
+    }
 
 
 def _window_mistakes(spec: Spec, document: Document, backbone: Backbone) -> list[Mistake]:

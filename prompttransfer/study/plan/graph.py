@@ -88,7 +88,7 @@ class _Wiring:
             return True
         for task, reason in method.refused_tasks.items():
             self.say_impossible(f"{method.label} {task} on {side.label}", side, reason)
-        for pair, reason in method.barred.items():
+        for pair, reason in {**method.barred, **method.other_heads}.items():
             source, target = (side.tasks[name].task.name for name in pair)
             label = f"score on {target} of {method.label} {source} on {side.label}"
             self.say_impossible(label, side, reason)
@@ -135,7 +135,8 @@ class _Wiring:
         for seed in self.spec.seeds:
             for target, facts in side.tasks.items():
                 sources = list(side.tasks) if self.spec.transfers.zero_shot else [target]
-                sources = [source for source in sources if (source, target) not in side.method.barred]
+                no = side.method.barred.keys() | side.method.other_heads.keys()
+                sources = [source for source in sources if (source, target) not in no]
                 prompts = {source: self.trained[at, source, seed] for source in sources}
                 calibrate = self.spec.transfers.calibrate
                 cells = {

@@ -23,6 +23,7 @@ from prompttransfer.study.plan.checks import (
     has_vectors,
     label_of,
     layers_of,
+    other_heads,
     task_for,
     why_not,
 )
@@ -128,6 +129,8 @@ class MethodFacts:
     """Name in the study file of a task that it is not for -> why; such a task is not among `tasks`."""
     barred: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """(source, target) -> why what was learned on the one cannot be used on the other."""
+    other_heads: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(source, target) -> why the source cannot answer the target unchanged, though it can be trained on from there."""
     tune: Mapping[str, Any] = field(default_factory=dict)
     """What is tried for each member, as its cell says; empty where nothing is."""
     beside: int = 1
@@ -497,6 +500,7 @@ def _method_facts(
         refused=next(iter(without.values())) if tasks and len(without) == len(tasks) else "",
         refused_tasks=without,
         barred=pairs,
+        other_heads=other_heads(method, {name: task for name, task in tasks.items() if name not in without}),
         tune=given.tune.settings if given.tune else {},
         beside=most_beside(tried),
         one_shape=len(shapes) == 1,

@@ -21,6 +21,19 @@ from prompttransfer.study.methods import FIXED, METHOD, PROMPT, TUNE, called
 from prompttransfer.study.plan.lookup import BackboneFacts, TaskFacts
 from prompttransfer.study.plan.spec import NeuronOptions, ProjectorEntry, Spec
 from prompttransfer.training.recipes import Recipe
+from tasks.task import Task
+
+
+def asked_of(task: Task) -> dict[str, Json]:
+    """What a task asks for where that is not one of its labels by a word: numbers, or the classes of a head."""
+    asked: dict[str, Json] = {}
+    if task.scale is not None:
+        asked["scale"] = [task.scale.low, task.scale.high]
+    if task.head:
+        asked["classes"] = list(task.labels)
+    if task.separator:
+        asked["several"] = True
+    return asked
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,7 @@ class Naming:
             "words": [[label, word] for label, word in task.words.items()],
             "max_length": task.budget,
             **self.place(side),
+            **asked_of(task.task),
         }
 
     def place(self, side: BackboneFacts) -> dict[str, Json]:

@@ -253,7 +253,7 @@ def systems_section(tables: Mapping[str, pd.DataFrame], figures: Sequence[Path])
     )
     pictures = "".join(_picture(path) for path in figures if path.suffix == ".svg")
     frame = wide_picture(pictures) if pictures else ""
-    said, headings, cells = all_rows(*_systems_table(found))
+    said, headings, cells = all_rows(*_systems_table(found), counts=("targets", "seeds"))
     return f"{listed(system_lines(found))}{words}{frame}{said}{stacked(headings, cells)}"
 
 

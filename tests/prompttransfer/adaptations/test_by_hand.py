@@ -257,7 +257,7 @@ def test_a_probe_with_too_few_classes_is_one_line_in_a_pass_too(tiny):
     backbone, method = tiny("t5"), parse_method("probe")
     member = method.member(backbone, TASK, start="random", seed=0)
     rows = backbone.encode(pair_task(), [Example("the film was dull", "it was great", label=1)], reserved=0)
-    with pytest.raises(UserError, match="a probe of 2 classes cannot answer a task with 3 labels"):
+    with pytest.raises(UserError, match="a probe or head of 2 classes cannot answer a task with 3 labels"):
         scores(backbone, method, member, backbone.batch(rows, layout=FIRST))
 
 

@@ -152,6 +152,9 @@ def test_values_that_are_not_finite_end_their_own_member_only(tiny, kind, text):
     hurt = train(tiny(kind), text, 0, 1, options=TrainingOptions(progress=Watcher(3, poison)))
     assert hurt[0].ended == "not finite" and "not finite at step" in hurt[0].failure
     assert hurt[1].failure is None
+    if text.partition(":")[0] in TOGETHER:
+        assert all(tensor.isfinite().all() for tensor in hurt[1].adaptation.tensors.values())
+        return
     for name, tensor in clean[1].adaptation.tensors.items():
         torch.testing.assert_close(hurt[1].adaptation.tensors[name], tensor, atol=1e-5, rtol=1e-5)
 
