@@ -1,8 +1,8 @@
 """Validation curves of the settings of a sweep: a panel a bank, a line a value of what varies inside it.
 
 Lines are means over seeds, bands run from the lowest to the highest seed. A cross ends a line that was stopped early,
-a star stands on the best point of the setting that was chosen. Where seeds choose by themselves (in a study), a line is thin
-behind the step where the first of its seeds was stopped, and has a star if one of them chose it.
+a star stands on the best point of the setting that was chosen. Where seeds choose by themselves (in a study), a line ends
+where the first of its seeds was stopped; a thin one is the mean of those that went on, and a star stands if one of them chose it.
 """
 
 from __future__ import annotations
@@ -73,8 +73,9 @@ def _line(axes: Axes, rows: pd.DataFrame, name: str, colour: object, dash: objec
     steps = every[every["count"] == every["count"].iloc[0]]
     axes.plot(steps.index, steps["mean"], color=colour, linestyle=dash, linewidth=1.3, label=name)
     if len(steps) < len(every):  # a mean over fewer seeds is another one
-        rest = every.iloc[len(steps) :]
-        axes.plot(rest.index, rest["mean"], color=colour, linestyle=dash, linewidth=0.6)
+        last = rows.loc[rows["step"] == every.index[-1], "seed"]
+        own = rows[rows["seed"].isin(last)].groupby("step")["score"].mean()
+        axes.plot(own.index, own, color=colour, linestyle=dash, linewidth=0.6)
     if rows["seed"].nunique() > 1:
         axes.fill_between(steps.index, steps["min"], steps["max"], color=colour, alpha=0.15, linewidth=0)
     if rows["stopped"].any():

@@ -303,7 +303,7 @@ def tuning_section(tables: Mapping[str, pd.DataFrame], figures: Sequence[Path]) 
         heading = f"{name(str(backbone), str(method))}: {condition}"
         parts.append(f"<h3>{escape(heading)}</h3>{stacked(headings, cells)}")
     pictures = "".join(_picture(path) for path in figures if path.suffix == ".svg")
-    legend = "<p>Validation curves, mean over seeds; a cross ends what was stopped, a star stands on what a seed has chosen.</p>"
+    legend = "<p>Validation curves, mean over seeds; a cross ends what was stopped, thin lines are seeds that went on alone, a star stands on what a seed has chosen.</p>"
     frame = f'{legend}<div class="scroll" tabindex="0">{pictures}</div>' if pictures else ""
     return words + "".join(parts) + frame
 
