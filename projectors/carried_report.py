@@ -173,8 +173,7 @@ def _scored(
     """All conditions on one task, those that can in one bank."""
     task = target.task
     cells: dict[int, CarriedScore] = {}
-    bare: CarriedScore | None = None
-    chance = 0.0
+    beside: list[CarriedScore] = []
     for group in groups_of([each for *_, each in drawn]):
         encoded = encode_task(backbone, task, target.splits.test, encoding, reserved=group.reserved)
         inputs = encode_inputs(backbone, calibration, encoded, target.splits)
@@ -184,12 +183,12 @@ def _scored(
             own = None if name.endswith(RANDOM) else one.seed
             calibrated = less[index].value if less else None
             cells[place] = CarriedScore(task.name, name, own, draw, task.metric, raw[index].value, calibrated)
-        if bare is None:
+        if not beside:
             alone, second = bare_calibrated(backbone, encoded, inputs)
-            chance = alone.chance
-            bare = CarriedScore(
-                task.name, NOTHING, None, 0, task.metric, alone.value, second.value if second else None
-            )
-    assert bare is not None
-    majority = replace(bare, condition=MAJORITY, value=chance, calibrated=None)
-    return [*(cells[place] for place in sorted(cells)), bare, majority]
+            majority = CarriedScore(task.name, MAJORITY, None, 0, task.metric, raw[0].chance, None)
+            beside = [majority]
+            if alone is not None:  # a head is there with what was trained alone
+                calibrated = second.value if second else None
+                bare = CarriedScore(task.name, NOTHING, None, 0, task.metric, alone.value, calibrated)
+                beside = [bare, majority]
+    return [*(cells[place] for place in sorted(cells)), *beside]

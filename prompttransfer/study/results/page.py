@@ -269,7 +269,7 @@ def _systems_table(found: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     filled = [column for column in columns if written[column].notna().any() and (written[column] != "").any()]
     kept = ["system", *filled]  # the system names its row, wherever its column stands in the file
     cells = [[number(value) for value in row] for row in written[kept].itertuples(index=False)]
-    return [_SYSTEM_HEADINGS.get(column, column.replace("_", " ")) for column in kept], cells
+    return [_SYSTEM_HEADINGS.get(column, column.replace("_", " ")) for column in map(str, kept)], cells
 
 
 _SYSTEM_HEADINGS = {"interval": "95 % interval", "p_holm": "p, corrected", "note": NOTE}
