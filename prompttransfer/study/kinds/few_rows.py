@@ -43,7 +43,7 @@ def starts_of(cell: Cell, job: Job, backbone: Backbone, method: Method, context:
         return [start_from(prompt_of(cell, SHARED, context), SHARED)]
     library = library_of(cell, context)
     if not library or TEACHER in cell.inputs:
-        return [job.start]
+        return [job.start_on(backbone, method)]
     if LIBRARY_START not in cell.settings:
         return [with_sources(method, library, job, backbone)]
     start = parse_library_start(str(cell.settings[LIBRARY_START]))
