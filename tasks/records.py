@@ -135,7 +135,7 @@ def is_of_catalogue(task: Task) -> bool:
     Label words or a template that a run chose, and how files of its rows are read, do not make it another.
     """
     known = all_tasks().get(task.name)
-    if known is None or task.labels != known.labels:
+    if known is None or (task.labels, task.head) != (known.labels, known.head):
         return False
     as_known: dict[str, Any] = {name: getattr(known, name) for name in OF_A_RUN}
     return replace(task, **as_known) == known

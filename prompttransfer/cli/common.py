@@ -94,8 +94,9 @@ def _named(name: str, prompts: Sequence[Adaptation], reading: Reading, data: Pat
     known = find_task(name)
     if kept is None or is_of_catalogue(kept):
         return known
-    if is_of_catalogue(replace(kept, metric=known.metric, head=known.head, words=known.words)):
-        # the same task, whose checkpoints another metric chose, or which a head answers
+    if kept.labels == known.labels and is_of_catalogue(
+        replace(kept, metric=known.metric, head=known.head, words=known.words)
+    ):  # the same task, whose checkpoints another metric chose, or which a head answers
         return with_metric(with_head(known) if kept.head else known, kept.metric)
     warn(f"the prompts of {name} were trained on another task than the catalogue's, which is used here")
     return known

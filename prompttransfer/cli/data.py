@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from prompttransfer.transfers.zero_shot import Target
     from tasks.task import Task
 
-READING = ("columns", "labels", "splits", "skip_empty", "shots", "head")
-"""Options that say how rows are read and drawn, and what answers them."""
+READING = ("columns", "labels", "splits", "skip_empty", "shots")
+"""Options that say how rows are read and drawn."""
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,17 @@ def test_two_that_answer_numbers_are_compared_by_correlation(place, tmp_path):
     assert "numbers were answered" in str(result.exception)
 
 
+def test_a_shipped_task_may_have_a_head_which_no_command_has_to_be_told_again(tmp_path):
+    run("train", "--task", "microworld-sst2", "--head", "--steps", 2, "--batch", 4, "--limit-train", 16, "--limit-test", 8,
+        "--precision", "fp32", "--logger", "none", "--output", tmp_path / "p")  # fmt: skip
+    own = load_adaptation(tmp_path / "p" / "microworld-sst2")
+    assert own.head.labels == ("negative", "positive") and not own.origin.words
+    (record,) = json.loads(
+        run("evaluate", tmp_path / "p", "--limit-test", 8, "--precision", "fp32", "--json")
+    )
+    assert record["no_prompt"] is None and record["value"] == own.scores["test"]["accuracy"]
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
