@@ -18,6 +18,7 @@ from projectors.methods import LABEL_FREE, METHOD, FitPlan, Material, plan_for
 from projectors.projector import Side, common_side, same_backbone, side_of_backbone, side_of_prompt
 from prompttransfer.adaptations.adaptation import Adaptation, Origin
 from prompttransfer.adaptations.artifacts import find_adaptations, holds_one, load_adaptation, save_adaptation
+from prompttransfer.adaptations.running import other_words
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.training.recipes import recipe_for
@@ -91,6 +92,8 @@ def gather(
     target_prompts = {name: found[name] for name in wanted if name in found}
     check_covered([task.name for task in fitting], target_prompts, "target")
     everyone = [prompt for prompts in target_prompts.values() for prompt in prompts]
+    for line in other_words(target, everyone, list(wanted.values())):
+        tell(f"warning: {line}")
     return Gathered(
         wanted,
         source_prompts,

@@ -50,6 +50,25 @@ def impossible(adaptation: Adaptation, task: Task) -> str:
     return ""
 
 
+def other_words(
+    backbone: Backbone, adaptations: Sequence[Adaptation], tasks: Sequence[Task], encoding: Encoding = USUAL
+) -> list[str]:
+    """A line for each task on which its own adaptations are read with other label words than they were trained with."""
+    lines = []
+    for task in tasks:
+        answers = backbone.answers(task, encoding)
+        own = [each for each in adaptations if each.task == task.name and each.origin.words]
+        other = next((each for each in own if answers and each.origin.words != answers.mapping), None)
+        if other is not None and answers is not None:
+            learned = " ".join(f"{label}={word}" for label, word in other.origin.words.items())
+            read = " ".join(f"{label}={word}" for label, word in answers.mapping.items())
+            lines.append(
+                f"{other.name!r} learned {task.name} with the label words {learned} and is read with {read}: --label-words gives "
+                "it its own"
+            )
+    return lines
+
+
 def called(adaptations: Sequence[Adaptation]) -> str:
     """What these are called together, in messages."""
     names = {each.method.called for each in adaptations}

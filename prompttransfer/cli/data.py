@@ -75,9 +75,10 @@ def data_options(given: Mapping[str, Any]) -> DataOptions:
     )
 
 
-def asked(given: Mapping[str, Any]) -> dict[str, Any]:
-    """A command's options without those of reading that are not given: what was made before there were any is the same."""
-    return {name: value for name, value in given.items() if name not in READING or value}
+def asked(given: Mapping[str, Any], *also: str) -> dict[str, Any]:
+    """A command's options without those of reading, and those of `also`, that are not given: what was made before there were
+    any is the same."""
+    return {name: value for name, value in given.items() if name not in (*READING, *also) or value}
 
 
 def before_heads(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -95,8 +95,8 @@ def evaluate(
     from dataclasses import replace
     from functools import cache
 
-    from prompttransfer.adaptations.running import bank_of, check_on, check_reads, impossible
-    from prompttransfer.cli.common import constant_line, print_json, say, table
+    from prompttransfer.adaptations.running import bank_of, check_on, check_reads, impossible, other_words
+    from prompttransfer.cli.common import constant_line, print_json, say, table, warn
     from prompttransfer.cli.data import data_options
     from prompttransfer.cli.tables import read_prompts
     from prompttransfer.evaluation.calibration import (
@@ -135,6 +135,8 @@ def evaluate(
         )
         check_reads(each, model, wanted or each.encoding.template, other_layout=other_layout)
         each.method.check_fits(model, each.tensors, each.name)
+    for line in other_words(model, loaded, tasks, Encoding(aggregation=aggregation)):
+        warn(line)
 
     @cache
     def prepared(place: int, reserved: int, read: Encoding) -> Prepared:

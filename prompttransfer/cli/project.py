@@ -14,6 +14,7 @@ from prompttransfer.cli.options import (
     DataFolder,
     Device,
     LabelValues,
+    LabelWords,
     LayoutName,
     LimitTest,
     LimitTrain,
@@ -92,6 +93,7 @@ def fit(
     columns: Columns = None,
     labels: LabelValues = None,
     splits: SplitNames = None,
+    label_words: LabelWords = None,
     skip_empty: SkipEmpty = False,
     shots: Shots = None,
     architecture: Annotated[
@@ -210,7 +212,7 @@ def fit(
     read = data_options(given)
     fitting, others = read.tasks(tasks), read.tasks(unseen or [])
     check_disjoint(fitting, others)
-    made_from = settings_of("project fit", asked(given) | {"dry_run": None})
+    made_from = settings_of("project fit", asked(given, "label_words") | {"dry_run": None})
     revisions = {
         "source": locate(source_backbone, source_revision)[1],
         "target": locate(target_backbone, target_revision)[1],

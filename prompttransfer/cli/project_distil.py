@@ -14,6 +14,7 @@ from prompttransfer.cli.options import (
     DataFolder,
     Device,
     LabelValues,
+    LabelWords,
     LimitTest,
     LimitTrain,
     Overwrite,
@@ -100,6 +101,7 @@ def distil(
     columns: Columns = None,
     labels: LabelValues = None,
     splits: SplitNames = None,
+    label_words: LabelWords = None,
     skip_empty: SkipEmpty = False,
     shots: Shots = None,
     limit_train: LimitTrain = None,
@@ -122,9 +124,10 @@ def distil(
     from projectors.public_state import Keeping
     from projectors.public_text import PostSettings, adaptations_of, carry_by_text, check_public
     from prompttransfer.adaptations.artifacts import MARKER, check_unlike, save_adaptation
+    from prompttransfer.adaptations.running import other_words
     from prompttransfer.backbones.loading import load_backbone
     from prompttransfer.backbones.locating import locate
-    from prompttransfer.cli.common import print_json, say
+    from prompttransfer.cli.common import print_json, say, warn
     from prompttransfer.cli.data import data_options
     from prompttransfer.cli.tables import read_prompts
     from prompttransfer.files import check_free, safe_name, write_text
@@ -153,6 +156,8 @@ def distil(
     source = load_backbone(name, revision=source_revision, precision=precision, device=device)
     target = load_backbone(target_backbone, revision=target_revision, precision=precision, device=device)
     own = _own(own, target, length or found[0].length)
+    for line in other_words(target, own, tasks):
+        warn(line)
     rows: dict[str, tuple[Task, Splits]] = {
         target.task.name: (target.task, target.splits) for target in read.targets(tasks)
     }

@@ -13,6 +13,7 @@ from prompttransfer.cli.options import (
     DataFolder,
     Device,
     LabelValues,
+    LabelWords,
     LimitTest,
     LimitTrain,
     MaxLength,
@@ -176,6 +177,7 @@ def compare_ways(
     columns: Columns = None,
     labels: LabelValues = None,
     splits: SplitNames = None,
+    label_words: LabelWords = None,
     skip_empty: SkipEmpty = False,
     shots: Shots = None,
     max_length: MaxLength = None,
@@ -204,7 +206,7 @@ def compare_ways(
     ways = [Carrier(name, rank if name != "copy" else None, signs) for name in method or WAYS]
     found = read_weights(adaptations)
     paths = (output / "carried.csv", output / "carried.json")
-    written = Files(paths, settings_of("project compare", asked(given)))
+    written = Files(paths, settings_of("project compare", asked(given, "label_words")))
     written.check(overwrite=overwrite)
     revisions = (source_revision, target_revision)
     near, far = both_backbones(found, source_backbone, target_backbone, revisions, device)

@@ -210,7 +210,7 @@ def transfer(
     assert sources is not None and to is not None
     from dataclasses import replace
 
-    from prompttransfer.adaptations.running import common_method
+    from prompttransfer.adaptations.running import common_method, other_words
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.backbones.locating import locate
     from prompttransfer.cli.common import (
@@ -219,6 +219,7 @@ def transfer(
         print_json,
         say,
         seeds_line,
+        warn,
     )
     from prompttransfer.cli.data import before_heads, data_options
     from prompttransfer.cli.evaluate import backbone_of
@@ -280,6 +281,8 @@ def transfer(
         if not task.generates:
             answers = model.answers(task, encoding)
             say(answers_line(task, answers.mapping if answers else {}), quiet=as_json)
+    for line in other_words(model, prompts, tasks, encoding):
+        warn(line)
     said: list[dict[str, Any]] = []
 
     def keep(source: Adaptation, target: Target, score: Score) -> None:
