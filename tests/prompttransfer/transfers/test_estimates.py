@@ -233,7 +233,7 @@ def test_an_adaptation_is_like_itself(tiny, text):
 def test_what_no_estimate_can_be_made_of_is_one_line(tiny):
     backbone = tiny("roberta")
     group = compared(backbone, ["lora:rank=2"] * 3)
-    with pytest.raises(UserError, match=r"task 'toy-question' \(extractive-qa\) has no labels"):
+    with pytest.raises(UserError, match=r"task 'toy-question' \(extractive-qa\) has no one label a row"):
         observe(backbone, group.prompts, question_task(), ROWS)
     same = replace(splits(), train=tuple(replace(row, label=1) for row in ROWS))
     bad = replace(group, rows=lambda names: [Target(TASKS[n], same) for n in names])
