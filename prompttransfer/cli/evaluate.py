@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from prompttransfer.adaptations.adaptation import Adaptation
     from prompttransfer.backbones.base import Backbone
-    from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.evaluation.calibration import Calibration
     from prompttransfer.evaluation.encoding import EncodedTask
     from prompttransfer.evaluation.evaluate import Score
@@ -96,6 +95,7 @@ def evaluate(
     from functools import cache
 
     from prompttransfer.adaptations.running import bank_of, check_on, check_reads, impossible, other_words
+    from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.cli.common import constant_line, print_json, say, table, warn
     from prompttransfer.cli.data import data_options
     from prompttransfer.cli.tables import read_prompts

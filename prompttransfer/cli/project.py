@@ -165,6 +165,8 @@ def fit(
     seed is kept.
     """
     given = dict(locals())
+    from dataclasses import replace
+
     from projectors.architectures import Architecture
     from projectors.artifacts import MARKER, load_projector
     from projectors.experiment import run_experiment
@@ -210,8 +212,10 @@ def fit(
         shots=shots,
     )
     read = data_options(given)
-    fitting, others = read.tasks(tasks), read.tasks(unseen or [])
-    check_disjoint(fitting, others)
+    as_they_are = replace(read, label_words=None)
+    check_disjoint(as_they_are.tasks(tasks), as_they_are.tasks(unseen or []))
+    every = read.tasks([*tasks, *(unseen or [])])  # a label word may be of some of them only
+    fitting, others = every[: len(tasks)], every[len(tasks) :]
     made_from = settings_of("project fit", asked(given, "label_words") | {"dry_run": None})
     revisions = {
         "source": locate(source_backbone, source_revision)[1],

@@ -95,6 +95,23 @@ def test_the_label_words_of_a_run_are_stored_with_the_prompt(world: Path) -> Non
     }
 
 
+def test_an_adaptation_that_is_read_with_other_words_than_it_learned_is_named(world: Path, capsys) -> None:
+    learned = ("--label-words", "negative=bad", "positive=good")
+    assert train("--output", "prompts", *learned) == 0
+    rows = ("--data", "data", "--precision", "fp32")
+    said = "'toy-film' learned toy-film with the label words negative=bad positive=good and is read with"
+    evaluate = ("evaluate", "prompts", "--task", "toy-film.yaml", *rows)
+    assert run(*evaluate) == 0 and said in capsys.readouterr().err
+    assert run("transfer", "prompts", "--to", "toy-film.yaml", *rows, "--output", "moved") == 0
+    assert said in capsys.readouterr().err
+    assert run(*evaluate, *learned) == 0 and said not in capsys.readouterr().err
+    fit = ("project", "fit", "--source-backbone", "model", "--target-backbone", "model", "--tasks", "toy-film.yaml", *rows, "--steps", "2",
+           "--source-prompts", "prompts", "--target-prompts", "prompts", "--output")  # fmt: skip
+    assert run(*fit, "one") == 0 and said in capsys.readouterr().out
+    assert run(*fit, "two", *learned) == 0, capsys.readouterr().err
+    assert said not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
