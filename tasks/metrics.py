@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from numbers import Integral, Real
 
 from tasks.errors import UserError, unknown
@@ -203,7 +204,7 @@ def chance(task: Task, examples: Sequence[Example]) -> float:
 
 def ignorant_predictions(task: Task, examples: Sequence[Example]) -> list[Prediction]:
     """The commonest label or answer of these very rows for each of them, or their mean number; for a summary, the first
-    sentence; of several labels the constant set that scores best of the commonest and those of the k commonest labels."""
+    sentence; of several labels the constant set that scores best."""
     if task.kind == "summarisation":
         return [first_sentence(example.first) for example in examples]
     if task.scale is not None:
@@ -221,16 +222,21 @@ def ignorant_predictions(task: Task, examples: Sequence[Example]) -> list[Predic
 
 
 def _best_set(task: Task, examples: Sequence[Example]) -> tuple[int, ...]:
-    """The same labels for every row, chosen by the metric."""
-    sets = Counter(example.labels or () for example in examples)
+    """The constant set of labels that scores best by the task's metric, for every row.
+
+    Subset accuracy wants the commonest set. Of k labels the k commonest have the most hits, n k + all given labels is the
+    denominator of micro-F1 whichever they are, so it wants the best k of these. F1 of a label, and so the mean over labels,
+    cannot lose by what else is said.
+    """
+    if task.metric == "subset-accuracy":
+        return Counter(example.labels or () for example in examples).most_common(1)[0][0]
     counts = Counter(label for example in examples for label in example.labels or ())
     ranked = [label for label, _ in counts.most_common()]
-    candidates = [sets.most_common(1)[0][0], *(tuple(sorted(ranked[: k + 1])) for k in range(len(ranked)))]
-
-    def value(candidate: tuple[int, ...]) -> float:
-        return score(task.metric, [candidate] * len(examples), examples, labels=task.labels)[task.metric]
-
-    return max(candidates, key=value)
+    if task.metric != "micro-f1":
+        return tuple(sorted(ranked))
+    hits = [0, *accumulate(counts[label] for label in ranked)]
+    best = max(range(len(hits)), key=lambda k: 2 * hits[k] / max(1, k * len(examples) + hits[-1]))
+    return tuple(sorted(ranked[:best]))
 
 
 class _UnicodeWords:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from itertools import combinations
+
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
@@ -107,6 +110,17 @@ def test_chance_is_the_best_constant_set():
     assert set(ignorant_predictions(TASK, truth)) == {(0,)}
     assert chance(TASK, truth) == pytest.approx(2 * 3 / (2 * 3 + 1 + 1))
     assert chance(with_metric(TASK, "subset-accuracy"), truth) == 0.5
+    assert chance(TASK, rows((), ())) == 0
+
+
+@pytest.mark.parametrize("metric", ["micro-f1", "macro-f1", "subset-accuracy", "f1:food"])
+def test_no_constant_set_is_better_than_chance(metric):
+    draw = random.Random(0)
+    for _ in range(5):
+        truth = rows(*(tuple(i for i in range(3) if draw.random() < 0.25 * (i + 1)) for _ in range(9)))
+        sets = [own for size in range(4) for own in combinations(range(3), size)]
+        each = [score(metric, [own] * len(truth), truth, labels=LABELS)[metric] for own in sets]
+        assert chance(with_metric(TASK, metric), truth) == pytest.approx(max(each))
 
 
 @pytest.mark.parametrize(("metric", "said"), [("accuracy", (0,)), ("micro-f1", 0)])
