@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from prompttransfer.training.train import Job, Trained, TrainingOptions
 
 
+TAKEN = "steps taken"
+"""Column of the steps that a setting trained; `steps` may be an axis."""
+
+
 @dataclass(frozen=True)
 class Sweep:
     """A sweep as it was asked for."""
@@ -149,7 +153,7 @@ def run_sweep_of(
         tell=lambda line: say(line, quiet=quiet),
     )
     runs = [
-        _noted(run, sweep.note(found.chosen[job.task.name]))
+        _noted(run, sweep.note(found.chosen[job.task_name]))
         for job, run in zip(jobs, found.trained, strict=True)
     ]
     return replace(found, trained=tuple(tested(model, jobs, runs, encoding))), made
@@ -176,7 +180,7 @@ def _row(one: Tried, chosen: bool) -> dict[str, Any]:
         "lowest seed": min(scores),
         "highest seed": max(scores),
         "seeds": len(scores),
-        "steps": one.steps,
+        TAKEN: one.steps,
         "ended": ended,
         "chosen": chosen,
     }
@@ -229,7 +233,7 @@ def read_sweep(output: Path, tasks: Sequence[str]) -> dict[str, list[dict[str, A
     """Task -> the rows of its `sweep-TASK.csv`, as `records_of` gave them; of tasks whose file is there."""
     import pandas as pd
 
-    kinds = {"validation": float, "lowest seed": float, "highest seed": float, "seeds": int, "steps": int}
+    kinds = {"validation": float, "lowest seed": float, "highest seed": float, "seeds": int, TAKEN: int}
     found: dict[str, list[dict[str, Any]]] = {}
     for task in tasks:
         path = output / f"sweep-{task}.csv"
@@ -237,6 +241,8 @@ def read_sweep(output: Path, tasks: Sequence[str]) -> dict[str, list[dict[str, A
             continue
         try:
             table = pd.read_csv(path, dtype=str, keep_default_na=False)
+            if TAKEN not in table:  # of an earlier version
+                table = table.rename(columns={"steps": TAKEN})
             rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
             found[task] = [
                 {
@@ -259,13 +265,13 @@ def print_sweep(found: Mapping[str, Sequence[Mapping[str, Any]]], output: Path |
         axes = list(rows[0])[: list(rows[0]).index("validation")]
         chosen = {name: str(row[name]) for row in rows if row["chosen"] for name in axes}
         several = rows[0]["seeds"] > 1
-        columns = [*axes, "validation", *(["lowest", "highest"] if several else []), "steps", "ended", ""]
+        columns = [*axes, "validation", *(["lowest", "highest"] if several else []), TAKEN, "ended", ""]
         shown = [
             [
                 *(str(row[name]) for name in axes),
                 number(row["validation"]),
                 *([number(row["lowest seed"]), number(row["highest seed"])] if several else []),
-                str(row["steps"]),
+                str(row[TAKEN]),
                 row["ended"],
                 "chosen" if row["chosen"] else "",
             ]

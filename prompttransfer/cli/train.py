@@ -209,6 +209,7 @@ def train(
     those of one device, but for the rounding of sums.
     """
     given = dict(locals())
+    from prompttransfer.adaptations.heads import check_head
     from prompttransfer.adaptations.methods import parse_method
     from prompttransfer.adaptations.starts import Retrieve, check_start, parse_start
     from prompttransfer.backbones.layouts import Encoding
@@ -246,7 +247,10 @@ def train(
             "--distil-weight and the like say how to learn from teachers: give --distil FOLDER, too"
         )
     method = method or source_method(init or "random")
-    parse_method(method, length=length or 1).check_complete()  # before the heavy imports, too
+    wanted = parse_method(method, length=length or 1)  # before the heavy imports, too
+    wanted.check_complete()
+    for item in tasks:
+        check_head(wanted, item)
     overrides = dict(
         optimizer=optimizer,
         lr=lr,
@@ -365,7 +369,7 @@ def train(
         say("trained before with the same settings: nothing is left to do", quiet=as_json)
         results = [Trained(there[job.name], "steps", recipe.steps) for job in jobs]
         if asked is not None and output is not None:
-            tried = read_sweep(output, [item.name for item in tasks])
+            tried = read_sweep(output, list(dict.fromkeys(job.task_name for job in jobs)))
     else:
         if asked is not None:
             swept, kept = run_sweep_of(
@@ -378,6 +382,8 @@ def train(
             )
             kept = [options]
         if first and output is not None:
+            if asked is not None:  # before the adaptations, which tell that all is done
+                write_sweep(swept, output)
             for run in results:
                 if run.adaptation.name not in there:
                     save_adaptation(run.adaptation, output / run.adaptation.name)
@@ -392,8 +398,6 @@ def train(
                 precision=precision_name(model.precision),
             )
             note_call([output / run.adaptation.name for run in results], call)
-            if asked is not None:
-                write_sweep(swept, output)
             for options in kept:
                 options.clear()
     if predictions is not None:

@@ -136,7 +136,7 @@ def run_sweep(
     best = decide(banks, places, halving=halving, tell=tell)
     trained = []
     for number, job in enumerate(jobs):
-        run, first = homes[id(candidates[best[job.task.name]])]
+        run, first = homes[id(candidates[best[job.task_name]])]
         trained += run.results([first + number])
     tried = [
         _tried(task, one, contestant, jobs)
@@ -148,16 +148,16 @@ def run_sweep(
 
 
 def _tasks(jobs: Sequence[Job]) -> list[str]:
-    return list(dict.fromkeys(job.task.name for job in jobs))
+    return list(dict.fromkeys(job.task_name for job in jobs))
 
 
 def _contestant(one: Candidate, run: Run, first: int, jobs: Sequence[Job], task: str) -> Contestant:
     """A candidate on a task; `first` is the place of its first job in its bank."""
-    runs = tuple((run, first + number) for number, job in enumerate(jobs) if job.task.name == task)
+    runs = tuple((run, first + number) for number, job in enumerate(jobs) if job.task_name == task)
     return Contestant(str(one), one.recipe, runs)
 
 
 def _tried(task: str, one: Candidate, contestant: Contestant, jobs: Sequence[Job]) -> Tried:
     found = contestant.measured()
-    seeds = [job.seed for job in jobs if job.task.name == task]
+    seeds = [job.seed for job in jobs if job.task_name == task]
     return Tried(task, one, dict(zip(seeds, found.curves, strict=True)), found.steps, found.finite)

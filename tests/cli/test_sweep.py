@@ -31,6 +31,14 @@ def train(*more: str) -> int:
     return int(ended.value.code or 0)
 
 
+def main_json(capsys, *arguments: str) -> list:
+    with pytest.raises(SystemExit):
+        main([*arguments, "--backbone", "model", "--data", "data", *SHORT])
+    out, err = capsys.readouterr()
+    assert not err or "error" not in err, err
+    return json.loads(out)
+
+
 def test_the_winner_is_kept_with_its_settings_and_the_table_has_every_setting(world: Path, capsys) -> None:
     sweep = ("--sweep", "lr=0.001,0.05,0.2", "length=2,3", "--output", "kept")
     assert train(*sweep, "--seeds", "0", "1") == 0
@@ -66,6 +74,31 @@ def test_a_finished_sweep_is_not_run_again_and_another_is_refused(world: Path, c
     assert errors.count("error: ") == 3 and "--overwrite" in errors and "Traceback" not in errors
     assert (world / "kept" / "toy" / "adaptation.json").read_bytes() == before
     assert train("--sweep", "lr=0.001,0.1", "--output", "kept", "--overwrite") == 0
+
+
+def test_steps_that_are_swept_over_stand_beside_those_taken(world: Path, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--task", "toy.yaml", "--backbone", "model", "--data", "data", "--batch", "4", "--evaluate-every", "1",
+              "--precision", "fp32", "--sweep", "steps=4,8", "--output", "kept"])  # fmt: skip
+    assert not ended.value.code
+    table = pd.read_csv(world / "kept" / "sweep-toy.csv")
+    assert list(table["steps"]) == [4, 8] and table.columns[0] == "steps"
+    chosen, stopped = table["chosen"].to_numpy(), table[~table["chosen"]].iloc[0]
+    assert list(table["steps taken"][chosen]) == list(table["steps"][chosen])
+    assert stopped["steps taken"] == stopped["steps"] / 4 and stopped["ended"] == "stopped early"
+    assert f"toy: steps {table['steps'][chosen].item()}\n" in capsys.readouterr().out
+
+
+def test_a_mixture_is_swept_over_as_one(world: Path, capsys) -> None:
+    texts = ("dull film", "cold plot", "rude actor", "fresh film", "warm plot", "kind actor")
+    write_toy(world, "other", toy_rows(texts))
+    sweep = ("other.yaml", "--mixture", "--sweep", "lr=0.001,0.05", "--output", "kept", "--json")
+    first, again = (main_json(capsys, "train", "--task", "toy.yaml", *sweep) for _ in range(2))
+    assert [row["lr"] for row in first[0]["sweep"]["tried"]] == ["0.001", "0.05"]
+    assert [row["chosen"] for row in again[0]["sweep"]["tried"]] == [
+        row["chosen"] for row in first[0]["sweep"]["tried"]
+    ]
+    assert (world / "kept" / "sweep-toy+other.csv").exists()
 
 
 def test_machines_get_every_setting(world: Path, capsys) -> None:
