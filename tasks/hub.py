@@ -16,7 +16,7 @@ from typing import Any
 
 from tasks.documents import shortened
 from tasks.errors import MachineError, UserError
-from tasks.rows import example_of
+from tasks.rows import example_of, several
 from tasks.task import Example, HubSource, Task
 
 PATIENCE = 4.0
@@ -88,8 +88,8 @@ def neutral_row(task: Task, source: HubSource, row: dict[str, Any], where: str) 
     if "label" in neutral and source.labels:
         value = neutral["label"]
         labels: Mapping[Any, str | None] = source.labels
-        if task.separator and isinstance(value, list):
-            named = [_named(task, labels, each, where) for each in value]
+        if task.separator and isinstance(value, list | str):
+            named = [_named(task, labels, each, where) for each in several(task.separator, value, where)]
             neutral["label"] = [label for label in named if label is not None]
         else:
             neutral["label"] = _named(task, labels, value, where)

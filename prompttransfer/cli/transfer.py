@@ -210,6 +210,7 @@ def transfer(
     assert sources is not None and to is not None
     from dataclasses import replace
 
+    from prompttransfer.adaptations.heads import check_head
     from prompttransfer.adaptations.running import common_method, other_words
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.backbones.locating import locate
@@ -243,10 +244,12 @@ def transfer(
             "--distil has what --tune trains as its teachers, and --distil-weight is of it: give them together"
         )
     prompts = read_prompts(sources, method)
-    if tune:
-        common_method(prompts)
     rows = data_options(given)
     tasks = rows.tasks(to, prompts)
+    if tune:
+        trained_by = common_method(prompts)
+        for task in tasks:
+            check_head(trained_by, task)
     check_names(
         prompts,
         [task.name for task in tasks],

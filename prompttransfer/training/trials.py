@@ -11,7 +11,10 @@ from prompttransfer.adaptations.bank import on_the_same
 from prompttransfer.adaptations.method import Member, Method
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import Layout
-from prompttransfer.backbones.rows import Row
+from prompttransfer.backbones.rows import Batch, Row
+
+Shared = tuple[Batch, float]
+"""Rows of one kind, and the share of all rows that they are in this process."""
 
 
 class RowTrial:
@@ -20,32 +23,46 @@ class RowTrial:
     def __init__(self, backbone: Backbone, method: Method, rows: Sequence[Row], layout: Layout, trained: int):
         self.backbone, self.method = backbone, method
         self.rows, self.trained = len(rows), trained
-        own = backbone.processes.share(rows)
+        kinds = [
+            [row for row in rows if row.kind == kind] for kind in dict.fromkeys(row.kind for row in rows)
+        ]
+        self.batches = [self._batch(part, layout) for part in kinds]
+        """One a kind of rows, of which a mixture has several: they run apart."""
+
+    def _batch(self, rows: Sequence[Row], layout: Layout) -> Shared:
+        own = self.backbone.processes.share(rows)
         # One that is left without a row runs one that counts for nothing, as a sharded model needs.
-        self.weight = len(own) / len(rows)
-        self.batch = backbone.batch(own or rows[:1], layout=layout)
+        return self.backbone.batch(own or rows[:1], layout=layout), len(own) / self.rows
 
     @torch.no_grad()
     def losses(self, members: Sequence[Member]) -> Tensor:
-        parts = [self._means(part) for part in self._parts(members)]
-        return self.backbone.processes.sum(torch.cat(parts)).cpu()
+        found = [
+            torch.cat([self._means(part, shared) for part in self._parts(members, shared)])
+            for shared in self.batches
+        ]
+        return self.backbone.processes.sum(torch.stack(found).sum(dim=0)).cpu()
 
     def gradients(self, members: Sequence[Member]) -> list[Tensor]:
-        found: list[Tensor] = []
-        for part in self._parts(members):
-            with torch.enable_grad():
-                total = self._means(part).sum()
-            found += torch.autograd.grad(total, [next(member.parameters()) for member in part])
-        return [self.backbone.processes.sum(gradient).float().cpu() for gradient in found]
+        found = [
+            [gradient for part in self._parts(members, shared) for gradient in self._gradients(part, shared)]
+            for shared in self.batches
+        ]
+        sums = [sum(each[1:], each[0]) for each in zip(*found, strict=True)]
+        return [self.backbone.processes.sum(gradient).float().cpu() for gradient in sums]
 
-    def _means(self, members: Sequence[Member]) -> Tensor:
+    def _gradients(self, members: Sequence[Member], shared: Shared) -> Sequence[Tensor]:
+        with torch.enable_grad():
+            total = self._means(members, shared).sum()
+        return torch.autograd.grad(total, [next(member.parameters()) for member in members])
+
+    def _means(self, members: Sequence[Member], shared: Shared) -> Tensor:
         """The mean loss of each on the rows of this process, times their share of all."""
-        own, wide = on_the_same(self.method.bank(self.backbone, members), self.batch)
-        return self.backbone.loss(own, wide).unflatten(0, (len(members), -1)).mean(dim=1) * self.weight
+        batch, share = shared
+        own, wide = on_the_same(self.method.bank(self.backbone, members), batch)
+        return self.backbone.loss(own, wide).unflatten(0, (len(members), -1)).mean(dim=1) * share
 
-    def _parts(self, members: Sequence[Member]) -> Iterator[Sequence[Member]]:
+    def _parts(self, members: Sequence[Member], shared: Shared) -> Iterator[Sequence[Member]]:
         """As many as are worth running together."""
-        reserved = self.method.bank(self.backbone, members[:1]).reserved
-        tokens = self.batch.rows * (self.batch.ids.shape[1] + reserved)
-        count = max(1, self.backbone.tokens_at_once // tokens)
+        reserved, (batch, _) = self.method.bank(self.backbone, members[:1]).reserved, shared
+        count = max(1, self.backbone.tokens_at_once // (batch.rows * (batch.ids.shape[1] + reserved)))
         return (members[start : start + count] for start in range(0, len(members), count))

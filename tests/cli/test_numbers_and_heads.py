@@ -89,6 +89,12 @@ def test_classes_that_no_file_lists_are_read_from_the_rows(place, tmp_path):
     assert result.exit_code != 0 and "label for task 'topic'" in str(result.exception)
 
 
+def test_a_method_that_can_have_no_head_is_refused_before_a_model_is_loaded(place, backbone_folder):
+    asked = ("train", "--task", place / "topic.yaml", "--method", "text-search:length=2", "--dry-run")
+    result = call(*asked, "--backbone", backbone_folder("roberta"))
+    assert result.exit_code != 0 and "follows no gradient that could train it" in str(result.exception)
+
+
 def test_scores_stand_beside_what_they_must_be_compared_with(place):
     scores = {p: load_adaptation(place / "prompts" / p).scores["test"] for p in ("stars", "topic", "topics")}
     assert scores["stars"]["chance"] == 0 and {"pearson", "spearman"} <= set(scores["stars"])

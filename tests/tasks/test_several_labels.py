@@ -69,6 +69,8 @@ def test_values_stand_for_labels_one_by_one_and_null_leaves_only_itself_out():
     assert example_of(TASK, found, "hub").labels == (0, 2)
     assert neutral_row(TASK, source, {"text": "x", "label": []}, "hub")["label"] == []
     assert neutral_row(TASK, source, {"text": " ", "label": [1]}, "hub") is None
+    source = HubSource("me/mine", labels={"a": "art", "f": "food", "?": None})
+    assert neutral_row(TASK, source, {"text": "x", "label": "f;?;a"}, "hub")["label"] == ["food", "art"]
 
 
 def test_classes_and_separator_of_a_task_file(tmp_path):

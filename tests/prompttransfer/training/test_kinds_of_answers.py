@@ -15,6 +15,7 @@ from prompttransfer.adaptations.running import bank_of, impossible
 from prompttransfer.evaluation.encoding import encode_task
 from prompttransfer.evaluation.evaluate import bare_score, evaluate_bank
 from prompttransfer.training.train import Job, TrainingOptions, begin_run, train_adaptations
+from prompttransfer.training.trials import RowTrial
 from prompttransfer.transfers.matrix import MAJORITY, NO_PROMPT, RANDOM_PROMPT
 from prompttransfer.transfers.zero_shot import Target, zero_shot
 from tasks.errors import UserError
@@ -209,6 +210,30 @@ def test_a_mixture_has_one_head_or_none(tiny):
     mixed = replace(job, beside=((TASKS["words"], splits()),))
     with pytest.raises(UserError, match="with one head, and their classes differ"):
         train_adaptations(tiny("roberta"), [mixed], recipe(), method=PROMPT)
+
+
+def test_a_search_tries_rows_of_every_kind_of_a_mixture(tiny):
+    backbone = tiny("roberta")
+    member = Job(TASKS["words"], splits()).member(PROMPT, backbone)
+    encoded = [
+        encode_task(backbone, TASKS[kind], examples, reserved=3)
+        for kind, examples in (("words", splits().test), ("number", rows_of("number").test))
+    ]
+    mixed = [row for pair in zip(*(each.rows for each in encoded), strict=False) for row in pair]
+    both = RowTrial(backbone, PROMPT, mixed, encoded[0].layout, 1)
+    alone = [
+        RowTrial(backbone, PROMPT, [row for row in mixed if row.kind == each.rows[0].kind], each.layout, 1)
+        for each in encoded
+    ]
+    torch.testing.assert_close(
+        both.losses([member]), sum(trial.losses([member]) for trial in alone) / 2, atol=1e-6, rtol=1e-6
+    )
+    torch.testing.assert_close(
+        both.gradients([member])[0],
+        sum(trial.gradients([member])[0] for trial in alone) / 2,
+        atol=1e-6,
+        rtol=1e-5,
+    )
 
 
 def test_a_task_with_words_may_have_a_head_in_their_place():
