@@ -85,17 +85,17 @@ def check_head(method: Method, task: Task) -> None:
         )
 
 
-def mismatch(name: str, method: Method, labels: Sequence[str] | None, task: Task) -> str:
-    """Why an adaptation whose head tells `labels` apart (None for no head) cannot answer a task unchanged; empty where it can.
+def mismatch(method: Method, labels: Sequence[str] | None, task: Task) -> str:
+    """Why an adaptation of a method cannot answer a task unchanged, whose head tells `labels` apart (None for no head); empty
+    where it can.
 
-    A task with label words is read by these, whoever answers it.
+    A task with label words is read by these, whoever answers it. No adaptation is named: many have the same reason.
     """
     if not needs_head(method, task) or (labels is not None and tuple(labels) == task.labels):
         return ""
-    called = method.called
     there = "no head" if labels is None else f"a head of {told(labels)}"
     return (
-        f"{called} {name!r} has {there}, and task {task.name!r} is answered by a head of {told(task.labels)}: train on it "
+        f"the {method.called} has {there}, and task {task.name!r} is answered by a head of {told(task.labels)}: train on it "
         f"from there (`transfer --tune`, or `train --init from:PATH`), where the head is fresh"
     )
 

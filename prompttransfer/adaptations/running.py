@@ -41,7 +41,7 @@ def heads_of(adaptations: Sequence[Adaptation]) -> list[tuple[Tensor, Tensor] | 
 def impossible(adaptation: Adaptation, task: Task) -> str:
     """Why an adaptation cannot answer a task at all (a probe or head of other classes); empty where it can."""
     head = adaptation.head
-    if reason := mismatch(adaptation.name, adaptation.method, None if head is None else head.labels, task):
+    if reason := mismatch(adaptation.method, None if head is None else head.labels, task):
         return reason
     try:
         adaptation.method.check_cell(adaptation.tensors, task)

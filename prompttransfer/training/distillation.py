@@ -167,7 +167,7 @@ def check_teacher(
     check_reads(own, backbone, encoding.template)
     own.method.check_fits(backbone, own.tensors, own.name)
     if reason := impossible(own, task):
-        raise UserError(reason)
+        raise UserError(f"{what}: {reason}")
     reserved = own.length if own.has_vectors else own.method.reserved
     budget = backbone.text_budget(task, encoding, reserved=reserved)
     if (longest := max(row.size for row in rows)) > budget:

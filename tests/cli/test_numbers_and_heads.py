@@ -151,7 +151,7 @@ def test_transfer_moves_numbers_and_refuses_other_classes_in_one_line(place, tmp
         "--output",
         tmp_path / "zero",
     )
-    assert "prompt 'stars' has no head, and task 'topic' is answered by a head of 8 classes" in " ".join(
+    assert "the prompt has no head, and task 'topic' is answered by a head of 8 classes" in " ".join(
         said.split()
     )
     assert "topic: answered by a trained head" in said

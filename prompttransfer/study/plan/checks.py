@@ -569,7 +569,7 @@ def other_heads(method: Method, tasks: Mapping[str, Task]) -> dict[tuple[str, st
         (source, target): reason
         for source, task in tasks.items()
         for target, other in tasks.items()
-        if (reason := mismatch(task.name, method, task.labels if needs_head(method, task) else None, other))
+        if (reason := mismatch(method, task.labels if needs_head(method, task) else None, other))
     }
 
 
