@@ -42,8 +42,10 @@ def place(tmp_path_factory):
 
 def page_commands(page):
     """The lines of the page that can be copied."""
-    found = re.search(r"<pre[^>]*><code>(.*?)</code></pre>", page.read_text(encoding="utf-8"), re.DOTALL)
-    return html.unescape(found[1]).split("\n")
+    (block,) = re.findall(
+        r"<pre[^>]*>((?:<code>.*?</code>)+)</pre>", page.read_text(encoding="utf-8"), re.DOTALL
+    )
+    return [html.unescape(line) for line in re.findall(r"<code>(.*?)</code>", block, re.DOTALL)]
 
 
 def tables(folder):
