@@ -71,12 +71,18 @@ def cells(plan, begun):
         ("{name: text, tune: {lr: [1, 2]}}", "method text has no rate to tune"),
         ("{name: p-tuning, tune: {shared: [false, true]}}", "'p-tuning:shared=True' shares what it learns among"),
         ("prompt, {name: lora, label: prompt}", "two methods are called 'prompt'"),
+        ("{name: prompt, label: a b}, {name: lora, label: a-b}", "'a b' and 'a-b' are one name of files: give each a `label`"),
+        ("{name: prompt, label: \u63d0\u793a}", "has no letter a to z and no digit"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_what_is_tuned_is_told_by_its_line(methods, said):
     with pytest.raises(MistakesError) as caught:
         parse_study(f"{MINIMAL}methods: [{methods}]\n", "my.yaml")
     assert any(said in line for line in caught.value.lines), caught.value.lines
+
+
+def test_one_method_in_two_lengths_needs_no_label():
+    parse_study(f"{MINIMAL}methods: [{{name: prompt, length: 5}}, {{name: prompt, length: 20}}]\n", "my.yaml")
 
 
 def test_what_is_not_tuned_has_the_cells_of_a_study_that_tunes_nothing(tuned, tmp_path, backbone_folder):

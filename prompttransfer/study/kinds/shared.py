@@ -1,6 +1,7 @@
 """Kind `shared`: the tasks of a library trained together by a method that shares something among them (MPT).
 
-Each task may learn from the library's own prompt of it, too (`teachers`), by logits and states. Its files: `prompt/`, the mean of what was learned for the tasks, a plain prompt. For MPT, P_k = P * (u_k v_k), that is
+Each task may learn from the library's own prompt of it, too (`teachers`), by logits and states.
+Its files: `prompt/`, the mean of what was learned for the tasks, a plain prompt. For MPT, P_k = P * (u_k v_k), that is
 P * mean(u_k v_k), from where the paper starts a new task.
 """
 

@@ -16,7 +16,7 @@ from prompttransfer.backbones.label_words import AGGREGATIONS
 from prompttransfer.backbones.layouts import LAYOUTS, Encoding, find_layout
 from prompttransfer.backbones.locating import EMBEDDED, check_name
 from prompttransfer.study.library_starts import SHARED
-from prompttransfer.study.methods import text_of, tuned_by
+from prompttransfer.study.methods import slug, text_of, tuned_by
 from prompttransfer.study.plan.document import Document, Mistake, Path_
 from prompttransfer.study.plan.spec import (
     PRECISIONS,
@@ -151,7 +151,8 @@ def _tasks(path: Path_, names: Sequence[str], folder: Path) -> Found:
 def _methods(spec: Spec, folder: Path) -> Found:
     """Names and settings of methods, what they start from, and none twice."""
     found: list[tuple[str, int | None, tuple[str, ...]]] = []
-    called: list[str] = []
+    called: list[tuple[str, bool]] = []
+    """Names, and whether the file gives them; those of one method in several lengths are told apart by these."""
     for index, entry in enumerate(spec.methods):
         path: Path_ = ("methods", index)
         wrong = list(_method(path, entry, spec))
@@ -164,10 +165,20 @@ def _methods(spec: Spec, folder: Path) -> Found:
         if same in found:
             yield path, f"method {same[0]!r} is given twice: keep one, or give them other settings"
         found.append(same)
-        name = entry.label or (same[0] if not tuned else "")
-        if name and name in called:
-            yield path, f"two methods are called {name!r}: give each a `label` of its own"
-        called.append(name)
+        name, given = entry.label or ("" if tuned else same[0]), bool(entry.label)
+        if given and not slug(name):
+            yield (
+                (*path, "label"),
+                f"label {name!r} has no letter a to z and no digit for the names of its files: give one that has",
+            )
+        elif twin := next((own for own, other in called if slug(own) == slug(name) and (given or other)), ""):
+            alike = (
+                f"two methods are called {name!r}"
+                if twin == name
+                else f"{twin!r} and {name!r} are one name of files"
+            )
+            yield path, f"{alike}: give each a `label` of its own"
+        called.append((name, given))
 
 
 def _method(path: Path_, entry: MethodEntry, spec: Spec) -> Found:

@@ -111,8 +111,11 @@ def draw_tuning(results: Results, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for (backbone, method), part in table.groupby(["backbone", "method"], sort=False):
         figure = sweep_curves(part, title=f"{backbone}: {method}")
+        name = slug(f"{backbone}-{method}")
+        if folder / f"{name}.png" in files:  # systems on few rows may have labels that are one name of files
+            name = f"{name}-{len(files)}"
         for kind in ("png", "svg"):
-            path = folder / f"{slug(f'{backbone}-{method}')}.{kind}"
+            path = folder / f"{name}.{kind}"
             with atomic_path(path) as temporary:
                 temporary.write_bytes(figure_bytes(figure, kind))
             files.append(path)
