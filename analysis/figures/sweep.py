@@ -23,8 +23,8 @@ _DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (3, 1, 1, 1)))
 def sweep_curves(table: pd.DataFrame, *, title: str = "", score_label: str = "validation score") -> Figure:
     """The figure of a table with one evaluation of one setting a row: COLUMNS; `stopped` and `chosen` are of the setting.
 
-    Of more than MOST_PANELS panels those without the chosen setting go first. Raises UserError for a table without rows
-    or columns.
+    Of more than MOST_PANELS panels those without the chosen setting go first, and the title says how many are shown. Raises
+    UserError for a table without rows or columns.
     """
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing or table.empty:
@@ -34,6 +34,7 @@ def sweep_curves(table: pd.DataFrame, *, title: str = "", score_label: str = "va
     panels = list(dict.fromkeys(table["panel"]))
     if len(panels) > MOST_PANELS:
         with_choice = set(table.loc[table["chosen"], "panel"])
+        title = f"{title} ({MOST_PANELS} of {len(panels)} panels)".strip()
         panels = [p for p in panels if p in with_choice] + [p for p in panels if p not in with_choice]
         panels = panels[:MOST_PANELS]
     lines = list(dict.fromkeys(table["line"]))

@@ -17,9 +17,9 @@ from tasks.errors import UserError
 
 PANDA = {
     "chance": "control: always the commonest answer",
-    "scratch": "control: trained on the target alone, from the random start of the student, same rows and steps",
+    "scratch": "control: trained on the target alone, from the start of the student, same rows and steps",
     "from source": "the teacher, also a control: trained on the target from the source's vectors (TPT_task)",
-    "distilled": "the student: from the random start, the distance to the teacher added to its loss",
+    "distilled": "the student: from the start of `scratch`, the distance to the teacher added to its loss",
     "weight": "of that distance, mean over seeds; at 0 a student is a run from scratch",
     "steps": "all of a student: those of the source, the teacher and itself",
 }

@@ -17,6 +17,7 @@ from analysis.figures import (
     projector_table,
     prompt_map,
     scatter,
+    sweep_curves,
 )
 from analysis.figures.neuron_map import telling_neurons
 from analysis.figures.prompt_map import medoid
@@ -350,3 +351,14 @@ def test_the_best_projector_is_bold_and_a_control_never():
     figure = projector_table(table, ["random"])
     bold = {t.get_text() for t in figure.axes[0].texts if t.get_fontweight() == "bold"}
     assert bold == {"2.0", "5.0"} and "–" in texts(figure)
+
+
+def test_curves_of_more_tasks_than_a_figure_shows_say_how_many_are_shown():
+    rows = [
+        {"panel": f"task {task}", "line": "lr 0.1", "seed": 0, "step": step, "score": 0.5, "stopped": False, "chosen": task > 3}
+        for task in range(30)
+        for step in (0, 10)
+    ]  # fmt: skip
+    figure = sweep_curves(pd.DataFrame(rows), title="small: prompt")
+    assert "small: prompt (24 of 30 panels)" in [text.get_text() for text in figure.texts]
+    assert len(figure.axes) == 24 and figure.axes[0].get_title(loc="left") == "task 4"

@@ -151,6 +151,13 @@ def test_a_full_disk_stops_the_run_and_marks_nothing_failed(tmp_path):
     assert len(contents(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("fault", ["full", "error"])
+def test_what_an_attempt_has_filled_before_it_failed_is_removed(tmp_path, fault):
+    with suppress(MachineError):
+        run(Graph((Unit((cell("whole"), cell("b", fault=fault))),)), tmp_path)
+    assert not list((tmp_path / "scratch" / "filled").iterdir())
+
+
 def test_a_bank_keeps_the_cells_that_are_whole(tmp_path):
     bad, good = cell("bad", part=1), cell("good")
     graph = Graph((Unit((bad, good)), Unit((cell("below", [good]),)), Unit((cell("blocked", [bad]),))))

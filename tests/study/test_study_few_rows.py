@@ -174,6 +174,7 @@ LIBRARY = SHOTS + "library: {tasks: [microworld-sst2, microworld-snli]}\n"
         (LIBRARY + "methods: [{name: particles, start: shared}]\n", "method particles shares nothing among tasks"),
         (LIBRARY + "methods: [{name: mpt, start: shared, teachers: {on: words}}]\n", "my.yaml:6: "),
         (SHOTS + "methods: [{name: prompt, distil: true}]\n", "there is no library in this study"),
+        (SHOTS + "methods: [{name: prompt, teachers: true}]\n", "my.yaml:5: `teachers` teach a library's tasks"),
         (SHOTS + "methods: [{name: text, prompt: good, tune: {lr: [0.1, 1]}}]\n", "method text has no rate to tune"),
     ],
 )  # fmt: skip

@@ -120,6 +120,8 @@ def test_the_headline_is_that_transfer_is_below_no_prompt_where_it_is():
     assert bad.startswith("tiny, accuracy: prompts of tasks of same type score below no prompt")
     (good,) = headlines(scores(gain=0.2), nothing)
     assert "prompts of other tasks score above no prompt" in good
+    level = scores(gain=0.2).assign(value=0.5)
+    assert "prompts of other tasks score as no prompt does" in headlines(level, nothing)[0]
 
 
 def indicator_rows(table, seeds):

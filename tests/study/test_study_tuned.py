@@ -69,6 +69,7 @@ def cells(plan, begun):
         ("{name: prompt, tune: {steps: [4, 8]}, recipe: {steps: 4}}", "steps is tuned: leave it out of `recipe`"),
         ("{name: prompt, tune: {optimizer: [adamw, adafactor]}}", "every optimizer has rates of its own"),
         ("{name: text, tune: {lr: [1, 2]}}", "method text has no rate to tune"),
+        ("{name: p-tuning, tune: {shared: [false, true]}}", "'p-tuning:shared=True' shares what it learns among"),
         ("prompt, {name: lora, label: prompt}", "two methods are called 'prompt'"),
     ],
 )  # fmt: skip
@@ -99,6 +100,16 @@ def test_all_steps_of_all_settings_are_counted(tuned):
         if cell.kind == "prompt"
     )
     assert costs.steps == of_a_task
+
+
+def test_tokens_are_counted_by_the_length_that_each_setting_has(tuned):
+    plan, store, _ = tuned
+    (prompt, *_), (lora, *_) = cells(plan, f"{TUNED} films"), cells(plan, f"{LORA} films")
+    plain = store.record(lora.id).cost
+    of_a_row = plain["tokens"] / plain["rows"]  # a LoRA has no vectors in front of the text
+    tried = read_tried(store.folder(prompt.id))
+    expected = sum(run.steps * 4 * (of_a_row + int(run.setting["length"])) for run in tried)
+    assert store.record(prompt.id).cost["tokens"] == pytest.approx(expected, abs=len(tried))
 
 
 def test_steps_under_halving_are_those_of_the_longest_that_may_go_on():
@@ -163,6 +174,20 @@ def test_what_was_tried_is_in_the_results_and_on_the_page(tuned):
     assert "Settings tried" in page and "length 2, lr 0.1" in page
     tried = report.tables["results"].query("condition == 'own prompt, tried' and method == @TUNED")
     assert len(tried) == 18 and "length 4, lr 0.3" in set(tried["by"])
+
+
+def test_runs_from_a_source_that_try_nothing_of_their_own_are_no_earlier_version_s(tmp_path, backbone_folder):
+    text = PLAIN.partition("indicators:")[0].replace(", pairs.yaml", "")
+    text += "methods: [{name: prompt, tune: {length: [2, 4]}}]\n"
+    plan = make_plan(read_study(write_study(tmp_path, backbone_folder, text)))
+    store = open_store(tmp_path / "run", new=True)
+    assert not run_study(
+        plan.graph, store, local={**plan.local, "device": "cpu"}, say=lambda line: None
+    ).failed
+    started = [cell for cell in cells(plan, "prompt") if "source" in cell.inputs]
+    assert started and not any(read_tried(store.folder(cell.id)) for cell in started)
+    notes = write_study_report(read_graph(store), store, tmp_path / "report").notes
+    assert not [note for note in notes if "earlier version" in note]
 
 
 def test_a_study_that_is_stopped_between_two_rungs_keeps_the_same_bit_for_bit(

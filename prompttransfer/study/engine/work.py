@@ -86,9 +86,9 @@ class UnitContext:
         """
         return self.store.work / "scratch" / "filled" / f"{self.unit.id}-{cell.id}-{self.attempt}"
 
-    def clear(self) -> None:
-        """Remove what attempts at the unit filled and did not commit, those that were killed among them."""
-        for folder in (self.store.work / "scratch" / "filled").glob(f"{self.unit.id}-*"):
+    def clear(self, attempt: str = "*") -> None:
+        """Remove what an attempt at the unit filled and did not commit; of all attempts, those that were killed among them."""
+        for folder in (self.store.work / "scratch" / "filled").glob(f"{self.unit.id}-*-{attempt}"):
             shutil.rmtree(folder, ignore_errors=True)
 
     def state(self) -> Path:
@@ -139,7 +139,12 @@ def work_on(
                 return Outcome(unit.id, "done")
             if (broken := _broken_input(store, unit)) is not None:
                 return Outcome(unit.id, "damaged", damaged=broken[0], line=broken[1])
-            return _make(unit, missing, workplace, store, say, started, begin)
+            context = UnitContext(store, unit, workplace.local, say)
+            try:
+                return _make(context, missing, workplace, started, begin)
+            except BaseException:
+                context.clear(context.attempt)  # a disk that is full must not be fuller behind every attempt
+                raise
     except Exception as error:
         if disk_is_full(error):
             line = f"no space left on a disk while {unit.label!r} was made in {workplace.place} ({error})"
@@ -173,15 +178,9 @@ def _broken_input(store: Store, unit: Unit) -> tuple[str, str] | None:
 
 
 def _make(
-    unit: Unit,
-    missing: list[Cell],
-    workplace: Workplace,
-    store: Store,
-    say: Tell,
-    started: float,
-    begin: Begin | None,
+    context: UnitContext, missing: list[Cell], workplace: Workplace, started: float, begin: Begin | None
 ) -> Outcome:
-    context = UnitContext(store, unit, workplace.local, say)
+    unit, store = context.unit, context.store
     when, failed = now(), {}
     kind: Kind = find_kind(load_kinds(workplace.kinds), unit.kind)
     if any(cell.version != kind.version for cell in unit.cells):

@@ -23,9 +23,9 @@ from prompttransfer.study.kinds.loading import (
 )
 from prompttransfer.study.kinds.tried import (
     Try,
+    by_reserved,
     candidates_of_cell,
     kept_of,
-    method_of,
     taken,
     train_tries,
     tries_of,
@@ -90,12 +90,16 @@ def costs(
     found: dict[str, dict[str, Json]] = {}
     failed: dict[str, str] = {}
     for group, run in zip(tried, runs, strict=True):
-        cell, job, spent = group[0].cell, group[0].job, taken(group)
-        tokens = mean_tokens(backbone, job.task, job.splits, cell, method_of(cell).reserved)
+        cell, job = group[0].cell, group[0].job
         if run.failure is not None:
             failed[cell.id] = run.failure
-        else:
-            found[cell.id] = {**spent, "tokens": round(spent["rows"] * tokens)}
+            continue
+        spent = {reserved: taken(tries) for reserved, tries in by_reserved(group).items()}
+        tokens = sum(
+            each["rows"] * mean_tokens(backbone, job.task, job.splits, cell, reserved)
+            for reserved, each in spent.items()
+        )
+        found[cell.id] = {**taken(group), "tokens": round(tokens)}
     if failed:
         raise CellsFailed(failed, found)
     return found

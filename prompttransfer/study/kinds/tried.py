@@ -210,6 +210,14 @@ def best_score(one: Try) -> float:
     return max(point.score for point in result_of(one).adaptation.curve)
 
 
+def by_reserved(tries: Sequence[Try]) -> dict[int, list[Try]]:
+    """Positions in front of the text -> the runs that take as many."""
+    found: dict[int, list[Try]] = {}
+    for one in tries:
+        found.setdefault(one.candidate.method.reserved, []).append(one)
+    return found
+
+
 def taken(tries: Sequence[Try]) -> dict[str, int]:
     """Steps and rows of all runs of a cell."""
     steps = [result_of(one).steps for one in tries]

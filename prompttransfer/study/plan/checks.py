@@ -193,15 +193,19 @@ def _method(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
             yield (*path, key), str(error)
             sound = False
     if sound and entry.method(1).shares and entry.start != SHARED:
-        yield (
-            path,
-            f"method {text_of(entry.method(1))!r} shares what it learns among those who train together, and the prompts of a study "
-            f"stand alone: train them with `prompttransfer train`"
-            + (", or give it `start: shared` in a study with a library" * entry.method(1).shares_among_tasks),
-        )
+        yield path, _sharing(entry.method(1))
     elif sound:
         yield from _method_starts(path, entry, spec)
         yield from _tune(path, entry, spec)
+
+
+def _sharing(method: Method) -> str:
+    """Why a method is none of a study's."""
+    return (
+        f"method {text_of(method)!r} shares what it learns among those who train together, and the prompts of a study "
+        f"stand alone: train them with `prompttransfer train`"
+        + (", or give it `start: shared` in a study with a library" * method.shares_among_tasks)
+    )
 
 
 def _tune(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
@@ -223,6 +227,9 @@ def _tune(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
     except UserError as error:
         yield place, str(error)
         return
+    sharing = next((one for one in methods_of(entry) if one.shares), None)
+    if sharing is not None and entry.start != SHARED:
+        yield place, _sharing(sharing)
     if "optimizer" in entry.tune.grid and "lr" not in entry.tune.grid:
         yield place, "every optimizer has rates of its own: tune `lr` beside `optimizer`"
     start, own = spec.start_of(entry).partition(":")[0], [x for x in entry.tune.grid if x not in RECIPE_AXES]

@@ -132,14 +132,15 @@ def _distilled(path: Path_, entry: MethodEntry, spec: Spec, folder: Path) -> Fou
 
 def _taught(path: Path_, entry: MethodEntry, spec: Spec, folder: Path) -> Found:
     """Teachers are of tasks that are trained together, whose answers are label words."""
-    if entry.teachers is None or spec.library is None:
+    if entry.teachers is None:
         return
     if entry.start != SHARED:
         yield (
             (*path, "teachers"),
             f"`teachers` teach a library's tasks that are trained together: add `start: {SHARED}`, or write `distil`",
         )
-    yield from _written((*path, "teachers"), spec.library.tasks, folder)
+    if spec.library is not None:
+        yield from _written((*path, "teachers"), spec.library.tasks, folder)
 
 
 def _written(path: Path_, tasks: Iterable[str], folder: Path) -> Found:

@@ -92,7 +92,9 @@ def _transfer_headlines(results: pd.DataFrame) -> list[str]:
         if not gains:
             continue
         what = "prompts" if method == PROMPT else "adaptations"
-        if len(worse) == len(gains):
+        if not any(round(gain, 3) for gain in gains.values()):
+            verdict = f"transfer changes nothing: {what} of other tasks score as no prompt does"
+        elif len(worse) == len(gains):
             verdict = f"transfer does not help: {what} of other tasks score below no prompt"
         elif worse:
             verdict = f"{what} of tasks of {worse[0]} score below no prompt"

@@ -6,13 +6,16 @@ report/tuning/<backbone>-<method>.png   validation curves of one method, a panel
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prompttransfer.files import atomic_path
 from prompttransfer.study.cell import Cell
 from prompttransfer.study.contents import TriedRun, read_tried
-from prompttransfer.study.methods import TUNE, slug
+from prompttransfer.study.methods import slug
 from prompttransfer.study.results.long_table import Results, condition_of, name_of, tried_of
+from prompttransfer.study.tuning import grid_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,15 +95,15 @@ def _of_run(text: str, run: TriedRun) -> dict[str, Any]:
 
 def untold(results: Results) -> int:
     """Finished cells that tried several settings and do not say what came of each: an earlier version made them."""
-    return sum(
-        TUNE in cell.settings and not read_tried(results.folder(cell)) for cell in results.of_kind("prompt")
-    )
+    tuned = [cell for cell in results.of_kind("prompt") if grid_of(cell)]
+    return sum(not read_tried(results.folder(cell)) for cell in tuned)
 
 
 def draw_tuning(results: Results, folder: Path) -> list[Path]:
     """The curves of every backbone and method that was tuned, as PNG and SVG; nothing where there are none."""
     from analysis.figures import figure_bytes, sweep_curves
 
+    shutil.rmtree(folder, ignore_errors=True)  # under earlier labels methods had other files
     table = curve_table(results)
     files: list[Path] = []
     if table.empty:
@@ -110,7 +113,8 @@ def draw_tuning(results: Results, folder: Path) -> list[Path]:
         figure = sweep_curves(part, title=f"{backbone}: {method}")
         for kind in ("png", "svg"):
             path = folder / f"{slug(f'{backbone}-{method}')}.{kind}"
-            path.write_bytes(figure_bytes(figure, kind))
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(figure_bytes(figure, kind))
             files.append(path)
     return files
 
