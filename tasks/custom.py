@@ -113,6 +113,10 @@ def _task(file: _TaskFile, path: Path, reading: Reading, data: Path | None) -> T
     hub = HubSource(**file.hub.model_dump()) if file.hub else None
     folder = str((path.parent / place).resolve()) if (place := file.folder or file.file) else None
     labels = tuple(next(iter(words.values()))) if words else ()
+    if file.multi_label == "":
+        raise UserError(
+            f'multi-label: nothing stands between labels: write true for "{SEPARATOR}", or another separator'
+        )
     separator = SEPARATOR if file.multi_label is True else file.multi_label or ""
     if (file.head or separator) and not words:
         labels = tuple(file.classes) or _classes(file, folder or data, hub, reading, separator)

@@ -22,6 +22,6 @@ def answer_losses(scores: Tensor, batch: Batch) -> Tensor:
         losses = F.binary_cross_entropy_with_logits(scores, shares, reduction="none").masked_fill(~there, 0.0)
         return losses.sum(dim=-1) / there.sum(dim=-1).clamp(min=1)
     if batch.shares is not None:
-        return F.kl_div(scores, batch.shares, reduction="none").sum(dim=-1)
+        return F.kl_div(scores, batch.shares.nan_to_num(), reduction="none").sum(dim=-1)
     assert batch.labels is not None
     return F.nll_loss(scores, batch.labels, reduction="none", ignore_index=-1)

@@ -88,8 +88,9 @@ def search_words(
     Only training and validation rows are looked at. Raises UserError for a task without labels, too few rows of one, or a
     vocabulary without words.
     """
-    if task.generates:
-        raise UserError(f"task {task.name!r} writes its answers: it has no label words to search for")
+    if not task.has_words:
+        how = "writes its answers" if task.generates else "is answered by a trained head"
+        raise UserError(f"task {task.name!r} {how}: it has no label words to search for")
     if not task.one_label:
         raise UserError(
             f"task {task.name!r} has no one label a row, by which words could be searched: choose them yourself"

@@ -86,6 +86,9 @@ def test_classes_and_separator_of_a_task_file(tmp_path):
     (tmp_path / "t.yaml").write_text(text + "regression: {low: 0, high: 1}\n")
     with pytest.raises(UserError, match="a regression has two labels"):
         read_task_file(tmp_path / "t.yaml")
+    (tmp_path / "t.yaml").write_text(text.replace('"|"', '""') + "head: true\n")
+    with pytest.raises(UserError, match="multi-label: nothing stands between labels"):
+        read_task_file(tmp_path / "t.yaml")
     (tmp_path / "t.yaml").write_text(text + "metric: accuracy\n")
     with pytest.raises(UserError, match="metric for a task of several labels"):
         read_task_file(tmp_path / "t.yaml")

@@ -16,7 +16,7 @@ from prompttransfer.evaluation.word_search import search_words, whole_words, wor
 from tasks.catalog import find_task
 from tasks.errors import UserError
 from tasks.loading import load_splits
-from tasks.task import with_words
+from tasks.task import with_head, with_words
 
 SST2 = find_task("microworld-sst2")
 
@@ -80,5 +80,7 @@ def test_what_cannot_be_searched_is_one_clear_line(backbone, splits):
     squad = find_task("microworld-squad")
     with pytest.raises(UserError, match="it has no label words to search for"):
         search_words(backbone, squad, load_splits(squad, limit_train=10, limit_test=5))
+    with pytest.raises(UserError, match="answered by a trained head: it has no label words to search for"):
+        search_words(backbone, with_head(SST2), splits)
     with pytest.raises(UserError, match="and 5000 were asked for"):
         search_words(backbone, SST2, splits, shots=5000)

@@ -104,6 +104,15 @@ def test_a_number_costs_the_divergence_of_two_words_from_its_shares(tiny, family
         assert loss.double() == pytest.approx(float(by_hand), abs=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["number", "several"])
+def test_a_row_to_answer_costs_nothing(tiny, kind):
+    backbone = tiny("roberta")
+    (run,) = train(backbone, kind, steps=2)
+    own = bank_of(backbone, [run.adaptation]).rows(torch.zeros(1, dtype=torch.long))
+    encoded = encode_task(backbone, TASKS[kind], [Example("the film was dull")], reserved=3)
+    assert backbone.row_losses(own, backbone.batch(encoded.rows, layout=encoded.layout)).item() == 0
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_several_labels_cost_what_transformers_takes_for_them(tiny, family):
     backbone = tiny(family)
