@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from prompttransfer.adaptations.adaptation import Adaptation
     from prompttransfer.evaluation.evaluate import Score
     from prompttransfer.training.train import Trained, TrainingOptions
-    from prompttransfer.transfers.distilled import DistilledPair
+    from prompttransfer.transfers.distilled_pairs import DistilledPair
     from prompttransfer.transfers.library import LibraryTransfer
     from prompttransfer.transfers.matrix import TransferMatrix
     from prompttransfer.transfers.tuning import TunedPair

@@ -33,7 +33,6 @@ def show_finished(record: dict[str, Any], output: Path, kind: str, *, as_json: b
 
     from prompttransfer.cli.common import print_json, say
     from prompttransfer.reports.run_folder import read_transfer
-    from prompttransfer.transfers.distilled import DistilledPair
     from prompttransfer.transfers.tuning import TunedPair
 
     found = read_transfer(output / MARKER)
@@ -45,7 +44,7 @@ def show_finished(record: dict[str, Any], output: Path, kind: str, *, as_json: b
         print_json(record)
         return matrix
     pairs = [TunedPair.of(pair.model_dump()) for pair in found.tuned if pair.whole]
-    distilled = [DistilledPair.of(pair.model_dump()) for pair in found.distilled]
+    distilled = found.distilled
     print_transfer(matrix, pairs, distilled, found.notes, kind)
     say(f"made before with the same settings, nothing is left to do; all of it is in {output}")
     return matrix

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from prompttransfer.adaptations.adaptation import Adaptation
-    from prompttransfer.transfers.distilled import DistilledPair
+    from prompttransfer.transfers.distilled_pairs import DistilledPair
     from prompttransfer.transfers.matrix import TransferMatrix
     from prompttransfer.transfers.speedups import Range
     from prompttransfer.transfers.tuning import TunedPair

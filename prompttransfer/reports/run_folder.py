@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from analysis.matrices import check_names, parse_long_table, parse_matrix
 from projectors.public_report import TABLE as PUBLIC_TABLE
 from prompttransfer.adaptations import artifacts
+from prompttransfer.transfers.distilled_pairs import DistilledPair
 from tasks.documents import checked, read_json, read_text, shortened
 from tasks.errors import UserError
 
@@ -75,27 +76,6 @@ class TunedRecord(BaseModel):
         return None not in (self.chance, self.steps_to_converge_from_source, self.last_step_from_source)
 
 
-class DistilledRecord(BaseModel):
-    """One run with a teacher in `transfer.json`."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    source: str
-    target: str
-    seed: int
-    similarity: float | None
-    weight: float
-    scratch: float
-    transferred: float
-    distilled: float
-    chance: float
-    scratch_steps: int
-    transferred_steps: int
-    distilled_steps: int
-    source_steps: int | None
-    distilled_all_steps: int | None = None
-
-
 class TransferRecord(BaseModel):
     """`transfer.json`, checked because it comes from outside."""
 
@@ -109,7 +89,7 @@ class TransferRecord(BaseModel):
     raw: MatrixRecord
     calibrated: MatrixRecord | None = None
     tuned: list[TunedRecord] = []
-    distilled: list[DistilledRecord] = []
+    distilled: list[DistilledPair] = []
     notes: list[str] = []
     versions: dict[str, str] = {}
 

@@ -44,7 +44,7 @@ def taught(folder: RunFolder, record: TransferRecord, prefix: str) -> tuple[Taug
 
 def from_sources(record: TransferRecord) -> Taught:
     """Source and target -> test scores beside their controls, mean over seeds."""
-    rows = pd.DataFrame([pair.model_dump() for pair in record.distilled])
+    rows = pd.DataFrame([pair.as_dict() for pair in record.distilled])
     rows.index = rows["source"] + " → " + rows["target"]
     table = rows[list(SCORES.values())].astype(float).groupby(level=0, sort=False).mean()
     seeds = rows["seed"].nunique()

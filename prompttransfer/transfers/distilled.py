@@ -7,9 +7,8 @@ with the similarity of source and target, or a constant one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.running import common_encoding, common_method
@@ -19,6 +18,7 @@ from prompttransfer.training.distillation import Distance, Teacher
 from prompttransfer.training.recipes import Recipe
 from prompttransfer.training.train import Job, Trained, TrainingOptions, train_adaptations
 from prompttransfer.transfers.compared import Compared
+from prompttransfer.transfers.distilled_pairs import DistilledPair
 from prompttransfer.transfers.indicators import indicator_table, missing, usual
 from prompttransfer.transfers.tuning import TunedTransfer, run_name, with_test_score
 from prompttransfer.transfers.zero_shot import Target
@@ -42,47 +42,6 @@ class Distilling:
     weight: float | None = None
     """Of the distance; None for SHARE times the similarity, 0 where that is negative."""
     distance: Distance = SQUARED
-
-
-@dataclass(frozen=True)
-class DistilledPair:
-    """One source and target: training from scratch, from the source, and from scratch with the second as its teacher."""
-
-    source: str
-    target: str
-    seed: int
-    similarity: float | None
-    """Of the source and what the target's run from scratch ended as; None where it cannot be measured."""
-    weight: float
-    scratch: float
-    """Test scores."""
-    transferred: float
-    distilled: float
-    chance: float
-    scratch_steps: int
-    """Steps on the target."""
-    transferred_steps: int
-    distilled_steps: int
-    source_steps: int | None
-    """Steps that the source was trained for; None where it does not say."""
-
-    @classmethod
-    def of(cls, record: Mapping[str, Any]) -> DistilledPair:
-        """The pair that `as_dict` has written."""
-        return cls(**{each.name: record[each.name] for each in fields(cls)})
-
-    @property
-    def all_steps(self) -> tuple[int, int | None, int | None]:
-        """Of scratch, transferred and distilled, those of the source and of the teacher counted."""
-        if self.source_steps is None:
-            return self.scratch_steps, None, None
-        transferred = self.source_steps + self.transferred_steps
-        return self.scratch_steps, transferred, transferred + self.distilled_steps
-
-    def as_dict(self) -> dict[str, Any]:
-        """For CSV and JSON."""
-        names = ("scratch_all_steps", "transferred_all_steps", "distilled_all_steps")
-        return {**asdict(self), **dict(zip(names, self.all_steps, strict=True))}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from prompttransfer.backbones.base import Backbone
     from prompttransfer.training.train import Trained
-    from prompttransfer.transfers.distilled import DistilledPair
+    from prompttransfer.transfers.distilled_pairs import DistilledPair
     from prompttransfer.transfers.matrix import TransferMatrix
     from prompttransfer.transfers.tuning import TunedPair
     from prompttransfer.transfers.zero_shot import Target
