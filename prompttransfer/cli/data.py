@@ -78,12 +78,12 @@ def data_options(given: Mapping[str, Any]) -> DataOptions:
 def asked(given: Mapping[str, Any], *also: str) -> dict[str, Any]:
     """A command's options without those of reading, and those of `also`, that are not given: what was made before there were
     any is the same."""
-    return {name: value for name, value in given.items() if name not in (*READING, *also) or value}
+    return where_given(given, *READING, *also)
 
 
-def before_heads(given: Mapping[str, Any]) -> dict[str, Any]:
-    """A command's options without --head where it is not given, which earlier versions did not have."""
-    return {name: value for name, value in given.items() if name != "head" or value}
+def where_given(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """A command's options without those of `names` that are not given, which earlier versions did not have."""
+    return {name: value for name, value in given.items() if name not in names or value}
 
 
 def rows_of_sources(data: Path | None) -> RowsOf:

@@ -76,7 +76,7 @@ def transfer_from_library(verb: Callable[..., Any], given: dict[str, Any]) -> Li
     from prompttransfer.adaptations.artifacts import find_adaptations, load_adaptation
     from prompttransfer.backbones.locating import locate
     from prompttransfer.cli.common import print_json, say
-    from prompttransfer.cli.data import before_heads, data_options
+    from prompttransfer.cli.data import data_options, where_given
     from prompttransfer.distributed.launching import must_start, run_on
     from prompttransfer.distributed.placement import Placement
     from prompttransfer.files import check_free
@@ -91,7 +91,7 @@ def transfer_from_library(verb: Callable[..., Any], given: dict[str, Any]) -> Li
     if own is not None and own.task != tasks[0].name:
         raise UserError(f"--target-prompt {own.name!r} was trained on {own.task}, not on {tasks[0].name}")
     at = locate(given["backbone"] or first.backbone, given["revision"])[1]
-    settings = settings_of("transfer", before_heads(given)) | {"backbone revision": at}
+    settings = settings_of("transfer", where_given(given, "head")) | {"backbone revision": at}
     output, quiet = given["output"], given["as_json"]
     if output is not None:
         check_free(output, marker=MARKER)

@@ -228,7 +228,7 @@ def train(
         say,
         seeds_line,
     )
-    from prompttransfer.cli.data import before_heads, data_options, rows_of_sources
+    from prompttransfer.cli.data import data_options, rows_of_sources, where_given
     from prompttransfer.cli.teachers import teachers_of
     from prompttransfer.distributed.launching import must_start, run_on
     from prompttransfer.training.run_logs import check_logger
@@ -354,7 +354,7 @@ def train(
             precision=precision, device=device, placement=placement, quiet=as_json,
         )  # fmt: skip
         return []
-    beside = Files((predictions,) if predictions else (), settings_of("train", before_heads(given)))
+    beside = Files((predictions,) if predictions else (), settings_of("train", where_given(given, "head")))
     beside.check(overwrite=overwrite)
     asked: Sweep | None = None
     if grid:

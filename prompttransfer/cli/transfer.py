@@ -222,7 +222,7 @@ def transfer(
         seeds_line,
         warn,
     )
-    from prompttransfer.cli.data import before_heads, data_options
+    from prompttransfer.cli.data import data_options, where_given
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import read_prompts
     from prompttransfer.distributed.launching import must_start, run_on
@@ -257,7 +257,7 @@ def transfer(
         distilled=distil,
     )
     at = locate(backbone or prompts[0].backbone, revision)[1]
-    settings = settings_of("transfer", before_heads(given)) | {"backbone revision": at}
+    settings = settings_of("transfer", where_given(given, "head")) | {"backbone revision": at}
     beside = Files((predictions,) if predictions else (), settings)
     beside.check(overwrite=overwrite)
     if output is not None:
