@@ -183,8 +183,9 @@ class Adaptation:
 
     @property
     def digest(self) -> str:
-        """sha256 of the tensors; of a soft prompt, of its vectors' bytes."""
-        return digest_tensors(self.tensors)
+        """sha256 of the tensors, those of a head among them; of a soft prompt without one, of its vectors' bytes."""
+        head = {} if self.head is None else self.head.tensors()
+        return digest_tensors({**self.tensors, **head})
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:

@@ -36,10 +36,11 @@ from prompttransfer.adaptations.adaptation import (
     digest_tensors,
 )
 from prompttransfer.adaptations.cards import card
-from prompttransfer.adaptations.heads import Head, head_of
+from prompttransfer.adaptations.heads import Classes, Head, head_of
 from prompttransfer.adaptations.method import Method, Stored
 from prompttransfer.adaptations.methods import make_method
 from prompttransfer.adaptations.methods.prompt import PromptTuning
+from prompttransfer.backbones.label_words import ONE
 from prompttransfer.backbones.layouts import Encoding
 from prompttransfer.backbones.revisions import is_commit
 from prompttransfer.files import atomic_folder, safe_name
@@ -143,6 +144,7 @@ class HeadRecord(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     labels: list[str]
+    form: str = ONE
     digest: str
 
 
@@ -408,7 +410,7 @@ def _read_head(folder: Path, said: HeadRecord | None) -> Head | None:
     if tensors is None or digest_tensors(tensors) != said.digest:
         wrong = "is missing" if tensors is None else "is not the one that the record names"
         raise UserError(f"{folder / HEAD} {wrong}: bring it back, or train again")
-    return head_of(said.labels, tensors)
+    return head_of(Classes(tuple(said.labels), said.form), tensors)
 
 
 def record(adaptation: Adaptation) -> AdaptationRecord:
@@ -429,7 +431,9 @@ def record(adaptation: Adaptation) -> AdaptationRecord:
         head=None
         if adaptation.head is None
         else HeadRecord(
-            labels=list(adaptation.head.labels), digest=digest_tensors(adaptation.head.tensors())
+            labels=list(adaptation.head.classes.labels),
+            form=adaptation.head.classes.form,
+            digest=digest_tensors(adaptation.head.tensors()),
         ),
     )
 

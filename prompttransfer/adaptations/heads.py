@@ -21,6 +21,7 @@ from prompttransfer.adaptations.bank import Bank
 from prompttransfer.adaptations.method import Member, Method
 from prompttransfer.backbones.interventions import Head as Logits
 from prompttransfer.backbones.interventions import Interventions
+from prompttransfer.backbones.label_words import ONE, SEVERAL, form_of
 from prompttransfer.backbones.rows import of_rows
 from tasks.documents import shortened
 from tasks.errors import UserError
@@ -32,43 +33,63 @@ if TYPE_CHECKING:
 WEIGHT, BIAS = "head.weight", "head.bias"
 
 
+@dataclass(frozen=True)
+class Classes:
+    """What a head tells apart, in the order of its outputs, and how: one of them is right, or any number."""
+
+    labels: tuple[str, ...]
+    form: str = ONE
+    """One of FORMS (backbones/label_words.py)."""
+
+    @classmethod
+    def of(cls, task: Task) -> Classes:
+        """Those of a task."""
+        return cls(task.labels, form_of(task))
+
+    @property
+    def told(self) -> str:
+        """In few words: how many, which come first, and whether several may be right."""
+        said = f"{len(self.labels)} classes ({shortened(', '.join(self.labels), 60)})"
+        return f"{said} of which several may be right" if self.form == SEVERAL else said
+
+
 @dataclass(frozen=True, eq=False)
 class Head:
     """A trained head and the classes that it tells apart."""
 
-    labels: tuple[str, ...]
+    classes: Classes
     weight: Tensor
     """[classes, width] float32 on the CPU."""
     bias: Tensor
     """[classes]"""
 
     def __post_init__(self) -> None:
-        classes = len(self.labels)
+        classes = len(self.classes.labels)
         if self.weight.ndim != 2 or len(self.weight) != classes or self.bias.shape != (classes,):
             raise UserError(
                 f"a head of {classes} classes with weights {list(self.weight.shape)} and {list(self.bias.shape)} is none"
             )
 
-    def tensors(self) -> dict[str, Tensor]:
-        """What is written of it."""
-        return {WEIGHT: self.weight, BIAS: self.bias}
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, in the order of its outputs."""
+        return self.classes.labels
 
     @property
     def told(self) -> str:
         """Its classes in few words."""
-        return told(self.labels)
+        return self.classes.told
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is written of it."""
+        return {WEIGHT: self.weight, BIAS: self.bias}
 
 
-def head_of(labels: Sequence[str], tensors: Mapping[str, Tensor]) -> Head:
+def head_of(classes: Classes, tensors: Mapping[str, Tensor]) -> Head:
     """The head whose `tensors()` these are. Raises UserError for others."""
     if tensors.keys() != {WEIGHT, BIAS}:
         raise UserError(f"a head holds {WEIGHT} and {BIAS}, not {', '.join(sorted(tensors)) or 'nothing'}")
-    return Head(tuple(labels), tensors[WEIGHT], tensors[BIAS])
-
-
-def told(labels: Sequence[str]) -> str:
-    """Classes in few words: how many, and which come first."""
-    return f"{len(labels)} classes ({shortened(', '.join(labels), 60)})"
+    return Head(classes, tensors[WEIGHT], tensors[BIAS])
 
 
 def needs_head(method: Method, task: Task) -> bool:
@@ -85,17 +106,18 @@ def check_head(method: Method, task: Task) -> None:
         )
 
 
-def mismatch(method: Method, labels: Sequence[str] | None, task: Task) -> str:
-    """Why an adaptation of a method cannot answer a task unchanged, whose head tells `labels` apart (None for no head); empty
+def mismatch(method: Method, classes: Classes | None, task: Task) -> str:
+    """Why an adaptation of a method cannot answer a task unchanged, whose head tells `classes` apart (None for no head); empty
     where it can.
 
     A task with label words is read by these, whoever answers it. No adaptation is named: many have the same reason.
     """
-    if not needs_head(method, task) or (labels is not None and tuple(labels) == task.labels):
+    needed = Classes.of(task)
+    if not needs_head(method, task) or classes == needed:
         return ""
-    there = "no head" if labels is None else f"a head of {told(labels)}"
+    there = "no head" if classes is None else f"a head of {classes.told}"
     return (
-        f"the {method.called} has {there}, and task {task.name!r} is answered by a head of {told(task.labels)}: train on it "
+        f"the {method.called} has {there}, and task {task.name!r} is answered by a head of {needed.told}: train on it "
         f"from there (`transfer --tune`, or `train --init from:PATH`), where the head is fresh"
     )
 
@@ -103,16 +125,16 @@ def mismatch(method: Method, labels: Sequence[str] | None, task: Task) -> str:
 class HeadedMember(Member):
     """A member of any method and the head beside it, which `share` of the member's rate trains."""
 
-    def __init__(self, own: Member, labels: Sequence[str], width: int, share: float):
+    def __init__(self, own: Member, classes: Classes, width: int, share: float):
         super().__init__()
-        self.own, self.labels, self.share = own, tuple(labels), share
-        self.weight = nn.Parameter(torch.zeros(len(labels), width))
-        self.bias = nn.Parameter(torch.zeros(len(labels)))
+        self.own, self.classes, self.share = own, classes, share
+        self.weight = nn.Parameter(torch.zeros(len(classes.labels), width))
+        self.bias = nn.Parameter(torch.zeros(len(classes.labels)))
 
     def head(self) -> Head:
         """The head as it is now."""
         parts = (part.detach().float().cpu().clone() for part in (self.weight, self.bias))
-        return Head(self.labels, *parts)
+        return Head(self.classes, *parts)
 
     def tensors(self) -> dict[str, Tensor]:
         return self.own.tensors()

@@ -41,7 +41,7 @@ def heads_of(adaptations: Sequence[Adaptation]) -> list[tuple[Tensor, Tensor] | 
 def impossible(adaptation: Adaptation, task: Task) -> str:
     """Why an adaptation cannot answer a task at all (a probe or head of other classes); empty where it can."""
     head = adaptation.head
-    if reason := mismatch(adaptation.method, None if head is None else head.labels, task):
+    if reason := mismatch(adaptation.method, None if head is None else head.classes, task):
         return reason
     try:
         adaptation.method.check_cell(adaptation.tensors, task)
@@ -101,7 +101,7 @@ def together(one: Adaptation, other: Adaptation) -> bool:
 
     The shape does not matter where members run one after another; heads have to tell the same classes apart.
     """
-    if (one.head and one.head.labels) != (other.head and other.head.labels):
+    if (one.head and one.head.classes) != (other.head and other.head.classes):
         return False
     shapes = [{name: tensor.shape for name, tensor in each.tensors.items()} for each in (one, other)]
     alike = one.method == other.method or (one.has_vectors and other.has_vectors)

@@ -293,9 +293,9 @@ def answers_line(task: Task, words: Mapping[str, str]) -> str:
     """What answers a task, for people: its label words, a head, or text."""
     if not task.head:
         return f"label words of {words_line(task.name, words)}"
-    from prompttransfer.adaptations.heads import told
+    from prompttransfer.adaptations.heads import Classes
 
-    return f"head of {task.name}, trained: {told(task.labels)}"
+    return f"head of {task.name}, trained: {Classes.of(task).told}"
 
 
 def constant_line(name: str, values: Mapping[str, float]) -> str:

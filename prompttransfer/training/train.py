@@ -25,7 +25,7 @@ from torch import Tensor
 
 from prompttransfer import signals
 from prompttransfer.adaptations.adaptation import Adaptation, CurvePoint, Origin, digest_tensors
-from prompttransfer.adaptations.heads import HeadedMember, check_head, head_beside, needs_head
+from prompttransfer.adaptations.heads import Classes, HeadedMember, check_head, head_beside, needs_head
 from prompttransfer.adaptations.method import Member, Method
 from prompttransfer.adaptations.methods.prompt import PromptTuning
 from prompttransfer.adaptations.starts import Start
@@ -108,7 +108,8 @@ class Job:
         """Raise UserError where its tasks need a head that the method cannot have, or not one for all of them."""
         for task, _ in self.parts:
             check_head(method, task)
-            if _head_of(task) != _head_of(self.task) and (task.head or self.task.head):
+            same = (task.head, Classes.of(task)) == (self.task.head, Classes.of(self.task))
+            if not same and (task.head or self.task.head):
                 raise UserError(
                     f"{self.called!r} would learn from {self.task.name} and {task.name} with one head, and their classes differ: "
                     f"leave the mixture out, or give both label words"
@@ -119,12 +120,7 @@ class Job:
         if not needs_head(method, self.task):
             return own
         width = backbone.state_width
-        return HeadedMember(own, self.task.labels, width, head_rate(width) / lr)
-
-
-def _head_of(task: Task) -> tuple[object, ...]:
-    """What a head has to be for a task."""
-    return task.head, task.labels, task.separator
+        return HeadedMember(own, Classes.of(self.task), width, head_rate(width) / lr)
 
 
 @dataclass(frozen=True)

@@ -581,13 +581,13 @@ def barred(method: Method, backbone: Backbone, tasks: Mapping[str, Task]) -> dic
 
 def other_heads(method: Method, tasks: Mapping[str, Task]) -> dict[tuple[str, str], str]:
     """(source, target) -> why what was trained on the one cannot answer the other unchanged, for want of its head."""
-    from prompttransfer.adaptations.heads import mismatch, needs_head
+    from prompttransfer.adaptations.heads import Classes, mismatch, needs_head
 
     return {
         (source, target): reason
         for source, task in tasks.items()
         for target, other in tasks.items()
-        if (reason := mismatch(method, task.labels if needs_head(method, task) else None, other))
+        if (reason := mismatch(method, Classes.of(task) if needs_head(method, task) else None, other))
     }
 
 

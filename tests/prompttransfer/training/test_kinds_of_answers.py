@@ -200,6 +200,23 @@ def test_zero_shot_needs_the_same_classes_and_the_controls_say_what_they_are(tin
     assert not impossible(sources[1], TASKS["words"]), "label words are read, whoever has a head"
 
 
+def test_a_head_of_one_label_a_row_answers_none_of_several_though_the_classes_are_the_same(tiny):
+    (run,) = train(tiny("roberta"), "head")
+    own, several = run.adaptation, replace(TASKS["several"], labels=TOPIC.labels)
+    assert (
+        "answered by a head of 6 classes (film, food, plot, room, actor, song) of which several may be right"
+        in impossible(own, several)
+    )
+    assert not impossible(own, replace(TOPIC, name="same"))
+
+
+def test_the_digest_is_of_the_head_too(tiny):
+    (run,) = train(tiny("roberta"), "head")
+    head = run.adaptation.head
+    other = replace(run.adaptation, head=replace(head, bias=head.bias + 1))
+    assert other.digest != run.adaptation.digest != replace(run.adaptation, head=None).digest
+
+
 def test_the_bare_model_has_no_head(tiny):
     backbone = tiny("roberta")
     encoded = encode_task(backbone, TOPIC, rows_of("head").test, reserved=0)
