@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING
 from analysis.matrices import shared_prefix
 from prompttransfer.study.methods import called
 from prompttransfer.study.results.long_table import OWN, ZERO_SHOT, raw_scores, with_methods
-from prompttransfer.transfers.matrix import NO_PROMPT, NO_PROMPT_CALIBRATED, REFERENCE_ROWS
+from prompttransfer.transfers.matrix import NO_PROMPT, REFERENCE_ROWS
 
 if TYPE_CHECKING:
     import pandas as pd
-
-REFERENCES = tuple(row for row in REFERENCE_ROWS if row != NO_PROMPT_CALIBRATED)
-"""Conditions that a matrix is read against, as its last rows."""
 
 EQUAL = 0.0005
 """Means that are closer look the same where three decimals are shown."""
@@ -32,10 +29,10 @@ def mean_matrices(results: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
         targets = list(dict.fromkeys(shots["target"]))
         sources = list(dict.fromkeys(shots["source"]))
         matrix = shots.pivot_table(index="source", columns="target", values="value", aggfunc="mean")
-        below = part[part["condition"].isin(REFERENCES)].pivot_table(
+        below = part[part["condition"].isin(REFERENCE_ROWS)].pivot_table(
             index="condition", columns="target", values="value", aggfunc="mean"
         )
-        order = [row for row in REFERENCES if row in below.index]
+        order = [row for row in REFERENCE_ROWS if row in below.index]
         # Tasks that are both come first and in one order: own prompts then stand on the diagonal.
         columns = [task for task in sources if task in targets] + [t for t in targets if t not in sources]
         parts = [matrix.reindex(index=sources, columns=columns), below.reindex(index=order, columns=columns)]
@@ -49,7 +46,7 @@ def shown(matrix: pd.DataFrame) -> tuple[list[str], list[tuple[str, list[str], b
     rows = []
     for name, values in zip(matrix.index, matrix.to_numpy(dtype=float), strict=True):
         cells = ["\N{EN DASH}" if value != value else f"{value:.3f}" for value in values]
-        rows.append((str(name).removeprefix(prefix), cells, name in REFERENCES))
+        rows.append((str(name).removeprefix(prefix), cells, name in REFERENCE_ROWS))
     return [str(column).removeprefix(prefix) for column in matrix.columns], rows
 
 
