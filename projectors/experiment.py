@@ -10,7 +10,6 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,18 +78,6 @@ class FitResult:
             "kept_by_random": gains.kept,
         }
         return {name: value for name, value in found.items() if value is not None}
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        projector = self.projector
-        return {
-            "method": projector.method,
-            "tasks": list(projector.tasks),
-            "collapsed": projector.collapsed,
-            "verdict": projector.verdict,
-            "sensitivity": dict(projector.sensitivity),
-            "scores": dict(projector.scores),
-        }
 
     def to_csv(self) -> str:
         """One line a cell."""

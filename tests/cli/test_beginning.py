@@ -7,10 +7,9 @@ import re
 
 import pytest
 import yaml
-from typer.main import get_command
-from typer.testing import CliRunner
+from calls import call
+from calls import output_of as run
 
-from prompttransfer.cli import app, spread
 from prompttransfer.cli.study_new import FIRST_TASKS
 from prompttransfer.study.plan.reading import parse_study, read_study
 from prompttransfer.study.plan.template import study_template
@@ -18,17 +17,6 @@ from tasks.catalog import all_tasks
 from tasks.custom import read_task_file
 from tasks.errors import UserError
 from tasks.loading import load_splits
-
-
-def call(*arguments, typed=None):
-    given = spread(get_command(app), [str(a) for a in arguments])
-    return CliRunner().invoke(app, given, input=typed)
-
-
-def run(*arguments, typed=None):
-    result = call(*arguments, typed=typed)
-    assert result.exit_code == 0, result.output or result.exception
-    return result.stdout
 
 
 @pytest.fixture

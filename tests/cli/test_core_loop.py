@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from calls import exit_code as run
 from toys import toy_rows, write_toy
 
 from prompttransfer.adaptations.artifacts import load_adaptation
-from prompttransfer.cli import main
 
 ROWS = {
     "toy-film": ("dull film", "cold plot", "rude actor", "fresh film", "warm plot", "kind actor"),
@@ -32,13 +32,6 @@ def world(tmp_path: Path, backbone_folder, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").symlink_to(backbone_folder("roberta"))
     return tmp_path
-
-
-def run(*arguments: str) -> int:
-    """Exit code of one command."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    return int(ended.value.code or 0)
 
 
 def train(*more: str) -> int:

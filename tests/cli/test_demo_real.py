@@ -4,9 +4,9 @@ import json
 
 import pandas as pd
 import pytest
+from calls import exit_code as run
 from tiny_gguf import write_gguf
 
-from prompttransfer.cli import main
 from prompttransfer.cli.demo_real import TARGETS, worth
 
 TASKS = {
@@ -17,13 +17,6 @@ TASKS = {
     "snli": ("contradiction", "neutral", "entailment"),
     "mnli": ("contradiction", "neutral", "entailment"),
 }
-
-
-def run(*arguments):
-    """Exit code of one command."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    return int(ended.value.code or 0)
 
 
 @pytest.fixture

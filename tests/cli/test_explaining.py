@@ -4,23 +4,14 @@ import json
 
 import pandas as pd
 import pytest
-from typer.main import get_command
-from typer.testing import CliRunner
+from calls import output_of as run
 
 from prompttransfer.adaptations.artifacts import load_adaptation, save_adaptation
 from prompttransfer.adaptations.prompts import soft_prompt
-from prompttransfer.cli import app, spread
 from prompttransfer.cli.tables import read_matrix
 from tasks.errors import UserError
 
 TASKS = ("one", "two", "three")
-
-
-def run(*arguments):
-    given = spread(get_command(app), [str(a) for a in arguments])
-    result = CliRunner().invoke(app, given, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 @pytest.fixture(scope="module")

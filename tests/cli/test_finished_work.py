@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from calls import exit_code as run
 from toys import write_toy
 
 from prompttransfer.adaptations.artifacts import load_adaptation
-from prompttransfer.cli import main
 from tasks.errors import UserError
 
 SHORT = ("--steps", "4", "--batch", "4", "--evaluate-every", "2", "--precision", "fp32", "--data", "data")
@@ -31,12 +31,6 @@ def world(tmp_path: Path, backbone_folder, monkeypatch):
     (tmp_path / "model").symlink_to(backbone_folder("roberta"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    return int(ended.value.code or 0)
 
 
 def train(*more: object, task: str = "film.yaml") -> int:

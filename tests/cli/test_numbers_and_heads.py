@@ -6,31 +6,16 @@ import json
 import random
 
 import pytest
-from typer.main import get_command
-from typer.testing import CliRunner
+from calls import call, lines
+from calls import output_of as run
 
 from prompttransfer.adaptations.artifacts import load_adaptation
-from prompttransfer.cli import app, spread
 from prompttransfer.cli.common import resolve_tasks
 from tasks.custom import read_task_file
 from tasks.errors import UserError
 
 NOUNS = ("film", "food", "plot", "room", "actor", "song", "book", "phone")
 WORDS = ("dull", "cold", "slow", "fresh", "warm", "kind")
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, spread(get_command(app), [str(a) for a in arguments]))
-
-
-def run(*arguments):
-    result = call(*arguments)
-    assert result.exit_code == 0, result.output or result.exception
-    return result.stdout
-
-
-def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")

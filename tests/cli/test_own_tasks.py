@@ -5,26 +5,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from calls import call
+from calls import output_of as run
 from toys import changed
-from typer.main import get_command
-from typer.testing import CliRunner
 
 from prompttransfer.adaptations.artifacts import load_adaptation, save_adaptation
 from prompttransfer.adaptations.prompts import soft_prompt
-from prompttransfer.cli import app, spread
 from prompttransfer.cli.common import resolve_tasks
 from tasks.catalog import TASKS
 from tasks.errors import UserError
 from tasks.reading import Reading
 from tasks.records import kept_of, task_of_record
 from tasks.task import with_metric
-
-
-def run(*arguments):
-    given = spread(get_command(app), [str(a) for a in arguments])
-    result = CliRunner().invoke(app, given, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +100,7 @@ def test_an_own_task_under_a_name_of_the_catalogue_is_said(place, tmp_path, caps
     record = {**prompt.origin.data["task"], "name": "microworld-imdb"}
     clash = changed(prompt, task="microworld-imdb", name="clash", data={**prompt.origin.data, "task": record})
     save_adaptation(clash, tmp_path / "clash")
-    given = spread(get_command(app), ["evaluate", str(tmp_path / "clash"), "--limit-test", "4", "--json"])
-    result = CliRunner().invoke(app, given, catch_exceptions=False)
+    result = call("evaluate", tmp_path / "clash", "--limit-test", 4, "--json")
     assert "trained on another task than the catalogue's" in result.stderr
     assert json.loads(result.stdout)[0]["metric"] == "accuracy"
 

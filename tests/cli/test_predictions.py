@@ -5,28 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from typer.main import get_command
-from typer.testing import CliRunner
+from calls import call, lines
+from calls import output_of as run
 
 from prompttransfer.adaptations.artifacts import load_adaptation
-from prompttransfer.cli import app, spread
 from tasks.errors import UserError
-
-
-def call(*arguments):
-    given = spread(get_command(app), [str(a) for a in arguments])
-    return CliRunner().invoke(app, given)
-
-
-def run(*arguments):
-    result = call(*arguments)
-    assert result.exit_code == 0, result.output or result.exception
-    return result.stdout
-
-
-def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
 
 SMALL = ("--limit-test", 40, "--precision", "fp32")
 
