@@ -16,7 +16,7 @@ from toys import write_toy
 
 from prompttransfer.adaptations.artifacts import load_adaptation
 
-STEPS = 300
+STEPS = 200
 COMMAND = (
     *(
         "train",

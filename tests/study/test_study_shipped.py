@@ -70,7 +70,9 @@ def test_a_reduced_copy_runs_from_plan_to_report(name, stand_ins, tmp_path):
     assert [failure.line for failure in summary.failed] == []
     assert summary.complete
     if name in MANY_PAGES:
-        plan = make_plan(replace(study, spec=replace(study.spec, backbones=study.spec.backbones[:1])))
+        plan = make_plan(
+            replace(study, spec=study.spec.model_copy(update={"backbones": study.spec.backbones[:1]}))
+        )
     written = write_study_report(plan.graph, store, tmp_path)
     assert written.missing == 0 and written.page.exists()
     assert len(written.tables["results"]["cell"].unique()) > len(plan.graph.cells) / 2
