@@ -120,12 +120,12 @@ def _tables(lines: Sequence[Line], metric: str) -> str:
     """The tables of a metric: lines that share a task, be it by way of others, stand in one."""
     groups: list[tuple[set[str], list[Line]]] = []
     for line in lines:
-        tasks = {task for name, task in line.values if name == metric}
-        near = [group for group in groups if group[0] & tasks]
-        first = groups.index(near[0]) if near else len(groups)
-        groups = [group for group in groups if group not in near]
-        joined = (tasks.union(*(own for own, _ in near)), [*(one for _, each in near for one in each), line])
-        groups[first:first] = [joined] if tasks else []
+        if tasks := {task for name, task in line.values if name == metric}:
+            near = [group for group in groups if group[0] & tasks]
+            place = groups.index(near[0]) if near else len(groups)
+            groups = [group for group in groups if group not in near]
+            own = [*(one for _, each in near for one in each), line]
+            groups.insert(place, (tasks.union(*(each for each, _ in near)), own))
     return "".join(_table(group, metric) for _, group in groups)
 
 
@@ -139,9 +139,9 @@ def _table(lines: Sequence[Line], metric: str) -> str:
     best = [_best([lines[i].values.get((metric, task)) for i in real]) for task in tasks]
     top = max((mean for i in real if (mean := means[i]) is not None), default=None)
     several = {key for key in ("run", "backbone") if len({getattr(line, key) for line in lines}) > 1}
-    mean = [] if top is None else ['<th scope="col" aria-sort="descending">mean</th>']
+    over_all = [] if top is None else ['<th scope="col" aria-sort="descending">mean</th>']
     names = [f'<th scope="col">{_broken(task.removeprefix(prefix))}</th>' for task in tasks]
-    head = "".join(['<th scope="col">method</th>', *mean, *names])
+    head = "".join(['<th scope="col">method</th>', *over_all, *names])
     rows = "".join(_row(lines[i], metric, tasks, means[i], best, top, several) for i in order)
     short = f"<p>{escape(repr(prefix))} is left out of the names of tasks.</p>" if prefix else ""
     alone = [f"{key} {getattr(lines[0], key)}" for key in ("run", "backbone") if key not in several]

@@ -92,7 +92,7 @@ def _shrunk(value: Any, **limits: int) -> Any:
         "window": 1,
     }
     if isinstance(value, dict):
-        found = {}
+        found: dict[Any, Any] = {}
         for key, item in value.items():
             if key == "tune":
                 found[key] = {axis: tried[:2] for axis, tried in item.items()}

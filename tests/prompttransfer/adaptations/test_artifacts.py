@@ -283,4 +283,4 @@ def test_a_prompt_of_format_1_is_replaced_by_one_of_today(prompt, tmp_path):
 
 
 def test_it_shows_itself_in_a_line_without_its_tensors(prompt):
-    assert repr(prompt) == "<Adaptation 'toy-s0': prompt:length=3 for toy on tiny-roberta>"
+    assert repr(prompt) == f"<Adaptation 'toy-s0': prompt:length=3 for toy on {prompt.backbone}>"
