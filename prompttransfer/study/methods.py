@@ -24,6 +24,8 @@ METHOD = "method"
 TUNE, HALVING, FIXED = "tune", "halving", "not_tuned"
 """Setting of a cell that tries several settings and keeps the best: axis -> values, whether losers are stopped early, and
 beside it the axes that this one cell leaves alone."""
+BY_OPTIMIZER = "by_optimizer"
+"""Setting of a cell that tries several optimizers: what each brings that is not in the cell's recipe (training/grids.py)."""
 LENGTH = "length"
 
 
