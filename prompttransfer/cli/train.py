@@ -231,6 +231,7 @@ def train(
     from prompttransfer.cli.data import data_options, rows_of_sources, where_given
     from prompttransfer.cli.teachers import teachers_of
     from prompttransfer.distributed.launching import must_start, run_on
+    from prompttransfer.training.recipes import check_warm_up
     from prompttransfer.training.run_logs import check_logger
 
     rows = data_options(given)
@@ -264,6 +265,8 @@ def train(
         patience=patience,
         embed_at=embed_at,
     )
+    if wanted.trains and not wanted.searches and not sweep:
+        check_warm_up(warm_up, steps)
     grid = grid_of(sweep, method, overrides, dry_run=dry_run)
     check_logger(logger)
     if not dry_run and must_start(placement, device):

@@ -15,7 +15,7 @@ from typing import Any
 
 from prompttransfer.adaptations.method import Method, spelled
 from prompttransfer.adaptations.methods import parse_method, settings_in
-from prompttransfer.training.recipes import Recipe, method_and_recipe
+from prompttransfer.training.recipes import Recipe, check_warm_up, method_and_recipe
 from tasks.errors import UserError, unknown
 
 RUNGS = (0.25, 0.5)
@@ -152,9 +152,19 @@ def check_axes(text: str, grid: Grid, given: Mapping[str, Any], how: str = "--sw
         elif name not in own:
             axes = sorted(own | ({*RECIPE_AXES} if method.trains else set()))
             raise unknown(f"axis of a sweep of method {method.name}", name, axes)
-    for chosen in combinations(grid):  # every combination is a method and a recipe that can be
-        parse_method(_with(text, chosen), length=1)
-        replace(PLAIN, **_overrides(chosen, {}, how))
+    known: dict[object, Mapping[str, str]] = {}
+    for chosen in combinations(
+        grid
+    ):  # every combination is a method and a recipe that can be, and another one
+        tried = parse_method(_with(text, chosen), length=1), replace(PLAIN, **_overrides(chosen, {}, how))
+        both = _overrides(chosen, given, how)
+        check_warm_up(both.get("warm_up"), both.get("steps"))
+        if tried in known:
+            first, second = (
+                ", ".join(f"{name} {own[name]}" for name in grid) for own in (known[tried], chosen)
+            )
+            raise UserError(f"{how}: {first} and {second} are one setting: keep one")
+        known[tried] = chosen
 
 
 def _few(own: set[str], method: Method) -> str:

@@ -268,15 +268,6 @@ def test_the_command_writes_prompts_and_says_what_they_are_worth(place, monkeypa
         assert made.backbone.endswith("wide") and made.origin.recipe["chosen_step"] == each["chosen_step"]
 
 
-@pytest.mark.parametrize(
-    ("text", "more", "message"),
-    [
-        ("empty.txt", (), "there is no row in it"),
-        (None, (), "--text FILE, or --text-tasks"),
-        ("public.txt", ("--text-tasks", "film"), "one of the two"),
-        (None, ("--text-tasks", "film"), "whose rows are not public"),
-    ],
-)
 def test_prompts_whose_lengths_differ_as_of_a_sweep_are_told_to_be_carried_apart(
     place, monkeypatch, tmp_path
 ):
@@ -293,6 +284,15 @@ def test_prompts_whose_lengths_differ_as_of_a_sweep_are_told_to_be_carried_apart
     assert all(each.name in said for each in found) and not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "more", "message"),
+    [
+        ("empty.txt", (), "there is no row in it"),
+        (None, (), "--text FILE, or --text-tasks"),
+        ("public.txt", ("--text-tasks", "film"), "one of the two"),
+        (None, ("--text-tasks", "film"), "whose rows are not public"),
+    ],
+)
 def test_mistakes_at_the_command_line_are_one_line(place, monkeypatch, text, more, message):
     monkeypatch.chdir(place)
     done = call(place, *more, "--output", "other", text=text)

@@ -194,6 +194,10 @@ def _method(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
     known = [*settings, *(name for name in MethodEntry.model_fields if name != "name")]
     sound = True
     for key, value in entry.given.items():
+        if "_" in key and key.replace("_", "-") in entry.given:
+            yield (*path, key), f"{key} and {key.replace('_', '-')} are one setting: keep one"
+            sound = False
+            continue
         if key.replace("_", "-") not in known:
             yield (*path, key), str(unknown(f"setting of method {entry.name}", key, known))
             sound = False

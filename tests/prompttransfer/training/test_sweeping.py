@@ -64,6 +64,19 @@ def test_what_is_no_grid_is_one_line(text) -> None:
         ("lora", {"length": ("1", "2")}, {}, "unknown axis"),
         ("text-search", {"lr": ("1", "2")}, {}, "text-search has no lr"),
         ("text:prompt=it", {"lr": ("1", "2")}, {}, "text has no lr"),
+        ("prompt", {"lr": ("1e-3", "0.001")}, {}, "lr 1e-3 and lr 0.001 are one setting: keep one"),
+        (
+            "prompt",
+            {"warm-up": ("0", "9")},
+            {"steps": 8},
+            "warm-up 9: it is longer than the 8 steps .* give at most 8",
+        ),
+        (
+            "prompt",
+            {"warm-up": ("2", "9"), "steps": ("8", "9")},
+            {},
+            "warm-up 9: it is longer than the 8 steps",
+        ),
     ],
 )
 def test_an_axis_that_cannot_be_is_one_line(method, grid, given, said) -> None:
