@@ -217,7 +217,7 @@ def test_recommend_ranks_the_sources_with_the_classes_of_a_head_and_names_the_ot
         (("tasks", "words", "stars.yaml", "--shots", "2"), "no one label a row"),
         (("train", "--task", "stars.yaml", "--shots", "2"), "no one label a row to draw shots of"),
         (("train", "--task", "topic.yaml", "--label-words", "film=great"), "trained head and no label words"),
-        (("tasks", "new", "x", "--data", "topic.csv", "--kind", "regression"), "other things than numbers"),
+        (("tasks", "new", "x", "--data", "topic.csv", "--kind", "regression"), "topic.csv:2: label is 'film' (text), and a regression needs a number"),
         (("tasks", "new", "x", "--data", "topic.csv", "--low", "1"), "bounds of a regression"),
         (("train", "--task", "stars.yaml", "--head", "--metric", "accuracy"), "metric for a regression"),
     ],
