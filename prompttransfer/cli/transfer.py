@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from prompttransfer.transfers.distilled_pairs import DistilledPair
     from prompttransfer.transfers.library import LibraryTransfer
     from prompttransfer.transfers.matrix import TransferMatrix
-    from prompttransfer.transfers.tuning import TunedPair
+    from prompttransfer.transfers.tuned_pairs import TunedPair
     from prompttransfer.transfers.zero_shot import Target
 
 

@@ -17,6 +17,7 @@ from prompttransfer.neurons.states import Captured, save_states
 from prompttransfer.reports.page import collect, write_report
 from prompttransfer.reports.run_folder import find_run, read_transfer
 from prompttransfer.transfers.matrix import TransferMatrix
+from prompttransfer.transfers.tuned_pairs import TunedPair, TunedScores
 from tasks.errors import UserError
 
 TASKS = ("sst2", "imdb", "mnli")
@@ -197,6 +198,19 @@ def test_tuned_pairs_add_step_0_tuned_and_gain(tmp_path):
     assert views["gain"].loc["imdb", "sst2"] == pytest.approx(0.05)
     assert views["step 0"].loc["imdb", "sst2"] == 0.7 and pd.isna(views["tuned"].loc["sst2", "imdb"])
     assert data.facts["seeds of tuned runs"] == "0, 1" and "--tune" in data.commands[0]
+
+
+def test_a_tuned_pair_is_read_as_it_was_written_and_one_of_an_earlier_version_as_its_scores(tmp_path):
+    whole = TunedPair("imdb", "sst2", 0, 0.7, 0.9, 0.8, 0.5, 40, 200, None, 10, 0.9, 0.8, 200)
+    written = whole.as_dict()
+    early = {key: value for key, value in written.items() if not key.startswith(("last", "chance", "best"))}
+    write_matrix(tmp_path, matrix(TASKS, TASKS, VALUES), tuned=[written, early])
+    first, second = read_transfer(tmp_path / "transfer.json").tuned
+    assert first == whole == TunedPair.of(written)
+    assert type(second) is TunedScores and (second.tuned, second.scratch) == (0.9, 0.8)
+    write_matrix(tmp_path, matrix(TASKS, TASKS, VALUES), tuned=[{**written, "seed": "none"}])
+    with pytest.raises(UserError, match=r"transfer.json is damaged: tuned.0.*seed"):
+        read_transfer(tmp_path / "transfer.json")
 
 
 def test_a_cell_that_cannot_be_stays_empty_with_its_reason(tmp_path):
