@@ -265,7 +265,7 @@ def train(
         patience=patience,
         embed_at=embed_at,
     )
-    if wanted.trains and not wanted.searches and not sweep:
+    if wanted.trains and not wanted.searches:
         check_warm_up(warm_up, steps)
     grid = grid_of(sweep, method, overrides, dry_run=dry_run)
     check_logger(logger)

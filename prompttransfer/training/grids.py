@@ -158,7 +158,8 @@ def check_axes(text: str, grid: Grid, given: Mapping[str, Any], how: str = "--sw
     ):  # every combination is a method and a recipe that can be, and another one
         tried = parse_method(_with(text, chosen), length=1), replace(PLAIN, **_overrides(chosen, {}, how))
         both = _overrides(chosen, given, how)
-        check_warm_up(both.get("warm_up"), both.get("steps"))
+        if method.trains and not method.searches:
+            check_warm_up(both.get("warm_up"), both.get("steps"))
         if tried in known:
             first, second = (
                 ", ".join(f"{name} {own[name]}" for name in grid) for own in (known[tried], chosen)

@@ -7,6 +7,7 @@ import torch
 from toys import recipe
 
 from prompttransfer.adaptations.methods import METHODS, parse_method
+from prompttransfer.training.grids import candidates_of
 from prompttransfer.training.recipes import (
     Recipe,
     make_optimizer,
@@ -123,6 +124,8 @@ def test_a_warm_up_that_is_asked_for_ends_with_the_last_step_at_the_latest():
     assert recipe_for_size("masked-lm", 64, warm_up=10, steps=10).warm_up == 10
     assert recipe_for_size("causal-lm", 576, steps=10).warm_up == 20  # nobody asked for it
     assert recipe_for_size("masked-lm", 64, parse_method("text:prompt=it"), warm_up=5).steps == 0
+    search = candidates_of("masked-lm", 64, "text-search", {"steps": ("2", "4")}, {"warm_up": 5})
+    assert [one.recipe.steps for one in search] == [2, 4]
 
 
 def test_a_schedule_rises_in_its_warm_up_and_falls_to_nothing_behind_the_last_step():
