@@ -88,16 +88,14 @@ def _headed(adaptation: Adaptation) -> str:
 def stacked(prompts: Sequence[Adaptation], done: str = "compared") -> Tensor:
     """The vectors of soft prompts, [prompts, length, width]. Raises UserError for others, and where shapes differ.
 
-    `done` is what is done with them, for messages.
+    `done` is what is done with all of them, for messages.
     """
     shapes: dict[tuple[int, ...], list[str]] = {}
     for prompt in prompts:
         shapes.setdefault(tuple(prompt.vectors.shape), []).append(prompt.name)
     if len(shapes) > 1:
         told = "; ".join(f"{list(shape)}: {_few(names)}" for shape, names in shapes.items())
-        raise UserError(
-            f"prompts of different shape cannot be {done} together ({told}): give those of one shape"
-        )
+        raise UserError(f"prompts of different shape cannot be {done} ({told}): give those of one shape")
     return torch.stack([prompt.vectors for prompt in prompts])
 
 

@@ -148,9 +148,7 @@ def recommend(
         same |= {option: given[option] or None for option in READING}
         same |= {"aggregation": aggregation, "max_length": max_length, "precision": chosen}
         same |= {"device": None if device == "auto" else device}
-        same |= {
-            "head": True if own.head and not own.separator else None
-        }  # a task may have it of its sources alone
+        same |= {"head": True if own.head and not own.separator else None}  # its sources may say so alone
         commands.append(start_command(sources[a.best.source], places[a.best.source], same))
     if as_json:
         records = [a.as_dict() | {"command": c} for a, c in zip(answers, commands, strict=True)]

@@ -118,11 +118,12 @@ def candidates_from(text: str, recipe: Recipe, grid: Grid, brought: Brought = NO
 
 def brought_by(candidates: Sequence[Candidate]) -> dict[str, dict[str, Any]]:
     """What each optimizer brings beside the axes, so that `candidates_from` the first recipe makes the same candidates."""
-    first, found = candidates[0].recipe, {}
+    first = candidates[0].recipe
+    found: dict[str, dict[str, Any]] = {}
     for one in candidates:
         if OPTIMIZER in one.values:
-            same = {"length": one.recipe.length, "source": one.recipe.source}
-            like = asdict(replace(first, **_overrides(one.values, {}), **same))
+            same = replace(first, length=one.recipe.length, source=one.recipe.source)
+            like = asdict(replace(same, **_overrides(one.values, {})))
             own = {name: value for name, value in asdict(one.recipe).items() if value != like[name]}
             found |= {one.recipe.optimizer: own} if own else {}
     return found

@@ -126,10 +126,9 @@ class _Wiring:
             cells = []
             for called, task in side.tasks.items():
                 recipe, brought = self.recipe(at, called)
-                start = side.method.start
-                cells.append(self.naming.prompt(side, task, seed, recipe, start, brought=brought))
-            for task, cell in zip(side.tasks, cells, strict=True):
-                self.trained[at, task, seed] = cell
+                cell = self.naming.prompt(side, task, seed, recipe, side.method.start, brought=brought)
+                self.trained[at, called, seed] = cell
+                cells.append(cell)
             if label := self.spec.methods[at[1]].label:
                 self.labels.setdefault(cells[0].id, label)
             # Texts of one length belong in one bank: others would only pad it. A bank has one recipe.
