@@ -79,13 +79,16 @@ def check_alone() -> None:
     A shell that `srun --pty` opened has a terminal, and runs each command once, however many tasks there are.
     """
     torchrun = whole_number("WORLD_SIZE") if "TORCHELASTIC_RUN_ID" in os.environ else 1
-    asked = "give --devices (processes on each machine) and --nodes (machines) as they were started"
+    asked = (
+        "processes that would all do the same: give --devices (processes on each machine) and --nodes (machines) as they "
+        "were started"
+    )
     if torchrun > 1:
-        raise UserError(f"torchrun started {torchrun} processes that would all do the same: {asked}")
+        raise UserError(f"torchrun started {torchrun} {asked}")
     if of_srun() and not (sys.stdin and sys.stdin.isatty()):
         raise UserError(
-            f"srun started {whole_number('SLURM_STEP_NUM_TASKS')} processes that would all do the same: {asked}, or start one "
-            f"with `srun --ntasks 1`; where each is told something else, start it with `env -u SLURM_STEP_NUM_TASKS`"
+            f"srun started {whole_number('SLURM_STEP_NUM_TASKS')} {asked}, or start one with `srun --ntasks 1`; where each is "
+            f"told something else, start it with `env -u SLURM_STEP_NUM_TASKS`"
         )
 
 
