@@ -112,8 +112,11 @@ def without_prefix(record: TransferRecord, prefix: str) -> TransferRecord:
         for key in ("sources", "source_tasks", "targets"):
             matrix[key] = [cut.get(name, name) for name in matrix[key]]
         matrix["impossible"] = {task.removeprefix(prefix): why for task, why in matrix["impossible"].items()}
-    for pair in (*data["tuned"], *data["distilled"]):
-        pair.update(source=pair["source"].removeprefix(prefix), target=pair["target"].removeprefix(prefix))
+    for key in ("tuned", "distilled"):
+        data[key] = [
+            replace(pair, source=pair.source.removeprefix(prefix), target=pair.target.removeprefix(prefix))
+            for pair in getattr(record, key)
+        ]
     return TransferRecord(**data)
 
 

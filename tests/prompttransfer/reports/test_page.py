@@ -320,11 +320,13 @@ def test_a_prefix_of_all_names_is_left_out_of_the_page_but_not_of_the_commands(t
         metrics=("accuracy",) * 3,
         rows=(100,) * 3,
     )
-    write_matrix(tmp_path / "transfer", made, types={}, data={})
+    pair = TunedPair(long[0], long[1], 0, 0.7, 0.9, 0.8, 0.5, 40, 200, None, 10, 0.9, 0.8, 200)
+    write_matrix(tmp_path / "transfer", made, types={}, data={}, tuned=[pair.as_dict()])
     alike = pd.DataFrame(np.eye(3), index=long, columns=long)
     alike.to_csv(tmp_path / "similarity_ON.csv")
     data = collect(tmp_path)
     assert list(data.views[0].table.index) == ["imdb", "sst2", "mnli", "no prompt"]
+    assert {view.name: view.table for view in data.views}["tuned"].loc["imdb", "sst2"] == 0.9
     assert data.types == {"imdb": "sentiment", "sst2": "sentiment", "mnli": "nli"}
     assert {p.indicator for p in data.predictions} == {"ON", "same-type"}
     assert data.notes[0] == "'microworld-' is left out of all names on this page."
