@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import INK, MUTED, RULE, SCRATCH_COLOUR, TRANSFER_COLOUR, figure_style, shorten
 from tasks.errors import UserError
@@ -52,4 +53,5 @@ def _panel(axes: Axes, table: pd.DataFrame, rows: list[str]) -> None:
             zorder=3,
         )  # fmt: skip
     axes.grid(axis="y", color=RULE, linewidth=0.4)
+    axes.xaxis.set_major_locator(MaxNLocator(5))  # more of them would touch where panels are narrow
     axes.tick_params(axis="y", length=0)

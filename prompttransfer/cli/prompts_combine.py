@@ -373,6 +373,7 @@ def _search(found: Sequence[Adaptation], given: dict[str, Any]) -> tuple[list[fl
     from prompttransfer.cli.data import data_options
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.transfers.lorahub import Search, find_weights
+    from tasks.errors import UserError
     from tasks.loading import sample
 
     read = data_options(given)
@@ -398,6 +399,11 @@ def _search(found: Sequence[Adaptation], given: dict[str, Any]) -> tuple[list[fl
         f"{result.evaluated} weightings; none {result.nothing:.3f}, mean {result.mean:.3f}",
         quiet=given["as_json"],
     )
+    if not any(result.weights):
+        raise UserError(
+            f"on {result.rows} rows of {task.name} no adaptation at all is better than any weighting of these {len(found)}: "
+            "nothing is written; give others, or more --rows"
+        )
     kept = {"objective": result.objective, "l1": search.l1, "search_rounds": search.rounds}
     kept |= {"search_candidates": search.candidates, "search_seed": search.seed}
     return list(result.weights), {**kept, "searched_for": task.name, "search_rows": result.rows}

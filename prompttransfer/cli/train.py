@@ -231,6 +231,7 @@ def train(
     from prompttransfer.cli.data import data_options, rows_of_sources, where_given
     from prompttransfer.cli.teachers import teachers_of
     from prompttransfer.distributed.launching import must_start, run_on
+    from prompttransfer.training.grids import first_of
     from prompttransfer.training.recipes import check_warm_up
     from prompttransfer.training.run_logs import check_logger
 
@@ -248,10 +249,6 @@ def train(
             "--distil-weight and the like say how to learn from teachers: give --distil FOLDER, too"
         )
     method = method or source_method(init or "random")
-    wanted = parse_method(method, length=length or 1)  # before the heavy imports, too
-    wanted.check_complete()
-    for item in tasks:
-        check_head(wanted, item)
     overrides = dict(
         optimizer=optimizer,
         lr=lr,
@@ -265,9 +262,13 @@ def train(
         patience=patience,
         embed_at=embed_at,
     )
+    grid = grid_of(sweep, method, overrides, dry_run=dry_run)
+    wanted = parse_method(first_of(method, grid), length=length or 1)  # before the heavy imports, too
+    wanted.check_complete()
     if wanted.trains and not wanted.searches:
         check_warm_up(warm_up, steps)
-    grid = grid_of(sweep, method, overrides, dry_run=dry_run)
+    for item in tasks:
+        check_head(wanted, item)
     check_logger(logger)
     if not dry_run and must_start(placement, device):
         return run_on(placement, train, **given)

@@ -134,6 +134,11 @@ def combinations(grid: Grid) -> list[dict[str, str]]:
     return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
 
 
+def first_of(text: str, grid: Grid) -> str:
+    """The method's text with the first value of each of its settings that are swept over."""
+    return _with(text, combinations(grid)[0])
+
+
 def check_axes(text: str, grid: Grid, given: Mapping[str, Any], how: str = "--sweep") -> None:
     """Raise UserError unless each axis is one that the method can be swept over, with values that it takes.
 

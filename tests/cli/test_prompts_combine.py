@@ -90,6 +90,17 @@ def test_a_mistake_is_one_line(folder, capsys, monkeypatch, arguments, message):
     assert not (folder / "made").exists()
 
 
+def test_where_no_weighting_is_better_than_none_nothing_is_written(folder, capsys):
+    few = ("--task", "microworld-sst2", "--rows", 4, "--rounds", 1, "--candidates", 5)
+    dear = ("--l1", 1e6)  # any weight costs more than it can gain
+    arguments = (folder / "l0", folder / "l1", "--how", "lorahub", *few, *dear)
+    code, _, error = call(capsys, "prompts", "merge", *arguments, "-o", folder / "made")
+    assert code == 2 and error.count("\n") == 1 and not (folder / "made").exists()
+    assert (
+        "on 4 rows of microworld-sst2 no adaptation at all is better than any weighting of these 2" in error
+    )
+
+
 @pytest.mark.parametrize(
     ("start", "message"),
     [

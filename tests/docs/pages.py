@@ -50,6 +50,10 @@ class Block:
                 found.append(words)
         return found
 
+    def ours(self) -> list[list[str]]:
+        """Those of its commands that call this program."""
+        return [words for words in self.commands() if words[0] == "prompttransfer"]
+
 
 def _prompted(text: str) -> Iterator[str]:
     """What stands behind each `$ `, with the lines that it goes on in."""
