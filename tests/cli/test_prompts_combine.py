@@ -96,7 +96,9 @@ def test_where_no_weighting_is_better_than_none_nothing_is_written(folder, capsy
     arguments = (folder / "l0", folder / "l1", "--how", "lorahub", *few, *dear)
     code, _, error = call(capsys, "prompts", "merge", *arguments, "-o", folder / "made")
     assert code == 2 and error.count("\n") == 1 and not (folder / "made").exists()
-    assert "on 4 rows of microworld-sst2 no adaptation at all is better than any weighting of these 2" in error
+    assert (
+        "on 4 rows of microworld-sst2 no adaptation at all is better than any weighting of these 2" in error
+    )
 
 
 @pytest.mark.parametrize(
