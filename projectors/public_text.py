@@ -208,7 +208,7 @@ def carry_by_text(
     """
     encoding = common_encoding(source, prompts)
     check_public(examples)
-    vectors = stacked(prompts)
+    vectors = stacked(prompts, "carried together")
     length = length or vectors.shape[1]
     met = meeting(source, target, settings.words)
     given = Side(

@@ -118,6 +118,11 @@ def _task(file: _TaskFile, path: Path, reading: Reading, data: Path | None) -> T
             f'multi-label: nothing stands between labels: write true for "{SEPARATOR}", or another separator'
         )
     separator = SEPARATOR if file.multi_label is True else file.multi_label or ""
+    if file.regression and file.head and not file.classes:
+        raise UserError(
+            "regression and head: true are both given: the numbers of a regression are answered by its two words, and a head "
+            "tells classes apart: leave one of the two out"
+        )
     if (file.head or separator) and not words:
         labels = tuple(file.classes) or _classes(file, folder or data, hub, reading, separator)
     elif file.classes:

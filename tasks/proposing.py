@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from tasks.errors import UserError
 from tasks.folder import rows_of_files, train_files
 from tasks.hub import tables_of
 from tasks.reading import AS_THEY_ARE, Reading
-from tasks.rows import several
+from tasks.rows import number_of, several, shown
 from tasks.tables import is_data_file
 from tasks.task import KINDS, NEEDED, HubSource, Scale, Task, Words
 
@@ -71,6 +71,8 @@ class Seen:
     """Column -> its values, of a column whose values may be labels."""
     names: Mapping[str, Sequence[str]]
     """Column -> names of its classes, where the data set has them (0 is the first of them)."""
+    places: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Column -> file and line of each of its values, of files."""
 
 
 @dataclass(frozen=True)
@@ -184,12 +186,13 @@ def see_hub(source: HubSource) -> Seen:
 def see_files(place: Path, splits: Mapping[str, str] | None = None) -> Seen:
     """What the training rows of a file, or of a folder of files, are made of."""
     files = train_files(place, splits or {})
-    rows = [row for _, row in rows_of_files(files)]
+    rows = rows_of_files(files)
     if not rows:
         raise UserError(f"{files[0]} holds no rows: there is nothing to make a task of")
-    columns = tuple(dict.fromkeys(name for row in rows for name in row))
-    values = {name: [row[name] for row in rows if row.get(name) is not None] for name in columns}
-    return Seen(str(files[0]), columns, values, {})
+    columns = tuple(dict.fromkeys(name for _, row in rows for name in row))
+    there = {name: [(row[name], at) for at, row in rows if row.get(name) is not None] for name in columns}
+    values, places = ({name: [each[k] for each in found] for name, found in there.items()} for k in (0, 1))
+    return Seen(str(files[0]), columns, values, {}, places)
 
 
 def _see_table(table: Any, where: str) -> Seen:
@@ -286,14 +289,23 @@ def separator_of(seen: Seen, reading: Reading) -> str:
 def scale_of(seen: Seen, reading: Reading, low: float | None, high: float | None) -> Scale:
     """The bounds of a regression: the given ones, or the whole numbers around those that stand in the training rows."""
     column = _label_column(reading)
-    try:
-        numbers = [float("nan" if isinstance(v, bool) else v) for v in seen.values.get(column, ())]
-    except (TypeError, ValueError):
-        numbers = []
-    if not numbers or not all(map(math.isfinite, numbers)):
+    _check_column(seen, column)
+    if column in seen.names:
+        names = shortened(", ".join(seen.names[column]))
         raise UserError(
-            f"{seen.where}: column {column!r} holds other things than numbers, which a regression needs: name another with "
-            f"--columns label=..."
+            f"{seen.where}: column {column!r} holds classes ({names}), and a regression needs numbers: name another with "
+            f"--columns label=..., or drop --kind regression"
+        )
+    values = seen.values[column]
+    if not values:
+        raise UserError(f"{seen.where}: column {column!r} is empty: name another with --columns label=...")
+    numbers = [number_of(value) for value in values]
+    wrong = next((place for place, number in enumerate(numbers) if not math.isfinite(number)), None)
+    if wrong is not None:
+        at = seen.places[column][wrong] if column in seen.places else seen.where
+        raise UserError(
+            f"{at}: {column} is {shown(values[wrong])}, and a regression needs a number, with a point for its fraction: mend it, "
+            f"leave the row out, or name another column with --columns label=..."
         )
     found = (math.floor(min(numbers)), math.ceil(max(numbers)))
     return Scale(float(found[0] if low is None else low), float(found[1] if high is None else high))
@@ -303,14 +315,18 @@ def _label_column(reading: Reading) -> str:
     return reading.columns.get("label", "label")
 
 
-def _classes(seen: Seen, column: str, *, most: int = MOST_LABELS) -> tuple[str, ...]:
-    """Names of the classes of a column: those that it has, or its values."""
-    if column in seen.names:
-        return tuple(seen.names[column])
+def _check_column(seen: Seen, column: str) -> None:
     if column not in seen.columns:
         raise UserError(
             f"{seen.where} has no column {column!r}, only {', '.join(seen.columns)}: say which it is, as in --columns label=..."
         )
+
+
+def _classes(seen: Seen, column: str, *, most: int = MOST_LABELS) -> tuple[str, ...]:
+    """Names of the classes of a column: those that it has, or its values."""
+    if column in seen.names:
+        return tuple(seen.names[column])
+    _check_column(seen, column)
     if column not in seen.values or any(isinstance(value, list | dict) for value in seen.values[column]):
         raise UserError(f"{seen.where}: column {column!r} holds lists or objects: name one of labels")
     values = [v.strip() if isinstance(v, str) else v for v in seen.values[column]]

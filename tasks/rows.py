@@ -138,7 +138,7 @@ def _text(row: Mapping[str, Any], name: str, where: str) -> str:
     """A field that must be text with something in it, without the white space around it."""
     value = row[name]
     if not isinstance(value, str):
-        raise UserError(f"{where}: {name!r} is {_shown(value)}; it must be text")
+        raise UserError(f"{where}: {name!r} is {shown(value)}; it must be text")
     if not value.strip():
         raise UserError(f"{where}: {name!r} is empty; give it text or leave the row out")
     try:
@@ -156,7 +156,7 @@ def _references(row: Mapping[str, Any], name: str, where: str) -> tuple[str, ...
     if isinstance(value, str) and name == "summary":
         return (_text(row, name, where),)
     if not isinstance(value, list):
-        raise UserError(f"{where}: {name!r} is {_shown(value)}; it must be a list of texts")
+        raise UserError(f"{where}: {name!r} is {shown(value)}; it must be a list of texts")
     if not value:
         raise UserError(f"{where}: {name!r} is an empty list; give at least one text or leave the row out")
     return tuple(_text({name: text}, name, where) for text in value)
@@ -180,20 +180,17 @@ def several(separator: str, value: Any, where: str) -> list[Any]:
         return [part for each in value.split(separator) if (part := each.strip())]
     if not isinstance(value, list) or any(isinstance(each, list | dict) for each in value):
         raise UserError(
-            f"{where}: label is {_shown(value)}; write the labels of a row as a list, or as text with {separator!r} between them"
+            f"{where}: label is {shown(value)}; write the labels of a row as a list, or as text with {separator!r} between them"
         )
     return value
 
 
 def _number(task: Task, scale: Scale, value: Any, where: str) -> float:
     """A number within the bounds of a regression; in a file all of whose values are text it stands as text."""
-    try:
-        number = float("nan" if isinstance(value, bool) else value)
-    except (TypeError, ValueError):
-        number = float("nan")
+    number = number_of(value)
     if not math.isfinite(number):
         raise UserError(
-            f"{where}: label is {_shown(value)}; task {task.name!r} is a regression and needs a number from {scale}, with a "
+            f"{where}: label is {shown(value)}; task {task.name!r} is a regression and needs a number from {scale}, with a "
             f"point for its fraction"
         )
     if not scale.low <= number <= scale.high:
@@ -204,13 +201,21 @@ def _number(task: Task, scale: Scale, value: Any, where: str) -> float:
     return number
 
 
+def number_of(value: Any) -> float:
+    """A value of a table as a number; NaN for what is none."""
+    try:
+        return float("nan" if isinstance(value, bool) else value)
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")
+
+
 def _label(task: Task, value: Any, where: str) -> int:
     """The index of a label that is given by its name."""
     if isinstance(value, int) and not isinstance(value, bool) and str(value) in task.labels:
         value = str(value)
     if not isinstance(value, str):
         raise UserError(
-            f"{where}: label is {_shown(value)}; write the name of the label: {', '.join(task.labels)}, or say what values "
+            f"{where}: label is {shown(value)}; write the name of the label: {', '.join(task.labels)}, or say what values "
             f"stand for, as by --labels {shortened(str(value), 20)}={task.labels[0]}"
         )
     value = value.strip()
@@ -219,7 +224,7 @@ def _label(task: Task, value: Any, where: str) -> int:
     return task.labels.index(value)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as a person may recognise it, with its JSON type, cut to a line."""
     if value is None:
         return "null"

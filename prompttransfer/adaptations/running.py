@@ -85,15 +85,22 @@ def _headed(adaptation: Adaptation) -> str:
     return "" if adaptation.head is None else f" with a head of {adaptation.head.told}"
 
 
-def stacked(prompts: Sequence[Adaptation]) -> Tensor:
-    """The vectors of soft prompts, [prompts, length, width]. Raises UserError for others, and where shapes differ."""
-    shapes = {tuple(prompt.vectors.shape): prompt.name for prompt in prompts}
+def stacked(prompts: Sequence[Adaptation], done: str = "compared") -> Tensor:
+    """The vectors of soft prompts, [prompts, length, width]. Raises UserError for others, and where shapes differ.
+
+    `done` is what is done with all of them, for messages.
+    """
+    shapes: dict[tuple[int, ...], list[str]] = {}
+    for prompt in prompts:
+        shapes.setdefault(tuple(prompt.vectors.shape), []).append(prompt.name)
     if len(shapes) > 1:
-        (shape, name), (other, second) = list(shapes.items())[:2]
-        raise UserError(
-            f"prompts of different shape cannot be compared: {name!r} is {list(shape)}, {second!r} is {list(other)}"
-        )
+        told = "; ".join(f"{list(shape)}: {_few(names)}" for shape, names in shapes.items())
+        raise UserError(f"prompts of different shape cannot be {done} ({told}): give those of one shape")
     return torch.stack([prompt.vectors for prompt in prompts])
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def together(one: Adaptation, other: Adaptation) -> bool:

@@ -81,10 +81,12 @@ def transfer_from_library(verb: Callable[..., Any], given: dict[str, Any]) -> Li
     from prompttransfer.distributed.placement import Placement
     from prompttransfer.files import check_free
     from prompttransfer.outputs import settings_of
+    from prompttransfer.training.recipes import check_warm_up
     from prompttransfer.transfers.retrieval import check_retrieve
 
     start = library_start(given["from_library"], given["retrieve"], given["by"])
     check_retrieve(start)
+    check_warm_up(given["warm_up"], given["steps"])
     first = load_adaptation(find_adaptations(start.folder)[0])
     own = None if given["target_prompt"] is None else load_adaptation(given["target_prompt"])
     tasks = data_options(given).tasks(given["to"], [first])

@@ -216,7 +216,7 @@ def _check(prompts: Sequence[Adaptation]) -> None:
             f"{other.name!r} is of method {other.method.name}: `project distil` carries soft prompts; LoRAs are carried by "
             f"`project apply --method`"
         )
-    stacked(prompts)
+    stacked(prompts, "carried together")
 
 
 def _own(own: Sequence[Adaptation], target: Any, length: int) -> list[Adaptation]:
@@ -225,7 +225,7 @@ def _own(own: Sequence[Adaptation], target: Any, length: int) -> list[Adaptation
 
     if own:
         common_encoding(target, own)
-        if (there := stacked(own).shape[1]) != length:
+        if (there := stacked(own, "set beside those that are carried").shape[1]) != length:
             raise UserError(
                 f"--target-prompts are of {there} vectors, carried ones of {length}: give --length {there}"
             )

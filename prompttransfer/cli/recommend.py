@@ -148,6 +148,7 @@ def recommend(
         same |= {option: given[option] or None for option in READING}
         same |= {"aggregation": aggregation, "max_length": max_length, "precision": chosen}
         same |= {"device": None if device == "auto" else device}
+        same |= {"head": True if own.head and not own.separator else None}  # its sources may say so alone
         commands.append(start_command(sources[a.best.source], places[a.best.source], same))
     if as_json:
         records = [a.as_dict() | {"command": c} for a, c in zip(answers, commands, strict=True)]
@@ -212,7 +213,8 @@ def _print(answer: Recommendation, command: str, bare: str) -> None:
     table(f"\nsources for {answer.task}{ranked}", ["", "source", "why", answer.metric, "loss"], rows, left=3)
     if len(answer.candidates) > 20:
         say(f"... and {len(answer.candidates) - 20} more (--json shows all)")
-    say(f"beside: {bare} {answer.bare:.3f}, majority {answer.chance:.3f}")
+    own = "" if answer.bare is None else f"{bare} {answer.bare:.3f}, "
+    say(f"beside: {own}majority {answer.chance:.3f}")
     costs = [
         [e.indicator, answer.first_choice(e.indicator), e.cost, f"{e.seconds:.1f} s"] for e in answer.evidence
     ]

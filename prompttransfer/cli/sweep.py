@@ -220,9 +220,8 @@ def write_sweep(found: Swept, output: Path) -> list[Path]:
     paths = []
     for task in found.chosen:
         path = output / f"sweep-{task}.csv"
-        text = pd.DataFrame(rows_of(found, task)).to_csv(
-            index=False, float_format="%.10g", lineterminator="\n"
-        )
+        # Every number in the fewest digits that say it whole: a finished sweep is shown again from this file.
+        text = pd.DataFrame(rows_of(found, task)).to_csv(index=False, lineterminator="\n")
         write_text(path, text)
         figure = sweep_curves(curves_of(found, task), title=f"sweep on {task}")
         paths += [path, *write_figure(figure, path.with_suffix(".png"))]

@@ -232,6 +232,7 @@ def train(
     from prompttransfer.cli.teachers import teachers_of
     from prompttransfer.distributed.launching import must_start, run_on
     from prompttransfer.training.grids import first_of
+    from prompttransfer.training.recipes import check_warm_up
     from prompttransfer.training.run_logs import check_logger
 
     rows = data_options(given)
@@ -264,6 +265,8 @@ def train(
     grid = grid_of(sweep, method, overrides, dry_run=dry_run)
     wanted = parse_method(first_of(method, grid), length=length or 1)  # before the heavy imports, too
     wanted.check_complete()
+    if wanted.trains and not wanted.searches:
+        check_warm_up(warm_up, steps)
     for item in tasks:
         check_head(wanted, item)
     check_logger(logger)

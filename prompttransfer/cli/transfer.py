@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from prompttransfer.transfers.distilled_pairs import DistilledPair
     from prompttransfer.transfers.library import LibraryTransfer
     from prompttransfer.transfers.matrix import TransferMatrix
-    from prompttransfer.transfers.tuning import TunedPair
+    from prompttransfer.transfers.tuned_pairs import TunedPair
     from prompttransfer.transfers.zero_shot import Target
 
 
@@ -231,6 +231,7 @@ def transfer(
     from prompttransfer.evaluation.predictions import predicted_lines, write_predictions
     from prompttransfer.files import atomic_folder, check_free, write_json
     from prompttransfer.outputs import SETTINGS, Files, keep_others, plain, settings_of
+    from prompttransfer.training.recipes import check_warm_up
     from tasks.errors import UserError
 
     placement = Placement(devices, strategy, nodes)
@@ -247,6 +248,7 @@ def transfer(
     rows = data_options(given)
     tasks = rows.tasks(to, prompts)
     if tune:
+        check_warm_up(warm_up, steps)
         trained_by = common_method(prompts)
         for task in tasks:
             check_head(trained_by, task)

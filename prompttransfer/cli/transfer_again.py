@@ -33,7 +33,7 @@ def show_finished(record: dict[str, Any], output: Path, kind: str, *, as_json: b
 
     from prompttransfer.cli.common import print_json, say
     from prompttransfer.reports.run_folder import read_transfer
-    from prompttransfer.transfers.tuning import TunedPair
+    from prompttransfer.transfers.tuned_pairs import TunedPair
 
     found = read_transfer(output / MARKER)
     matrix = matrix_of(found.raw)
@@ -43,7 +43,7 @@ def show_finished(record: dict[str, Any], output: Path, kind: str, *, as_json: b
     if as_json:
         print_json(record)
         return matrix
-    pairs = [TunedPair.of(pair.model_dump()) for pair in found.tuned if pair.whole]
+    pairs = [pair for pair in found.tuned if isinstance(pair, TunedPair)]
     distilled = found.distilled
     print_transfer(matrix, pairs, distilled, found.notes, kind)
     say(f"made before with the same settings, nothing is left to do; all of it is in {output}")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from prompttransfer.transfers.distilled_pairs import DistilledPair
     from prompttransfer.transfers.matrix import TransferMatrix
     from prompttransfer.transfers.speedups import Range
-    from prompttransfer.transfers.tuning import TunedPair
+    from prompttransfer.transfers.tuned_pairs import TunedPair
     from prompttransfer.transfers.zero_shot import Target
 
 
@@ -257,7 +257,7 @@ def print_distilled(pairs: Sequence[DistilledPair]) -> None:
 def speed_up_lines(pairs: Sequence[TunedPair]) -> list[str]:
     """What the speed-ups of all pairs come down to; pairs that have none are counted, not left out in silence."""
     from prompttransfer.transfers.speedups import median_range
-    from prompttransfer.transfers.tuning import DID_NOT_LEARN, NOTHING_TO_LEARN
+    from prompttransfer.transfers.tuned_pairs import DID_NOT_LEARN, NOTHING_TO_LEARN
 
     counted = [pair for pair in pairs if pair.outcome != NOTHING_TO_LEARN]
     learned = [pair.convergence for pair in counted if pair.convergence is not None]

@@ -12,6 +12,7 @@ import logging
 import os
 import pickle
 import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -26,7 +27,7 @@ from pydantic import BaseModel
 
 from prompttransfer import signals
 from prompttransfer.distributed.placement import Placement
-from prompttransfer.distributed.processes import check_devices, started, whole_number
+from prompttransfer.distributed.processes import check_devices, of_srun, started, whole_number
 from tasks.documents import checked, read_json
 from tasks.errors import MachineError, UserError, out_of_memory
 
@@ -62,18 +63,33 @@ def run_on(placement: Placement, function: Callable[..., Value], /, **arguments:
 def must_start(placement: Placement, device: str) -> bool:
     """Whether the processes of a placement have yet to be started.
 
-    Raises UserError where this machine has not as many devices, or where other processes were started than are asked for.
+    Raises UserError where this machine has not as many devices, or where other processes were started than are asked for,
+    be it several where one is.
     """
     if not placement.several:
-        outside = whole_number("WORLD_SIZE") if "TORCHELASTIC_RUN_ID" in os.environ else 1
-        if outside > 1:
-            raise UserError(
-                f"torchrun started {outside} processes that would all do the same: give --devices (processes on each "
-                f"machine) and --nodes (machines) as they were started"
-            )
+        check_alone()
         return False
     check_devices(placement, device)
     return not started(placement)
+
+
+def check_alone() -> None:
+    """Raise UserError where torchrun or srun started several of a process that is told of no others.
+
+    A shell that `srun --pty` opened has a terminal, and runs each command once, however many tasks there are.
+    """
+    torchrun = whole_number("WORLD_SIZE") if "TORCHELASTIC_RUN_ID" in os.environ else 1
+    asked = (
+        "processes that would all do the same: give --devices (processes on each machine) and --nodes (machines) as they "
+        "were started"
+    )
+    if torchrun > 1:
+        raise UserError(f"torchrun started {torchrun} {asked}")
+    if of_srun() and not (sys.stdin and sys.stdin.isatty()):
+        raise UserError(
+            f"srun started {whole_number('SLURM_STEP_NUM_TASKS')} {asked}, or start one with `srun --ntasks 1`; where each is "
+            f"told something else, start it with `env -u SLURM_STEP_NUM_TASKS`"
+        )
 
 
 def _launch(

@@ -154,13 +154,13 @@ def cluster() -> Any:
     with quiet_lightning():
         if known.TorchElasticEnvironment.detect():  # also inside a job of SLURM
             return known.TorchElasticEnvironment()
-        if _of_srun():
+        if of_srun():
             return _slurm(known.SLURMEnvironment)
         others = (known.LSFEnvironment, known.MPIEnvironment)
         return next((kind() for kind in others if kind.detect()), None)
 
 
-def _of_srun() -> bool:
+def of_srun() -> bool:
     """Whether srun started several processes of this step; an allocation of several tasks alone has started none."""
     return whole_number("SLURM_STEP_NUM_TASKS") > 1 and "SLURM_PROCID" in os.environ
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -112,8 +112,11 @@ def without_prefix(record: TransferRecord, prefix: str) -> TransferRecord:
         for key in ("sources", "source_tasks", "targets"):
             matrix[key] = [cut.get(name, name) for name in matrix[key]]
         matrix["impossible"] = {task.removeprefix(prefix): why for task, why in matrix["impossible"].items()}
-    for pair in (*data["tuned"], *data["distilled"]):
-        pair.update(source=pair["source"].removeprefix(prefix), target=pair["target"].removeprefix(prefix))
+    for key in ("tuned", "distilled"):
+        data[key] = [
+            replace(pair, source=pair.source.removeprefix(prefix), target=pair.target.removeprefix(prefix))
+            for pair in getattr(record, key)
+        ]
     return TransferRecord(**data)
 
 
@@ -171,12 +174,12 @@ def make_views(record: TransferRecord, raw: pd.DataFrame, labels: Mapping[str, s
         )
         views.append(View("calibrated", calibrated, meaning))
     if record.tuned:
-        pairs = pd.DataFrame([pair.model_dump() for pair in record.tuned])
+        pairs = pd.DataFrame([asdict(pair) for pair in record.tuned])
         pairs["source"] = pairs["source"].map(lambda name: labels.get(name, name))
-        pairs["gain"] = pairs["test_from_source"] - pairs["test_from_scratch"]
+        pairs["gain"] = pairs["tuned"] - pairs["scratch"]
         for name, column, meaning in (
-            ("step 0", "step0_validation", "validation score of the source's vectors before the first step"),
-            ("tuned", "test_from_source", "test score after training from the source, mean over seeds"),
+            ("step 0", "step0", "validation score of the source's vectors before the first step"),
+            ("tuned", "tuned", "test score after training from the source, mean over seeds"),
             ("gain", "gain", "test score from the source minus that from scratch, mean over seeds"),
         ):
             wide = pairs.pivot_table(index="source", columns="target", values=column, aggfunc="mean")

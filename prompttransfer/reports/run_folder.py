@@ -10,15 +10,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from analysis.matrices import check_names, parse_long_table, parse_matrix
 from projectors.public_report import TABLE as PUBLIC_TABLE
 from prompttransfer.adaptations import artifacts
 from prompttransfer.transfers.distilled_pairs import DistilledPair
+from prompttransfer.transfers.tuned_pairs import TunedPair, TunedScores, by_fields
 from tasks.documents import checked, read_json, read_text, shortened
 from tasks.errors import UserError
 
@@ -48,32 +49,8 @@ class MatrixRecord(BaseModel):
     in_context_spread: list[float | None] = []
 
 
-class TunedRecord(BaseModel):
-    """One pair of source and target in `transfer.json`, of one seed."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    source: str
-    target: str
-    seed: int
-    step0_validation: float
-    test_from_source: float
-    test_from_scratch: float
-    convergence_speedup: float | None = None
-    comparable_speedup: float | None = None
-    chance: float | None = None
-    steps_to_converge_from_source: int | None = None
-    steps_to_converge_from_scratch: int | None = None
-    steps_to_scratch_score: int | None = None
-    evaluate_every: int | None = None
-    best_validation_from_source: float | None = None
-    best_validation_from_scratch: float | None = None
-    last_step_from_source: int | None = None
-
-    @property
-    def whole(self) -> bool:
-        """Whether all is there that `TunedPair` holds; earlier versions wrote less."""
-        return None not in (self.chance, self.steps_to_converge_from_source, self.last_step_from_source)
+def _pair(record: Any) -> Any:
+    return by_fields(record) if isinstance(record, dict) else record
 
 
 class TransferRecord(BaseModel):
@@ -88,7 +65,7 @@ class TransferRecord(BaseModel):
     split: str = ""
     raw: MatrixRecord
     calibrated: MatrixRecord | None = None
-    tuned: list[TunedRecord] = []
+    tuned: list[Annotated[TunedPair | TunedScores, BeforeValidator(_pair)]] = []
     distilled: list[DistilledPair] = []
     notes: list[str] = []
     versions: dict[str, str] = {}

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prompttransfer.study.cell import Cell
+from prompttransfer.study.cell import Cell, short_digest
 
 if TYPE_CHECKING:
     from prompttransfer.adaptations.method import Method
@@ -24,7 +24,11 @@ METHOD = "method"
 TUNE, HALVING, FIXED = "tune", "halving", "not_tuned"
 """Setting of a cell that tries several settings and keeps the best: axis -> values, whether losers are stopped early, and
 beside it the axes that this one cell leaves alone."""
+BY_OPTIMIZER = "by_optimizer"
+"""Setting of a cell that tries several optimizers: what each brings that is not in the cell's recipe (training/grids.py)."""
 LENGTH = "length"
+LONGEST_NAME = 255
+"""Bytes of the name of a file that every file system in use takes."""
 
 
 class Use(NamedTuple):
@@ -114,6 +118,13 @@ def called(backbone: str, method: str) -> str:
     return backbone if method == PROMPT else f"{backbone}, {method}"
 
 
-def slug(name: str) -> str:
-    """The name of a backbone, method or projector as the name of a file or folder."""
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-.")
+def slug(name: str, around: int = 0) -> str:
+    """The name of a backbone, method or projector as the name of a file or folder, `around` bytes of which stand beside it.
+
+    One that is longer than a file system takes, as of a grid of many values, ends in a digest of itself.
+    """
+    found = re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-.")
+    if len(found) + around <= LONGEST_NAME:
+        return found
+    digest = short_digest(name)
+    return f"{found[: LONGEST_NAME - around - len(digest) - 1]}-{digest}"

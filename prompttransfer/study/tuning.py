@@ -12,8 +12,8 @@ from typing import Any
 
 from prompttransfer.study.cell import Cell
 from prompttransfer.study.library_starts import LIBRARY_START, parse_library_start
-from prompttransfer.study.methods import FIXED, HALVING, TUNE, grid_in
-from prompttransfer.training.grids import RECIPE_AXES, combinations, most_steps, texts_of
+from prompttransfer.study.methods import BY_OPTIMIZER, FIXED, HALVING, TUNE, grid_in
+from prompttransfer.training.grids import OPTIMIZER, RECIPE_AXES, Brought, combinations, most_steps, texts_of
 
 SOURCE = "source"
 """Role of the member that a run starts from."""
@@ -32,6 +32,11 @@ def grid_of(cell: Cell) -> dict[str, tuple[str, ...]]:
     )
 
 
+def brought_to(cell: Cell) -> Brought:
+    """What each optimizer that a cell tries brings with it."""
+    return cell.settings.get(BY_OPTIMIZER, {})  # type: ignore[return-value]
+
+
 def halves(cell: Cell) -> bool:
     """Whether losers are stopped early."""
     tune: Mapping[str, Any] = cell.settings.get(TUNE, {})  # type: ignore[assignment]
@@ -47,9 +52,11 @@ def starts_tried(cell: Cell) -> int:
 def plans_of(cell: Cell) -> list[dict[str, int]]:
     """Steps, batch and steps between evaluations of every run of a cell; of halving, at most."""
     recipe: Mapping[str, Any] = cell.settings["recipe"]  # type: ignore[assignment]
-    plain = {name: recipe[name] for name in ("steps", "batch", "evaluate_every")}
-    chosen = combinations(grid_of(cell)) * starts_tried(cell)
-    plans = [{name: int(one.get(name, value)) for name, value in plain.items()} for one in chosen]
+    brought = brought_to(cell)
+    plans = []
+    for chosen in combinations(grid_of(cell)) * starts_tried(cell):
+        own = {**recipe, **brought.get(chosen.get(OPTIMIZER, ""), {}), **chosen}
+        plans.append({name: int(own[name]) for name in ("steps", "batch", "evaluate_every")})
     steps = most_steps([(plan["steps"], plan["evaluate_every"]) for plan in plans], halving=halves(cell))
     return [{**plan, "steps": taken} for plan, taken in zip(plans, steps, strict=True)]
 

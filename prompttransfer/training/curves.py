@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prompttransfer.adaptations.adaptation import CurvePoint
-from prompttransfer.training.train import CONVERGED
+
+CONVERGED = 0.99
+"""The share of its best validation score at which a run counts as converged."""
 
 
 def convergence_step(curve: Sequence[CurvePoint], share: float = CONVERGED) -> int:

@@ -9,27 +9,27 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
 from prompttransfer.adaptations.method import Method, spelled
 from prompttransfer.adaptations.methods import parse_method, settings_in
-from prompttransfer.training.recipes import Recipe, method_and_recipe
+from prompttransfer.training.recipes import Recipe, check_warm_up, method_and_recipe
 from tasks.errors import UserError, unknown
 
 RUNGS = (0.25, 0.5)
 """Shares of the steps behind which the better half of the candidates goes on."""
 
 
-RATE, LENGTH = "lr", "length"
+RATE, LENGTH, OPTIMIZER = "lr", "length", "optimizer"
 RECIPE_AXES: dict[str, type] = {
     RATE: float,
     "weight-decay": float,
     "steps": int,
     "batch": int,
     "warm-up": int,
-    "optimizer": str,
+    OPTIMIZER: str,
     "schedule": str,
 }
 """Axes that are values of the recipe, and what their values are; all others are settings of the method."""
@@ -38,6 +38,9 @@ MOST = 1000
 
 Grid = Mapping[str, tuple[str, ...]]
 """Axis -> its values as they were written."""
+Brought = Mapping[str, Mapping[str, Any]]
+"""Optimizer that is tried -> the values of its usual recipe that are not those of the first candidate."""
+NOTHING: Brought = {}
 
 
 def parse_grid(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -99,13 +102,30 @@ def candidates_of(
     return found
 
 
-def candidates_from(text: str, recipe: Recipe, grid: Grid) -> list[Candidate]:
-    """Every combination of a grid where all other values of the recipe are known; its length counts where no axis is one."""
+def candidates_from(text: str, recipe: Recipe, grid: Grid, brought: Brought = NOTHING) -> list[Candidate]:
+    """Every combination of a grid where all other values of the recipe are known; its length counts where no axis is one.
+
+    `recipe` is that of one of them; what an optimizer has brought (`brought_by`) goes before it.
+    """
     found = []
     for chosen in combinations(grid):
         method = parse_method(_with(text, chosen), length=recipe.length)
         length = {LENGTH: method.settings()[LENGTH]} if LENGTH in method.settings() else {}
-        found.append(Candidate(chosen, method, replace(recipe, **_overrides(chosen, {}), **length)))
+        own = _overrides(chosen, brought.get(chosen.get(OPTIMIZER, ""), {}))
+        found.append(Candidate(chosen, method, replace(recipe, **own, **length)))
+    return found
+
+
+def brought_by(candidates: Sequence[Candidate]) -> dict[str, dict[str, Any]]:
+    """What each optimizer brings beside the axes, so that `candidates_from` the first recipe makes the same candidates."""
+    first = candidates[0].recipe
+    found: dict[str, dict[str, Any]] = {}
+    for one in candidates:
+        if OPTIMIZER in one.values:
+            same = replace(first, length=one.recipe.length, source=one.recipe.source)
+            like = asdict(replace(same, **_overrides(one.values, {})))
+            own = {name: value for name, value in asdict(one.recipe).items() if value != like[name]}
+            found |= {one.recipe.optimizer: own} if own else {}
     return found
 
 
@@ -138,9 +158,20 @@ def check_axes(text: str, grid: Grid, given: Mapping[str, Any], how: str = "--sw
         elif name not in own:
             axes = sorted(own | ({*RECIPE_AXES} if method.trains else set()))
             raise unknown(f"axis of a sweep of method {method.name}", name, axes)
-    for chosen in combinations(grid):  # every combination is a method and a recipe that can be
-        parse_method(_with(text, chosen), length=1)
-        replace(PLAIN, **_overrides(chosen, {}, how))
+    known: dict[object, Mapping[str, str]] = {}
+    for chosen in combinations(
+        grid
+    ):  # every combination is a method and a recipe that can be, and another one
+        tried = parse_method(_with(text, chosen), length=1), replace(PLAIN, **_overrides(chosen, {}, how))
+        both = _overrides(chosen, given, how)
+        if method.trains and not method.searches:
+            check_warm_up(both.get("warm_up"), both.get("steps"))
+        if tried in known:
+            first, second = (
+                ", ".join(f"{name} {own[name]}" for name in grid) for own in (known[tried], chosen)
+            )
+            raise UserError(f"{how}: {first} and {second} are one setting: keep one")
+        known[tried] = chosen
 
 
 def _few(own: set[str], method: Method) -> str:

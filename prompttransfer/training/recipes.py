@@ -157,7 +157,22 @@ def recipe_for_size(family: str, width: int, method: Method | None = None, **ove
     name = "prompt" if method is None else method.name
     if method is not None and not method.trains:
         given["steps"] = 0
-    return replace(_base(name, family, width, given.get("optimizer")), **given)
+    recipe = replace(_base(name, family, width, given.get("optimizer")), **given)
+    if method is None or (method.trains and not method.searches):
+        check_warm_up(given.get("warm_up"), recipe.steps)
+    return recipe
+
+
+def check_warm_up(asked: int | None, steps: int | None) -> None:
+    """Raise UserError for a warm-up that was asked for and is longer than the steps; None is what is not known.
+
+    One that only the usual recipe has may be: a few steps of it are a short run, no mistake.
+    """
+    if asked is not None and steps is not None and asked > steps:
+        raise UserError(
+            f"warm-up {asked}: it is longer than the {steps} steps that are taken, so the rate would never be reached: "
+            f"give at most {steps}"
+        )
 
 
 def method_and_recipe(family: str, width: int, text: str, **overrides: Any) -> tuple[Method, Recipe]:

@@ -404,8 +404,6 @@ def _untrained(
 
 
 SPLITS = ("train", "validation", "test")
-CONVERGED = 0.99
-"""The share of its best validation score at which a run counts as converged."""
 
 
 class RowEncoder:

@@ -78,6 +78,8 @@ def of_rows(
         of = estimates if name in ESTIMATES else gradient_cosines
         values = dict(zip(group.names, of(name, group, target.task.name), strict=True))
         known = {source: value for source, value in values.items() if not math.isnan(value)}
+        if not known:  # of a task without one label a row, or a head that would start fresh
+            continue
         ran = any(costs.get(item.indicator) == costs[name] for item in found)
         found.append(
             Evidence(name, known, "the same run" if ran else costs[name], time.monotonic() - started)

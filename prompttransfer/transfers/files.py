@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from prompttransfer.training.train import Trained
     from prompttransfer.transfers.distilled_pairs import DistilledPair
     from prompttransfer.transfers.matrix import TransferMatrix
-    from prompttransfer.transfers.tuning import TunedPair
+    from prompttransfer.transfers.tuned_pairs import TunedPair
     from prompttransfer.transfers.zero_shot import Target
     from tasks.task import Task
 

@@ -25,14 +25,13 @@ from analysis.low_rank import SIMILARITIES
 from analysis.matrices import align
 from analysis.prediction import BASELINE
 from prompttransfer.adaptations.adaptation import Adaptation, same_tensors
-from prompttransfer.adaptations.bank import BareBank
 from prompttransfer.adaptations.method import Method
 from prompttransfer.adaptations.running import called, common_encoding, groups_of, impossible
 from prompttransfer.adaptations.starts import RANDOM, From, Start
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, Encoding
 from prompttransfer.evaluation.encoding import encode_task
-from prompttransfer.evaluation.evaluate import Score, evaluate_bank
+from prompttransfer.evaluation.evaluate import Score, bare_score
 from prompttransfer.evaluation.grouped import evaluate_all
 from prompttransfer.training.recipes import recipe_for
 from prompttransfer.training.train import Job, TrainingOptions, train_adaptations
@@ -80,8 +79,8 @@ class Recommendation:
     metric: str
     rows: int
     candidates: tuple[Candidate, ...]
-    bare: float
-    """The score of the backbone without a prompt on the same rows."""
+    bare: float | None
+    """The score of the backbone without a prompt on the same rows; None where a trained head answers."""
     chance: float
     evidence: tuple[Evidence, ...] = ()
     notes: tuple[str, ...] = field(default=())
@@ -203,6 +202,9 @@ def _ranked(found: Recommendation, by: Sequence[str]) -> Recommendation:
     """In the order of the first of `by`; equals, and those that it says nothing of, stay in the usual order."""
     if not by:
         return found
+    there = {item.indicator for item in found.evidence}
+    empty = [f"{name} has no value here" for name in dict.fromkeys(by[1:]) if name not in there]
+    found = replace(found, notes=(*found.notes, *empty))
     values = next((item.values for item in found.evidence if item.indicator == by[0]), {})
     if not values:
         return replace(found, notes=(*found.notes, f"{by[0]} has no value here: this is the usual order"))
@@ -215,11 +217,6 @@ def _ranked(found: Recommendation, by: Sequence[str]) -> Recommendation:
 def _sources(prompts: Sequence[Adaptation], target: Target, leave_own_out: bool) -> list[Adaptation]:
     """Those that can be tried on a target. Raises UserError where none is left."""
     name = target.task.name
-    if target.task.head:
-        raise UserError(
-            f"{name} is answered by a trained head, which no source of another task has: none can be tried as it is; train from "
-            f"them with `transfer --tune`, or give the task label words"
-        )
     own = [p for p in prompts if not (leave_own_out and p.knows(name))]
     if not own:
         what = called(prompts)
@@ -228,7 +225,7 @@ def _sources(prompts: Sequence[Adaptation], target: Target, leave_own_out: bool)
         )
     reasons = [impossible(p, target.task) for p in own]
     if all(reasons):
-        raise UserError(f"no source can be tried on {name}: {reasons[0]}")
+        raise UserError(f"no source can be tried on {name}: {'; '.join(dict.fromkeys(reasons))}")
     return [p for p, reason in zip(own, reasons, strict=True) if not reason]
 
 
@@ -263,22 +260,22 @@ def _few_shot(
     scores = evaluate_all(backbone, sources, task, target.splits.train, encoding)
     first = groups_of(sources)[0]
     encoded = encode_task(backbone, task, target.splits.train, encoding, reserved=first.reserved)
-    bare = evaluate_bank(backbone, BareBank(), encoded)[0]
+    bare, one = bare_score(backbone, encoded), scores[0]
     seconds = time.monotonic() - started
     candidates = [
         Candidate(p.name, p.task, s.value, s.loss, types[p.task] == task.type if p.task in types else None)
         for p, s in zip(sources, scores, strict=True)
     ]
-    cost = f"{len(sources)} {called(sources)} x {bare.rows} rows forward"
+    cost = f"{len(sources)} {called(sources)} x {one.rows} rows forward"
     return Recommendation(
         task=task.name,
         metric=task.metric,
-        rows=bare.rows,
-        candidates=in_order(candidates, bare.rows),
-        bare=bare.value,
-        chance=bare.chance,
+        rows=one.rows,
+        candidates=in_order(candidates, one.rows),
+        bare=None if bare is None else bare.value,
+        chance=one.chance,
         evidence=(*_direct(sources, scores, cost, seconds), *_flag(candidates)),
-        notes=_warnings(candidates, bare, no_source(sources)),
+        notes=_warnings(candidates, bare, one.chance, no_source(sources)),
     )
 
 
@@ -312,13 +309,18 @@ def no_source(sources: Sequence[Adaptation]) -> str:
     return "no prompt" if all(source.has_vectors for source in sources) else "no adaptation"
 
 
-def _warnings(candidates: Sequence[Candidate], bare: Score, named: str) -> tuple[str, ...]:
+def _warnings(
+    candidates: Sequence[Candidate], bare: Score | None, chance: float, named: str
+) -> tuple[str, ...]:
     best = max(c.score for c in candidates)
-    if best > max(bare.value, bare.chance):
+    beside = [] if bare is None else [(named, bare.value)]
+    beside.append(("the majority answer", chance))
+    if best > max(value for _, value in beside):
         return ()
+    said = " or ".join(f"{name} ({value:.2f})" for name, value in beside)
     return (
-        f"no source does better on these rows ({best:.2f}) than {named} ({bare.value:.2f}) or the majority answer "
-        f"({bare.chance:.2f}): training from scratch may be as good, or give more --rows",
+        f"no source does better on these rows ({best:.2f}) than {said}: training from scratch may be as good, or give more "
+        f"--rows",
     )
 
 

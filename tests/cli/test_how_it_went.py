@@ -11,7 +11,7 @@ from prompttransfer.cli.runs import how_it_went, print_spread
 from prompttransfer.cli.transfer_tables import print_matrix, print_pairs
 from prompttransfer.training.train import Job, Trained
 from prompttransfer.transfers.matrix import TransferMatrix
-from prompttransfer.transfers.tuning import TunedPair
+from prompttransfer.transfers.tuned_pairs import TunedPair
 
 
 def trained(backbone, *, best=4, test=0.75, ended="steps", seed=0):

@@ -190,15 +190,34 @@ def test_a_shipped_task_may_have_a_head_which_no_command_has_to_be_told_again(tm
     assert record["no_prompt"] is None and record["value"] == own.scores["test"]["accuracy"]
 
 
+def test_recommend_ranks_the_sources_with_the_classes_of_a_head_and_names_the_others(place, monkeypatch):
+    monkeypatch.chdir(place)
+    command = ("recommend", "--task", "topic.yaml", "--prompts", "prompts", "--rows", "8", "--probe-steps", "4", "--precision",
+               "fp32")  # fmt: skip
+    (found,) = json.loads(run(*command, "--json"))["recommendations"]
+    assert [each["source"] for each in found["candidates"]] == ["topic"] and found["no_prompt"] is None
+    assert any(
+        "left out" in note and "stars" in note and "the prompt has no head" in note for note in found["notes"]
+    )
+    assert " --head" in found["command"]
+    said = " ".join(run(*command, "--by", "LogME", "--by", "gradient-cosine").split())
+    assert (
+        "ranked by LogME" in said
+        and "beside: majority" in said
+        and "gradient-cosine has no value here" in said
+    )
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
         (("export", "prompts/topic", "--format", "peft", "--output", "out"), "has no place and without which it answers nothing"),
-        (("recommend", "--task", "topic.yaml", "--prompts", "prompts", "--rows", "4"), "answered by a trained head, which no source"),
+        (("recommend", "--task", "topic.yaml", "--prompts", "prompts/stars", "--rows", "4"),
+         "no source can be tried on topic: the prompt has no head, and task 'topic' is answered by a head of 8 classes"),
         (("tasks", "words", "stars.yaml", "--shots", "2"), "no one label a row"),
         (("train", "--task", "stars.yaml", "--shots", "2"), "no one label a row to draw shots of"),
         (("train", "--task", "topic.yaml", "--label-words", "film=great"), "trained head and no label words"),
-        (("tasks", "new", "x", "--data", "topic.csv", "--kind", "regression"), "other things than numbers"),
+        (("tasks", "new", "x", "--data", "topic.csv", "--kind", "regression"), "topic.csv:2: label is 'film' (text), and a regression needs a number"),
         (("tasks", "new", "x", "--data", "topic.csv", "--low", "1"), "bounds of a regression"),
         (("train", "--task", "stars.yaml", "--head", "--metric", "accuracy"), "metric for a regression"),
     ],

@@ -9,8 +9,12 @@ import pandas as pd
 import pytest
 from toys import toy_rows, write_toy
 
+from prompttransfer.adaptations.adaptation import CurvePoint
 from prompttransfer.adaptations.artifacts import load_adaptation
 from prompttransfer.cli import main
+from prompttransfer.cli.sweep import read_sweep, records_of, write_sweep
+from prompttransfer.training.grids import candidates_of
+from prompttransfer.training.sweep import Swept, Tried
 
 SHORT = ("--steps", "4", "--batch", "4", "--evaluate-every", "1", "--precision", "fp32")
 
@@ -95,10 +99,24 @@ def test_a_mixture_is_swept_over_as_one(world: Path, capsys) -> None:
     sweep = ("other.yaml", "--mixture", "--sweep", "lr=0.001,0.05", "--output", "kept", "--json")
     first, again = (main_json(capsys, "train", "--task", "toy.yaml", *sweep) for _ in range(2))
     assert [row["lr"] for row in first[0]["sweep"]["tried"]] == ["0.001", "0.05"]
-    assert [row["chosen"] for row in again[0]["sweep"]["tried"]] == [
-        row["chosen"] for row in first[0]["sweep"]["tried"]
-    ]
+    assert again[0]["sweep"]["tried"] == first[0]["sweep"]["tried"]
     assert (world / "kept" / "sweep-toy+other.csv").exists()
+
+
+def test_the_table_is_read_as_it_was_written_each_number_in_its_fewest_digits(tmp_path: Path) -> None:
+    candidates = candidates_of("masked-lm", 16, "prompt", {"lr": ("1e-3", "0.30"), "length": ("3",)}, {})
+    curves = [
+        {seed: (CurvePoint(0, 1.0, score),) for seed, score in enumerate(own)}
+        for own in ((0.3, 0.1), (2 / 3, 0.5))
+    ]
+    tried = tuple(Tried("toy", one, own, 300, True) for one, own in zip(candidates, curves, strict=True))
+    found = Swept(tried, {"toy": candidates[1]}, ())
+    write_sweep(found, tmp_path)
+    assert read_sweep(tmp_path, ["toy"]) == records_of(found)
+    first, second = (tmp_path / "sweep-toy.csv").read_text().splitlines()[1:]
+    assert first.startswith("1e-3,3,0.2,0.1,0.3,2,300,") and second.startswith(
+        f"0.30,3,{(2 / 3 + 0.5) / 2!r},0.5,{2 / 3!r},"
+    )
 
 
 def test_machines_get_every_setting(world: Path, capsys) -> None:

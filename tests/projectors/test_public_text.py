@@ -239,10 +239,10 @@ def place(tmp_path_factory):
     return root
 
 
-def call(place, *more, text="public.txt"):
+def call(place, *more, text="public.txt", prompts="prompts"):
     given = (
         "distil",
-        str(place / "prompts"),
+        str(place / prompts),
         "--target-backbone",
         str(place / "wide"),
         "--precision",
@@ -266,6 +266,22 @@ def test_the_command_writes_prompts_and_says_what_they_are_worth(place, monkeypa
     for each in record["prompts"]:
         made = load_adaptation(place / each["folder"])
         assert made.backbone.endswith("wide") and made.origin.recipe["chosen_step"] == each["chosen_step"]
+
+
+def test_prompts_whose_lengths_differ_as_of_a_sweep_are_told_to_be_carried_apart(
+    place, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    found = [load_adaptation(folder) for folder in sorted((place / "prompts").iterdir())]
+    first, *others = found
+    short = replace(first, tensors={name: tensor[:1] for name, tensor in first.tensors.items()}, initial=None)
+    for each in (short, *others):
+        save_adaptation(each, tmp_path / "swept" / each.name)
+    done = call(place, "--output", "other", prompts=tmp_path / "swept")
+    assert isinstance(done.exception, UserError)
+    said = str(done.exception)
+    assert "cannot be carried together" in said and "give those of one shape" in said
+    assert all(each.name in said for each in found) and not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(

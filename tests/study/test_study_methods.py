@@ -13,7 +13,8 @@ from prompttransfer.study.engine.engine import run_study
 from prompttransfer.study.engine.records import make_record
 from prompttransfer.study.engine.store import read_graph
 from prompttransfer.study.engine.stores import open_store
-from prompttransfer.study.methods import Use, labels_of, text_of, use_of, with_length
+from prompttransfer.study.kinds.figure import picture_name
+from prompttransfer.study.methods import Use, labels_of, slug, text_of, use_of, with_length
 from prompttransfer.study.plan.document import MistakesError
 from prompttransfer.study.plan.estimate import estimate
 from prompttransfer.study.plan.plan import make_plan
@@ -148,6 +149,18 @@ def test_every_method_has_the_same_cells(planned):
         unless.line
         == "C_average on near, lora:rank=2: it compares vectors in front of the text, and lora:rank=2 has none"
     )
+
+
+def test_a_name_of_files_is_as_long_as_they_can_be_and_two_grids_have_two():
+    rates = [f"lr={','.join(f'{place}e-{power}' for place in range(1, 10) for power in range(1, 9))}"]
+    uses = [Use("a", "prompt", 5, (*rates, f"length={values}")) for values in ("5,20", "5,21")]
+    labels = [*labels_of(uses).values()]
+    assert all(len(label) > 255 for label in labels)
+    names = [slug(label) for label in labels]
+    assert len({*names}) == 2 and {len(name) for name in names} == {255} and names == [*map(slug, labels)]
+    assert slug("a" * 255) == "a" * 255 and slug("a" * 251, 4) == "a" * 251 != slug("a" * 252, 4)
+    assert {len(f"{picture_name(label, several=True)}.svg") for label in labels} == {255}
+    assert picture_name("lora, tuned over rank", several=True) == "heatmap-lora-tuned-over-rank"
 
 
 def test_the_recipe_of_a_method_is_its_own(planned):

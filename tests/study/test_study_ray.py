@@ -13,13 +13,16 @@ from toy_kinds import NAME, cell, layers
 
 from prompttransfer.study.cell import Graph, Unit
 from prompttransfer.study.engine.engine import run_study
+from prompttransfer.study.engine.executors import stopping, work_here
+from prompttransfer.study.engine.ray_executor import RayExecutor
 from prompttransfer.study.engine.store import LocalStore
 from prompttransfer.study.engine.stores import open_store
+from prompttransfer.study.engine.work import Workplace
 from prompttransfer.study.plan.plan import make_plan
 from prompttransfer.study.plan.reading import read_study
 from prompttransfer.study.results.long_table import open_results
 from prompttransfer.study.results.report import make_tables
-from tasks.errors import MachineError
+from tasks.errors import MachineError, UserError
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 Cluster = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed").Cluster
@@ -181,3 +184,22 @@ def test_the_place_of_a_study_means_the_same_on_every_machine(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     assert shared(Workplace("study", NAME)).place == str(LocalStore(tmp_path / "study").root)
     assert shared(Workplace("s3://bucket/study", NAME)).place == "s3://bucket/study"
+
+
+@pytest.mark.parametrize(
+    ("place", "kind", "said"),
+    [("file/study", MachineError, "cannot write "), ("nothing://study", UserError, "cannot be opened")],
+)
+def test_what_a_worker_cannot_report_is_the_line_that_it_is_without_ray(cluster, tmp_path, place, kind, said):
+    (tmp_path / "file").write_text("no folder")
+    where = place if "://" in place else str(tmp_path / place)
+    (unit,) = layers([1])
+    workplace = Workplace(where, NAME, {}, None)
+    with stopping(RayExecutor(workplace, print)) as executor:
+        executor.submit(unit)
+        with pytest.raises(kind, match=said) as caught:
+            executor.outcomes()
+    assert "\n" not in str(caught.value)
+    with pytest.raises(kind) as here:
+        work_here(unit, workplace)
+    assert str(caught.value) == str(here.value)

@@ -13,7 +13,7 @@ from prompttransfer.study.engine.records import RECORD
 from prompttransfer.study.engine.store import LocalStore, read_graph
 from prompttransfer.study.engine.stores import open_store
 from prompttransfer.study.results.explain import explain_cell, find_cell
-from tasks.errors import UserError
+from tasks.errors import MachineError, UserError
 
 
 def run(graph, store, **options):
@@ -164,6 +164,42 @@ def test_a_damaged_object_is_made_again(tmp_path, monkeypatch):
     found, lines = run(graph, open_store(url), verify=True)
     assert found.made == 1 and any("damaged" in line for line in lines)
     assert contents(store) == before
+
+
+class Unanswered:
+    """A file system that answers to nothing but questions for a cell's record."""
+
+    def __init__(self, files):
+        self.files = files
+
+    def __getattr__(self, name):
+        return getattr(self.files, name)
+
+    def info(self, path):
+        if path.endswith("cell.json"):
+            return self.files.info(path)
+        raise ConnectionError("no answer")
+
+    def exists(self, path):
+        return False  # as fsspec has it for any error
+
+
+@pytest.mark.parametrize("act", ["discard", "remove_text"])
+def test_what_cannot_be_seen_is_not_taken_for_removed(tmp_path, monkeypatch, act):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    graph, store = layers([1]), open_store(f"memory://{tmp_path}/study", new=True)
+    assert not run_study(graph, store, kinds=NAME, say=lambda line: None).failed
+    (cell,) = graph.cells
+    store.write_text("failures/one.json", "{}")
+    remove, name = getattr(store, act), cell if act == "discard" else "failures/one.json"
+    files, store.files = store.files, Unanswered(store.files)
+    with pytest.raises(MachineError, match=r"cannot remove .* \(no answer\): .* mend that and run again"):
+        remove(name)
+    store.files = files
+    remove(name)
+    remove(name)  # what is not there is removed
+    assert store.read_text("failures/one.json") == (None if act == "remove_text" else "{}")
+    assert store.has(cell) is (act == "remove_text")
 
 
 def test_a_place_without_a_study_is_said(tmp_path):

@@ -16,6 +16,7 @@ from prompttransfer.study.plan.reading import parse_study, read_study
 from prompttransfer.study.results.report import write_study_report
 from prompttransfer.study.tuning import plans_of
 from prompttransfer.training.grids import most_steps
+from prompttransfer.training.recipes import recipe_for_size
 
 PLAIN = """
 study: small
@@ -67,7 +68,10 @@ def cells(plan, begun):
         ("{name: lora, tune: {rank: [1, 0]}}", "lora: rank 0: it must be at least 1"),
         ("{name: prompt, tune: {steps: [many, 2]}}", "tune: steps=many: give a whole number"),
         ("{name: prompt, tune: {steps: [4, 8]}, recipe: {steps: 4}}", "steps is tuned: leave it out of `recipe`"),
-        ("{name: prompt, tune: {optimizer: [adamw, adafactor]}}", "every optimizer has rates of its own"),
+        ("{name: prompt, tune: {weight-decay: [0, 1], weight_decay: [0, 2]}}", "weight_decay and weight-decay are one axis"),
+        ("{name: prompt, tune: {warm-up: [2, 9], steps: [4, 12]}}", "warm-up 9: it is longer than the 4 steps"),
+        ("{name: prompt, recipe: {warm-up: 9, steps: 4}}", "my.yaml:4: recipe: warm-up 9: it is longer than the 4 steps"),
+        ("{name: lora, target_words: 1, target-words: 1}", "target_words and target-words are one setting"),
         ("{name: text, tune: {lr: [1, 2]}}", "method text has no rate to tune"),
         ("{name: p-tuning, tune: {shared: [false, true]}}", "'p-tuning:shared=True' shares what it learns among"),
         ("prompt, {name: lora, label: prompt}", "two methods are called 'prompt'"),
@@ -152,6 +156,44 @@ def test_a_run_from_a_tuned_source_has_its_length_and_a_rate_of_its_own(tuned):
         source = load_adaptation(store.folder(cell.inputs["source"]) / "prompt")
         assert kept.length == source.length
         assert [set(run.setting) for run in read_tried(store.folder(cell.id))] == [{"lr"}] * 3
+
+
+def test_each_optimizer_brings_its_usual_values_as_in_a_sweep_and_those_of_runs_from_a_source_too(
+    tmp_path, backbone_folder
+):
+    (tmp_path / "tee").symlink_to(backbone_folder("t5", 16))
+    text = PLAIN.partition("transfers:")[0].replace("near", "tee").replace(", pairs.yaml", "")
+    text += "transfers: {zero-shot: false, initialisation: {steps: 2, evaluate-every: 1}}\n"
+    text += "methods: [{name: prompt, tune: {optimizer: [adafactor, adamw]}}]\n"
+    plan = make_plan(read_study(write_study(tmp_path, backbone_folder, text)))
+    store = open_store(tmp_path / "run", new=True)
+    assert not run_study(
+        plan.graph, store, local={**plan.local, "device": "cpu"}, say=lambda line: None
+    ).failed
+    usual = {name: recipe_for_size("t5", 16, None, optimizer=name) for name in ("adafactor", "adamw")}
+    assert usual["adafactor"].weight_decay > usual["adamw"].weight_decay
+    for cell in cells(plan, "prompt"):
+        tried = read_tried(store.folder(cell.id))
+        assert [run.setting["optimizer"] for run in tried] == ["adafactor", "adamw"]
+        kept = load_adaptation(store.folder(cell.id) / "prompt").origin.recipe
+        own = usual[kept["optimizer"]]
+        assert (kept["lr"], kept["weight_decay"], kept["batch"]) == (own.lr, own.weight_decay, 4)
+
+
+def test_an_optimizer_that_initialisation_gives_brings_its_usual_values(tmp_path, backbone_folder):
+    (tmp_path / "tee").symlink_to(backbone_folder("t5", 16))
+    text = PLAIN.partition("transfers:")[0].replace("near", "tee").replace(", pairs.yaml", "")
+    text += "transfers: {zero-shot: false, initialisation: {optimizer: adamw}}\n"
+    plan = make_plan(read_study(write_study(tmp_path, backbone_folder, text)))
+    (own, *_), started = (
+        cells(plan, "prompt films"),
+        [c for c in cells(plan, "prompt") if "source" in c.inputs],
+    )
+    usual = recipe_for_size("t5", 16, None, optimizer="adamw")
+    assert own.settings["recipe"]["optimizer"] == "adafactor" and started
+    for cell in started:
+        recipe = cell.settings["recipe"]
+        assert (recipe["lr"], recipe["weight_decay"]) == (usual.lr, usual.weight_decay)
 
 
 def test_what_needs_one_shape_is_impossible_and_all_else_is_there(tuned):

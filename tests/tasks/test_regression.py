@@ -8,6 +8,8 @@ from tasks.custom import read_task_file
 from tasks.errors import UserError
 from tasks.loading import load_splits
 from tasks.metrics import chance, score
+from tasks.proposing import scale_of, see_files
+from tasks.reading import Reading
 from tasks.records import task_of_record, task_record
 from tasks.rows import digest_rows, example_of, question_of
 from tasks.task import Example, Scale, Task, with_metric
@@ -74,11 +76,43 @@ def test_a_row_without_a_number_in_the_bounds_is_one_line(tmp_path, row, message
         (("{low: terrible, high: great}", "{a: bad, b: fine, c: great}"), "a regression has two labels"),
         (("kind: sentence", "kind: sentence\nmetric: accuracy"), "metric for a regression: 'accuracy'"),
         (("kind: sentence", "kind: sentence\nlabels: {1: low}"), "a regression reads numbers"),
+        (
+            ("kind: sentence", "kind: sentence\nhead: true"),
+            "regression and head: true are both given: .*leave one of the two out",
+        ),
+        (("words: {low: terrible, high: great}", "head: true"), "regression and head: true are both given"),
     ],
 )
 def test_a_regression_that_cannot_be_is_one_line(tmp_path, change, message):
     with pytest.raises(UserError, match=message):
         read(tmp_path, "film,3\n", YAML.replace(*change))
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "message"),
+    [
+        ("a,1\nb,good\n", {}, r"rows.csv:3: label is 'good' \(text\), and a regression needs a number"),
+        ("a,1\nb,\nc,2\n", {}, r"rows.csv:3: label is '' \(text\)"),
+        (
+            'a,1\nb,"3,5"\n',
+            {},
+            "a point for its fraction: mend it, leave the row out, or name another column",
+        ),
+        (
+            "a,1\nb,2\n",
+            {"label": "stars"},
+            "rows.csv has no column 'stars', only text, label: say which it is",
+        ),
+        ("a,1\nb,2\n", {"label": "text"}, r"rows.csv:2: text is 'a' \(text\)"),
+    ],
+)
+def test_what_is_no_number_is_told_with_its_line_where_a_scale_is_looked_for(
+    tmp_path, rows, columns, message
+):
+    (tmp_path / "rows.csv").write_text("text,label\n" + rows)
+    with pytest.raises(UserError, match=message) as caught:
+        scale_of(see_files(tmp_path / "rows.csv"), Reading(columns), None, None)
+    assert "\n" not in str(caught.value)
 
 
 def test_pearson_and_spearman_by_hand():

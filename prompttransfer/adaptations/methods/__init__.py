@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -69,8 +70,17 @@ def settings_in(text: str) -> dict[str, str]:
             said = f"method {text!r}: {part.partition(',')[0].strip()!r} is no setting"
             raise UserError(f"{said}: {_advice(name, given)}")
         value, rest = _read_value(text, value)
+        _check_new(f"method {text!r}", part.strip(), given)
         given[part.strip()] = value
     return given
+
+
+def _check_new(what: str, key: str, given: Iterable[str]) -> None:
+    """Raise UserError for a setting that is given before, be it spelled with the other of `-` and `_`."""
+    twice = next((other for other in given if other.replace("_", "-") == key.replace("_", "-")), None)
+    if twice is not None:
+        said = f"{key} is given twice" if twice == key else f"{twice} and {key} are one setting"
+        raise UserError(f"{what}: {said}: keep one")
 
 
 def _read_value(text: str, value: str) -> tuple[str, str]:
@@ -109,8 +119,9 @@ def make_method(name: str, given: dict[str, Any], **defaults: Any) -> Method:
     values = {
         key: value for key, value in defaults.items() if key in {field.name for field in known.values()}
     }
-    for key, value in given.items():
+    for place, (key, value) in enumerate(given.items()):
         spelled = key.replace("_", "-")
+        _check_new(name, key, list(given)[:place])
         if not known:
             raise UserError(f"method {name} has no settings, {key!r} was given: write {name} alone")
         if spelled not in known:

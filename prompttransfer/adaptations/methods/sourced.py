@@ -81,7 +81,7 @@ def read_sources(
     names = [each.name for each in found]
     if len(set(names)) < len(names):
         raise UserError(f"{method}: two of the sources in {sources} have one name: rename one")
-    there = stacked(found).shape[1]
+    there = stacked(found, "mixed").shape[1]
     if there != length:
         raise UserError(
             f"{method} mixes prompts of one length: the sources in {sources} have {there} vectors, the target's own "

@@ -92,6 +92,10 @@ class RayExecutor:
         ) as error:
             said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             return Outcome(unit.id, "killed", line=f"its Ray worker was lost ({said})")
+        except errors.RayTaskError as error:  # what it says is the worker's traceback
+            if isinstance(error.cause, UserError | MachineError):
+                raise error.cause from None
+            raise
 
     def close(self) -> None:
         """Cancel what runs; leave the cluster as it was."""

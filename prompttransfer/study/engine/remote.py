@@ -87,10 +87,14 @@ class RemoteStore:
 
     def has(self, cell: str) -> bool:
         """Whether the record of the cell is there."""
+        with fetching(self.place):
+            return self._there(self._cell(cell, RECORD))
+
+    def _there(self, path: str) -> bool:
+        """Whether a file or folder is there; `exists` takes every error for a no."""
         self.files.invalidate_cache()
         try:
-            with fetching(self.place):
-                self.files.info(self._cell(cell, RECORD))  # `exists` takes every error for a no
+            self.files.info(path)
         except FileNotFoundError:
             return False
         return True
@@ -195,7 +199,7 @@ class RemoteStore:
         with sending(f"remove cell {cell}", self.place):
             if there:
                 self.files.rm_file(self._cell(cell, RECORD))
-            if self.files.exists(self._cell(cell)):
+            if self._there(self._cell(cell)):
                 self.files.rm(self._cell(cell), recursive=True)
 
     def read_text(self, name: str) -> str | None:
@@ -220,7 +224,7 @@ class RemoteStore:
     def remove_text(self, name: str) -> None:
         """Remove a small file of the study, if it is there."""
         with sending(f"remove {name}", self.place):
-            if self.files.exists(self._at(name)):
+            if self._there(self._at(name)):
                 self.files.rm_file(self._at(name))
 
     def names(self, folder: str) -> list[str]:

@@ -79,4 +79,4 @@ def title_of(cell: Cell, method: str, relative: bool) -> str:
 
 def picture_name(method: str, several: bool) -> str:
     """The name of a heatmap's files, without their ends."""
-    return f"heatmap-{slug(method)}" if several else "heatmap"
+    return f"heatmap-{slug(method, len('heatmap-.svg'))}" if several else "heatmap"

@@ -16,7 +16,7 @@ from prompttransfer.study.contents import TRIED
 from prompttransfer.study.kinds.loading import prompt_of, setting
 from prompttransfer.study.methods import METHOD, TUNE, with_length
 from prompttransfer.study.methods import PROMPT as PROMPT_TUNING
-from prompttransfer.study.tuning import SOURCE, grid_of, halves
+from prompttransfer.study.tuning import SOURCE, brought_to, grid_of, halves
 
 if TYPE_CHECKING:
     from prompttransfer.adaptations.method import Method
@@ -48,13 +48,13 @@ def candidates_of_cell(cell: Cell, context: Context) -> list[Candidate]:
     """What a cell tries, in the order of its grid."""
     from prompttransfer.training.grids import Candidate, candidates_from
 
-    grid, recipe = grid_of(cell), recipe_of(cell)
+    grid, recipe, brought = grid_of(cell), recipe_of(cell), brought_to(cell)
     if not grid:
         return [Candidate({}, started_method(cell, context), recipe)]
     if SOURCE in cell.inputs:
         method = started_method(cell, context)
-        return [replace(one, method=method) for one in candidates_from(PROMPT_TUNING, recipe, grid)]
-    return candidates_from(str(cell.settings.get(METHOD, PROMPT_TUNING)), recipe, grid)
+        return [replace(one, method=method) for one in candidates_from(PROMPT_TUNING, recipe, grid, brought)]
+    return candidates_from(str(cell.settings.get(METHOD, PROMPT_TUNING)), recipe, grid, brought)
 
 
 def started_method(cell: Cell, context: Context) -> Method:

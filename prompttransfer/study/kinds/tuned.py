@@ -1,6 +1,6 @@
 """Kind `tuned`: a run that started from a prompt beside the run from scratch, with both speed-ups.
 
-Its files: `tuned.json`, the values of `TunedPair` (transfers/tuning.py). Nothing is trained or scored here: curves and test
+Its files: `tuned.json`, the values of `TunedPair` (transfers/tuned_pairs.py). Nothing is trained or scored here: curves and test
 scores are inputs.
 """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prompttransfer.adaptations.starts import check_start, folders_of
 from prompttransfer.backbones.label_words import AGGREGATIONS
@@ -34,7 +34,7 @@ from tasks.task import Task, with_words
 if TYPE_CHECKING:
     from prompttransfer.adaptations.method import Method
     from prompttransfer.backbones.base import Backbone
-    from prompttransfer.training.grids import Candidate
+    from prompttransfer.training.grids import Brought, Candidate
     from prompttransfer.training.recipes import Recipe
 
 Found = Iterator[tuple[Path_, str]]
@@ -194,6 +194,10 @@ def _method(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
     known = [*settings, *(name for name in MethodEntry.model_fields if name != "name")]
     sound = True
     for key, value in entry.given.items():
+        if "_" in key and key.replace("_", "-") in entry.given:
+            yield (*path, key), f"{key} and {key.replace('_', '-')} are one setting: keep one"
+            sound = False
+            continue
         if key.replace("_", "-") not in known:
             yield (*path, key), str(unknown(f"setting of method {entry.name}", key, known))
             sound = False
@@ -241,8 +245,6 @@ def _tune(path: Path_, entry: MethodEntry, spec: Spec) -> Found:
     sharing = next((one for one in methods_of(entry) if one.shares), None)
     if sharing is not None and entry.start != SHARED:
         yield place, _sharing(sharing)
-    if "optimizer" in entry.tune.grid and "lr" not in entry.tune.grid:
-        yield place, "every optimizer has rates of its own: tune `lr` beside `optimizer`"
     start, own = spec.start_of(entry).partition(":")[0], [x for x in entry.tune.grid if x not in RECIPE_AXES]
     if start in KEPT_STARTS and own:
         yield (
@@ -535,18 +537,43 @@ def method_on(
 
 
 def candidates_on(
-    family: str, width: int, spec: Spec, entry: BackboneEntry, method: MethodEntry, task: str | None = None
+    family: str,
+    width: int,
+    spec: Spec,
+    entry: BackboneEntry,
+    method: MethodEntry,
+    task: str | None = None,
+    own: Mapping[str, Any] = {},
 ) -> list[Candidate]:
-    """All that is tried for a method on a backbone, the one with most positions in front of the text first; as a rule one."""
-    from prompttransfer.training.grids import Candidate, candidates_of, texts_of
+    """All that is tried for a method on a backbone, the one with most positions in front of the text first; as a rule one.
 
-    if method.tune is None:
-        return [Candidate({}, *method_on(family, width, spec, entry, method, task))]
-    grid = texts_of(method.tune.grid)
+    `own` are values of the recipe that go before all others: what is given there is not tried.
+    """
+    from prompttransfer.training.grids import candidates_of, texts_of
+
+    tuned = texts_of(method.tune.grid) if method.tune else {}
+    grid = {axis: values for axis, values in tuned.items() if axis.replace("-", "_") not in own}
     swept = {axis.replace("-", "_") for axis in grid}
-    given = {name: value for name, value in spec.recipe_of(entry, task, method).items() if name not in swept}
+    known = {**spec.recipe_of(entry, task, method), **own}
+    given = {name: value for name, value in known.items() if name not in swept}
     found = candidates_of(family, width, method.text, grid, given)
     return sorted(found, key=lambda one: -one.method.reserved)
+
+
+def tried_on(
+    family: str,
+    width: int,
+    spec: Spec,
+    entry: BackboneEntry,
+    method: MethodEntry,
+    task: str | None = None,
+    own: Mapping[str, Any] = {},
+) -> tuple[Recipe, Brought]:
+    """The recipe of the first of `candidates_on`, and what other optimizers bring: all others follow from both."""
+    from prompttransfer.training.grids import brought_by
+
+    found = candidates_on(family, width, spec, entry, method, task, own)
+    return found[0].recipe, brought_by(found)
 
 
 def why_not(methods: Iterable[Method], backbone: Backbone, task: Task) -> str:

@@ -166,7 +166,6 @@ def _value_bytes(cell: Cell, key: str = "backbone") -> int:
 def _prompt(cell: Cell, unit: Unit, sides: Sides, cells: Mapping[str, Cell]) -> Cost:
     side = _side(cell, sides, cells)
     task = _task(side, cell.settings["task"])
-    recipe: Any = cell.settings["recipe"]
     per_row = row_tokens(side, task)
     plans = plans_of(cell)
     steps = sum(plan["steps"] for plan in plans)
@@ -174,7 +173,7 @@ def _prompt(cell: Cell, unit: Unit, sides: Sides, cells: Mapping[str, Cell]) -> 
     looks = sum(plan["steps"] // plan["evaluate_every"] + 1 for plan in plans)
     written = GENERATED if task.task.generates else 0
     watched = looks * _watched(cell, task) * (per_row + written)
-    at_once = len(unit.cells) * len(plans) * recipe["batch"] * per_row
+    at_once = len(unit.cells) * sum(plan["batch"] for plan in plans) * per_row
     return Cost(
         steps=steps,
         tokens=learned + watched,

@@ -27,12 +27,13 @@ from prompttransfer.study.library_starts import (
     LibraryStart,
 )
 from prompttransfer.study.methods import METHOD, PROMPT
-from prompttransfer.study.plan.checks import method_on
+from prompttransfer.study.plan.checks import method_on, tried_on
 from prompttransfer.study.plan.few_row_checks import library_start_of, takes_library
 from prompttransfer.study.plan.lookup import BackboneFacts, TaskFacts
 from prompttransfer.study.plan.naming import Naming, recipe_settings, tuned_settings
 from prompttransfer.study.plan.spec import PROMPT_ALONE, BackboneEntry, MethodEntry, Spec
 from prompttransfer.study.tuning import steps_tried
+from prompttransfer.training.grids import Brought
 from prompttransfer.training.recipes import Recipe, probe_steps
 
 Add = Callable[[Sequence[Cell]], None]
@@ -229,16 +230,22 @@ class _System:
 
     def recipe(self, called: str) -> Recipe:
         """What each run is trained with; of several settings the first stands in it."""
-        return self.side.recipe_of(called)
+        return self.tried(called)[0]
+
+    def tried(self, called: str) -> tuple[Recipe, Brought]:
+        """The same, with what other optimizers bring."""
+        side, library = self.side, self.library
+        return tried_on(side.family, side.state_width, library.spec, library.entry, self.entry, called)
 
     def member(self, called: str, shots: int, seed: int) -> Cell:
         """What it learns from a target's few rows of one seed."""
         method, task = self.side.method, self.side.tasks[called].few(shots, seed)
-        settings = few_settings(self.library.naming, self.side, task, self.recipe(called), shots, seed)
+        recipe, brought = self.tried(called)
+        settings = few_settings(self.library.naming, self.side, task, recipe, shots, seed)
         settings["initialiser"] = method.start
         if self.start is not None:
             settings[LIBRARY_START] = str(self.start)
-        settings |= tuned_settings(method.tune)
+        settings |= tuned_settings(method.tune, brought=brought)
         if method.text != PROMPT:
             settings[METHOD] = method.text
         if self.entry.distil is not None:

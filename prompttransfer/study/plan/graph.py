@@ -15,16 +15,18 @@ method cannot have is not a cell but is kept with its reason. A study of few row
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Any
 
 from prompttransfer.study.cell import Cell, Graph, Impossible, SystemRun, Unit
 from prompttransfer.study.methods import PROMPT
-from prompttransfer.study.plan.checks import sources_of
+from prompttransfer.study.plan.checks import sources_of, tried_on
 from prompttransfer.study.plan.few_rows import cut, few_row_runs
 from prompttransfer.study.plan.lookup import BackboneFacts, Facts
 from prompttransfer.study.plan.naming import Naming
 from prompttransfer.study.plan.spec import BackboneEntry, ProjectorEntry, ProjectorTuning, RecipeOptions, Spec
-from prompttransfer.training.recipes import SMALL_WIDTH
+from prompttransfer.training.grids import Brought
+from prompttransfer.training.recipes import SMALL_WIDTH, Recipe
 
 
 def build_graph(spec: Spec, facts: Facts) -> Graph:
@@ -79,6 +81,13 @@ class _Wiring:
         name, chosen = at
         return self.facts.backbones[name].under(chosen)
 
+    def recipe(self, at: At, task: str, own: Mapping[str, Any] = {}) -> tuple[Recipe, Brought]:
+        """What a task (its name in the study file) is trained with; `own` goes before what the file says elsewhere."""
+        name, chosen = at
+        side, entry = self.side(at), next(one for one in self.spec.backbones if one.name == name)
+        method = self.spec.methods[chosen]
+        return tried_on(side.family, side.state_width, self.spec, entry, method, task, own)
+
     def refused(self, at: At) -> bool:
         """Whether the backbone cannot have the method, which is then said, as is a task that it is not for."""
         side = self.side(at)
@@ -114,12 +123,12 @@ class _Wiring:
         """One member a task and seed, banked by seed."""
         side = self.side(at)
         for seed in self.spec.seeds:
-            cells = [
-                self.naming.prompt(side, task, seed, side.recipe_of(called), side.method.start)
-                for called, task in side.tasks.items()
-            ]
-            for task, cell in zip(side.tasks, cells, strict=True):
-                self.trained[at, task, seed] = cell
+            cells = []
+            for called, task in side.tasks.items():
+                recipe, brought = self.recipe(at, called)
+                cell = self.naming.prompt(side, task, seed, recipe, side.method.start, brought=brought)
+                self.trained[at, called, seed] = cell
+                cells.append(cell)
             if label := self.spec.methods[at[1]].label:
                 self.labels.setdefault(cells[0].id, label)
             # Texts of one length belong in one bank: others would only pad it. A bank has one recipe.
@@ -181,11 +190,12 @@ class _Wiring:
             return
         side = self.side(at)
         task = side.tasks[target]
-        recipe = replace(side.recipe_of(target), **given.overrides())
+        recipe, brought = self.recipe(at, target, given.overrides())
         fixed = [name.replace("_", "-") for name in given.overrides()]  # what is given here is not tuned
-        scratch = self.naming.prompt(side, task, seed, recipe, scratch_start, fixed=fixed)
+        scratch = self.naming.prompt(side, task, seed, recipe, scratch_start, fixed=fixed, brought=brought)
         runs = [
-            self.naming.prompt(side, task, seed, recipe, "prompt", start, fixed=fixed) for start in starts
+            self.naming.prompt(side, task, seed, recipe, "prompt", start, fixed=fixed, brought=brought)
+            for start in starts
         ]
         whole, beside_each = [scratch, *runs], side.method.beside
         parts = [whole] if beside_each == 1 else cut(whole, max(1, self.spec.bank // beside_each))

@@ -448,6 +448,16 @@ def most_beside(tried: Sequence[Candidate]) -> int:
     return max(map(len, banked(tried, rates_apart=False)))
 
 
+def _told_of_others(tried: Sequence[Candidate]) -> list[str]:
+    """What other optimizers bring, each once."""
+    from prompttransfer.training.grids import brought_by
+
+    return [
+        f"{optimizer} with {', '.join(f'{name} {_short_value(value)}'.replace('_', ' ') for name, value in own.items())}"
+        for optimizer, own in brought_by(tried).items()
+    ]
+
+
 def _told_of_tasks(method: Method, recipes: Mapping[str, Recipe]) -> list[str]:
     """The recipes of tasks that have their own, each once."""
     tasks: dict[str, list[str]] = {}
@@ -488,7 +498,9 @@ def _method_facts(
         text=text_of(given.method(method.settings().get("length", 1))),
         start=spec.start_of(given),
         recipe=recipe,
-        told="; ".join([_tried(given) + recipe.told(method), *_told_of_tasks(method, recipes)]),
+        told="; ".join(
+            [_tried(given) + recipe.told(method), *_told_of_others(tried), *_told_of_tasks(method, recipes)]
+        ),
         length=method.settings().get("length", 0),
         reserved=method.reserved,
         values=values,

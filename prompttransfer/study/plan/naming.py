@@ -17,9 +17,10 @@ from prompttransfer.backbones.kernels.token_batching import sorts_by_length
 from prompttransfer.outputs import content_of_path
 from prompttransfer.study.cell import Cell, Json
 from prompttransfer.study.kinds.versions import VERSIONS
-from prompttransfer.study.methods import FIXED, METHOD, PROMPT, TUNE, called
+from prompttransfer.study.methods import BY_OPTIMIZER, FIXED, METHOD, PROMPT, TUNE, called
 from prompttransfer.study.plan.lookup import BackboneFacts, TaskFacts
 from prompttransfer.study.plan.spec import NeuronOptions, ProjectorEntry, Spec
+from prompttransfer.training.grids import NOTHING, Brought
 from prompttransfer.training.recipes import Recipe
 from tasks.task import Task
 
@@ -83,10 +84,11 @@ class Naming:
         start: str,
         source: Cell | None = None,
         fixed: Collection[str] = (),
+        brought: Brought = NOTHING,
     ) -> Cell:
         """A prompt, or a member of another method, from the initialiser `start` or from another one.
 
-        `fixed` are axes of what it is tuned over that it leaves alone.
+        `fixed` are axes of what it is tuned over that it leaves alone, `brought` what its optimizers bring.
         """
         method = side.method
         settings = {
@@ -101,7 +103,7 @@ class Naming:
             settings["row_order"] = "shuffled"  # it was sorted by length once; other prompts keep their names
         if method.text != PROMPT:
             settings[METHOD] = method.text
-        settings |= tuned_settings(method.tune, fixed)
+        settings |= tuned_settings(method.tune, fixed, brought)
         if not source and (folders := folders_of(start)):
             settings["started_from"] = [content_of_path(folder) for folder in folders]
         begun = f" from {source.label.removeprefix(f'{method.label} ')}" if source else ""
@@ -291,10 +293,14 @@ class Naming:
         return self.cell("figure", f"heatmap of {side.label}", settings, roles)
 
 
-def tuned_settings(tune: Mapping[str, Any], fixed: Collection[str] = ()) -> dict[str, Json]:
+def tuned_settings(
+    tune: Mapping[str, Any], fixed: Collection[str] = (), brought: Brought = NOTHING
+) -> dict[str, Json]:
     """What a cell says of what it tries; nothing where it tries nothing."""
     left = sorted(set(fixed) & set(tune))
-    return {**({TUNE: dict(tune)} if tune else {}), **({FIXED: list(left)} if left else {})}
+    own: dict[str, Json] = {name: dict(values) for name, values in brought.items()}
+    said: dict[str, Json] = {TUNE: dict(tune), FIXED: list(left), BY_OPTIMIZER: own}
+    return {name: value for name, value in said.items() if value}
 
 
 def recipe_settings(recipe: Recipe, length: int) -> dict[str, Json]:

@@ -67,6 +67,13 @@ class RecipeOptions(Part):
     schedule: Literal["constant", "linear"] | None = None
     warm_up: int | None = Field(default=None, ge=0)
 
+    @model_validator(mode="after")
+    def _check_warm_up(self) -> RecipeOptions:
+        from prompttransfer.training.recipes import check_warm_up
+
+        check_warm_up(self.warm_up, self.steps)
+        return self
+
     def overrides(self) -> dict[str, Any]:
         """What was given, under the names of `Recipe`."""
         return {
@@ -118,6 +125,8 @@ class Tune(Part):
     @model_validator(mode="after")
     def _check_axes(self) -> Tune:
         for axis, values in (self.model_extra or {}).items():
+            if "_" in axis and _hyphens(axis) in (self.model_extra or {}):
+                raise ValueError(f"{axis} and {_hyphens(axis)} are one axis: keep one")
             if not isinstance(values, list) or len(values) < 2:
                 raise ValueError(f"{axis} is {values!r}: give a list of two values or more, as in [5, 20]")
             if any(value in values[:place] for place, value in enumerate(values)):

@@ -187,7 +187,7 @@ def transfer_scores(record: TransferRecord, run: str) -> Iterator[Score]:
             )
     kinds = dict(zip(raw.sources, methods, strict=True))
     for pair in record.tuned:
-        for how, value in ((FROM_SOURCE, pair.test_from_source), (SCRATCH, pair.test_from_scratch)):
+        for how, value in ((FROM_SOURCE, pair.tuned), (SCRATCH, pair.scratch)):
             kind = kinds.get(pair.source, "prompt")
             yield Score(run, record.backbone, kind, how, pair.target, metrics[pair.target], value, pair.seed)
 

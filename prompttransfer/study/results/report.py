@@ -210,9 +210,10 @@ def copy_heatmaps(results: Results, folder: Path) -> dict[str, list[Path]]:
         backbone = str(cell.settings["backbone"])
         methods = [method for method, _ in roles_of(cell)]
         for name in (picture_name(method, len(methods) > 1) for method in methods):
+            own = slug(f"{slug(backbone)}{name.removeprefix('heatmap')}", len(".svg"))
             folder.mkdir(parents=True, exist_ok=True)
             for end in ("png", "svg", "csv"):
-                path = folder / f"{slug(backbone)}{name.removeprefix('heatmap')}.{end}"
+                path = folder / f"{own}.{end}"
                 shutil.copyfile(results.folder(cell) / f"{name}.{end}", path)
             found.setdefault(backbone, []).append(path.with_suffix(".svg"))
     return found

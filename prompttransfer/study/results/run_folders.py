@@ -28,7 +28,7 @@ from prompttransfer.study.results.matrices import transfer_matrix
 if TYPE_CHECKING:
     import pandas as pd
 
-    from prompttransfer.transfers.tuning import TunedPair
+    from prompttransfer.transfers.tuned_pairs import TunedPair
 
 MARKER = "transfer"
 
@@ -114,7 +114,7 @@ def _write_transfer(
 
 def _tuned(results: Results, side: Use) -> tuple[list[TunedPair], list[Cell]]:
     """The pairs of TPT_task of one side, and the prompts behind their curves, each once."""
-    from prompttransfer.transfers.tuning import TunedPair
+    from prompttransfer.transfers.tuned_pairs import TunedPair
 
     pairs, runs = [], {}
     for cell in _cells(results, "tuned", side):

@@ -285,7 +285,7 @@ def draw_systems(table: pd.DataFrame, folder: Path) -> list[Path]:
             value_label=f"difference of {metric}, mean over targets, with 95 % interval",
         )
         folder.mkdir(parents=True, exist_ok=True)
-        name = slug(f"{backbone}-{metric}" if several else str(backbone))
+        name = slug(f"{backbone}-{metric}" if several else str(backbone), len(".svg"))
         for kind in ("svg", "png"):
             path = folder / f"{name}.{kind}"
             path.write_bytes(figure_bytes(figure, kind))

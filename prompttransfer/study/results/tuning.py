@@ -111,9 +111,9 @@ def draw_tuning(results: Results, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for (backbone, method), part in table.groupby(["backbone", "method"], sort=False):
         figure = sweep_curves(part, title=f"{backbone}: {method}")
-        name = slug(f"{backbone}-{method}")
+        name = slug(f"{backbone}-{method}", len(".svg"))
         if folder / f"{name}.png" in files:  # systems on few rows may have labels that are one name of files
-            name = f"{name}-{len(files)}"
+            name = slug(f"{name}-{len(files)}", len(".svg"))
         for kind in ("png", "svg"):
             path = folder / f"{name}.{kind}"
             with atomic_path(path) as temporary:

@@ -422,6 +422,11 @@ def test_p_tuning_starts_to_train_on_from_its_encoder(tiny):
         ("lora:rnak=3", "unknown setting of method lora 'rnak': did you mean 'rank'?"),
         ("lora:rank=x", "lora: rank is 'x': it must be a whole number, such as 8"),
         ("lora:rank=0", "lora: rank 0: it must be at least 1"),
+        ("lora:rank=2,rank=4", "rank is given twice: keep one"),
+        (
+            "attempt:attention_width=2,attention-width=3",
+            "attention_width and attention-width are one setting: keep one",
+        ),
         ("lora:rank", "'rank' is no setting: write setting=value, as in lora:rank=8"),
         ("p-tuning:encoder=gru", "unknown encoder of p-tuning 'gru'"),
         ("prompt:length=0", "prompt: length 0: a prompt has at least 1 vector"),

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import placed_runs
 import pytest
@@ -240,6 +241,23 @@ def test_what_srun_started_is_read_off_its_own_variables(monkeypatch, variables,
     else:
         with pytest.raises(UserError, match=line):
             must_start(Placement(2), "cpu")
+
+
+def test_several_tasks_of_srun_that_are_told_of_no_others_are_refused_before_any_work(monkeypatch, tmp_path):
+    for name, value in srun_variables(4)[2].items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        UserError, match="srun started 4 processes that would all do the same: give --devices"
+    ):
+        train(**OPTIONS, output=tmp_path / "prompts")
+    assert not (tmp_path / "prompts").exists()
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))  # a shell of `srun --pty`
+    assert not must_start(Placement(), "cpu")
+    monkeypatch.undo()
+    for variables in (ALLOCATION, srun_variables(1)[0]):  # a batch script; a step of one task
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        assert not must_start(Placement(), "cpu")
 
 
 def test_an_allocation_of_several_tasks_has_started_none(monkeypatch):

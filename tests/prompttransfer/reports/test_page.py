@@ -17,6 +17,7 @@ from prompttransfer.neurons.states import Captured, save_states
 from prompttransfer.reports.page import collect, write_report
 from prompttransfer.reports.run_folder import find_run, read_transfer
 from prompttransfer.transfers.matrix import TransferMatrix
+from prompttransfer.transfers.tuned_pairs import TunedPair, TunedScores
 from tasks.errors import UserError
 
 TASKS = ("sst2", "imdb", "mnli")
@@ -199,6 +200,19 @@ def test_tuned_pairs_add_step_0_tuned_and_gain(tmp_path):
     assert data.facts["seeds of tuned runs"] == "0, 1" and "--tune" in data.commands[0]
 
 
+def test_a_tuned_pair_is_read_as_it_was_written_and_one_of_an_earlier_version_as_its_scores(tmp_path):
+    whole = TunedPair("imdb", "sst2", 0, 0.7, 0.9, 0.8, 0.5, 40, 200, None, 10, 0.9, 0.8, 200)
+    written = whole.as_dict()
+    early = {key: value for key, value in written.items() if not key.startswith(("last", "chance", "best"))}
+    write_matrix(tmp_path, matrix(TASKS, TASKS, VALUES), tuned=[written, early])
+    first, second = read_transfer(tmp_path / "transfer.json").tuned
+    assert first == whole == TunedPair.of(written)
+    assert type(second) is TunedScores and (second.tuned, second.scratch) == (0.9, 0.8)
+    write_matrix(tmp_path, matrix(TASKS, TASKS, VALUES), tuned=[{**written, "seed": "none"}])
+    with pytest.raises(UserError, match=r"transfer.json is damaged: tuned.0.*seed"):
+        read_transfer(tmp_path / "transfer.json")
+
+
 def test_a_cell_that_cannot_be_stays_empty_with_its_reason(tmp_path):
     values = [[*row[:2], float("nan")] for row in VALUES]
     made = matrix(TASKS, TASKS, values)
@@ -306,11 +320,13 @@ def test_a_prefix_of_all_names_is_left_out_of_the_page_but_not_of_the_commands(t
         metrics=("accuracy",) * 3,
         rows=(100,) * 3,
     )
-    write_matrix(tmp_path / "transfer", made, types={}, data={})
+    pair = TunedPair(long[0], long[1], 0, 0.7, 0.9, 0.8, 0.5, 40, 200, None, 10, 0.9, 0.8, 200)
+    write_matrix(tmp_path / "transfer", made, types={}, data={}, tuned=[pair.as_dict()])
     alike = pd.DataFrame(np.eye(3), index=long, columns=long)
     alike.to_csv(tmp_path / "similarity_ON.csv")
     data = collect(tmp_path)
     assert list(data.views[0].table.index) == ["imdb", "sst2", "mnli", "no prompt"]
+    assert {view.name: view.table for view in data.views}["tuned"].loc["imdb", "sst2"] == 0.9
     assert data.types == {"imdb": "sentiment", "sst2": "sentiment", "mnli": "nli"}
     assert {p.indicator for p in data.predictions} == {"ON", "same-type"}
     assert data.notes[0] == "'microworld-' is left out of all names on this page."

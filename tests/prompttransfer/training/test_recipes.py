@@ -7,7 +7,15 @@ import torch
 from toys import recipe
 
 from prompttransfer.adaptations.methods import METHODS, parse_method
-from prompttransfer.training.recipes import Recipe, make_optimizer, method_and_recipe, recipe_for, usual_start
+from prompttransfer.training.grids import candidates_of
+from prompttransfer.training.recipes import (
+    Recipe,
+    make_optimizer,
+    method_and_recipe,
+    recipe_for,
+    recipe_for_size,
+    usual_start,
+)
 from tasks.errors import UserError
 
 
@@ -106,6 +114,18 @@ def test_every_prompt_of_a_bank_has_a_state_of_its_own():
 def test_values_that_cannot_be_are_refused_by_the_name_of_their_option(values, message):
     with pytest.raises(UserError, match=message):
         recipe_for(backbone(), **values)
+
+
+def test_a_warm_up_that_is_asked_for_ends_with_the_last_step_at_the_latest():
+    with pytest.raises(UserError, match="warm-up 11: it is longer than the 10 steps"):
+        recipe_for_size("masked-lm", 64, warm_up=11, steps=10)
+    with pytest.raises(UserError, match="warm-up 301: it is longer than the 300 steps"):
+        recipe_for_size("masked-lm", 64, warm_up=301)
+    assert recipe_for_size("masked-lm", 64, warm_up=10, steps=10).warm_up == 10
+    assert recipe_for_size("causal-lm", 576, steps=10).warm_up == 20  # nobody asked for it
+    assert recipe_for_size("masked-lm", 64, parse_method("text:prompt=it"), warm_up=5).steps == 0
+    search = candidates_of("masked-lm", 64, "text-search", {"steps": ("2", "4")}, {"warm_up": 5})
+    assert [one.recipe.steps for one in search] == [2, 4]
 
 
 def test_a_schedule_rises_in_its_warm_up_and_falls_to_nothing_behind_the_last_step():

@@ -6,7 +6,14 @@ from toys import Watcher, label_task, recipe, splits, stop
 
 from prompttransfer.adaptations.adaptation import CurvePoint, same_tensors
 from prompttransfer.adaptations.methods import METHODS, parse_method
-from prompttransfer.training.grids import Candidate, candidates_of, check_axes, parse_grid
+from prompttransfer.training.grids import (
+    Candidate,
+    brought_by,
+    candidates_from,
+    candidates_of,
+    check_axes,
+    parse_grid,
+)
 from prompttransfer.training.recipes import OPTIMIZERS
 from prompttransfer.training.sweep import Tried, parts_of, run_sweep
 from prompttransfer.training.train import Job, TrainingOptions, begin_run, train_adaptations
@@ -57,6 +64,19 @@ def test_what_is_no_grid_is_one_line(text) -> None:
         ("lora", {"length": ("1", "2")}, {}, "unknown axis"),
         ("text-search", {"lr": ("1", "2")}, {}, "text-search has no lr"),
         ("text:prompt=it", {"lr": ("1", "2")}, {}, "text has no lr"),
+        ("prompt", {"lr": ("1e-3", "0.001")}, {}, "lr 1e-3 and lr 0.001 are one setting: keep one"),
+        (
+            "prompt",
+            {"warm-up": ("0", "9")},
+            {"steps": 8},
+            "warm-up 9: it is longer than the 8 steps .* give at most 8",
+        ),
+        (
+            "prompt",
+            {"warm-up": ("2", "9"), "steps": ("8", "9")},
+            {},
+            "warm-up 9: it is longer than the 8 steps",
+        ),
     ],
 )
 def test_an_axis_that_cannot_be_is_one_line(method, grid, given, said) -> None:
@@ -160,3 +180,21 @@ def test_the_mean_is_over_seeds() -> None:
     curves = {0: (CurvePoint(0, None, 0.2), CurvePoint(1, 1.0, 0.6)), 1: (CurvePoint(0, None, 0.4),)}
     assert isinstance(candidate, Candidate)
     assert Tried("toy", candidate, curves, 1, True).mean == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("family", "width"), [("t5", 768), ("t5", 64), ("causal-lm", 576), ("masked-lm", 768)]
+)
+@pytest.mark.parametrize("given", [{}, {"batch": 7, "weight_decay": 0.5}])
+def test_a_recipe_and_what_optimizers_bring_say_all_candidates_of_a_grid(family, width, given) -> None:
+    grid = {"optimizer": OPTIMIZERS, "length": ("3", "5")}
+    candidates = candidates_of(family, width, "prompt", grid, given)
+    again = candidates_from("prompt", candidates[0].recipe, grid, brought_by(candidates))
+    assert [one.method for one in again] == [one.method for one in candidates]
+    assert [one.recipe.as_dict() | {"source": ""} for one in again] == [
+        one.recipe.as_dict() | {"source": ""} for one in candidates
+    ]
+    brought = brought_by(candidates).get("adafactor", {})
+    assert not brought.keys() & given.keys()
+    if (family, width, given) == ("t5", 768, {}):
+        assert brought == {"lr": 0.3, "weight_decay": 1e-5, "batch": 32}

@@ -25,7 +25,8 @@ from prompttransfer.transfers.matrix import (
     TransferMatrix,
 )
 from prompttransfer.transfers.speedups import Range
-from prompttransfer.transfers.tuning import TunedPair, tune, tuned_pair
+from prompttransfer.transfers.tuned_pairs import TunedPair
+from prompttransfer.transfers.tuning import tune, tuned_pair
 from prompttransfer.transfers.zero_shot import Target, zero_shot
 from tasks.errors import UserError
 from tasks.loading import Splits
