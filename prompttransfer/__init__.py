@@ -7,11 +7,15 @@ the command line are functions of the same names here: `train`, `evaluate`, `tra
 from __future__ import annotations
 
 import importlib
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 __version__ = "0.1.0"
+
+# Of tqdm, in a notebook; no bar of it is shown here.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 _WHERE = {
     "Backbone": "prompttransfer.backbones.base",

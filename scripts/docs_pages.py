@@ -1,5 +1,5 @@
-"""What `mkdocs build` adds to the pages in docs/: the options of every command, pages that the navigation leaves out, and a
-class on short code, which docs/stylesheets/pages.css keeps in one piece.
+"""What `mkdocs build` adds to the pages in docs/: the options of every command, pages that the navigation leaves out, and
+classes on short code and on options, which docs/stylesheets/pages.css keeps in one piece.
 
 A hook of mkdocs (`hooks` in mkdocs.yml). Options are read from the program itself, so the page cannot differ from `--help`.
 """
@@ -38,10 +38,17 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """The page, HTML, with code of a sentence or a cell marked where it is short enough to stay in one piece."""
-    return re.sub(rf"<code>([^<\n]{{1,{SHORT}}})</code>", r'<code class="short">\1</code>', content)
+    """The page, HTML, with what stays in one piece marked: code that is short enough for that, and options of commands."""
+    content = re.sub(rf"<code>([^<\n]{{1,{SHORT}}})</code>", r'<code class="short">\1</code>', content)
+    return re.sub(
+        r"<code>.*?</code>",
+        lambda code: OPTION.sub(r"<span class=option>\1</span>", code[0]),
+        content,
+        flags=re.S,
+    )
 
 
+OPTION = re.compile(r"(?<![\w-])(--[a-z][\w-]*)")
 SHORT = 24
 """Characters of code that fit into a line on a phone, and into a column of a table."""
 

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analysis.figures.cells import COLOURS
-from analysis.figures.style import INK, figure_style, shorten
+from analysis.figures.style import INK, Figure, figure_style, shorten
 
 LARGEST_WRITTEN = 20
 """Above this many labels a number no longer fits its cell."""

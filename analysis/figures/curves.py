@@ -13,9 +13,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from analysis.figures.style import INK, MUTED, RULE, SCRATCH_COLOUR, TRANSFER_COLOUR, figure_style, shorten
+from analysis.figures.style import (
+    INK,
+    MUTED,
+    RULE,
+    SCRATCH_COLOUR,
+    TRANSFER_COLOUR,
+    Figure,
+    figure_style,
+    shorten,
+)
 from analysis.matrices import check_names
 from tasks.documents import shortened
 from tasks.errors import UserError

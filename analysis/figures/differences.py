@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.style import INK, MUTED, RULE, SCRATCH_COLOUR, TRANSFER_COLOUR, figure_style, shorten
+from analysis.figures.style import (
+    INK,
+    MUTED,
+    RULE,
+    SCRATCH_COLOUR,
+    TRANSFER_COLOUR,
+    Figure,
+    figure_style,
+    shorten,
+)
 from tasks.errors import UserError
 
 COLUMNS = ("panel", "row", "difference", "low", "high", "significant")

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
 from analysis.figures.cells import LARGEST_NAMED, choose_scale, colour_bar, draw_cells
 from analysis.figures.margins import brackets, chips, draw_tree, name_axes, overhang
-from analysis.figures.style import figure_style
+from analysis.figures.style import Figure, figure_style
 from analysis.matrices import order_by_type, split_references
 from tasks.errors import UserError
 

@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analysis.figures.cells import LARGEST_NAMED, Scale, choose_scale, colour_bar, draw_cells
 from analysis.figures.margins import name_axes
-from analysis.figures.style import figure_style
+from analysis.figures.style import Figure, figure_style
 from analysis.matrices import order_by_type, shared_prefix, split_references
 from tasks.errors import UserError
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from analysis.figures.style import INK, MUTED, TRANSFER_COLOUR, figure_style
+from analysis.figures.style import INK, MUTED, TRANSFER_COLOUR, Figure, figure_style
 from tasks.errors import UserError
 
 

@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from analysis.figures.style import MUTED, figure_style, shorten, type_colours, type_runs
+from analysis.figures.style import MUTED, Figure, figure_style, shorten, type_colours, type_runs
 from analysis.matrices import order_by_type
 from analysis.neurons import NeuronStates, overlaps, windows
 from tasks.errors import UserError

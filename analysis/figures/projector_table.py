@@ -10,9 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from analysis.figures.style import INK, MUTED, RULE, figure_style, shorten
+from analysis.figures.style import INK, MUTED, RULE, Figure, figure_style, shorten
 from tasks.errors import UserError
 
 MOST_ROWS, MOST_COLUMNS = 80, 30

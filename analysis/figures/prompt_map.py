@@ -13,12 +13,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from analysis.figures.labels import place_labels
-from analysis.figures.style import MUTED, RULE, figure_style, type_colours, type_markers
+from analysis.figures.style import MUTED, RULE, Figure, figure_style, type_colours, type_markers
 from tasks.errors import UserError, unknown
 
 Floats = NDArray[np.float64]

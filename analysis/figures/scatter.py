@@ -14,10 +14,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from analysis.figures.style import INK, MUTED, TYPE_COLOURS, figure_style
+from analysis.figures.style import INK, MUTED, TYPE_COLOURS, Figure, figure_style
 from analysis.matrices import align
 from analysis.resampling import jackknife_interval
 from analysis.statistics import Interval, correlate_targets, mean_rho

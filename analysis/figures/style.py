@@ -1,7 +1,8 @@
 """The look of every figure, and how a figure becomes bytes that are the same every time.
 
 Colours are Okabe and Ito's, told apart by every common kind of colour blindness, and no meaning rests on colour
-alone: types are bracketed, named or given markers. Figures are made without pyplot, so nothing is left open.
+alone: types are bracketed, named or given markers. Figures are made without pyplot, so nothing is left open;
+a notebook shows them all the same.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import matplotlib
 import seaborn as sns
-from matplotlib.figure import Figure
+from matplotlib import figure as figures
 
 from analysis.matrices import TYPE_ORDER
 from tasks.errors import unknown
@@ -61,6 +62,13 @@ _SETTINGS: Any = {
 }
 
 
+class Figure(figures.Figure):
+    """A figure that a notebook shows though no pyplot made it."""
+
+    def _repr_png_(self) -> bytes:
+        return figure_bytes(self)
+
+
 @contextmanager
 def figure_style() -> Iterator[None]:
     """The settings under which every figure is drawn and saved; the caller's own are untouched afterwards."""
@@ -68,7 +76,7 @@ def figure_style() -> Iterator[None]:
         yield
 
 
-def figure_bytes(figure: Figure, format: str = "png") -> bytes:
+def figure_bytes(figure: figures.Figure, format: str = "png") -> bytes:
     """The figure as a file of `format` (png, svg, pdf): the same bytes from the same figure, no date inside."""
     if format not in FORMATS:
         raise unknown("figure format", format, FORMATS)

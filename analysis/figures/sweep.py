@@ -10,9 +10,8 @@ from __future__ import annotations
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from analysis.figures.style import INK, MUTED, figure_style, shorten
+from analysis.figures.style import INK, MUTED, Figure, figure_style, shorten
 from tasks.errors import UserError
 
 COLUMNS = ("panel", "line", "seed", "step", "score", "stopped", "chosen")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
 from analysis.figures.cells import COLOURS, Scale, choose_scale, colour_bar, draw_cells
-from analysis.figures.style import INK, MUTED, figure_style
+from analysis.figures.style import INK, MUTED, Figure, figure_style
 from tasks.errors import UserError
 
 CELL = 0.62

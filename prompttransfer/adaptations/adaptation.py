@@ -97,6 +97,9 @@ class Adaptation:
             check_tensors(self.head.tensors(), f"the head of {self.name!r}")
         self.encoding.place(self.origin.family)
 
+    def __repr__(self) -> str:
+        return f"<Adaptation {self.name!r}: {self.method} for {self.task} on {self.backbone}>"
+
     # What is asked of it most, by shorter names ----------------------------------------------------------------
 
     @property

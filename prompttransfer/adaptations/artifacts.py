@@ -19,6 +19,7 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -449,6 +450,7 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
+@cache
 def _version(name: str) -> str:
     try:
         return version(name)

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -139,30 +134,3 @@ def test_an_output_folder_that_holds_something_else_is_left_alone(world: Path, c
     (held / "diary.txt").write_text("mine")
     assert train("--output", "prompts") == 2
     assert (held / "diary.txt").read_text() == "mine" and list(held.iterdir()) == [held / "diary.txt"]
-
-
-def test_a_run_that_is_killed_goes_on_to_the_same_prompt(world: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "prompttransfer",
-        "train",
-        "--task",
-        "toy-film.yaml",
-        "--backbone",
-        "model",
-    ]
-    command += ["--data", "data", *SHORT, "--steps", "400", "--output"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed = subprocess.Popen([*command, "killed"], env=environment, cwd=world)
-    deadline = time.monotonic() + 60
-    while not list(world.glob("killed/.training-*")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert not (world / "killed" / "toy-film" / "adaptation.json").exists()
-    for output in ("killed", "whole"):
-        subprocess.run([*command, output], env=environment, cwd=world, check=True, capture_output=True)
-    one, other = (load_adaptation(world / output / "toy-film") for output in ("killed", "whole"))
-    assert (one.vectors == other.vectors).all() and one.curve == other.curve
-    assert not list(world.glob("killed/.training-*"))

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -185,30 +179,6 @@ def test_a_task_called_logs_has_its_prompt_and_its_log(world) -> None:
     assert load_adaptation(world / "p" / "logs").task == "logs"
     assert train(task="film.yaml") == 0
     assert {path.name for path in (world / "p").iterdir() if path.is_dir()} == {"logs", "film", "_logs"}
-
-
-def points(path: Path) -> list[tuple[int, float]]:
-    rows = csv.DictReader(path.read_text().splitlines())
-    return [(int(row["step"]), float(row["prompt0/validation"])) for row in rows]
-
-
-def test_a_killed_run_has_one_log_with_every_point_once(world) -> None:
-    command = [sys.executable, "-m", "prompttransfer", "train", "--task", "film.yaml", "--backbone", "model"]
-    command += ["--length", "3", *SHORT, "--steps", "300", "--output"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed = subprocess.Popen([*command, "killed"], env=environment, cwd=world, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list(world.glob("killed/.training-*.safetensors")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert not (world / "killed" / "film" / "adaptation.json").exists()
-    for output in ("killed", "whole"):
-        subprocess.run([*command, output], env=environment, cwd=world, check=True, capture_output=True)
-    (log,) = (world / "killed" / "logs").iterdir()
-    curve = points(log / "metrics.csv")
-    assert curve == points(world / "whole" / "logs" / "version_0" / "metrics.csv")
-    assert [step for step, _ in curve] == list(range(0, 301, 2))
 
 
 def test_two_tasks_of_one_name_are_refused_before_anything_is_made(world, capsys) -> None:

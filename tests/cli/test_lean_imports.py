@@ -26,33 +26,48 @@ def test_a_training_command_imports_no_scipy_and_no_matplotlib(tmp_path):
     assert [name for name in UNUSED if name in imported] == []
 
 
-def test_the_other_packages_work_and_find_scipy_and_matplotlib_again():
-    code = (
-        "from prompttransfer.cli.lean_imports import make_imports_lean; make_imports_lean()\n"
-        "import torchmetrics, transformers, transformers.loss.loss_utils\n"
-        "from lightning_utilities.core import imports\n"
-        "print(float(torchmetrics.MeanMetric()(3.0)), transformers.utils.is_scipy_available())\n"
-        "print(imports.package_available('scipy'), bool(imports.RequirementCache('matplotlib')))\n"
-        "import scipy.signal, matplotlib.pyplot"
-    )
-    assert python("-c", code).stdout.split() == ["3.0", "True", "True", "True"]
+LISTS = """
+import transformers
+from transformers import AutoModel
+from transformers.utils import import_utils
+folders = import_utils.create_import_structure_from_path.cache_info().misses
+print(folders, len(dir(transformers)), len(dir(transformers.models)))
+"""
+AFTERWARDS = """
+import torchmetrics, transformers.loss.loss_utils
+from lightning_utilities.core import imports
+print(float(torchmetrics.MeanMetric()(3.0)), transformers.utils.is_scipy_available())
+print(imports.package_available("scipy"), bool(imports.RequirementCache("matplotlib")))
+import scipy.signal, matplotlib.pyplot
+"""
 
 
-def test_transformers_lists_its_models_once_and_as_it_would():
-    code = (
-        "import sys; from prompttransfer.cli.lean_imports import make_imports_lean\n"
-        "if len(sys.argv) > 1: make_imports_lean()\n"
-        "import transformers; from transformers import AutoModel; from transformers.utils import import_utils\n"
-        "folders = import_utils.create_import_structure_from_path.cache_info().misses\n"
-        "print(folders, len(dir(transformers)), len(dir(transformers.models)))"
-    )
-    own, lean = (python("-c", code, *more).stdout.split() for more in ((), ("lean",)))
-    assert own[1:] == lean[1:] and int(lean[0]) < 0.6 * int(own[0])
+@pytest.fixture(scope="module")
+def lean():
+    """What a process prints that imports the other packages as the command line does."""
+    begin = "from prompttransfer.cli.lean_imports import make_imports_lean; make_imports_lean()"
+    return python("-c", begin + LISTS + AFTERWARDS).stdout.split()
 
 
-def test_whoever_imports_the_package_gets_all_of_torchmetrics():
-    code = "import sys, prompttransfer.training.train; print('scipy.signal' in sys.modules, 'matplotlib' in sys.modules)"
-    assert python("-c", code).stdout.split() == ["True", "True"]
+@pytest.fixture(scope="module")
+def whole():
+    """What one prints that imports the package, as from Python."""
+    after = "import sys, prompttransfer.training.train\n"
+    return python(
+        "-c", LISTS + after + "print(*(name in sys.modules for name in ('scipy.signal', 'matplotlib')))"
+    ).stdout.split()
+
+
+def test_the_other_packages_work_and_find_scipy_and_matplotlib_again(lean):
+    assert lean[3:] == ["3.0", "True", "True", "True"]
+
+
+def test_transformers_lists_its_models_once_and_as_it_would(whole, lean):
+    assert whole[1:3] == lean[1:3] and int(lean[0]) < 0.6 * int(whole[0])
+
+
+def test_whoever_imports_the_package_gets_all_of_torchmetrics(whole):
+    assert whole[3:] == ["True", "True"]
 
 
 @pytest.mark.parametrize(

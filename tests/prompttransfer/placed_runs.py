@@ -28,7 +28,7 @@ CASES = (
     ("fsdp", "gpt2", True),
 )
 """Strategy, kind of backbone, and whether inner values are computed again."""
-SETTINGS = {"lr": 0.005, "batch": 5, "steps": 4, "evaluate_every": 4}
+SETTINGS = {"lr": 0.005, "batch": 5, "steps": 2, "evaluate_every": 2}
 LONGER = {"steps": 6, "evaluate_every": 2}
 
 

@@ -64,6 +64,7 @@ def test_studies_and_folders_of_adaptations_stand_in_one_table(tiny, tmp_path) -
         {"target": "toy", "source": "toy", "seed": 0, "value": 0.7},
         {"target": "toy", "source": "toy", "seed": 1, "value": 0.9},
         {"target": "toy", "seed": 0, "value": 0.5, "condition": "no prompt"},
+        {"target": "toy", "seed": 0, "value": 0.6, "condition": "no prompt, calibrated"},
         {"target": "toy", "seed": 0, "value": 0.1, "measure": "calibrated accuracy"},
     )
     keep(prompt_on(tiny("roberta"), seed=0), tmp_path / "own" / "p0", 0.6)
@@ -156,3 +157,21 @@ def test_mistakes_are_one_line(tmp_path, capsys) -> None:
 def test_a_long_name_of_a_method_can_go_on_behind_its_signs() -> None:
     line = Line("run", "tiny", "lora:rank=8,alpha=16", "", {("accuracy", "a"): Value(0.5, None, 1)})
     assert "lora:<wbr>rank=<wbr>8,<wbr>alpha=<wbr>16" in render_board([line])
+
+
+def test_runs_that_share_no_task_stand_in_tables_of_their_own() -> None:
+    def line(run, *tasks):
+        return Line(run, "b", run, "", {("accuracy", task): Value(0.5, None, 1) for task in tasks})
+
+    page = render_board([line("one", "a", "b"), line("two", "b", "c"), line("three", "d"), line("four", "c")])
+    tables = [part.partition("</table>")[0] for part in page.split("<table")[1:]]
+    found = [[name for name in ("one", "two", "three", "four") if f">{name}<" in table] for table in tables]
+    assert sorted(found) == [["one", "two", "four"], ["three"]]
+
+
+def test_a_table_in_which_nothing_has_all_tasks_has_no_mean() -> None:
+    def line(run, *tasks):
+        return Line(run, "b", run, "", {("accuracy", task): Value(0.5, None, 1) for task in tasks})
+
+    assert ">mean<" not in render_board([line("one", "a", "b"), line("two", "b", "c")])
+    assert ">mean<" in render_board([line("one", "a", "b"), line("two", "b")])

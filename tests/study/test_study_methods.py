@@ -19,6 +19,7 @@ from prompttransfer.study.plan.document import MistakesError
 from prompttransfer.study.plan.estimate import estimate
 from prompttransfer.study.plan.plan import make_plan
 from prompttransfer.study.plan.reading import parse_study, read_study
+from prompttransfer.study.plan.shipped import find_study
 from prompttransfer.study.results.explain import explain_cell
 from prompttransfer.study.results.long_table import COLUMNS, open_results
 from prompttransfer.study.results.report import make_tables, write_study_report
@@ -366,8 +367,12 @@ def test_a_folder_of_format_1_is_found_finished_and_reported(planned, tmp_path):
 
 
 def test_every_method_goes_through_a_study(tmp_path, backbone_folder):
-    """Two steps of each, on two tasks: trained, scored, tuned from the other, compared by neurons, drawn."""
+    """Two steps of each, on two tasks: trained, scored, tuned from the other, compared by neurons.
+
+    The pages are drawn of those that no shipped study has (test_study_shipped.py).
+    """
     text = PROMPTS.replace(", pairs.yaml", "").replace("steps: 4", "steps: 2").replace("[C_average]", "[]")
+    text = text.replace("{title: A small study}", "{title: A small study, heatmaps: false}")
     needs = {
         "text": "text:prompt=is it good",
         "attempt": "attempt:sources=random:2",
@@ -375,18 +380,26 @@ def test_every_method_goes_through_a_study(tmp_path, backbone_folder):
         "bmtpt": "bmtpt:sources=random:2",
     }
     names = [name for name in METHODS if not parse_method(name).shares]  # these train with others
-    methods = [needs.get(name, name) for name in names]
-    text += f"methods: {json.dumps(methods)}\n"
-    plan = make_plan(read_study(write_study(tmp_path, backbone_folder, text)))
+    methods = {name: needs.get(name, name) for name in names}
+
+    def planned(some):
+        line = f"methods: {json.dumps(list(some))}\n"
+        return make_plan(read_study(write_study(tmp_path, backbone_folder, text + line)))
+
+    plan = planned(methods.values())
     assert {unless.reason for unless in plan.graph.impossible} == {
         f"nothing of {text_of(parse_method(method))} is trained"
-        for method in methods
+        for method in methods.values()
         if not parse_method(method).trains
     }
     store, summary = run(plan, tmp_path / "run")
     assert summary.complete
-    table = write_study_report(plan.graph, store, tmp_path / "run").tables["results"]
+    table = make_tables(open_results(plan.graph, store))["results"]
     assert {label.partition(":")[0] for label in table["method"]} == set(names)
+    drawn = {method.name for method in find_study("methods").spec.methods}
+    others = {name: method for name, method in methods.items() if name not in drawn}
+    written = write_study_report(planned(others.values()).graph, store, tmp_path / "run")
+    assert {label.partition(":")[0] for label in written.tables["results"]["method"]} == set(others)
 
 
 def test_a_study_starts_from_a_library_and_its_cells_change_with_it(planned, tiny, tmp_path):

@@ -54,7 +54,7 @@ def reduced(
     rename_task: Callable[[str], str] | None = None,
     keep: Collection[str] | None = None,
 ) -> StudyFile:
-    """The study with few steps, rows, vectors and seeds, on other backbones and tasks where they are given.
+    """The study with few steps, rows, vectors, tried rates and seeds, on other backbones and tasks where they are given.
 
     `backbones`: name -> what stands in for it. `rename_task` turns a task's name into that of its stand-in; of the
     study's tasks only those in `keep` stay.
@@ -66,7 +66,7 @@ def reduced(
     values = _shrunk(values, steps=steps, length=length)
     values |= {"limit-train": rows, "limit-test": rows, "seeds": values.get("seeds", [0])[:seeds]}
     if "shots" in values:
-        values["shots"] = [max(1, rows // 2), rows]
+        values["shots"] = [rows]
     recipe = values.get("recipe", {})
     values["recipe"] = {
         **recipe,
@@ -92,12 +92,15 @@ def _shrunk(value: Any, **limits: int) -> Any:
         "window": 1,
     }
     if isinstance(value, dict):
-        return {
-            key: min(item, least.get(key, item))
-            if isinstance(item, int) and not isinstance(item, bool)
-            else _shrunk(item, **limits)
-            for key, item in value.items()
-        }
+        found: dict[Any, Any] = {}
+        for key, item in value.items():
+            if key == "tune":
+                found[key] = {axis: tried[:2] for axis, tried in item.items()}
+            elif isinstance(item, int) and not isinstance(item, bool):
+                found[key] = min(item, least.get(key, item))
+            else:
+                found[key] = _shrunk(item, **limits)
+        return found
     return [_shrunk(item, **limits) for item in value] if isinstance(value, list) else value
 
 

@@ -137,7 +137,7 @@ def study_scores(path: Path, run: str) -> Iterator[Score]:
     import pandas as pd
 
     for row in raw_scores(with_methods(_read(path))).to_dict("records"):
-        if not pd.isna(row["value"]):
+        if not pd.isna(row["value"]) and row["condition"] != NO_PROMPT_CALIBRATED:  # another measure
             yield Score(
                 run,
                 str(row["backbone"]),

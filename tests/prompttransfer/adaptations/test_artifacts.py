@@ -280,3 +280,7 @@ def test_a_prompt_of_format_1_is_replaced_by_one_of_today(prompt, tmp_path):
     save_adaptation(load_adaptation(folder), folder)
     assert not (folder / "prompt.json").exists() and (folder / "notes.txt").read_text() == "mine"
     assert load_adaptation(folder).origin.recipe["lr"] == 0.5
+
+
+def test_it_shows_itself_in_a_line_without_its_tensors(prompt):
+    assert repr(prompt) == f"<Adaptation 'toy-s0': prompt:length=3 for toy on {prompt.backbone}>"

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import placed_runs
 import pytest
 import torch
+from calls import exit_code
 from conftest import KINDS
 from slurm import ALLOCATION, srun_variables
 
@@ -196,9 +197,11 @@ def test_a_study_on_two_devices_makes_the_cells_of_one(two, tmp_path):
     )
 
 
-def test_the_command_starts_its_processes_and_shards_the_backbone(tmp_path, alone):
-    words = command(tmp_path / "prompts", devices=2, strategy="fsdp")
-    printed = python("-m", "prompttransfer", *words, each=[ALLOCATION])
+def test_the_command_starts_its_processes_and_shards_the_backbone(tmp_path, alone, monkeypatch, capfd):
+    for name, value in {**ALLOCATION, "OMP_NUM_THREADS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert exit_code(*command(tmp_path / "prompts", devices=2, strategy="fsdp")) == 0
+    printed = capfd.readouterr().out
     close(load_adaptation(tmp_path / "prompts" / "microworld-snli").vectors.tolist(), alone.vectors.tolist())
     whole = load_backbone("microworld-roberta", precision="fp32", device="cpu").held_bytes
     held = float(printed.split("2 processes, fsdp, ")[1].split(" MB")[0]) * 1e6

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import cache
 
 import pytest
 import torch
@@ -46,6 +47,18 @@ def train(backbone, text, *seeds, options=None, plan=None, **fields):
     )
 
 
+@pytest.fixture(scope="module")
+def trained(tiny):
+    """`trained(kind, text, *seeds)`: the runs of a training, made once, and whether the backbone is as it was before."""
+
+    @cache
+    def made(kind, text, *seeds):
+        before = tiny(kind).digest()
+        return train(tiny(kind), text, *seeds), tiny(kind).digest() == before
+
+    return made
+
+
 def same(first, second):
     return all(
         same_tensors(a.adaptation.tensors, b.adaptation.tensors)
@@ -56,33 +69,32 @@ def same(first, second):
 
 
 @pytest.mark.parametrize(("kind", "text"), CASES)
-def test_training_moves_every_member_and_leaves_the_backbone_as_it_was(tiny, kind, text):
-    backbone = tiny(kind)
-    before = backbone.digest()
-    for run in train(backbone, text, 0, 1):
+def test_training_moves_every_member_and_leaves_the_backbone_as_it_was(trained, kind, text):
+    runs, as_it_was = trained(kind, text, 0, 1)
+    for run in runs:
         moved = run.adaptation.initial
         assert not same_tensors(run.adaptation.tensors, moved) or run.adaptation.curve[0].score == max(
             point.score for point in run.adaptation.curve
         )
         assert run.adaptation.method == parse_method(text)
-    assert backbone.digest() == before
+    assert as_it_was
 
 
 @pytest.mark.parametrize(
     ("kind", "text"), [case for case in CASES if case[1].partition(":")[0] not in TOGETHER]
 )
-def test_a_bank_trains_each_member_as_if_it_were_alone(tiny, kind, text):
-    together = train(tiny(kind), text, 0, 1)
+def test_a_bank_trains_each_member_as_if_it_were_alone(trained, kind, text):
+    together, _ = trained(kind, text, 0, 1)
     for seed, run in enumerate(together):
-        (alone,) = train(tiny(kind), text, seed)
+        (alone,), _ = trained(kind, text, seed)
         for name, tensor in alone.adaptation.tensors.items():
             torch.testing.assert_close(run.adaptation.tensors[name], tensor, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "text"), ONCE)
 @pytest.mark.parametrize("at", [1, 3])
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(tiny, tmp_path, kind, text, at):
-    whole = train(tiny(kind), text, 0, 1)
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(tiny, trained, tmp_path, kind, text, at):
+    whole, _ = trained(kind, text, 0, 1)
     with pytest.raises(RuntimeError):
         train(tiny(kind), text, 0, 1, options=TrainingOptions(tmp_path, progress=Watcher(at, stop)))
     assert same(whole, train(tiny(kind), text, 0, 1, options=TrainingOptions(tmp_path)))
@@ -110,8 +122,8 @@ def test_a_lora_that_was_killed_goes_on_bit_for_bit(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "text"), ONCE)
-def test_what_was_trained_is_read_as_it_was_kept(tiny, tmp_path, kind, text):
-    (run,) = train(tiny(kind), text, 0)
+def test_what_was_trained_is_read_as_it_was_kept(trained, tmp_path, kind, text):
+    (run,), _ = trained(kind, text, 0)
     again = load_adaptation(save_adaptation(run.adaptation, tmp_path / "a"))
     assert same_tensors(again.tensors, run.adaptation.tensors)
     assert same_tensors(again.encoder, run.adaptation.encoder)
@@ -121,9 +133,9 @@ def test_what_was_trained_is_read_as_it_was_kept(tiny, tmp_path, kind, text):
 
 
 @pytest.mark.parametrize(("kind", "text"), CASES)
-def test_the_score_that_was_kept_is_that_of_the_bank_that_is_made_of_it(tiny, kind, text):
+def test_the_score_that_was_kept_is_that_of_the_bank_that_is_made_of_it(tiny, trained, kind, text):
     backbone = tiny(kind)
-    own = [run.adaptation for run in train(backbone, text, 0, 1)]
+    own = [run.adaptation for run in trained(kind, text, 0, 1)[0]]
     bank = bank_of(backbone, own)
     encoded = encode_task(backbone, TASK, splits().validation, reserved=bank.reserved)
     for adaptation, score in zip(own, evaluate_bank(backbone, bank, encoded), strict=True):
@@ -133,8 +145,8 @@ def test_the_score_that_was_kept_is_that_of_the_bank_that_is_made_of_it(tiny, ki
 
 
 @pytest.mark.parametrize(("kind", "text"), ONCE)
-def test_training_goes_on_from_what_was_kept(tiny, tmp_path, kind, text):
-    (run,) = train(tiny(kind), text, 0)
+def test_training_goes_on_from_what_was_kept(tiny, trained, tmp_path, kind, text):
+    (run,), _ = trained(kind, text, 0)
     source = load_adaptation(save_adaptation(run.adaptation, tmp_path / "a"))
     (again,) = train(tiny(kind), text, 5, start=start_from(source))
     assert same_tensors(again.adaptation.initial, source.tensors)
@@ -143,12 +155,12 @@ def test_training_goes_on_from_what_was_kept(tiny, tmp_path, kind, text):
 
 
 @pytest.mark.parametrize(("kind", "text"), ONCE)
-def test_values_that_are_not_finite_end_their_own_member_only(tiny, kind, text):
+def test_values_that_are_not_finite_end_their_own_member_only(tiny, trained, kind, text):
     def poison(bank):
         with torch.no_grad():
             next(bank.members[0].parameters()).fill_(float("nan"))
 
-    clean = train(tiny(kind), text, 0, 1)
+    clean, _ = trained(kind, text, 0, 1)
     hurt = train(tiny(kind), text, 0, 1, options=TrainingOptions(progress=Watcher(3, poison)))
     assert hurt[0].ended == "not finite" and "not finite at step" in hurt[0].failure
     assert hurt[1].failure is None
@@ -160,9 +172,9 @@ def test_values_that_are_not_finite_end_their_own_member_only(tiny, kind, text):
 
 
 @pytest.mark.parametrize(("kind", "text"), CASES)
-def test_random_ones_have_the_norms_they_claim(tiny, kind, text):
+def test_random_ones_have_the_norms_they_claim(trained, kind, text):
     method = parse_method(text)
-    own = [run.adaptation.tensors for run in train(tiny(kind), text, 0, 1)]
+    own = [run.adaptation.tensors for run in trained(kind, text, 0, 1)[0]]
     neutral = 1.0 if method.name == "ia3" else 0.0  # scales, of which what they differ from 1 by is learned
     for drawn in method.random_like(own, 4, torch.Generator().manual_seed(0)):
         assert drawn.keys() == own[0].keys()
