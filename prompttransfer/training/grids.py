@@ -159,9 +159,8 @@ def check_axes(text: str, grid: Grid, given: Mapping[str, Any], how: str = "--sw
             axes = sorted(own | ({*RECIPE_AXES} if method.trains else set()))
             raise unknown(f"axis of a sweep of method {method.name}", name, axes)
     known: dict[object, Mapping[str, str]] = {}
-    for chosen in combinations(
-        grid
-    ):  # every combination is a method and a recipe that can be, and another one
+    # Every combination is a method and a recipe that can be, and none is there twice under two spellings.
+    for chosen in combinations(grid):
         tried = parse_method(_with(text, chosen), length=1), replace(PLAIN, **_overrides(chosen, {}, how))
         both = _overrides(chosen, given, how)
         if method.trains and not method.searches:
