@@ -1,9 +1,9 @@
 """How often the intervals of `analysis.crossed` hold the true mean difference of two systems, and how often its tests err.
 
-    python scripts/simulate_systems.py [--studies 500]
+    python scripts/simulate_systems.py [--studies 500] [--systems 14 --shots 3 --targets 6]
 
-A study has 14 systems and three numbers of rows, six targets and five seeds, and none of its systems differs from the first, which
-all 42 comparisons have in common. `share` is the part of the variance that a seed has in common over targets. Beside `crossed`:
+A study has 14 systems and three numbers of rows, six targets and five seeds (or as many as are asked for), and none of its systems
+differs from the first, which all 42 comparisons have in common. `share` is the part of the variance that a seed has in common over targets. Beside `crossed`:
 Student's t over the means of seeds alone, and sign flips of all differences as if they were independent
 (analysis/statistics.py; of one comparison a study). Near the ceiling scores are accuracies of 200 rows, most of which are 1.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,45 +22,56 @@ from analysis.crossed import common_part, seed_difference
 from analysis.statistics import holm, paired_difference
 
 Floats = NDArray[np.float64]
-Draw = Callable[[np.random.Generator, float], Floats]
-SHAPE, SYSTEMS, SHOTS = (6, 5), 14, 3
+Shape = tuple[int, int]
+Draw = Callable[[np.random.Generator, float, Shape], Floats]
 NOISE, LEVEL = 0.05, 0.05
 
 
-def normal(generator: np.random.Generator, share: float) -> Floats:
+@dataclass(frozen=True)
+class Size:
+    """What a study has."""
+
+    systems: int
+    shots: int
+    targets: int
+    seeds: int = 5
+
+
+def normal(generator: np.random.Generator, share: float, shape: Shape) -> Floats:
     """Scores less their mean, of whose variance a share is the seed's."""
-    seeds = generator.normal(size=(1, SHAPE[1])) * np.sqrt(share)
-    return NOISE * (seeds + generator.normal(size=SHAPE) * np.sqrt(1 - share))
+    seeds = generator.normal(size=(1, shape[1])) * np.sqrt(share)
+    return NOISE * (seeds + generator.normal(size=shape) * np.sqrt(1 - share))
 
 
-def unequal(generator: np.random.Generator, share: float) -> Floats:
+def unequal(generator: np.random.Generator, share: float, shape: Shape) -> Floats:
     """The same with targets of very different spread."""
-    return normal(generator, share) * np.geomspace(0.1, 3, SHAPE[0])[:, None]
+    return normal(generator, share, shape) * np.geomspace(0.1, 3, shape[0])[:, None]
 
 
-def ceiling(generator: np.random.Generator, share: float) -> Floats:
+def ceiling(generator: np.random.Generator, share: float, shape: Shape) -> Floats:
     """Accuracies of 200 rows, each 1 less what a run failed to learn, which few runs do."""
-    together = generator.random((1, SHAPE[1])) < share
-    luck = np.where(together, generator.random((1, SHAPE[1])), generator.random(SHAPE))
-    missed = np.where(luck < 0.25, generator.beta(1, 3, size=SHAPE) * 0.5, 0.01)
+    together = generator.random((1, shape[1])) < share
+    luck = np.where(together, generator.random((1, shape[1])), generator.random(shape))
+    missed = np.where(luck < 0.25, generator.beta(1, 3, size=shape) * 0.5, 0.01)
     return generator.binomial(200, 1 - missed) / 200
 
 
 DRAWS: dict[str, Draw] = {"normal": normal, "unequal spread": unequal, "near the ceiling": ceiling}
 
 
-def study(draw: Draw, generator: np.random.Generator, share: float) -> list[Floats]:
+def study(draw: Draw, generator: np.random.Generator, share: float, size: Size) -> list[Floats]:
     """The differences of a whole study, [targets, seeds] each."""
-    firsts = [draw(generator, share) for _ in range(SHOTS)]
-    return [draw(generator, share) - first for first in firsts for _ in range(SYSTEMS)]
+    shape = (size.targets, size.seeds)
+    firsts = [draw(generator, share, shape) for _ in range(size.shots)]
+    return [draw(generator, share, shape) - first for first in firsts for _ in range(size.systems)]
 
 
-def checked(draw: Draw, share: float, studies: int) -> list[float]:
+def checked(draw: Draw, share: float, studies: int, size: Size) -> list[float]:
     """Covered and p <= .05 by `crossed`, the latter by t over seeds and by sign flips; any significant by the first two."""
     generator = np.random.default_rng(11)
     covered, errs, errs_of_seeds, errs_of_flips, any_, any_of_seeds = [], [], [], [], [], []
     for _ in range(studies):
-        differences = study(draw, generator, share)
+        differences = study(draw, generator, share, size)
         common = common_part(differences)
         found = [seed_difference(values, common=common) for values in differences]
         p_values = [one.p_value for one in found if one.p_value is not None]
@@ -91,14 +103,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--studies", type=int, default=500)
-    studies = parser.parse_args().studies
+    parser.add_argument("--systems", type=int, default=14, help="beside the first")
+    parser.add_argument("--shots", type=int, default=3, help="numbers of rows")
+    parser.add_argument("--targets", type=int, default=6)
+    options = parser.parse_args()
+    size = Size(options.systems, options.shots, options.targets)
+    comparisons = size.systems * size.shots
     print(
-        "| differences | share | covered | p <= .05 | by t over seeds | by sign flips | any of 42 significant | by t over seeds |"
+        "| differences | share | covered | p <= .05 | by t over seeds | by sign flips | "
+        f"any of {comparisons} significant | by t over seeds |"
     )
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
     for name, draw in DRAWS.items():
         for share in (0.0, 0.1, 0.3):
-            told = " | ".join(f"{value:.3f}" for value in checked(draw, share, studies))
+            told = " | ".join(f"{value:.3f}" for value in checked(draw, share, options.studies, size))
             print(f"| {name} | {share:g} | {told} |", flush=True)
 
 

@@ -13,7 +13,7 @@ import yaml
 from typer.main import get_command
 
 from prompttransfer.cli import app, main, spread
-from prompttransfer.study.plan.document import read_document
+from prompttransfer.study.plan.shipped import reduced
 
 SMALL = {
     "--steps": "2",
@@ -47,6 +47,9 @@ TAKEN_FOR_GRANTED = {
     "runs/demo/compare": "compare runs/demo/prompts --output runs/demo/compare",
 }
 """What pages find there: of README and quickstart, and of `make demo`."""
+
+KEPT = {"later-systems": [f"microworld-{task}" for task in ("sst2", "mnli", "imdb", "laptop", "snli")]}
+"""Tasks of a shipped study that has a library, whose backbones are not used but by themselves."""
 
 
 def parsed(words: Sequence[str]) -> tuple[Any, list[str], dict[str, Any]]:
@@ -101,29 +104,10 @@ def _make(folder: str) -> None:
         run(["prompttransfer", *words])
 
 
-def small_study(shipped: Path, place: Path) -> Path:
-    """A copy in `place` of a shipped study with fewer seeds, rows and steps; its name and methods are the same."""
-    study = _smaller(read_document(shipped).values) | {"limit-train": 24}
-    if "library" in study:  # whose tasks stand in nothing else
-        study.update(backbones=study["backbones"][:1], tasks=study["tasks"][:2])
-        study["library"]["tasks"] = study["library"]["tasks"][:3]
-    path = place / shipped.name
-    path.write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")
+def small_study(name: str, place: Path) -> Path:
+    """A file in `place` of a shipped study with few seeds, rows and steps, and of few rows also few tasks."""
+    values = reduced(name, keep=KEPT.get(name)).document.values
+    values["backbones"] = values["backbones"][: 1 if name in KEPT else None]
+    path = place / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     return path
-
-
-def _smaller(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _FEWER[key](part) if key in _FEWER else _smaller(part) for key, part in value.items()}
-    return [_smaller(part) for part in value] if isinstance(value, list) else value
-
-
-_FEWER: dict[str, Any] = {
-    "steps": lambda steps: 2,
-    "evaluate-every": lambda steps: 2,
-    "batch": lambda rows: 4,
-    "limit-test": lambda rows: 8,
-    "seeds": lambda seeds: seeds[:1],
-    "shots": lambda shots: shots[:1],
-    "tune": lambda axes: {name: values[:2] for name, values in axes.items()},
-}

@@ -15,8 +15,8 @@ from commands import LARGER, prepare, run, small_study
 from pages import PAGES, ROOT, blocks
 
 from projectors import public_report
+from prompttransfer.study.plan.shipped import shipped_studies
 
-SHIPPED = ROOT / "prompttransfer" / "study" / "shipped"
 WITH_COMMANDS = [
     page
     for page in PAGES
@@ -41,8 +41,8 @@ def test_the_commands_of_a_page_run_one_after_another(page: Path, tmp_path: Path
 
 def _as_can_be_run(words: list[str], place: Path) -> list[str]:
     """A small copy in place of a shipped study that is run, and a cell that is there in place of the page's."""
-    if words[1:3] == ["study", "run"] and (SHIPPED / f"{words[3]}.yaml").exists():
-        return [*words[:3], str(small_study(SHIPPED / f"{words[3]}.yaml", place)), *words[4:]]
+    if words[1:3] == ["study", "run"] and words[3] in shipped_studies():
+        return [*words[:3], str(small_study(words[3], place)), *words[4:]]
     if words[1:3] == ["study", "explain"]:
         return [*words[:4], next(Path(words[3], "cells").glob("*/*/cell.json")).parent.name]
     return words
