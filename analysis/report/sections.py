@@ -100,8 +100,11 @@ def gains_over_no_prompt(data: ReportData) -> dict[str, dict[str, float]]:
     }
 
 
+_OF = {"same type": "the same type", "different type": "another type"}
+
+
 def _against_no_prompt(gains: Mapping[str, Mapping[str, float]]) -> str:
-    """Where another task's prompt is worth less than none, that comes first."""
+    """Where another task's prompt is worth less than none, that comes first, beside what is worth more."""
     lines = []
     for metric, groups in gains.items():
         where = f" ({escape(metric)})" if len(gains) > 1 else ""
@@ -111,7 +114,11 @@ def _against_no_prompt(gains: Mapping[str, Mapping[str, float]]) -> str:
                 f"Transfer does not help here{where}: prompts of other tasks score below no prompt at all."
             )
         elif worse:
-            lines.append(f"Prompts of tasks of {worse[0]} score below no prompt at all{where}.")
+            better = next(name for name in groups if name not in worse)
+            lines.append(
+                f"Against no prompt, prompts of tasks of {_OF[better]} are worth {groups[better]:+.3f}, of {_OF[worse[0]]} "
+                f"{groups[worse[0]]:+.3f}{where}."
+            )
     return f"<b>{' '.join(lines)}</b>" if lines else ""
 
 
