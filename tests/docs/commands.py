@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from reduced_study import reduced
 from typer.main import get_command
 
 from prompttransfer.cli import app, main, spread
-from prompttransfer.study.plan.shipped import reduced
 
 SMALL = {
     "--steps": "2",

@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from reduced_study import reduced
 
 from prompttransfer.study.engine.engine import run_study
 from prompttransfer.study.engine.stores import open_store
 from prompttransfer.study.plan.plan import make_plan
-from prompttransfer.study.plan.shipped import find_study, reduced, shipped_studies
+from prompttransfer.study.plan.shipped import find_study, shipped_studies
 from prompttransfer.study.results.report import write_study_report
 
 OF_THE_WORLD = {

@@ -44,11 +44,17 @@ MINIMAL = "study: one\nbackbones: [microworld-roberta]\ntasks: [microworld-imdb,
 def tuned(tmp_path_factory, backbone_folder):
     """The plan, the store and the report of the study, run once."""
     folder = tmp_path_factory.mktemp("tuned")
-    plan = make_plan(read_study(write_study(folder, backbone_folder, PLAIN + METHODS)))
+    plan, store = whole(folder, backbone_folder, PLAIN + METHODS)
+    return plan, store, write_study_report(read_graph(store), store, folder / "report")
+
+
+def whole(folder, backbone_folder, text):
+    """The plan of a study and the store with all its cells, made in `folder`."""
+    plan = make_plan(read_study(write_study(folder, backbone_folder, text)))
     store = open_store(folder / "run", new=True)
     local = {**plan.local, "device": "cpu"}
     assert [f.line for f in run_study(plan.graph, store, local=local, say=lambda line: None).failed] == []
-    return plan, store, write_study_report(read_graph(store), store, folder / "report")
+    return plan, store
 
 
 def cells(plan, begun):
@@ -165,11 +171,7 @@ def test_each_optimizer_brings_its_usual_values_as_in_a_sweep_and_those_of_runs_
     text = PLAIN.partition("transfers:")[0].replace("near", "tee").replace(", pairs.yaml", "")
     text += "transfers: {zero-shot: false, initialisation: {steps: 2, evaluate-every: 1}}\n"
     text += "methods: [{name: prompt, tune: {optimizer: [adafactor, adamw]}}]\n"
-    plan = make_plan(read_study(write_study(tmp_path, backbone_folder, text)))
-    store = open_store(tmp_path / "run", new=True)
-    assert not run_study(
-        plan.graph, store, local={**plan.local, "device": "cpu"}, say=lambda line: None
-    ).failed
+    plan, store = whole(tmp_path, backbone_folder, text)
     usual = {name: recipe_for_size("t5", 16, None, optimizer=name) for name in ("adafactor", "adamw")}
     assert usual["adafactor"].weight_decay > usual["adamw"].weight_decay
     for cell in cells(plan, "prompt"):
@@ -227,11 +229,7 @@ def test_what_was_tried_is_in_the_results_and_on_the_page(tuned):
 def test_runs_from_a_source_that_try_nothing_of_their_own_are_no_earlier_version_s(tmp_path, backbone_folder):
     text = PLAIN.partition("indicators:")[0].replace(", pairs.yaml", "")
     text += "methods: [{name: prompt, tune: {length: [2, 4]}}]\n"
-    plan = make_plan(read_study(write_study(tmp_path, backbone_folder, text)))
-    store = open_store(tmp_path / "run", new=True)
-    assert not run_study(
-        plan.graph, store, local={**plan.local, "device": "cpu"}, say=lambda line: None
-    ).failed
+    plan, store = whole(tmp_path, backbone_folder, text)
     started = [cell for cell in cells(plan, "prompt") if "source" in cell.inputs]
     assert started and not any(read_tried(store.folder(cell.id)) for cell in started)
     notes = write_study_report(read_graph(store), store, tmp_path / "report").notes
