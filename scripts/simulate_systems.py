@@ -1,9 +1,9 @@
 """How often the intervals of `analysis.crossed` hold the true mean difference of two systems, and how often its tests err.
 
-    python scripts/simulate_systems.py [--studies 500] [--systems 14 --shots 3 --targets 6]
+    python scripts/simulate_systems.py [--studies 500] [--systems 15 --shots 3 --targets 6]
 
-A study has 14 systems and three numbers of rows, six targets and five seeds (or as many as are asked for), and none of its systems
-differs from the first, which all 42 comparisons have in common. `share` is the part of the variance that a seed has in common over targets. Beside `crossed`:
+A study has 15 systems beside the first and three numbers of rows, six targets and five seeds (or as many as are asked for), and none of its systems
+differs from the first, which all 45 comparisons have in common. `share` is the part of the variance that a seed has in common over targets. Beside `crossed`:
 Student's t over the means of seeds alone, and sign flips of all differences as if they were independent
 (analysis/statistics.py; of one comparison a study). Near the ceiling scores are accuracies of 200 rows, most of which are 1.
 """
@@ -103,7 +103,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--studies", type=int, default=500)
-    parser.add_argument("--systems", type=int, default=14, help="beside the first")
+    parser.add_argument("--systems", type=int, default=15, help="beside the first")
     parser.add_argument("--shots", type=int, default=3, help="numbers of rows")
     parser.add_argument("--targets", type=int, default=6)
     options = parser.parse_args()
