@@ -51,6 +51,8 @@ NEW = ("rotten_tomatoes", "imdb", "tweeteval_sentiment", "mnli")
 """Tasks that nothing is trained on."""
 TARGETS = ("sst2", "snli", *NEW)
 LENGTH, DRAWS, TEST_ROWS = 20, 2, 100
+SHOWN, SHOWN_DRAWS = 4, 3
+"""Labelled rows of the target in front of each row, beside the matrix, and how often they are drawn."""
 TIMED_STEPS, TIMED_ROWS = 3, 16
 START_SECONDS = 15
 """What each command takes before it computes anything, about."""
@@ -115,11 +117,11 @@ def demo_real(
     listed = " ".join(map(str, folders))
     say(
         f"$ prompttransfer transfer {listed} --to {' '.join(TARGETS)} --data {data} --limit-test {limit_test} "
-        f"--calibrate train-mean --random-draws {DRAWS} --output {moved}\n"
+        f"--calibrate train-mean --random-draws {DRAWS} --in-context {SHOWN} --draws {SHOWN_DRAWS} --output {moved}\n"
     )
     matrix = transfer(
         sources=folders, to=list(TARGETS), data=data, limit_test=limit_test, calibrate="train-mean",
-        random_draws=DRAWS, output=moved, overwrite=overwrite,
+        random_draws=DRAWS, in_context=SHOWN, draws=SHOWN_DRAWS, output=moved, overwrite=overwrite,
     )  # fmt: skip
     stage("6. draw the matrices, and put it all on one page")
     for name, title in (("transfer", "as it is"), ("transfer_calibrated", "calibrated")):
@@ -194,7 +196,7 @@ def expected_seconds(
         a_step = step_seconds(model, parse_method(lesson.method, length=LENGTH), target, lesson.batch)
         training += steps * a_step + looked_at * a_row[lesson.task] + START_SECONDS
     methods = len({lesson.method for lesson in LESSONS})
-    passes = len(LESSONS) + DRAWS * methods + 1
+    passes = len(LESSONS) + DRAWS * methods + 1 + SHOWN_DRAWS
     matrix = sum(
         passes * (len(target.splits.test) + min(ROWS, len(target.splits.train))) * a_row[name]
         for name, target in by_task.items()
@@ -264,6 +266,7 @@ MEANING = {
     "random adaptation": "random ones of the same size: what any adaptation does",
     "no prompt": "the model alone",
     "no prompt, calibrated": "the model alone, less what its label words score whatever the text says",
+    "in-context": f"{SHOWN} labelled rows of the target in front of each row, nothing trained",
     "majority": "always the commonest answer: chance",
 }
 

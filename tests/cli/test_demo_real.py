@@ -53,7 +53,7 @@ def test_the_demo_goes_from_training_to_a_page_and_says_what_transfer_is_worth(w
         assert list(table.columns) == list(TARGETS)
         assert (world / "out" / f"{name}.png").exists()
     assert list((world / "out").glob("*.html"))
-    for kind in ("prompt, same type", "lora, other type", "no prompt, calibrated", "majority"):
+    for kind in ("prompt, same type", "lora, other type", "no prompt, calibrated", "in-context", "majority"):
         assert kind in said[said.index("mean accuracy on") :]
     assert demo("--share", "0.01", "--limit-test", "6") == 0
     assert "trained before with the same settings" in capsys.readouterr().out
