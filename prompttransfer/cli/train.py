@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -51,27 +51,12 @@ from prompttransfer.cli.options import (
     WarmUp,
     WeightDecay,
 )
-from prompttransfer.cli.train_checks import (
-    PROMPT,
-    check_mixed_sources,
-    check_mixture,
-    grid_of,
-    names_of,
-    source_method,
-)
-from prompttransfer.cli.train_told import (
-    predictions_of_runs,
-    raise_failures,
-    record_of,
-    say_memory,
-    say_strange,
-    shares_line,
-)
+from prompttransfer.cli.train_checks import asked_of
+from prompttransfer.cli.train_told import say_memory
 from prompttransfer.cli.values import OneOf, Output, Real, checked, lines_of
 
 if TYPE_CHECKING:
     from prompttransfer.adaptations.adaptation import Adaptation
-    from prompttransfer.cli.sweep import Sweep
 
 
 @checked
@@ -209,210 +194,36 @@ def train(
     those of one device, but for the rounding of sums.
     """
     given = dict(locals())
-    from prompttransfer.adaptations.heads import check_head
-    from prompttransfer.adaptations.methods import parse_method
-    from prompttransfer.adaptations.starts import Retrieve, check_start, parse_start
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.backbones.locating import locate
     from prompttransfer.distributed.placement import Placement
-    from tasks.errors import UserError
 
     placement = Placement(devices, strategy, nodes)
     encoding = Encoding(layout, max_length, aggregation, lines_of(template))
     locate(backbone, revision)  # before the heavy imports: a name that is nothing is said at once
-    from prompttransfer.cli.common import (
-        answers_line,
-        describe,
-        only_the_first_speaks,
-        print_json,
-        say,
-        seeds_line,
-    )
-    from prompttransfer.cli.data import data_options, rows_of_sources, where_given
-    from prompttransfer.cli.teachers import teachers_of
+    asked = asked_of(given)
     from prompttransfer.distributed.launching import must_start, run_on
-    from prompttransfer.training.grids import first_of
-    from prompttransfer.training.recipes import check_warm_up
-    from prompttransfer.training.run_logs import check_logger
 
-    rows = data_options(given)
-    tasks = rows.tasks(task)
-    chosen = list(dict.fromkeys(seeds or [0]))
-    together = "+".join(item.name for item in tasks)
-    names = names_of([together] if mixture else [item.name for item in tasks], chosen, output)
-    check_start(init or "random")
-    if mixture:
-        check_mixture(tasks, init or "random", distil)
-    told = (distil_weight, distil_on, distil_distance, distil_temperature)
-    if distil is None and any(value is not None for value in told):
-        raise UserError(
-            "--distil-weight and the like say how to learn from teachers: give --distil FOLDER, too"
-        )
-    method = method or source_method(init or "random")
-    overrides = dict(
-        optimizer=optimizer,
-        lr=lr,
-        weight_decay=weight_decay,
-        schedule=schedule,
-        warm_up=warm_up,
-        steps=steps,
-        batch=batch,
-        length=length,
-        evaluate_every=evaluate_every,
-        patience=patience,
-        embed_at=embed_at,
-    )
-    grid = grid_of(sweep, method, overrides, dry_run=dry_run)
-    wanted = parse_method(first_of(method, grid), length=length or 1)  # before the heavy imports, too
-    wanted.check_complete()
-    if wanted.trains and not wanted.searches:
-        check_warm_up(warm_up, steps)
-    for item in tasks:
-        check_head(wanted, item)
-    check_logger(logger)
     if not dry_run and must_start(placement, device):
         return run_on(placement, train, **given)
-    from prompttransfer.adaptations.artifacts import save_adaptation
     from prompttransfer.backbones.loading import load_backbone, outline_backbone
-    from prompttransfer.cli.runs import finished, print_results, run_jobs
-    from prompttransfer.cli.sweep import (
-        print_sweep,
-        read_sweep,
-        records_of,
-        run_sweep_of,
-        sweep_of,
-        swept_before,
-        write_sweep,
-    )
-    from prompttransfer.evaluation.predictions import write_predictions
-    from prompttransfer.outputs import Files, settings_of
-    from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
-    from prompttransfer.training.distillation import Distance
-    from prompttransfer.training.recipes import method_and_recipe
-    from prompttransfer.training.train import Job, Trained
+    from prompttransfer.cli.train_run import Run
 
-    teachers = teachers_of(
-        [item.name for item in tasks],
-        chosen,
-        distil,
-        weight=distil_weight,
-        distance=Distance(distil_on or "logits", distil_distance or "kl", distil_temperature or 1.0),
-    )
-    targets = rows.targets(tasks, chosen)
+    teachers = asked.teachers()
+    targets = asked.rows.targets(asked.tasks, asked.seeds)
     if dry_run:
         model = outline_backbone(backbone, revision, precision=precision)
     else:
         model = load_backbone(
             backbone, revision=revision, precision=precision, device=device, placement=placement
         )
-    encoding.place(model.family)
-    first = only_the_first_speaks(model)
-    model.checkpoints = checkpoint_activations
-    chosen_method, recipe = method_and_recipe(model.family, model.state_width, method, **overrides)
-    if not dry_run:  # an outline of a backbone has neither precision nor place
-        say(describe(model), quiet=as_json)
-    if mixture:
-        check_mixed_sources(chosen_method, model, tasks)
-    if chosen_method.name != PROMPT:
-        say(f"method: {chosen_method}", quiet=as_json)
-    for remark in chosen_method.remarks(model, [item.name for item in tasks]):
-        say(remark, quiet=as_json)
-    but = f" (but for {', '.join(grid)})" if grid else ""
-    say(f"recipe{but}: {recipe.told(chosen_method)}", quiet=as_json)
-    say_strange(model, targets, quiet=as_json)
-    say(seeds_line(chosen, one_split=one_split, shots=shots), quiet=as_json)
-    for target in targets:
-        answers = model.answers(target.task, encoding)
-        say(answers_line(target.task, answers.mapping if answers else {}), quiet=as_json)
-    start = parse_start(init) if init else None
-    if mixture:
-        parts = {seed: [(target.task, target.rows(seed)) for target in targets] for seed in chosen}
-        jobs = [
-            Job(*parts[seed][0], seed, start, names[together, seed], beside=tuple(parts[seed][1:]))
-            for seed in chosen
-        ]
-        say(shares_line(jobs[0]), quiet=as_json)
-    else:
-        jobs = [
-            Job(
-                target.task,
-                target.rows(seed),
-                seed,
-                start,
-                names[target.task.name, seed],
-                teacher=teachers.get((target.task.name, seed)),
-            )
-            for target in targets
-            for seed in chosen
-        ]
-    if isinstance(start, Retrieve) and not dry_run:
-        from prompttransfer.transfers.retrieval import with_retrieved
-
-        jobs = with_retrieved(
-            model, jobs, recipe, encoding, chosen_method,
-            rows_of=rows_of_sources(data), tell=lambda line: say(line, quiet=as_json),
-        )  # fmt: skip
+    run = Run(asked, model, encoding)
+    run.announce(targets)
+    jobs = run.jobs(targets, teachers)
     if dry_run:
         say_memory(
-            model, jobs, recipe, encoding, chosen_method,
+            model, jobs, run.recipe, encoding, run.method,
             precision=precision, device=device, placement=placement, quiet=as_json,
         )  # fmt: skip
         return []
-    beside = Files((predictions,) if predictions else (), settings_of("train", where_given(given, "head")))
-    beside.check(overwrite=overwrite)
-    asked: Sweep | None = None
-    if grid:
-        asked = sweep_of(model, method, grid, overrides, halving=halving)
-        for line in asked.told():
-            say(line, quiet=as_json)
-        there = {} if overwrite else swept_before(model, jobs, asked, encoding, output)
-    else:
-        there = finished(model, jobs, recipe, encoding, chosen_method, output, overwrite=overwrite)
-    tried: dict[str, list[dict[str, Any]]] = {}
-    if len(there) == len(jobs):
-        say("trained before with the same settings: nothing is left to do", quiet=as_json)
-        results = [Trained(there[job.name], "steps", recipe.steps) for job in jobs]
-        if asked is not None and output is not None:
-            tried = read_sweep(output, list(dict.fromkeys(job.task_name for job in jobs)))
-    else:
-        if asked is not None:
-            swept, kept = run_sweep_of(
-                model, jobs, asked, encoding, output=output, logger=logger, quiet=as_json
-            )
-            results, tried = list(swept.trained), records_of(swept)
-        else:
-            results, options = run_jobs(
-                model, jobs, recipe, encoding, chosen_method, output=output, logger=logger, quiet=as_json
-            )
-            kept = [options]
-        if first and output is not None:
-            if asked is not None:  # before the adaptations, which tell that all is done
-                write_sweep(swept, output)
-            for run in results:
-                if run.adaptation.name not in there:
-                    save_adaptation(run.adaptation, output / run.adaptation.name)
-            known = {} if asked is not None else recipe.as_dict()
-            call = remember(
-                "train",
-                train,
-                given,
-                **known,
-                backbone=model.name,
-                revision=commit_of(model.revision),
-                precision=precision_name(model.precision),
-            )
-            note_call([output / run.adaptation.name for run in results], call)
-            for options in kept:
-                options.clear()
-    if predictions is not None:
-        lines = predictions_of_runs(model, jobs, results, encoding)
-        if first:
-            beside.claim()
-            write_predictions(predictions, lines)
-    if as_json:
-        print_json([record_of(run.adaptation, output, tried) for run in results])
-    else:
-        print_sweep(tried, output)
-        print_results(results, jobs=jobs, output=output)
-    raise_failures(results)
-    return [run.adaptation for run in results]
+    return run.carry_out(jobs, train)

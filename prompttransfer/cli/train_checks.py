@@ -2,18 +2,111 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from prompttransfer.adaptations.method import Method
     from prompttransfer.backbones.base import Backbone
+    from prompttransfer.cli.data import DataOptions
+    from prompttransfer.training.distillation import Teacher
     from tasks.task import Task
 
 PROMPT = "prompt"
 """The method where none is given."""
+RECIPE = (
+    "optimizer", "lr", "weight_decay", "schedule", "warm_up", "steps", "batch", "length", "evaluate_every", "patience",
+    "embed_at",
+)  # fmt: skip
+"""Options that are settings of the recipe."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `train` was asked for, looked at before anything is loaded."""
+
+    given: Mapping[str, Any]
+    """Every option by its name."""
+    rows: DataOptions
+    tasks: Sequence[Task]
+    seeds: Sequence[int]
+    names: Mapping[tuple[str, int], str]
+    """(task, seed) -> name of what is trained; the task of a mixture is `together`."""
+    method: str
+    grid: dict[str, tuple[str, ...]]
+    """That of a sweep, empty for none."""
+
+    @property
+    def together(self) -> str:
+        """What a mixture of the tasks is called."""
+        return "+".join(task.name for task in self.tasks)
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """Settings of the recipe, None where not given."""
+        return {name: self.given[name] for name in RECIPE}
+
+    def teachers(self) -> dict[tuple[str, int], Teacher]:
+        """(task, seed) -> what teaches the run; none without --distil. Raises UserError."""
+        from prompttransfer.cli.teachers import teachers_of
+        from prompttransfer.training.distillation import Distance
+
+        on, distance, temperature = (
+            self.given[f"distil_{name}"] for name in ("on", "distance", "temperature")
+        )
+        return teachers_of(
+            [task.name for task in self.tasks],
+            self.seeds,
+            self.given["distil"],
+            weight=self.given["distil_weight"],
+            distance=Distance(on or "logits", distance or "kl", temperature or 1.0),
+        )
+
+
+def asked_of(given: Mapping[str, Any]) -> Asked:
+    """What the options of `train` ask for; UserError for what cannot be, before anything is loaded."""
+    from prompttransfer.adaptations.heads import check_head
+    from prompttransfer.adaptations.methods import parse_method
+    from prompttransfer.adaptations.starts import check_start
+    from prompttransfer.cli.data import data_options
+    from prompttransfer.training.grids import first_of
+    from prompttransfer.training.recipes import check_warm_up
+    from prompttransfer.training.run_logs import check_logger
+
+    rows = data_options(given)
+    tasks = rows.tasks(given["task"])
+    seeds = list(dict.fromkeys(given["seeds"] or [0]))
+    init, mixture = given["init"] or "random", given["mixture"]
+    names = [item.name for item in tasks]
+    named = names_of(["+".join(names)] if mixture else names, seeds, given["output"])
+    check_start(init)
+    if mixture:
+        check_mixture(tasks, init, given["distil"])
+    check_distil(given)
+    method = given["method"] or source_method(init)
+    overrides = {name: given[name] for name in RECIPE}
+    grid = grid_of(given["sweep"], method, overrides, dry_run=given["dry_run"])
+    wanted = parse_method(first_of(method, grid), length=given["length"] or 1)
+    wanted.check_complete()
+    if wanted.trains and not wanted.searches:
+        check_warm_up(given["warm_up"], given["steps"])
+    for item in tasks:
+        check_head(wanted, item)
+    check_logger(given["logger"])
+    return Asked(given, rows, tasks, seeds, named, method, grid)
+
+
+def check_distil(given: Mapping[str, Any]) -> None:
+    """Raise UserError where it is said how to learn from teachers, and none are given."""
+    from tasks.errors import UserError
+
+    how = ("distil_weight", "distil_on", "distil_distance", "distil_temperature")
+    if given["distil"] is None and any(given[name] is not None for name in how):
+        raise UserError(
+            "--distil-weight and the like say how to learn from teachers: give --distil FOLDER, too"
+        )
 
 
 def check_mixture(tasks: Sequence[Task], init: str, distil: Sequence[Path] | None) -> None:
