@@ -2,7 +2,8 @@
 
 One idea: every recipe is fitted on the same prompts of the same fitting tasks, once a seed, and scored on tasks that it
 has not seen, beside the controls that a constant would pass. Prompts are trained once into `--prompts` (a folder a
-backbone and revision) and read again by the next run. Wanted on unseen tasks of a fitted type: the best recipe that
+backbone and revision) and read again by the next run; those of either side that exist already are read from
+`--source-prompts` and `--target-prompts`. Wanted on unseen tasks of a fitted type: the best recipe that
 uses labels at least .90 of the target's own prompt and .15 above a random source through it; the best that uses none
 .10 above no prompt. With a T5 of the embedded world as target, remember that its word embeddings began as those of
 microworld-roberta: maps of shared words have it easier there than between strangers.
@@ -24,8 +25,8 @@ from projectors.architectures import Architecture
 from projectors.controls import probes, sensitivity
 from projectors.experiment import bench_of, seeded, tuned_constant
 from projectors.fitting import FitSettings
-from projectors.gathering import Gathered, Options, material_of, rows_of
-from projectors.lessons import group_by_task, words_between
+from projectors.gathering import Gathered, Options, material_of, prompts_of, rows_of
+from projectors.lessons import check_covered, group_by_task, words_between
 from projectors.methods import LABEL_FREE, METHODS, FitPlan, Material, plan_for
 from projectors.projector import Projector, common_side
 from projectors.report import (
@@ -45,11 +46,12 @@ from projectors.report import (
 from prompttransfer.adaptations.adaptation import Adaptation
 from prompttransfer.adaptations.artifacts import holds_one, load_adaptation, save_adaptation
 from prompttransfer.backbones.base import Backbone
+from prompttransfer.backbones.layouts import Encoding
 from prompttransfer.backbones.loading import load_backbone
+from prompttransfer.cli.common import resolve_tasks
 from prompttransfer.files import write_json
 from prompttransfer.training.recipes import recipe_for
 from prompttransfer.training.train import Job, train_adaptations
-from tasks.catalog import find_task
 from tasks.task import Task
 
 
@@ -121,17 +123,20 @@ def main() -> None:
     given = arguments()
     began = time.monotonic()
     source, target = load_backbone(given.source), load_backbone(given.target)
-    fitting, unseen = ([find_task(name) for name in names] for names in (given.fitting, given.unseen))
+    tasks = resolve_tasks([*given.fitting, *given.unseen], given.label_words)
+    fitting, unseen = tasks[: len(given.fitting)], tasks[len(given.fitting) :]
     options = Options(
         work=given.prompts,
         seeds=tuple(given.seeds),
-        data=given.origin.data,
+        source_prompts=given.source_prompts,
+        target_prompts=given.target_prompts,
+        data=given.data,
         max_length=given.max_length,
         limit_train=given.limit_train,
         limit_test=given.limit_test,
     )
     far = replace(options, seeds=tuple(given.target_seeds or given.seeds))
-    prompts = both_sides(source, target, (*fitting, *unseen), (options, far), given.prompt_steps)
+    prompts = both_sides(source, target, tasks, (options, far), given.prompt_steps)
     splits = {name: rows_of(task, options) for name, task in prompts.tasks.items()}
     names = [task.name for task in fitting]
     material = material_of(target, names, prompts, splits, options, words_between(source, target))
@@ -169,7 +174,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--target-seeds", nargs="+", type=int, help="of the target's prompts; --seeds if not given"
     )
+    for side in ("source", "target"):
+        parser.add_argument(
+            f"--{side}-prompts", type=Path, help="folder of prompt folders; trained if not given"
+        )
     parser.add_argument("--data", type=Path)
+    parser.add_argument(
+        "--label-words", nargs="+", metavar="LABEL=WORD", help="as negative=terrible positive=great"
+    )
     parser.add_argument("--max-length", type=int)
     parser.add_argument("--limit-train", type=int)
     parser.add_argument("--limit-test", type=int)
@@ -186,16 +198,35 @@ def both_sides(
     options: tuple[Options, Options],
     steps: int | None,
 ) -> Gathered:
-    """The prompts of both backbones, trained where they are missing; `options` of the source and of the target."""
-    first = trained_once(source, tasks, options[0], steps)
-    second = trained_once(target, tasks, options[1], steps, length=first[0].length)
+    """The prompts of both backbones, read or trained; `options` of the source and of the target."""
+    wanted = {task.name: task for task in tasks}
+    first = prompts_on("source", source, wanted, options[0], steps)
+    length = next(iter(first.values()))[0].length
+    second = prompts_on("target", target, wanted, options[1], steps, length)
     return Gathered(
-        {task.name: task for task in tasks},
-        group_by_task(first),
-        group_by_task(second),
-        common_side(first, "source"),
-        common_side(second, "target"),
+        wanted,
+        first,
+        second,
+        common_side([prompt for prompts in first.values() for prompt in prompts], "source"),
+        common_side([prompt for prompts in second.values() for prompt in prompts], "target"),
     )
+
+
+def prompts_on(
+    side: str,
+    backbone: Backbone,
+    tasks: Mapping[str, Task],
+    options: Options,
+    steps: int | None,
+    length: int | None = None,
+) -> dict[str, list[Adaptation]]:
+    """Task -> its prompts on one side, read from the folder that was given for it or trained where they are missing."""
+    folder = options.source_prompts if side == "source" else options.target_prompts
+    if folder is None:
+        return group_by_task(trained_once(backbone, list(tasks.values()), options, steps, length))
+    found = prompts_of(backbone, folder, tasks, options, side, length, print)
+    check_covered(list(tasks), found, side)
+    return {name: found[name] for name in tasks}
 
 
 def trained_once(
@@ -212,7 +243,7 @@ def trained_once(
         print(f"training {len(missing)} prompts on {backbone.name}: {recipe}", flush=True)
         splits = {task.name: rows_of(task, options) for task in tasks}
         jobs = [Job(wanted[n][0], splits[wanted[n][0].name], wanted[n][1], name=n) for n in missing]
-        for run in train_adaptations(backbone, jobs, recipe, max_length=options.max_length):
+        for run in train_adaptations(backbone, jobs, recipe, Encoding(max_length=options.max_length)):
             save_adaptation(run.adaptation, folder / run.adaptation.name)
     return [load_adaptation(folder / name) for name in wanted]
 

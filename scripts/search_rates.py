@@ -14,9 +14,10 @@ from pathlib import Path
 from statistics import fmean
 
 from prompttransfer.backbones.loading import load_backbone
-from prompttransfer.training.sweep import RATE, candidates_of, run_sweep
+from prompttransfer.cli.common import resolve_tasks
+from prompttransfer.training.grids import RATE, candidates_of
+from prompttransfer.training.sweep import run_sweep
 from prompttransfer.training.train import Job
-from tasks.catalog import find_task
 from tasks.loading import load_splits
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
@@ -35,9 +36,12 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, help="folder with rows, for tasks that are not of the embedded world"
     )
+    parser.add_argument(
+        "--label-words", nargs="+", metavar="LABEL=WORD", help="as negative=terrible positive=great"
+    )
     options = parser.parse_args()
     backbone = load_backbone(options.backbone)
-    tasks = [find_task(name) for name in options.tasks]
+    tasks = resolve_tasks(options.tasks, options.label_words)
     print(
         f"{backbone.name}, {backbone.dtype}, {len(tasks)} tasks, seeds {options.seeds}: mean best validation score"
     )
@@ -54,8 +58,7 @@ def main() -> None:
         started = time.monotonic()
         tried = run_sweep(backbone, rates, jobs, halving=False).tried
         means = {
-            one.recipe.lr: fmean(score for run in tried if run.candidate is one for score in run.scores)
-            for one in rates
+            one.recipe.lr: fmean(found.mean for found in tried if found.candidate is one) for one in rates
         }
         best = max(means, key=means.__getitem__)
         edge = " (edge)" if best in (min(means), max(means)) else ""
