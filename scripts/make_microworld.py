@@ -33,12 +33,12 @@ from microworld_optimiser import Master, learning_rate
 from microworld_text import CLASSIFICATION, draw, held_out
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import AutoModelForMaskedLM, AutoTokenizer, RobertaForMaskedLM
+from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, RobertaForMaskedLM
 
 transformers.utils.logging.disable_progress_bar()
 
 
-def take_words(model: torch.nn.Module, ids: dict[str, int], folder: Path) -> None:
+def take_words(model: PreTrainedModel, ids: dict[str, int], folder: Path) -> None:
     """Start the word embeddings from those of a backbone that is trained already, at the scale of the new table."""
     taken = AutoModelForMaskedLM.from_pretrained(folder).get_input_embeddings().weight.detach().float()
     known = AutoTokenizer.from_pretrained(folder).get_vocab()
@@ -72,6 +72,8 @@ def run(
     if weights is not None:
         world.model.load_state_dict(type(world.model).from_pretrained(weights).state_dict())
     if teacher is not None:
+        if not isinstance(world, MaskedWorld):
+            raise SystemExit(f"--teacher is for the masked models, and {name} is none")
         world.teacher = MaskedWorld(**BACKBONES["microworld-roberta"])
         world.teacher.model.load_state_dict(RobertaForMaskedLM.from_pretrained(teacher).state_dict())
     master = Master(world.model)
@@ -177,7 +179,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=14000)
     parser.add_argument("--lr", type=float, default=7e-4)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--every", type=int, default=250)
+    parser.add_argument("--every", type=int, default=250, help="steps between two probes and checkpoints")
     parser.add_argument(
         "--words-from", type=Path, help="start from the word embeddings of this trained backbone"
     )

@@ -98,6 +98,7 @@ def measure(name: str, limit: int) -> None:
             for method in METHODS
         ]
         raw = pairs[0][0]
+        assert raw is not None  # these tasks have label words
         scores = [raw, *(less for _, less in pairs if less is not None)]
         found.append([raw.chance, *(s.value for s in scores), *(s.loss or 0.0 for s in scores)])
         print(

@@ -73,10 +73,10 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     for task in dict.fromkeys(prompt.task for prompt in prompts):
         own = [prompt for prompt in prompts if prompt.task == task]
-        pairs = list(permutations(own, 2))
+        others = list(permutations(own, 2))
         groups = {
             "the prompt itself": own,
-            "its tau on another start": [moved(task_vector(one), other) for one, other in pairs],
+            "its tau on another start": [moved(task_vector(one), other) for one, other in others],
             "a start alone": [moved(torch.zeros_like(one.vectors), one) for one in own],
             "a random tau on a start": [moved(scrambled(task_vector(one), generator), one) for one in own],
         }
