@@ -125,7 +125,7 @@ def matrix(options: argparse.Namespace) -> None:
     from tasks.loading import load_splits
 
     backbone = load_backbone(BACKBONE, device=options.device)
-    size, count = (5, 200) if options.quick else (17, 1000)
+    size, count = (3, 50) if options.quick else (17, 1000)
     names = [name for name in all_tasks() if name.startswith("microworld-") and not find_task(name).generates]
     targets = []
     for index in range(size):  # the embedded world has fewer tasks, and fewer test rows than training rows

@@ -79,7 +79,7 @@ def train(precision: str, options: argparse.Namespace) -> list[Run]:
     backbone = load_backbone(options.backbone, precision=precision)
     recipe = recipe_for(backbone, steps=options.steps)
     targets = [
-        Target(task, load_splits(task, limit_test=options.test_rows))
+        Target(task, load_splits(task, limit_train=options.train_rows, limit_test=options.test_rows))
         for name in options.tasks
         for task in [find_task(f"microworld-{name}")]
     ]
@@ -157,6 +157,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), help="names without microworld-")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--train-rows", type=int, help="all if not given")
     parser.add_argument("--test-rows", type=int, default=1000)
     parser.add_argument("--output", type=Path, default=Path("runs/precision"))
     options = parser.parse_args()

@@ -60,7 +60,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    prompts = [load_adaptation(path) for path in find_adaptations(parser.parse_args().folder)]
+    parser.add_argument("--limit-test", type=int, help="test rows of a task; all if not given")
+    given = parser.parse_args()
+    prompts = [load_adaptation(path) for path in find_adaptations(given.folder)]
     for name, kind in {
         "same task, other start": {"same_task": True, "same_seed": False},
         "other task, same start": {"same_task": False, "same_seed": True},
@@ -80,7 +82,7 @@ def main() -> None:
             "a start alone": [moved(torch.zeros_like(one.vectors), one) for one in own],
             "a random tau on a start": [moved(scrambled(task_vector(one), generator), one) for one in own],
         }
-        rows = load_splits(find_task(task)).test
+        rows = load_splits(find_task(task), limit_test=given.limit_test).test
         scores = {
             name: evaluate_all(backbone, found, find_task(task), rows) for name, found in groups.items()
         }
