@@ -160,3 +160,50 @@ def test_a_script_runs_on_its_smallest_setting(
 ) -> None:  # fmt: skip
     call(name, words_of(arguments, places), monkeypatch)
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_a_script_that_is_not_run_says_what_it_takes(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        call(name, ["--help"], monkeypatch)
+    assert ended.value.code == 0 and "usage:" in capsys.readouterr().out
+
+
+COMMAND = re.compile(r"python scripts/(\w+)\.py((?:[^`\n#]|\n(?=[^`\n]*`))*)")
+"""In a page: up to a backtick, which may stand in the next line, or to the end of the line."""
+STANDS_FOR = {"BACKBONE": "microworld-roberta", "MODEL": "roberta-base"}
+
+
+def commands() -> dict[str, tuple[str, list[str]]]:
+    """Where a page says it -> the script and its arguments; options whose values are left out (`--rates ...`) are, too."""
+    found = {}
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for said in COMMAND.finditer(page.read_text(encoding="utf-8").replace("\\\n", " ")):
+            words = shlex.split(re.sub(r"--[a-z-]+\s+\.\.\.", "", said[2]))
+            found[f"{page.name} {said[1]} {len(found)}"] = (said[1], [STANDS_FOR.get(w, w) for w in words])
+    return found
+
+
+class Parsed(Exception):  # noqa: N818
+    """The arguments were understood."""
+
+
+@pytest.mark.parametrize(("name", "words"), commands().values(), ids=commands())
+def test_a_script_takes_what_the_pages_give_it(
+    name: str, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parse = argparse.ArgumentParser.parse_args
+
+    def only_parse(parser: argparse.ArgumentParser) -> None:
+        parse(parser)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", only_parse)
+    with pytest.raises(Parsed):
+        call(name, words, monkeypatch)
+
+
+def test_the_pages_name_commands() -> None:
+    assert len(commands()) > 20
