@@ -1,4 +1,4 @@
-"""The ways of training a prompt that the benchmark compares; each runs in a process of its own (benchmark_worker.py).
+"""The ways of training a prompt that the benchmark compares; each runs in a process of its own (benchmark.py).
 
 ours            what `prompttransfer train` runs: BankTraining and BankData under Lightning
 peft            PEFT with transformers.Trainer as the prompt-tuning guides of PEFT's documentation show
@@ -41,7 +41,7 @@ class Setup:
     more: int = 0
     """Tokens that every text is longer by."""
     lever: str = ""
-    """What is taken away from ours (see `LEVERS` in benchmark.py)."""
+    """What is taken away from ours (see `LEVERS` in benchmark_levers.py)."""
 
     @property
     def shape(self) -> Shape:
@@ -134,7 +134,7 @@ def ours(setup: Setup, samples: Sequence[Sample]) -> tuple[Contestant, Any]:
         else:
             member = method.member(backbone, task, start="random", seed=seed)
         span = Span(setup, recipe.steps, backbone.dtype)
-        watch = _Watch(span)
+        watch: Any = _Watch(span)
         module = BankTraining(backbone, method, [member], [(check,)], recipe, None, watch)
         data = BankData(
             backbone, [rows], [seed], batch=setup.batch, reserved=setup.reserved, layout=place,
@@ -237,7 +237,7 @@ def peft_config(setup: Setup) -> Any:
         "target_modules": list(TARGETS[setup.shape.family]),
         "fan_in_fan_out": setup.shape.family == "gpt2",
     }
-    ahead = {"task_type": kind, "num_virtual_tokens": setup.length}
+    ahead: dict[str, Any] = {"task_type": kind, "num_virtual_tokens": setup.length}
     lora: dict[str, Any] = {"r": 8, "lora_alpha": 16, **at}
     match setup.method:
         case "prompt":
@@ -251,8 +251,7 @@ def peft_config(setup: Setup) -> Any:
         case "dora":
             return peft.LoraConfig(**lora, use_dora=True)
         case "adalora":
-            budget = {"init_r": 12, "target_r": 8, "tinit": 10, "tfinal": 10, "total_step": 1000}
-            return peft.AdaLoraConfig(**at, **budget)
+            return peft.AdaLoraConfig(**at, init_r=12, target_r=8, tinit=10, tfinal=10, total_step=1000)
         case "vera":
             return peft.VeraConfig(r=256, **at)
         case "ia3":

@@ -152,20 +152,18 @@ def make_model(shape: Shape, dtype: torch.dtype, device: torch.device, attention
     import transformers
 
     torch.manual_seed(0)
-    chosen = {} if attention is None else {"attn_implementation": attention}
+    chosen: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     if shape.decodes:
         config = transformers.AutoConfig.for_model(shape.family, **shape.settings)
         made = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype, **chosen)
         return made.to(device).eval().requires_grad_(False)
-    if shape.family == "t5":
-        config, kind = (
-            transformers.T5Config(**shape.settings, **chosen),
-            transformers.T5ForConditionalGeneration,
-        )
-    else:
-        config, kind = transformers.RobertaConfig(**shape.settings, **chosen), transformers.RobertaForMaskedLM
+    model: Any
     with torch.device("meta"):
-        model = kind(config)
+        if shape.family == "t5":
+            config = transformers.T5Config(**shape.settings, **chosen)
+            model = transformers.T5ForConditionalGeneration(config)
+        else:
+            model = transformers.RobertaForMaskedLM(transformers.RobertaConfig(**shape.settings, **chosen))
     model = model.to(dtype).to_empty(device="cpu")
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point():

@@ -26,16 +26,17 @@ SETTINGS = {
     "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
     "torch's (as from Python)": {"GOMP_SPINCOUNT": "300000"},
 }
-COMMAND = "train --task microworld-imdb microworld-snli --steps 60 --evaluate-every 30 --limit-test 100 --logger none"
+COMMAND = "train --task microworld-imdb microworld-snli --limit-test 100 --logger none"
 
 
-def seconds(setting: dict[str, str]) -> float:
-    """Wall-clock seconds of the command."""
+def seconds(setting: dict[str, str], steps: int) -> float:
+    """Wall-clock seconds of the command with so many steps."""
     kept = {
         key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
     }
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "prompttransfer", *COMMAND.split(), "--output", f"{folder}/out"]
+        command = [sys.executable, "-m", "prompttransfer", *COMMAND.split(), "--steps", str(steps)]
+        command += ["--evaluate-every", str(max(1, steps // 2)), "--output", f"{folder}/out"]
         start = time.perf_counter()
         subprocess.run(command, env=kept | setting, check=True, stdout=subprocess.DEVNULL)
         return time.perf_counter() - start
@@ -57,16 +58,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=60, help="of the command")
     options = parser.parse_args()
-    seconds({})  # files into memory
+    seconds({}, options.steps)  # files into memory
     idle: dict[str, list[float]] = {name: [] for name in SETTINGS}
     beside: dict[str, list[float]] = {name: [] for name in SETTINGS}
     for _ in range(options.rounds):
         for name, setting in SETTINGS.items():
-            idle[name].append(seconds(setting))
+            idle[name].append(seconds(setting, options.steps))
         with neighbour():
             for name, setting in SETTINGS.items():
-                beside[name].append(seconds(setting))
+                beside[name].append(seconds(setting, options.steps))
     least = statistics.median(idle["torch's (as from Python)"])
     rows = []
     for name in SETTINGS:

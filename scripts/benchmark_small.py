@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,9 @@ def bank(options: argparse.Namespace) -> None:
         for seed in range(seeds)
     ]
     with tempfile.TemporaryDirectory() as folder:
-        place = _save_backbone(Path(folder) / "roberta-base") if real else BACKBONE
+        place = str(_save_backbone(Path(folder) / "roberta-base")) if real else BACKBONE
         backbone = load_backbone(place, device=options.device)
-    more = {"length": 100} if real else {}
+    more: dict[str, Any] = {"length": 100} if real else {}
     say(
         f"\n## bank: {len(jobs)} prompts of {len(tasks)} tasks on {Path(place).name}, {steps} steps, whole runs"
     )
@@ -55,20 +56,15 @@ def bank(options: argparse.Namespace) -> None:
         recipe = recipe_for(backbone, steps=steps, batch=batch, evaluate_every=evaluate_every, **more)
         given = f"--batch {batch} --steps {steps} --evaluate-every {evaluate_every} --limit-train 2000 --limit-test 200 --device {options.device}"
         ways: dict[str, Callable[[], Any]] = {
-            "bank": lambda recipe=recipe: train_adaptations(backbone, jobs, recipe),
-            "one by one": lambda recipe=recipe: [train_adaptations(backbone, [job], recipe) for job in jobs],
+            "bank": partial(train_adaptations, backbone, jobs, recipe),
+            "one by one": partial(_one_by_one, backbone, jobs, recipe),
         }
         if real:
-            ways["launched"] = lambda recipe=recipe: _launched(backbone, jobs, recipe)
-        if real:
-            ways[LAUNCHED] = lambda recipe=recipe: _launched(backbone, jobs, recipe)
+            ways[LAUNCHED] = partial(_launched, backbone, jobs, recipe)
         else:
-            ways |= {
-                "one command": lambda given=given: _commands([(BANK_TASKS, range(seeds))], given),
-                "a command each": lambda given=given: _commands(
-                    [((name,), (seed,)) for name in BANK_TASKS for seed in range(seeds)], given
-                ),
-            }
+            each = [((name,), (seed,)) for name in BANK_TASKS for seed in range(seeds)]
+            ways["one command"] = partial(_commands, [(BANK_TASKS, range(seeds))], given)
+            ways["a command each"] = partial(_commands, each, given)
         taken = alternate(ways, options.rounds)
         ratios = {
             f"{fast} is faster than {slow} by": f"{taken[slow] / taken[fast]:.2f}"
@@ -83,13 +79,18 @@ def bank(options: argparse.Namespace) -> None:
 LAUNCHED = "one by one, not recorded"
 
 
-def _launched(backbone: Any, jobs: Sequence[Any], recipe: Any) -> None:
-    """Prompts one after another, every product launched by Python."""
+def _one_by_one(backbone: Any, jobs: Sequence[Any], recipe: Any) -> None:
+    """Prompts one after another."""
     from prompttransfer.training.train import train_adaptations
 
-    backbone.records = False
     for job in jobs:
         train_adaptations(backbone, [job], recipe)
+
+
+def _launched(backbone: Any, jobs: Sequence[Any], recipe: Any) -> None:
+    """The same, every product launched by Python."""
+    backbone.records = False
+    _one_by_one(backbone, jobs, recipe)
     backbone.records = True
 
 
@@ -124,7 +125,7 @@ def matrix(options: argparse.Namespace) -> None:
     from tasks.loading import load_splits
 
     backbone = load_backbone(BACKBONE, device=options.device)
-    size, count = (5, 200) if options.quick else (17, 1000)
+    size, count = (3, 50) if options.quick else (17, 1000)
     names = [name for name in all_tasks() if name.startswith("microworld-") and not find_task(name).generates]
     targets = []
     for index in range(size):  # the embedded world has fewer tasks, and fewer test rows than training rows
@@ -167,9 +168,7 @@ def start(options: argparse.Namespace) -> None:
                 first_step.format(arguments=arguments),
             ],
         }
-        taken = alternate(
-            {name: lambda command=command: _quietly(command) for name, command in commands.items()}, rounds
-        )
+        taken = alternate({name: partial(_quietly, command) for name, command in commands.items()}, rounds)
     markdown(["command", "s"], [[name, f"{seconds:.2f}"] for name, seconds in taken.items()])
 
 
@@ -177,7 +176,7 @@ def memory(options: argparse.Namespace) -> None:
     """What `train --dry-run` expects beside the peak of the same run: what the operating system counted, or on a GPU what
     torch had set aside for tensors."""
     say("\n## memory: expected by --dry-run, and measured")
-    rows = []
+    rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
         real = _save_backbone(Path(folder) / "roberta-base")
         short = ["--steps", "3", "--limit-train", "200", "--limit-test", "100", "--task", "microworld-sst2"]

@@ -33,16 +33,23 @@ from microworld_optimiser import Master, learning_rate
 from microworld_text import CLASSIFICATION, draw, held_out
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import AutoModelForMaskedLM, AutoTokenizer, RobertaForMaskedLM
+from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, RobertaForMaskedLM
 
 transformers.utils.logging.disable_progress_bar()
 
 
-def take_words(model: torch.nn.Module, ids: dict[str, int], folder: Path) -> None:
+def words_of(model: PreTrainedModel) -> torch.Tensor:
+    """The table of word embeddings, [words, width]."""
+    table = model.get_input_embeddings()
+    assert isinstance(table, torch.nn.Embedding)
+    return table.weight
+
+
+def take_words(model: PreTrainedModel, ids: dict[str, int], folder: Path) -> None:
     """Start the word embeddings from those of a backbone that is trained already, at the scale of the new table."""
-    taken = AutoModelForMaskedLM.from_pretrained(folder).get_input_embeddings().weight.detach().float()
+    taken = words_of(AutoModelForMaskedLM.from_pretrained(folder)).detach().float()
     known = AutoTokenizer.from_pretrained(folder).get_vocab()
-    table = model.get_input_embeddings().weight
+    table = words_of(model)
     scale = table.detach().float().std() / taken.std()
     with torch.no_grad():
         for word, i in ids.items():
@@ -58,6 +65,7 @@ def run(
     peak: float,
     batch: int,
     every: int,
+    probed: int,
     words: Path | None,
     weights: Path | None,
     teacher: Path | None,
@@ -72,6 +80,8 @@ def run(
     if weights is not None:
         world.model.load_state_dict(type(world.model).from_pretrained(weights).state_dict())
     if teacher is not None:
+        if not isinstance(world, MaskedWorld):
+            raise SystemExit(f"--teacher is for the masked models, and {name} is none")
         world.teacher = MaskedWorld(**BACKBONES["microworld-roberta"])
         world.teacher.model.load_state_dict(RobertaForMaskedLM.from_pretrained(teacher).state_dict())
     master = Master(world.model)
@@ -81,7 +91,7 @@ def run(
         record = go_on(checkpoint, master)
         first, spent, needs = record["step"], record["minutes"], record["needs"]
     rng = random.Random(f"probe|{seed}")
-    probes = {task: [draw(rng, task, forbidden) for _ in range(160)] for task in world.tasks}
+    probes = {task: [draw(rng, task, forbidden) for _ in range(probed)] for task in world.tasks}
     if weights is not None and not first:
         needs = {task: 0.25 + 3 * (1 - world.probe(task, rows)) for task, rows in probes.items()}
     started, total = time.time(), 0.0
@@ -177,7 +187,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=14000)
     parser.add_argument("--lr", type=float, default=7e-4)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--every", type=int, default=250)
+    parser.add_argument("--every", type=int, default=250, help="steps between two probes and checkpoints")
+    parser.add_argument("--probe-rows", type=int, default=160, help="rows of each task that a probe asks")
     parser.add_argument(
         "--words-from", type=Path, help="start from the word embeddings of this trained backbone"
     )
@@ -197,6 +208,7 @@ def main() -> None:
         given.lr,
         given.batch,
         given.every,
+        given.probe_rows,
         given.words_from,
         given.weights_from,
         given.teacher,

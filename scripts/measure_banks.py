@@ -10,16 +10,21 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import torch
 
 from prompttransfer.adaptations.methods import METHODS, parse_method
+from prompttransfer.backbones.base import Backbone
+from prompttransfer.backbones.interventions import Interventions
+from prompttransfer.backbones.layouts import LAYOUTS
 from prompttransfer.backbones.loading import load_backbone
+from prompttransfer.backbones.rows import Row
 from tasks.catalog import find_task
 from tasks.errors import UserError
 from tasks.loading import load_splits
+from tasks.task import Example, Task
 
 
 def main() -> None:
@@ -51,7 +56,9 @@ def usual() -> list[str]:
     return found
 
 
-def measure(backbone, task, examples, text: str, options: argparse.Namespace) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+def measure(
+    backbone: Backbone, task: Task, examples: Sequence[Example], text: str, options: argparse.Namespace
+) -> tuple[float, float]:
     """Seconds of a step of all members, one after another and in a bank."""
     method = parse_method(text)
     members = [method.member(backbone, task, start="random", seed=seed) for seed in range(options.members)]
@@ -68,14 +75,11 @@ def measure(backbone, task, examples, text: str, options: argparse.Namespace) ->
         for member, share in zip(members, shares, strict=True):
             step(method.bank(backbone, [member]).rows(owners), share)
 
-    def step(own, some) -> None:  # type: ignore[no-untyped-def]
-        backbone.loss(own, backbone.batch(some, layout=task_layout)).sum().backward()
+    def step(own: Interventions, some: Sequence[Row]) -> None:
+        backbone.loss(own, backbone.batch(some, layout=LAYOUTS["prompt-first"])).sum().backward()
         for parameter in parameters:
             parameter.grad = None
 
-    from prompttransfer.backbones.layouts import LAYOUTS
-
-    task_layout = LAYOUTS["prompt-first"]
     ways: tuple[Callable[[], None], ...] = (one_by_one, together)
     times: list[list[float]] = [[], []]
     for round_ in range(options.rounds + 3):

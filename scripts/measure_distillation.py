@@ -32,10 +32,8 @@ from prompttransfer.transfers.zero_shot import Target
 from tasks.catalog import find_task
 from tasks.loading import load_seeded
 
-SOURCES = ("imdb", "mnli", "deontology", "qqp")
-TARGETS = ("restaurant", "snli", "justice", "mrpc")
-GROUP = ("sst2", "mnli", "deontology", "qqp")
-UNSEEN = ("restaurant", "snli")
+SOURCES = {"panda": ("imdb", "mnli", "deontology", "qqp"), "mpt": ("sst2", "mnli", "deontology", "qqp")}
+TARGETS = {"panda": ("restaurant", "snli", "justice", "mrpc"), "mpt": ("restaurant", "snli")}
 WEIGHTS: tuple[float | None, ...] = (None, 0.01, 0.1, 1.0)
 """Of PANDA's teachers; None for a tenth of the similarity."""
 
@@ -86,10 +84,10 @@ def trained(
 
 def panda(backbone: Backbone, args: argparse.Namespace) -> pd.DataFrame:
     """Every pair of different types, seed and weight."""
-    first = targets_of(SOURCES, [0], None, args.test)
+    first = targets_of(args.sources, [0], None, args.test)
     sources = [run.adaptation for run in trained(backbone, first, [0], args.source_steps)]
     types = {f"{target.task.name}-s0": target.task.type for target in first}
-    aims = targets_of(TARGETS, args.seeds, args.rows, args.test)
+    aims = targets_of(args.targets, args.seeds, args.rows, args.test)
     recipe = recipe_for(backbone, steps=args.steps, evaluate_every=max(1, args.steps // 10))
     tuned = tune(backbone, sources, aims, recipe, seeds=args.seeds)
     found = []
@@ -116,7 +114,7 @@ def panda(backbone: Backbone, args: argparse.Namespace) -> pd.DataFrame:
 
 def mpt(backbone: Backbone, args: argparse.Namespace) -> pd.DataFrame:
     """Every way, task and seed."""
-    group = targets_of(GROUP, args.seeds, None, args.test)
+    group = targets_of(args.sources, args.seeds, None, args.test)
     plain = trained(backbone, group, args.seeds, args.steps)
     own = {run.adaptation.name: run.adaptation for run in plain}
     teachers = {name: Teacher(each, 0.9, Distance("both")) for name, each in own.items()}
@@ -127,7 +125,7 @@ def mpt(backbone: Backbone, args: argparse.Namespace) -> pd.DataFrame:
         "mpt, teachers": trained(backbone, group, args.seeds, args.steps, method=shared, teachers=teachers),
     }
     found = [_row(way, run) for way, runs in ways.items() for run in runs]
-    few = targets_of(UNSEEN, args.seeds, args.rows, args.test)
+    few = targets_of(args.targets, args.seeds, args.rows, args.test)
     for way, runs in {"scratch": None, **ways}.items():
         starts = None if runs is None else {seed: _mean_of(runs, seed) for seed in args.seeds}
         after = trained(backbone, few, args.seeds, args.target_steps, starts=starts)
@@ -168,6 +166,8 @@ def main() -> None:
     parser.add_argument("what", choices=["panda", "mpt"])
     parser.add_argument("--backbone", default="microworld-roberta")
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--sources", nargs="+", help="tasks with all their rows, without microworld-")
+    parser.add_argument("--targets", nargs="+", help="tasks with few labelled rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", type=int, default=64, help="labelled training rows of a target")
     parser.add_argument("--test", type=int, default=200, help="test rows")
@@ -176,6 +176,7 @@ def main() -> None:
     parser.add_argument("--target-steps", type=int, default=30)
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
+    args.sources, args.targets = args.sources or SOURCES[args.what], args.targets or TARGETS[args.what]
     backbone = load_backbone(args.backbone, precision=args.precision)
     table = {"panda": panda, "mpt": mpt}[args.what](backbone, args)
     if args.output is not None:

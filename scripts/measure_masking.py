@@ -39,9 +39,8 @@ def main() -> None:
             f"\n{'prompt':28s} {order:>10s} {RANDOM:>10s} {RANDOM_ACTIVE:>14s}   by share, {order} / {RANDOM}"
         )
         for prompt in prompts:
-            target = load_targets(
-                resolve_tasks([prompt.task]), data=given.origin.data, limit_test=given.rows
-            )[0]
+            tasks = resolve_tasks([prompt.task], prompts=prompts)
+            target = load_targets(tasks, data=given.data, limit_test=given.rows)[0]
             encoded = encode_task(backbone, target.task, target.splits.test, reserved=prompt.length)
             curve = masking_curve(
                 backbone,

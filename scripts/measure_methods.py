@@ -178,6 +178,8 @@ def main() -> None:
     if options.peak:
         print(peak(*options.peak))
         return
+    if options.study is None:
+        parser.error("give the folder of the study `methods`")
     results = pd.read_csv(options.study / "results.csv")
     flags, compared = (
         pd.read_csv(options.study / "report" / f"{name}.csv") for name in ("indicators", "comparisons")

@@ -11,7 +11,7 @@ import argparse
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -91,10 +91,9 @@ def first_sentence(task: Task, splits: Splits) -> float:
 
 
 def measure(
-    backbone: Backbone, tasks: Sequence[Task], seeds: int, steps: int | None
+    backbone: Backbone, tasks: Sequence[Task], splits: Mapping[str, Splits], seeds: int, steps: int | None
 ) -> tuple[list[Measured], dict[str, float]]:
     """Every task's row, and the summary of the zero-shot matrix relative to the targets' own prompts."""
-    splits = {task.name: load_splits(task) for task in tasks}
     recipe = recipe_for(backbone, steps=steps)
     print(f"{backbone.name}: {recipe}", flush=True)
     tuned: dict[str, list[float]] = {task.name: [] for task in tasks}
@@ -133,17 +132,20 @@ def measure(
     return rows, {key: fmean(s[key] for s in summaries) for key in summaries[0]}
 
 
-def with_full(name: str, rows: Sequence[Measured], seeds: int) -> list[Measured]:
+def with_full(
+    name: str, rows: Sequence[Measured], splits: Mapping[str, Splits], seeds: int
+) -> list[Measured]:
     """The rows with the mean score of full fine-tuning, which takes longer than all the rest."""
     done = []
     for row in rows:
-        task = find_task(row.task)
-        splits = load_splits(task)
-        done.append(replace(row, full=fmean(fine_tune(name, task, splits, seed) for seed in range(seeds))))
+        task, own = find_task(row.task), splits[row.task]
+        done.append(replace(row, full=fmean(fine_tune(name, task, own, seed) for seed in range(seeds))))
     return done
 
 
-def report(name: str, rows: Sequence[Measured], summary: dict[str, float]) -> None:
+def report(
+    name: str, rows: Sequence[Measured], splits: Mapping[str, Splits], summary: dict[str, float]
+) -> None:
     """Print the table, then each target beside what was reached."""
     print(f"\n{'task':28s} majority  no prompt  random  tuned (spread)  full")
     for row in rows:
@@ -169,8 +171,8 @@ def report(name: str, rows: Sequence[Measured], summary: dict[str, float]) -> No
         if row.task == "microworld-squad":
             _line("questions with context, exact match", EXACT_MATCH, row.tuned)
         if row.type == "summarisation":
-            task = find_task(row.task)
-            _line(f"{row.task} above copying", first_sentence(task, load_splits(task)), row.tuned)
+            copied = first_sentence(find_task(row.task), splits[row.task])
+            _line(f"{row.task} above copying", copied, row.tuned)
     _line("same type, relative", SAME_TYPE, summary["same type"])
     _line("different type, relative", DIFFERENT_TYPE, summary["different type"], most=True)
     _line("random prompt, relative", RANDOM, summary[RANDOM_PROMPT], most=True)
@@ -189,6 +191,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--tasks", nargs="*", help="names without `microworld-`; all by default")
+    parser.add_argument("--limit-train", type=int, help="rows to train on; all if not given")
+    parser.add_argument("--limit-test", type=int, help="test rows; all if not given")
     parser.add_argument(
         "--full-seeds", type=int, default=3, help="seeds of full fine-tuning; 0 leaves it out"
     )
@@ -198,11 +202,15 @@ def main() -> None:
     names = [f"microworld-{name}" for name in given.tasks] if given.tasks else list(WORLD_TASKS)
     tasks = [find_task(name) for name in names]
     tasks = [task for task in tasks if backbone.generates or not task.generates]
-    rows, summary = measure(backbone, tasks, given.seeds, given.steps)
-    report(given.backbone, rows, summary)
+    splits = {
+        task.name: load_splits(task, limit_train=given.limit_train, limit_test=given.limit_test)
+        for task in tasks
+    }
+    rows, summary = measure(backbone, tasks, splits, given.seeds, given.steps)
+    report(given.backbone, rows, splits, summary)
     if given.full_seeds:
-        rows = with_full(given.backbone, rows, given.full_seeds)
-        report(given.backbone, rows, summary)
+        rows = with_full(given.backbone, rows, splits, given.full_seeds)
+        report(given.backbone, rows, splits, summary)
     if given.json:
         record = {"backbone": given.backbone, "rows": [vars(row) for row in rows], "zero-shot": summary}
         given.json.write_text(json.dumps(record, indent=2) + "\n")

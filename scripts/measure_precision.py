@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from prompttransfer.adaptations.adaptation import CurvePoint
+from prompttransfer.backbones.layouts import USUAL
 from prompttransfer.backbones.loading import choose_dtype, load_backbone
 from prompttransfer.distributed.processes import choose_device
 from prompttransfer.training.recipes import recipe_for
@@ -78,7 +79,7 @@ def train(precision: str, options: argparse.Namespace) -> list[Run]:
     backbone = load_backbone(options.backbone, precision=precision)
     recipe = recipe_for(backbone, steps=options.steps)
     targets = [
-        Target(task, load_splits(task, limit_test=options.test_rows))
+        Target(task, load_splits(task, limit_train=options.train_rows, limit_test=options.test_rows))
         for name in options.tasks
         for task in [find_task(f"microworld-{name}")]
     ]
@@ -92,7 +93,7 @@ def train(precision: str, options: argparse.Namespace) -> list[Run]:
         trained = train_adaptations(backbone, jobs, recipe)
         for index, target in enumerate(targets):
             own = trained[index * options.seeds : (index + 1) * options.seeds]
-            for seed, run in enumerate(with_test_score(backbone, own, target)):
+            for seed, run in enumerate(with_test_score(backbone, own, target, USUAL)):
                 score = run.adaptation.scores["test"][target.task.metric]
                 runs.append(Run(target.task.name, seed, precision, score, run.adaptation.curve))
     return runs
@@ -100,12 +101,15 @@ def train(precision: str, options: argparse.Namespace) -> list[Run]:
 
 def compare(runs: Sequence[Run], tasks: Sequence[str]) -> list[tuple[str, float, float, float, float]]:
     """A line a task and one for all: name, float32, bf16, mean difference, its standard error over runs."""
-    scores = {(run.task, run.seed, run.precision): run.test for run in runs}
+    scores = {
+        precision: {(run.task, run.seed): run.test for run in runs if run.precision == precision}
+        for precision in PRECISIONS
+    }
 
     def line(name: str, members: set[str]) -> tuple[str, float, float, float, float]:
         keys = sorted({(run.task, run.seed) for run in runs if run.task in members})
-        full = [scores[(*key, "fp32")] for key in keys]
-        half = [scores[(*key, "bf16")] for key in keys]
+        full = [scores["fp32"][key] for key in keys]
+        half = [scores["bf16"][key] for key in keys]
         differences = [b - a for a, b in zip(full, half, strict=True)]
         error = (
             statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.nan
@@ -153,6 +157,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), help="names without microworld-")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--train-rows", type=int, help="all if not given")
     parser.add_argument("--test-rows", type=int, default=1000)
     parser.add_argument("--output", type=Path, default=Path("runs/precision"))
     options = parser.parse_args()

@@ -145,13 +145,15 @@ def main() -> None:
         bench = replace(bench, source={task.name: prompts.source[task.name] for task in unseen})
     print(f"{source.name} -> {target.name}, {material.shape}, {len(material.pairs)} pairs, "
           f"{len(material.shared.words if material.shared else ())} shared words")  # fmt: skip
-    controls = [] if given.no_controls else control_cells(bench, material, options)
+    controls = [] if given.no_controls else control_cells(bench, material, options, given.fit_steps)
     record: dict[str, Any] = {"source": source.name, "target": target.name, "revisions": [source.revision, target.revision]}  # fmt: skip
     record |= {"fitting": names, "unseen": [task.name for task in unseen], "seeds": given.seeds, "ways": {}}
     record |= {"controls": entries(summarise(controls)), "limit_test": given.limit_test}
     show_controls(controls)
     for name in given.ways or WAYS:
-        record["ways"][name] = measured = measure_way(name, bench, material, prompts, options)
+        record["ways"][name] = measured = measure_way(
+            name, bench, material, prompts, options, given.fit_steps
+        )
         show_way(name, measured)
         if given.output:
             write_json(given.output, record | {"minutes": (time.monotonic() - began) / 60})
@@ -169,6 +171,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--prompts", type=Path, default=Path("runs/projector-prompts"))
     parser.add_argument(
         "--prompt-steps", type=int, help="training steps of a prompt; the recipe's if not given"
+    )
+    parser.add_argument(
+        "--fit-steps", type=int, help="steps of each phase of a fit; those of the way if not given"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument(
@@ -248,9 +253,11 @@ def trained_once(
     return [load_adaptation(folder / name) for name in wanted]
 
 
-def control_cells(bench: Bench, material: Material, options: Options) -> list[ConditionScore]:
+def control_cells(
+    bench: Bench, material: Material, options: Options, steps: int | None
+) -> list[ConditionScore]:
     """The conditions that no recipe changes: own prompts, constants, random prompts, no prompt."""
-    plan = plan_for()
+    plan = for_steps(plan_for(), steps)
     constants = [tuned_constant(material, seeded(plan, seed)) for seed in options.seeds]
     shared = for_every_task(bench, material.pairs, constants)
     cells = []
@@ -261,13 +268,30 @@ def control_cells(bench: Bench, material: Material, options: Options) -> list[Co
     return cells
 
 
+def for_steps(plan: FitPlan, steps: int | None) -> FitPlan:
+    """The plan with so many steps in each phase, its own where None is given."""
+    if steps is None:
+        return plan
+    return replace(
+        plan,
+        distance=replace(plan.distance, steps=steps),
+        task=replace(plan.task, steps=steps),
+        anchors=replace(plan.anchors, steps=steps),
+    )
+
+
 def measure_way(
-    name: str, bench: Bench, material: Material, prompts: Gathered, options: Options
+    name: str,
+    bench: Bench,
+    material: Material,
+    prompts: Gathered,
+    options: Options,
+    steps: int | None,
 ) -> dict[str, Any]:
     """Fit one way with every seed and score what it makes of real and of random sources."""
     way, began = WAYS[name], time.monotonic()
     free = way.method in LABEL_FREE
-    fits = [METHODS[way.method](material, seeded(way.plan, seed)) for seed in options.seeds]
+    fits = [METHODS[way.method](material, seeded(for_steps(way.plan, steps), seed)) for seed in options.seeds]
     seconds = (time.monotonic() - began) / len(fits)
     projectors = [
         Projector(fit.module.eval(), prompts.source_side, prompts.target_side, way.method, fit.architecture, fit.settings,

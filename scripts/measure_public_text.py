@@ -112,7 +112,9 @@ def public_text(rows: int) -> list[Example]:
 
 def trained(backbone: Backbone, tasks: Tasks, options: argparse.Namespace) -> list[Adaptation]:
     """A prompt of each task."""
-    recipe = recipe_for(backbone, None, steps=options.train_steps, evaluate_every=options.train_steps // 3)
+    recipe = recipe_for(
+        backbone, None, steps=options.train_steps, evaluate_every=max(1, options.train_steps // 3)
+    )
     jobs = [Job(task, splits, name=name) for name, (task, splits) in tasks.items()]
     return [run.adaptation for run in train_adaptations(backbone, jobs, recipe)]
 

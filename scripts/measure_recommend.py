@@ -39,9 +39,7 @@ def main() -> None:
         measured = []
         for draw in range(given.draws):
             tasks = [find_task(p.task) for p in prompts]
-            targets = [
-                Target(t, load_splits(t, data=given.origin.data, limit_train=rows, seed=draw)) for t in tasks
-            ]
+            targets = [Target(t, load_splits(t, data=given.data, limit_train=rows, seed=draw)) for t in tasks]
             found = recommend(
                 backbone,
                 prompts,

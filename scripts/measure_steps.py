@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from benchmark_models import clock
@@ -20,11 +20,13 @@ from benchmark_models import clock
 from prompttransfer.adaptations.adaptation import PROMPT_KEY
 from prompttransfer.adaptations.methods import parse_method
 from prompttransfer.adaptations.prompts import soft_prompt
+from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import LAYOUTS
 from prompttransfer.backbones.loading import load_backbone
 from prompttransfer.training.distillation import Distance, Teacher, teaching_of
 from tasks.catalog import find_task
 from tasks.loading import load_splits
+from tasks.task import Example, Task
 
 LAYOUT = LAYOUTS["prompt-first"]
 
@@ -54,7 +56,9 @@ def main() -> None:
         print(f"| {text} | {median / medians[0]:.2f} |")
 
 
-def step_of(backbone, task, examples, text: str, options: argparse.Namespace) -> Callable[[], None]:  # type: ignore[no-untyped-def]
+def step_of(
+    backbone: Backbone, task: Task, examples: Sequence[Example], text: str, options: argparse.Namespace
+) -> Callable[[], None]:
     """A step of a bank of members of one method on the rows, each member on its share; with teachers behind an `@`."""
     text, _, part = text.partition("@")
     method = parse_method(text)
@@ -76,7 +80,7 @@ def step_of(backbone, task, examples, text: str, options: argparse.Namespace) ->
     return step
 
 
-def teachers(backbone, task, part: str, count: int) -> list[Teacher]:  # type: ignore[no-untyped-def]
+def teachers(backbone: Backbone, task: Task, part: str, count: int) -> list[Teacher]:
     """Random prompts as teachers, by what their distance is of."""
     distance = Distance(of_logits="squared") if part == "squared" else Distance(part)
     method = parse_method("prompt:length=20")

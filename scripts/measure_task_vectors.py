@@ -60,7 +60,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    prompts = [load_adaptation(path) for path in find_adaptations(parser.parse_args().folder)]
+    parser.add_argument("--limit-test", type=int, help="test rows of a task; all if not given")
+    given = parser.parse_args()
+    prompts = [load_adaptation(path) for path in find_adaptations(given.folder)]
     for name, kind in {
         "same task, other start": {"same_task": True, "same_seed": False},
         "other task, same start": {"same_task": False, "same_seed": True},
@@ -73,14 +75,14 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     for task in dict.fromkeys(prompt.task for prompt in prompts):
         own = [prompt for prompt in prompts if prompt.task == task]
-        pairs = list(permutations(own, 2))
+        others = list(permutations(own, 2))
         groups = {
             "the prompt itself": own,
-            "its tau on another start": [moved(task_vector(one), other) for one, other in pairs],
+            "its tau on another start": [moved(task_vector(one), other) for one, other in others],
             "a start alone": [moved(torch.zeros_like(one.vectors), one) for one in own],
             "a random tau on a start": [moved(scrambled(task_vector(one), generator), one) for one in own],
         }
-        rows = load_splits(find_task(task)).test
+        rows = load_splits(find_task(task), limit_test=given.limit_test).test
         scores = {
             name: evaluate_all(backbone, found, find_task(task), rows) for name, found in groups.items()
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import replace
+from typing import Any
 
 import torch
 from microworld_lessons import lesson
@@ -69,7 +70,7 @@ class MaskedWorld:
         config._attn_implementation = "eager"
         self.model = RobertaForMaskedLM(config)
         self.model.roberta.embeddings.position_embeddings.weight.data = waves(514, width) * 0.07
-        self.model = self.model.to(torch.bfloat16)
+        self.model.bfloat16()
 
     def line(
         self,
@@ -185,7 +186,7 @@ class SpokenWorld:
         self.tokenizer = t5_tokenizer(self.words)
         self.ids = self.tokenizer.get_vocab()
         self.tasks = tuple(WORLD_TASKS)
-        config = T5Config(
+        shape: dict[str, Any] = dict(
             vocab_size=len(self.ids),
             d_model=width,
             d_kv=32,
@@ -198,8 +199,10 @@ class SpokenWorld:
             tie_word_embeddings=True,
             decoder_start_token_id=0,
         )
+        config = T5Config(**shape)
         config._attn_implementation = "eager"
-        self.model = T5ForConditionalGeneration(config).to(torch.bfloat16)
+        self.model = T5ForConditionalGeneration(config)
+        self.model.bfloat16()
 
     def line(
         self,

@@ -1,6 +1,6 @@
 """Coverage and level of what `correlate` prints, by simulation: before and after.
 
-    python scripts/simulate_correlate.py [--repeats 200]
+    python scripts/simulate_correlate.py [--repeats 200] [--truth 8000]
 
 Tables of tasks are drawn from a known law. First: how often the 95 % interval of a mean rho holds its true value (the
 mean of many other tables), for the task bootstrap that this project once used and for the jackknife of
@@ -30,8 +30,6 @@ from analysis.statistics import paired_difference
 
 Floats = NDArray[np.float64]
 Law = Callable[[np.random.Generator, int], tuple[Floats, Floats]]
-TRUTH = 8000
-"""Tables behind a true mean, times tasks."""
 DRAWS = 299
 
 
@@ -115,10 +113,10 @@ def task_bootstrap(pair: Aligned, rng: np.random.Generator) -> tuple[float, floa
     return float(low), float(high)
 
 
-def coverage(law: Law, tasks: int, repeats: int) -> list[float]:
-    """True mean, then coverage and mean length of the bootstrap (before) and the jackknife (now)."""
+def coverage(law: Law, tasks: int, repeats: int, truth: int) -> list[float]:
+    """True mean (of `truth` tables, over tasks), then coverage and mean length of the bootstrap (before) and the jackknife (now)."""
     rng = np.random.default_rng(tasks)
-    true = float(np.mean([mean_rho(*law(rng, tasks)) for _ in range(TRUTH // tasks)]))
+    true = float(np.mean([mean_rho(*law(rng, tasks)) for _ in range(truth // tasks)]))
     held, length = np.zeros(2), np.zeros(2)
     for _ in range(repeats):
         pair = aligned(*law(rng, tasks))
@@ -163,10 +161,12 @@ def main() -> None:
     """Print the three tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=200)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--truth", type=int, default=8000, help="tables behind a true mean, times tasks")
+    given = parser.parse_args()
+    repeats = given.repeats
     table(
         ("tables", "tasks", "true mean rho", "covered by bootstrap (before)", "by jackknife", "length before", "now"),
-        ((name, n, *coverage(law, n, repeats)) for name, law in LAWS.items() for n in (5, 8, 13)),
+        ((name, n, *coverage(law, n, repeats, given.truth)) for name, law in LAWS.items() for n in (5, 8, 13)),
     )  # fmt: skip
     table(
         ("unrelated, strength of hubs", "tasks", "p <= .05 by sign flips (before)", "by bootstrap", "covered by bootstrap"),

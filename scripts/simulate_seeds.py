@@ -17,13 +17,10 @@ from itertools import combinations, pairwise
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from prompttransfer.backbones.kernels.token_batching import WINDOW
 from prompttransfer.training.batches import RowOrder
-
-Floats = NDArray[np.float64]
 
 
 def coverage(seeds: int, split: float, shared: bool, repeats: int) -> tuple[float, float]:
@@ -46,7 +43,7 @@ def selection(rows: int, repeats: int) -> tuple[float, float, float]:
     return float(got), float(truth.max(1).mean() - got), float(seen.max(1).mean() - got)
 
 
-def always_sorted(sizes: Floats, batch: int, epoch: int) -> list[frozenset[int]]:
+def always_sorted(sizes: Sequence[int], batch: int, epoch: int) -> list[frozenset[int]]:
     """The batches of a pass as they were: sorted within windows, also where there is one window only."""
     generator = torch.Generator().manual_seed(epoch)
     whole = torch.randperm(len(sizes), generator=generator).tolist()[: len(sizes) - len(sizes) % batch]
@@ -64,8 +61,8 @@ def meet_again(passes: Sequence[Sequence[frozenset[int]]]) -> float:
 
 def repeated(count: int, batch: int, passes: int = 20) -> tuple[float, float, float]:
     """How often pairs meet again before, now and by chance; lengths are spread as those of one-sentence tasks."""
-    sizes = np.random.default_rng(count).poisson(25, count)
-    order, each = RowOrder(tuple(sizes.tolist()), batch, seed=0), count // batch
+    sizes = tuple(np.random.default_rng(count).poisson(25, count).tolist())
+    order, each = RowOrder(sizes, batch, seed=0), count // batch
     before = [always_sorted(sizes, batch, epoch) for epoch in range(passes)]
     now = [[frozenset(order.step(each * epoch + step)) for step in range(each)] for epoch in range(passes)]
     return meet_again(before), meet_again(now), (batch - 1) / (count - 1)
