@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,12 +40,15 @@ if TYPE_CHECKING:
 
     from prompttransfer.adaptations.adaptation import Adaptation
     from prompttransfer.backbones.base import Backbone
+    from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.evaluation.calibration import Calibration
     from prompttransfer.evaluation.encoding import EncodedTask
     from prompttransfer.evaluation.evaluate import Score
+    from prompttransfer.transfers.zero_shot import Target
     from tasks.task import Task
 
     Prepared = tuple[EncodedTask, EncodedTask | None, tuple[Score | None, Score | None]]
+    Cells = dict[tuple[int, int], tuple[Score | None, dict[str, Any]]]
 
 
 @checked
@@ -91,30 +95,18 @@ def evaluate(
 ) -> list[Score]:
     """Score prompts on the test split of tasks. The label words are the task's own, never the prompt's."""
     given = dict(locals())
-    from dataclasses import replace
-    from functools import cache
-
-    from prompttransfer.adaptations.running import bank_of, check_on, check_reads, impossible, other_words
     from prompttransfer.backbones.layouts import Encoding
-    from prompttransfer.cli.common import constant_line, print_json, say, table, warn
+    from prompttransfer.cli.common import print_json
     from prompttransfer.cli.data import data_options
     from prompttransfer.cli.tables import read_prompts
-    from prompttransfer.evaluation.calibration import (
-        TRAIN_MEAN,
-        Calibration,
-        bare_calibrated,
-        calibration_of,
-        encode_inputs,
-        evaluate_both,
-    )
-    from prompttransfer.evaluation.encoding import encode_task
-    from prompttransfer.evaluation.grouped import alike
+    from prompttransfer.evaluation.calibration import calibration_of
     from prompttransfer.evaluation.predictions import predicted_lines, write_predictions
     from prompttransfer.files import write_json
     from prompttransfer.outputs import Files, settings_of
     from tasks.errors import UserError
 
-    calibration, wanted = calibration_of(calibrate), lines_of(template)
+    calibration = calibration_of(calibrate)
+    wanted = Encoding(max_length=max_length, aggregation=aggregation, template=lines_of(template))
     loaded = read_prompts(prompts, method)
     rows = data_options(given)
     wanted_tasks = task or list(dict.fromkeys(each.task for each in loaded))
@@ -125,46 +117,10 @@ def evaluate(
     targets = rows.targets(tasks)
     model = backbone_of(loaded, backbone, precision, device, revision=revision)
 
-    for each in loaded:
-        check_on(
-            each,
-            model,
-            layout=layout or each.layout,
-            other_layout=other_layout,
-            other_backbone=other_backbone,
-        )
-        check_reads(each, model, wanted or each.encoding.template, other_layout=other_layout)
-        each.method.check_fits(model, each.tensors, each.name)
-    for line in other_words(model, loaded, tasks, Encoding(aggregation=aggregation)):
-        warn(line)
-
-    @cache
-    def prepared(place: int, reserved: int, read: Encoding) -> Prepared:
-        """Rows, inputs of the calibration and the backbone alone, once for all that take as much of the text."""
-        task, splits = targets[place].task, targets[place].splits
-        encoding = replace(read, max_length=max_length, aggregation=aggregation)
-        encoded = encode_task(model, task, splits.test, encoding, reserved=reserved)
-        chosen = calibration or Calibration(TRAIN_MEAN)
-        inputs = encode_inputs(model, chosen, encoded, splits)
-        return encoded, inputs, bare_calibrated(model, encoded, inputs)
-
-    cells: dict[tuple[int, int], tuple[Score | None, dict[str, Any]]] = {}
-    for group, chosen in alike(loaded, layout, wanted):
-        bank = bank_of(model, group.adaptations)
-        for column, target in enumerate(targets):
-            if reason := impossible(group.adaptations[0], target.task):
-                cells |= {
-                    (place, column): (None, _no_record(each, target.task, reason))
-                    for place, each in zip(group.places, group.adaptations, strict=True)
-                }
-                continue
-            encoded, inputs, bare = prepared(column, group.reserved, chosen)
-            raw, less = evaluate_both(
-                model, bank, encoded, inputs if calibration else None, keep=predictions is not None
-            )
-            for index, (place, each) in enumerate(zip(group.places, group.adaptations, strict=True)):
-                record = _record(each, raw[index], bare, less[index] if less else None, calibration)
-                cells[place, column] = raw[index], record
+    _check_sources(
+        loaded, tasks, model, wanted, layout=layout, other_layout=other_layout, other_backbone=other_backbone
+    )
+    cells = _cells(loaded, targets, model, wanted, layout, calibration, keep=predictions is not None)
     records = [record for _, (_, record) in sorted(cells.items())]
     scores = [score for _, (score, _) in sorted(cells.items()) if score is not None]
     if not scores:
@@ -186,22 +142,7 @@ def evaluate(
     if as_json:
         print_json(records)
     else:
-        shown = [pair for pair in COLUMNS if pair[1] in records[0]]
-        table(
-            f"scores on {model.name}",
-            [heading for heading, _ in shown],
-            [[_shown(record[key]) for _, key in shown] for record in records],
-            left=3,
-        )
-        for reason in dict.fromkeys(record["impossible"] for record in records if "impossible" in record):
-            say(f"-: {reason}")
-        for record in records:
-            if line := constant_line(record["prompt"], record.get("values") or {}):
-                say(line)
-        if calibration is not None:
-            say(f"calibrated: {calibration}; - where the answer is written or a head's")
-        for path in paths:
-            say(f"written to {path}")
+        _print(records, model, calibration, paths)
     return scores
 
 
@@ -218,6 +159,113 @@ COLUMNS = (
     ("rows", "rows"),
 )
 """Heading of the table -> key of a record."""
+
+
+def _check_sources(
+    loaded: Sequence[Adaptation],
+    tasks: Sequence[Task],
+    model: Backbone,
+    wanted: Encoding,
+    *,
+    layout: str | None,
+    other_layout: bool,
+    other_backbone: bool,
+) -> None:
+    """Raise UserError where an adaptation is not of this backbone, layout or template; say where it learned other words."""
+    from prompttransfer.adaptations.running import check_on, check_reads, other_words
+    from prompttransfer.backbones.layouts import Encoding
+    from prompttransfer.cli.common import warn
+
+    for each in loaded:
+        check_on(
+            each,
+            model,
+            layout=layout or each.layout,
+            other_layout=other_layout,
+            other_backbone=other_backbone,
+        )
+        check_reads(each, model, wanted.template or each.encoding.template, other_layout=other_layout)
+        each.method.check_fits(model, each.tensors, each.name)
+    for line in other_words(model, loaded, tasks, Encoding(aggregation=wanted.aggregation)):
+        warn(line)
+
+
+def _cells(
+    loaded: Sequence[Adaptation],
+    targets: Sequence[Target],
+    model: Backbone,
+    wanted: Encoding,
+    layout: str | None,
+    calibration: Calibration | None,
+    *,
+    keep: bool,
+) -> Cells:
+    """Every adaptation on every task, those that read alike in one bank; with `keep` what was said to each row, too."""
+    from functools import cache
+
+    from prompttransfer.adaptations.running import bank_of, impossible
+    from prompttransfer.evaluation.calibration import (
+        TRAIN_MEAN,
+        Calibration,
+        bare_calibrated,
+        encode_inputs,
+        evaluate_both,
+    )
+    from prompttransfer.evaluation.encoding import encode_task
+    from prompttransfer.evaluation.grouped import alike
+
+    @cache
+    def prepared(place: int, reserved: int, read: Encoding) -> Prepared:
+        """Rows, inputs of the calibration and the backbone alone, once for all that take as much of the text."""
+        task, splits = targets[place].task, targets[place].splits
+        encoding = replace(read, max_length=wanted.max_length, aggregation=wanted.aggregation)
+        encoded = encode_task(model, task, splits.test, encoding, reserved=reserved)
+        inputs = encode_inputs(model, calibration or Calibration(TRAIN_MEAN), encoded, splits)
+        return encoded, inputs, bare_calibrated(model, encoded, inputs)
+
+    cells: Cells = {}
+    for group, chosen in alike(loaded, layout, wanted.template):
+        bank = bank_of(model, group.adaptations)
+        for column, target in enumerate(targets):
+            if reason := impossible(group.adaptations[0], target.task):
+                cells |= {
+                    (place, column): (None, _no_record(each, target.task, reason))
+                    for place, each in zip(group.places, group.adaptations, strict=True)
+                }
+                continue
+            encoded, inputs, bare = prepared(column, group.reserved, chosen)
+            raw, less = evaluate_both(model, bank, encoded, inputs if calibration else None, keep=keep)
+            for index, (place, each) in enumerate(zip(group.places, group.adaptations, strict=True)):
+                record = _record(each, raw[index], bare, less[index] if less else None, calibration)
+                cells[place, column] = raw[index], record
+    return cells
+
+
+def _print(
+    records: Sequence[dict[str, Any]],
+    model: Backbone,
+    calibration: Calibration | None,
+    paths: Sequence[Path],
+) -> None:
+    """The table for people, and beneath it what could not be, what says one word always, and where it was written."""
+    from prompttransfer.cli.common import constant_line, say, table
+
+    shown = [pair for pair in COLUMNS if pair[1] in records[0]]
+    table(
+        f"scores on {model.name}",
+        [heading for heading, _ in shown],
+        [[_shown(record[key]) for _, key in shown] for record in records],
+        left=3,
+    )
+    for reason in dict.fromkeys(record["impossible"] for record in records if "impossible" in record):
+        say(f"-: {reason}")
+    for record in records:
+        if line := constant_line(record["prompt"], record.get("values") or {}):
+            say(line)
+    if calibration is not None:
+        say(f"calibrated: {calibration}; - where the answer is written or a head's")
+    for path in paths:
+        say(f"written to {path}")
 
 
 def _record(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -49,24 +49,14 @@ from prompttransfer.cli.options import (
     WarmUp,
 )
 from prompttransfer.cli.transfer_again import finished, show_finished
-from prompttransfer.cli.transfer_tables import (
-    kind_of_start,
-    print_transfer,
-    seen_lines,
-)
-from prompttransfer.cli.transfer_tune import check_names, distilling_of, predictions_of_tuned, run_tuning
+from prompttransfer.cli.transfer_tables import kind_of_start
+from prompttransfer.cli.transfer_tune import check_names, check_tuning, distilling_of
 from prompttransfer.cli.values import OneOf, Output, Whole, checked, lines_of
-from prompttransfer.transfers.files import FILES, MARKER, record_of, write_transfer
+from prompttransfer.transfers.files import MARKER
 
 if TYPE_CHECKING:
-    from prompttransfer.adaptations.adaptation import Adaptation
-    from prompttransfer.evaluation.evaluate import Score
-    from prompttransfer.training.train import Trained, TrainingOptions
-    from prompttransfer.transfers.distilled_pairs import DistilledPair
     from prompttransfer.transfers.library import LibraryTransfer
     from prompttransfer.transfers.matrix import TransferMatrix
-    from prompttransfer.transfers.tuned_pairs import TunedPair
-    from prompttransfer.transfers.zero_shot import Target
 
 
 @checked
@@ -208,30 +198,16 @@ def transfer(
     if from_library is not None:
         return transfer_from_library(transfer, given)
     assert sources is not None and to is not None
-    from dataclasses import replace
-
-    from prompttransfer.adaptations.heads import check_head
-    from prompttransfer.adaptations.running import common_method, other_words
     from prompttransfer.backbones.layouts import Encoding
     from prompttransfer.backbones.locating import locate
-    from prompttransfer.cli.common import (
-        answers_line,
-        only_the_first_speaks,
-        print_json,
-        say,
-        seeds_line,
-        warn,
-    )
     from prompttransfer.cli.data import data_options, where_given
     from prompttransfer.cli.evaluate import backbone_of
     from prompttransfer.cli.tables import read_prompts
     from prompttransfer.distributed.launching import must_start, run_on
     from prompttransfer.distributed.placement import Placement
     from prompttransfer.evaluation.calibration import calibration_of
-    from prompttransfer.evaluation.predictions import predicted_lines, write_predictions
-    from prompttransfer.files import atomic_folder, check_free, write_json
-    from prompttransfer.outputs import SETTINGS, Files, keep_others, plain, settings_of
-    from prompttransfer.training.recipes import check_warm_up
+    from prompttransfer.files import check_free
+    from prompttransfer.outputs import Files, settings_of
     from tasks.errors import UserError
 
     placement = Placement(devices, strategy, nodes)
@@ -239,25 +215,14 @@ def transfer(
     encoding = Encoding(max_length=max_length, aggregation=aggregation, template=lines_of(template))
     if draws is not None and in_context is None:
         raise UserError("--draws are those of the rows of --in-context: give both")
-    distilling = distilling_of(distil_weight) if distil else None
-    if (distil or distil_weight is not None) and not (tune and distil):
-        raise UserError(
-            "--distil has what --tune trains as its teachers, and --distil-weight is of it: give them together"
-        )
+    distilling = distilling_of(given)
     prompts = read_prompts(sources, method)
     rows = data_options(given)
     tasks = rows.tasks(to, prompts)
+    chosen = list(dict.fromkeys(seeds or [0]))
     if tune:
-        check_warm_up(warm_up, steps)
-        trained_by = common_method(prompts)
-        for task in tasks:
-            check_head(trained_by, task)
-    check_names(
-        prompts,
-        [task.name for task in tasks],
-        list(dict.fromkeys(seeds or [0])) if tune else [],
-        distilled=distil,
-    )
+        check_tuning(prompts, tasks, warm_up, steps)
+    check_names(prompts, [task.name for task in tasks], chosen if tune else [], distilled=distil)
     at = locate(backbone or prompts[0].backbone, revision)[1]
     settings = settings_of("transfer", where_given(given, "head")) | {"backbone revision": at}
     beside = Files((predictions,) if predictions else (), settings)
@@ -273,107 +238,15 @@ def transfer(
         )
     if must_start(placement, device):
         return run_on(placement, transfer, **given)
-    from prompttransfer.reports.calls import commit_of, note_call, precision_name, recipe_options, remember
-    from prompttransfer.transfers.in_context import Shown, with_in_context
-    from prompttransfer.transfers.zero_shot import zero_shot
+    from prompttransfer.cli.transfer_run import TransferRun
 
-    chosen = list(dict.fromkeys(seeds or [0]))
     targets = rows.targets(tasks, chosen)
     model = backbone_of(prompts, backbone, precision, device, placement, revision=revision)
     model.takes_any = other_backbone
-    first = only_the_first_speaks(model)
-    for task in tasks:
-        if not task.generates:
-            answers = model.answers(task, encoding)
-            say(answers_line(task, answers.mapping if answers else {}), quiet=as_json)
-    for line in other_words(model, prompts, tasks, encoding):
-        warn(line)
-    said: list[dict[str, Any]] = []
-
-    def keep(source: Adaptation, target: Target, score: Score) -> None:
-        assert score.answered is not None
-        said.extend(predicted_lines(source.name, target.task, target.splits.test, score.answered))
-
-    matrix = zero_shot(
-        model,
-        prompts,
-        targets,
-        other_layout=other_layout,
-        encoding=encoding,
-        calibration=calibration,
-        draws=random_draws,
-        advance=lambda name: say(f"zero-shot: {name}", quiet=as_json),
-        keep=keep if predictions is not None else None,
-    )
-    if in_context is not None:
-        matrix = with_in_context(
-            model,
-            matrix,
-            targets,
-            Shown(in_context, draws or 5),
-            replace(encoding, layout=prompts[0].layout),
-            calibration=calibration,
-            advance=lambda name: say(f"in-context: {name}", quiet=as_json),
-        )
-    pairs: list[TunedPair] = []
-    distilled: list[DistilledPair] = []
-    trained: list[Trained] = []
-    options: TrainingOptions | None = None
-    if tune and output is not None:
-        say(seeds_line(chosen, one_split=one_split, shots=shots), quiet=as_json)
-        result, taught, options = run_tuning(
-            model,
-            prompts,
-            [t for t in targets if t.task.name not in matrix.impossible],
-            chosen,
-            dict(
-                steps=steps,
-                batch=batch,
-                lr=lr,
-                optimizer=optimizer,
-                schedule=schedule,
-                warm_up=warm_up,
-                evaluate_every=evaluate_every,
-                patience=patience,
-            ),
-            encoding=encoding,
-            distilling=distilling,
-            output=output,
-            quiet=as_json,
-        )
-        pairs, trained = list(result.pairs), list(result.trained)
-        if taught is not None:
-            distilled, trained = list(taught.pairs), [*trained, *taught.trained]
-    if predictions is not None:
-        said += predictions_of_tuned(model, trained, targets)
-    notes = seen_lines(prompts, targets, chosen) if pairs else []
-    if not first:
-        return matrix
-    if predictions is not None:
-        beside.claim()
-        write_predictions(predictions, said)
-    record = record_of(model, matrix, tasks, targets, pairs, distilled, notes)
-    if output is not None:
-        with atomic_folder(output, marker=MARKER) as folder:
-            write_transfer(folder, matrix, record, pairs, trained, distilled)
-            write_json(folder / SETTINGS, plain(settings))
-            recipe = recipe_options(trained[0].adaptation.settings) if trained else {}
-            call = remember(
-                "transfer",
-                transfer,
-                given,
-                **recipe,
-                revision=commit_of(model.revision),
-                precision=precision_name(model.precision),
-            )
-            note_call([folder / MARKER], call)
-            keep_others(output, folder, FILES)
-    if options is not None:
-        options.clear()
-    if as_json:
-        print_json(record)
-    else:
-        print_transfer(matrix, pairs, distilled, notes, kind_of_start(prompts))
-        if output is not None:
-            say(f"written to {output}: " + ", ".join(sorted(p.name for p in output.iterdir())))
-    return matrix
+    run = TransferRun(given, prompts, targets, chosen, model, encoding)
+    run.announce()
+    found = run.carry_out(calibration, distilling)
+    if run.first:
+        run.keep(found, transfer, settings, beside)
+        run.show(found)
+    return found.matrix

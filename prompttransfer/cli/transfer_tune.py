@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from prompttransfer.adaptations.adaptation import Adaptation
     from prompttransfer.backbones.base import Backbone
@@ -15,13 +15,35 @@ if TYPE_CHECKING:
     from prompttransfer.transfers.distilled import DistilledTransfer, Distilling
     from prompttransfer.transfers.tuning import TunedTransfer
     from prompttransfer.transfers.zero_shot import Target
+    from tasks.task import Task
 
 
-def distilling_of(weight: str | None) -> Distilling:
-    """What --distil-weight asks for. Raises UserError."""
+def check_tuning(
+    prompts: Sequence[Adaptation], tasks: Sequence[Task], warm_up: int | None, steps: int | None
+) -> None:
+    """Raise UserError where runs from `prompts` on `tasks` cannot be, before anything is loaded."""
+    from prompttransfer.adaptations.heads import check_head
+    from prompttransfer.adaptations.running import common_method
+    from prompttransfer.training.recipes import check_warm_up
+
+    check_warm_up(warm_up, steps)
+    method = common_method(prompts)
+    for task in tasks:
+        check_head(method, task)
+
+
+def distilling_of(given: Mapping[str, Any]) -> Distilling | None:
+    """What --distil and --distil-weight ask for. Raises UserError."""
     from prompttransfer.transfers.distilled import CONSTANT, Distilling
     from tasks.errors import UserError
 
+    weight: str | None = given["distil_weight"]
+    if not given["distil"] and weight is None:
+        return None
+    if not (given["tune"] and given["distil"]):
+        raise UserError(
+            "--distil has what --tune trains as its teachers, and --distil-weight is of it: give them together"
+        )
     if weight is None or weight == "similarity":
         return Distilling()
     try:

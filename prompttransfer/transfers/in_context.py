@@ -31,6 +31,8 @@ class Shown:
 
     rows: int
     draws: int = 5
+    first: int = 0
+    """Seed of the first draw; the others follow."""
 
     def __str__(self) -> str:
         return f"{self.rows} labelled training rows of the target in front of each row, {self.draws} draws"
@@ -77,7 +79,7 @@ def _draws(
 ) -> list[tuple[float, float]]:
     """The score of each draw on a target, raw and calibrated."""
     method, found = InContext(shown.rows), []
-    for seed in range(shown.draws):
+    for seed in range(shown.first, shown.first + shown.draws):
         rows = target.splits.train
         member = method.started(backbone, target.task, RANDOM, seed=seed, rows=rows, encoding=encoding)
         bank = method.bank(backbone, [member])

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import stdev
-from typing import Any
 
 import torch
 
@@ -36,6 +35,8 @@ from tasks.errors import UserError
 from tasks.loading import Splits
 from tasks.metrics import chance
 from tasks.task import Task
+
+NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -70,88 +71,126 @@ def zero_shot(
     Sources of one method and shape run in one bank. With a `calibration` the matrix has a second one of calibrated
     scores (`.calibrated`), from the same passes; the row `no prompt, calibrated` is there in any case (by the mean over
     training rows where nothing else is asked for). The random row is the mean over random adaptations at the sources'
-    own norms (with the heads of the sources in turn, where a task is answered by one), whose spread is kept beside it: `draws` of them for each bank, or as many as `random_draws` says. Raises UserError for a source that does not run on this backbone, or
-    sources of different layout. `keep` is given the score of every source on every target, with its answers.
+    own norms (with the heads of the sources in turn, where a task is answered by one), whose spread is kept beside it:
+    `draws` of them for each bank, or as many as `random_draws` says. `keep` is given the score of every source on every
+    target, with its answers. Raises UserError for a source that does not run on this backbone, or sources of different
+    layout.
     """
     used = common_encoding(backbone, sources, encoding, other_layout=other_layout)
     groups = _with_noise(backbone, sources, torch.Generator().manual_seed(seed), draws)
-    drawn = sum(noise for _, _, noise in groups)
-    references = reference_rows(sources)
-    columns: list[list[float]] = []
-    spread: list[list[float]] = []
-    second: list[list[float]] = []
-    metrics, counts, unanswered, written = [], [], {}, {}
-    cells: dict[str, dict[str, str]] = {}
     chosen = calibration or Calibration(TRAIN_MEAN, seed=seed)
+    columns = []
     for target in targets:
         if advance is not None:
             advance(target.task.name)
-        metrics.append(target.task.metric)
-        counts.append(len(target.splits.test))
-        try:
-            backbone.check_task(target.task)
-        except UserError as error:
-            unanswered[target.task.name] = str(error)
-            columns.append([float("nan")] * (len(sources) + len(references)))
-            second.append(columns[-1])
-            spread.append([float("nan")] * 2)
-            continue
-        scores: list[Any] = [None] * (len(sources) + drawn)
-        calibrated: list[Any] = list(scores)
-        bare: tuple[Score | None, Score | None] | None = None
-        behind = len(sources)
-        for group, bank, noise in groups:
-            if reason := impossible(group.adaptations[0], target.task):
-                for each in group.adaptations:
-                    cells.setdefault(each.name, {})[target.task.name] = reason
-                behind += noise
-                continue
-            encoded = encode_task(backbone, target.task, target.splits.test, used, reserved=group.reserved)
-            inputs = encode_inputs(backbone, chosen, encoded, target.splits)
-            bare = bare or bare_calibrated(backbone, encoded, inputs)
-            raw, less = evaluate_both(
-                backbone, bank, encoded, inputs if calibration else None, keep=keep is not None
+        columns.append(
+            _on_target(
+                backbone, sources, groups, target, used, chosen, twice=calibration is not None, keep=keep
             )
-            places = [*group.places, *range(behind, behind + noise)]
-            behind += noise
-            for index, place in enumerate(places):
-                scores[place] = raw[index]
-                calibrated[place] = less[index] if less else None
-                if keep is not None and place < len(sources):
-                    keep(sources[place], target, raw[index])
-        bare = bare or _bare(backbone, target, used, chosen)
-        least = chance(target.task, target.splits.test)
-        columns.append(_column(scores, bare, least, len(sources)))
-        spread.append([_spread(found, len(sources)) for found in (scores, calibrated)])
-        second.append(_column(calibrated, bare, least, len(sources)))
-        if not target.task.has_words:
-            written[target.task.name] = NO_WORDS
+        )
+    references = reference_rows(sources)
+    names = [target.task.name for target in targets]
+    unanswered = {name: one.refused for name, one in zip(names, columns, strict=True) if one.refused}
+    cells: dict[str, dict[str, str]] = {}
+    for name, one in zip(names, columns, strict=True):
+        for source, reason in one.impossible.items():
+            cells.setdefault(source, {})[name] = reason
     matrix = TransferMatrix(
         sources=(*(p.name for p in sources), *references),
         source_tasks=(*(p.task for p in sources), *references),
-        targets=tuple(target.task.name for target in targets),
-        values=torch.tensor(columns, dtype=torch.float64).T.contiguous(),
-        metrics=tuple(metrics),
-        rows=tuple(counts),
+        targets=tuple(names),
+        values=_values([one.raw for one in columns]),
+        metrics=tuple(target.task.metric for target in targets),
+        rows=tuple(len(target.splits.test) for target in targets),
         impossible=unanswered,
         impossible_cells=cells,
         methods=tuple(str(source.method) for source in sources),
-        random_spread=tuple(each for each, _ in spread),
-        random_draws=drawn,
+        random_spread=tuple(one.spread for one in columns),
+        random_draws=sum(noise for _, _, noise in groups),
         calibration=str(chosen),
     )
     if calibration is None:
         return matrix
-    return replace(
+    written = {
+        target.task.name: NO_WORDS
+        for target in targets
+        if target.task.name not in unanswered and not target.task.has_words
+    }
+    second = replace(
         matrix,
-        calibrated=replace(
-            matrix,
-            values=torch.tensor(second, dtype=torch.float64).T.contiguous(),
-            meaning="calibrated",
-            random_spread=tuple(each for _, each in spread),
-            impossible={**unanswered, **written},
-        ),
+        values=_values([one.calibrated for one in columns]),
+        meaning="calibrated",
+        random_spread=tuple(one.calibrated_spread for one in columns),
+        impossible={**unanswered, **written},
     )
+    return replace(matrix, calibrated=second)
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One target: the cells in the order of the matrix's rows, raw and calibrated, and the spread of the random ones."""
+
+    raw: list[float]
+    calibrated: list[float]
+    spread: float = NAN
+    calibrated_spread: float = NAN
+    refused: str = ""
+    """Why the backbone cannot answer the target at all."""
+    impossible: dict[str, str] = field(default_factory=dict)
+    """Source -> why it cannot answer the target."""
+
+
+def _on_target(
+    backbone: Backbone,
+    sources: Sequence[Adaptation],
+    groups: Sequence[tuple[Group, Bank, int]],
+    target: Target,
+    used: Encoding,
+    calibration: Calibration,
+    *,
+    twice: bool,
+    keep: Callable[[Adaptation, Target, Score], None] | None,
+) -> _Column:
+    """Every source and the random ones on one target; with `twice` the sources are calibrated as well."""
+    try:
+        backbone.check_task(target.task)
+    except UserError as error:
+        nothing = [NAN] * (len(sources) + len(reference_rows(sources)))
+        return _Column(nothing, nothing, refused=str(error))
+    scores: list[Score | None] = [None] * (len(sources) + sum(noise for _, _, noise in groups))
+    calibrated = list(scores)
+    reasons: dict[str, str] = {}
+    bare: tuple[Score | None, Score | None] | None = None
+    behind = len(sources)
+    for group, bank, noise in groups:
+        places = [*group.places, *range(behind, behind + noise)]
+        behind += noise
+        if reason := impossible(group.adaptations[0], target.task):
+            reasons |= {each.name: reason for each in group.adaptations}
+            continue
+        encoded = encode_task(backbone, target.task, target.splits.test, used, reserved=group.reserved)
+        inputs = encode_inputs(backbone, calibration, encoded, target.splits)
+        bare = bare or bare_calibrated(backbone, encoded, inputs)
+        raw, less = evaluate_both(backbone, bank, encoded, inputs if twice else None, keep=keep is not None)
+        for index, place in enumerate(places):
+            scores[place] = raw[index]
+            calibrated[place] = less[index] if less else None
+            if keep is not None and place < len(sources):
+                keep(sources[place], target, raw[index])
+    bare = bare or _bare(backbone, target, used, calibration)
+    least = chance(target.task, target.splits.test)
+    return _Column(
+        _cells(scores, bare, least, len(sources)),
+        _cells(calibrated, bare, least, len(sources)),
+        _spread(scores, len(sources)),
+        _spread(calibrated, len(sources)),
+        impossible=reasons,
+    )
+
+
+def _values(columns: Sequence[Sequence[float]]) -> torch.Tensor:
+    """[sources, targets] of a list a target."""
+    return torch.tensor(columns, dtype=torch.float64).T.contiguous()
 
 
 def _with_noise(
@@ -179,18 +218,17 @@ def _bare(
     return bare_calibrated(backbone, encoded, encode_inputs(backbone, calibration, encoded, target.splits))
 
 
-def _column(
+def _cells(
     scores: Sequence[Score | None], bare: tuple[Score | None, Score | None], least: float, sources: int
 ) -> list[float]:
     """The cells of one target in the order of the matrix's rows; NaN where nothing was scored."""
-    missing = float("nan")
-    raw, calibrated = (missing if score is None else score.value for score in bare)
+    raw, calibrated = (NAN if score is None else score.value for score in bare)
     noise = [score.value for score in scores[sources:] if score is not None]
     return [
-        *(missing if score is None else score.value for score in scores[:sources]),
+        *(NAN if score is None else score.value for score in scores[:sources]),
         raw,
         calibrated,
-        sum(noise) / len(noise) if noise else missing,
+        sum(noise) / len(noise) if noise else NAN,
         least,
     ]
 
@@ -198,4 +236,4 @@ def _column(
 def _spread(scores: Sequence[Score | None], sources: int) -> float:
     """The standard deviation of the random ones behind the sources; NaN where fewer than two were scored."""
     noise = [score.value for score in scores[sources:] if score is not None]
-    return stdev(noise) if len(noise) > 1 else float("nan")
+    return stdev(noise) if len(noise) > 1 else NAN

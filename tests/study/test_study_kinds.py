@@ -13,12 +13,14 @@ from small_study import write_rows, write_study
 
 from prompttransfer.adaptations.artifacts import load_adaptation
 from prompttransfer.adaptations.bank import VectorBank
+from prompttransfer.backbones.loading import load_backbone
 from prompttransfer.reports.calls import Call
 from prompttransfer.study.cell import Graph, Unit
 from prompttransfer.study.engine.engine import run_study
 from prompttransfer.study.engine.stores import open_store
 from prompttransfer.study.kinds import KINDS
 from prompttransfer.study.kinds.versions import VERSIONS
+from prompttransfer.study.plan.checks import find_any_task
 from prompttransfer.study.plan.lookup import load_rows
 from prompttransfer.study.plan.plan import make_plan
 from prompttransfer.study.plan.reading import read_study
@@ -26,7 +28,10 @@ from prompttransfer.study.results.long_table import COLUMNS, open_results
 from prompttransfer.study.results.report import RUN_CALL, make_tables, write_study_report
 from prompttransfer.study.results.run_folders import sides_scored, write_run_folder
 from prompttransfer.study.results.statistics import COMPARISON_COLUMNS
+from prompttransfer.transfers.in_context import Shown, with_in_context
+from prompttransfer.transfers.zero_shot import Target, zero_shot
 from tasks.errors import UserError
+from tasks.loading import load_splits
 
 
 def run(plan, folder, **local):
@@ -115,6 +120,40 @@ def test_calibrated_scores_are_measures_and_a_matrix_of_their_own(tmp_path, back
     record = json.loads((folder / "transfer" / "transfer.json").read_text())
     assert record["calibrated"]["calibration"] == "content-free"
     assert (folder / "transfer" / "transfer_calibrated.csv").exists()
+
+
+def test_rows_in_context_stand_among_the_references_and_each_seed_draws_others(tmp_path, backbone_folder):
+    more = "seeds: [0, 1]\ntransfers: {calibrate: content-free"
+    asked, plain = (
+        make_plan(read_study(write_study(tmp_path, backbone_folder, f"{CALIBRATED}{more}{what}}}\n")))
+        for what in (", in-context: 2", "")
+    )
+    new = [asked.graph.cells[name] for name in asked.graph.cells.keys() - plain.graph.cells.keys()]
+    assert new and all("references" in cell.settings or cell.kind == "figure" for cell in new)
+    store, summary = run(asked, tmp_path / "run")
+    assert summary.complete
+    results = open_results(asked.graph, store)
+    table = only(make_tables(results)["results"], kind="score", condition="in-context")
+    assert set(zip(table["target"], table["seed"], table["measure"], strict=True)) == {
+        (task, seed, measure)
+        for task in ("films", "pairs")
+        for seed in (0, 1)
+        for measure in ("accuracy", "calibrated accuracy")
+    }
+    backbone = load_backbone(str(tmp_path / "near"), device="cpu")
+    task = find_any_task("films.yaml", tmp_path)
+    target = Target(task, load_splits(task, data=tmp_path / "data", limit_test=12))
+    trained = load_adaptation(store.folder(next(c.id for c in results.of_kind("prompt"))) / "prompt")
+    matrix = zero_shot(backbone, [trained], [target])
+    alone = with_in_context(backbone, matrix, [target], Shown(2, draws=2))
+    drawn = only(table, target="films", measure="accuracy")["value"]
+    assert drawn.mean() == pytest.approx(float(alone.values[alone.sources.index("in-context"), 0]))
+
+
+def test_more_rows_in_context_than_there_are_are_refused_before_anything_runs(tmp_path, backbone_folder):
+    study = write_study(tmp_path, backbone_folder, CALIBRATED + "transfers: {in-context: 99}\n")
+    with pytest.raises(UserError, match=r"99 rows of films.yaml in context: it has \d+ training rows"):
+        make_plan(read_study(study))
 
 
 def test_no_prompt_calibrated_is_among_the_references_and_looks_at_the_training_rows(small):

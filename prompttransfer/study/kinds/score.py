@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tasks.task import Task
 
 REFERENCES = "references"
-CALIBRATE, UNLABELLED, DRAWS = "calibrate", "unlabelled", "draws"
+CALIBRATE, UNLABELLED, DRAWS, SHOWN = "calibrate", "unlabelled", "draws", "in_context"
 
 
 class Scored:
@@ -97,18 +97,24 @@ def with_references(
     backbone: Backbone, prompts: Mapping[str, Adaptation], target: Target, reference: Cell
 ) -> dict[str, dict[str, Json]]:
     """Cell id of a prompt (or `references`) -> values, by `zero_shot`."""
+    from prompttransfer.transfers.in_context import Shown, with_in_context
     from prompttransfer.transfers.matrix import MAJORITY, REFERENCE_ROWS
     from prompttransfer.transfers.zero_shot import zero_shot
 
+    encoding, calibration = encoding_of(reference), calibration_of(reference)
+    seed: int = setting(reference.settings, REFERENCES)
     matrix = zero_shot(
         backbone,
         list(prompts.values()),
         [target],
-        encoding=encoding_of(reference),
-        seed=setting(reference.settings, REFERENCES),
-        calibration=calibration_of(reference),
+        encoding=encoding,
+        seed=seed,
+        calibration=calibration,
         draws=reference.settings.get(DRAWS),  # type: ignore[arg-type]
     )
+    if SHOWN in reference.settings:
+        shown = Shown(setting(reference.settings, SHOWN), draws=1, first=seed)
+        matrix = with_in_context(backbone, matrix, [target], shown, encoding, calibration=calibration)
     column, calibrated = (_known(prompts, one) for one in (matrix, matrix.calibrated))
     found: dict[str, dict[str, Json]] = {
         name: {

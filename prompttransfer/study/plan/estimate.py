@@ -218,9 +218,11 @@ def _score(cell: Cell, unit: Unit, sides: Sides, cells: Mapping[str, Cell]) -> C
 
     side = _side(cell, sides, cells)
     task = _task(side, cell.settings["task"])
-    # Beside no prompt, random ones are scored.
+    # Beside no prompt, random ones are scored, and where it is asked for rows in context, which are computed once.
     asked: Any = cell.settings.get("draws")
-    prompts = 1 + (asked or random_draws(len(cell.inputs))) if "references" in cell.settings else 1
+    prompts = 1
+    if "references" in cell.settings:
+        prompts += (asked or random_draws(len(cell.inputs))) + ("in_context" in cell.settings)
     per_row = row_tokens(side, task) + (GENERATED if task.task.generates else 0)
     tokens = prompts * task.rows.test * per_row
     weights = side.parameters * _value_bytes(cell)

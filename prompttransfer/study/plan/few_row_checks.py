@@ -52,6 +52,7 @@ def _together(spec: Spec, folder: Path) -> Found:
         and "zero_shot" in spec.transfers.model_fields_set,
         ("transfers", "initialisation"): spec.transfers.initialisation,
         ("transfers", "calibrate"): spec.transfers.calibrate != "none",
+        ("transfers", "in-context"): spec.transfers.in_context,
         ("projectors",): spec.projectors,
         ("indicators", "similarity"): spec.indicators.similarity,
         ("indicators", "neurons"): spec.indicators.neurons,

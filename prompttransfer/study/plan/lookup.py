@@ -311,8 +311,16 @@ def with_few_rows(rows: RowFacts, task: Task, spec: Spec, data: Path | None) -> 
 
 
 def _lacking_rows(spec: Spec, document: Document, rows: Mapping[str, RowFacts]) -> list[Mistake]:
-    """Numbers of few rows that a target does not have."""
+    """Numbers of few rows that a target does not have, and of rows in context."""
+    shown = spec.transfers.in_context or 0
     return [
+        Mistake(
+            document.line(("transfers", "in-context")),
+            f"{shown} rows of {name} in context: it has {facts.train} training rows: ask for fewer",
+        )
+        for name, facts in rows.items()
+        if facts.certain and facts.train < shown
+    ] + [
         Mistake(
             document.line(("shots", place)),
             f"{shots} rows of {name}: it has {min(had)} beside its validation rows: ask for fewer",

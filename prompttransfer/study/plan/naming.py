@@ -142,6 +142,8 @@ class Naming:
             settings |= {"calibrate": self.spec.transfers.calibrate}
         if self.spec.transfers.random_draws is not None:
             settings |= {"draws": self.spec.transfers.random_draws}
+        if self.spec.transfers.in_context is not None and not target.task.head:  # no word answers for a head
+            settings |= {"in_context": self.spec.transfers.in_context}
         return self.cell(
             "score",
             f"references of {target.task.name} seed {seed} on {side.called}",

@@ -248,6 +248,8 @@ class Transfers(Part):
     """A second matrix of scores with the bias of the label words taken off (evaluation/calibration.py)."""
     random_draws: int | None = Field(default=None, ge=2)
     """Random adaptations for each method that the row of the matrix is the mean of; 12 or more if not given."""
+    in_context: int | None = Field(default=None, ge=1)
+    """Labelled rows of the target in front of each of its rows, as one more row of the matrix; a draw a seed."""
     initialisation: Initialisation | None = None
 
 
