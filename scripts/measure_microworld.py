@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -179,6 +180,8 @@ def report(
 
 
 def _line(what: str, wanted: float, reached: float, most: bool = False) -> None:
+    if math.isnan(reached):  # no two tasks of that relation
+        return
     good = reached <= wanted if most else reached >= wanted
     print(
         f"{what:40s} {'<=' if most else '>='} {wanted:.3f}   {reached:.3f}   {'reached' if good else 'MISSED'}"
