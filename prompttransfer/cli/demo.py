@@ -101,7 +101,7 @@ def _carry(
 ) -> Path | None:
     """Fit a projector to another model on the first task of each type and measure it on others; its folder."""
     from prompttransfer.cli.common import say
-    from prompttransfer.cli.project import fit
+    from prompttransfer.cli.project_fit import fit
     from prompttransfer.cli.train import train
 
     other = next(name for name in OTHER_BACKBONES if name != backbone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,11 +29,14 @@ from prompttransfer.cli.values import Output, Rate, Real, Seed, Share, Whole, ch
 from tasks.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from projectors.public_report import Entry
+    from projectors.public_state import Keeping
+    from projectors.public_text import PostSettings
     from prompttransfer.adaptations.adaptation import Adaptation
-    from tasks.loading import Splits
+    from prompttransfer.cli.data import DataOptions
+    from prompttransfer.outputs import Files
     from tasks.task import Example, Task
 
 
@@ -119,84 +123,116 @@ def distil(
     prompts, one prompt tuned for all tasks, the target's own prompts where they are given, and no prompt. Killed in the middle, it goes
     on from its last look when the same command is given again.
     """
-    given = dict(locals())
-    from projectors.public_report import TABLE, Looking, report, to_csv, with_random_source
-    from projectors.public_state import Keeping
-    from projectors.public_text import PostSettings, adaptations_of, carry_by_text, check_public
-    from prompttransfer.adaptations.artifacts import MARKER, check_unlike, save_adaptation
-    from prompttransfer.adaptations.running import other_words
-    from prompttransfer.backbones.loading import load_backbone
+    carry_out(asked_of(dict(locals())), distil)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command asks for, checked before any backbone is loaded."""
+
+    given: dict[str, Any]
+    settings: PostSettings
+    prompts: Sequence[Adaptation]
+    own: Sequence[Adaptation]
+    """The target's own prompts, to stand beside those that are carried."""
+    public: Sequence[Example]
+    said: str
+    """What the public text is, in words."""
+    read: DataOptions
+    tasks: Sequence[Task]
+    """Those of the prompts."""
+    written: Files
+
+
+def asked_of(given: dict[str, Any]) -> Asked:
+    """Read the prompts and the public text. Raises UserError for what cannot be carried or would overwrite another thing."""
+    from projectors.public_report import TABLE
+    from projectors.public_text import PostSettings, check_public
+    from prompttransfer.adaptations.artifacts import MARKER
     from prompttransfer.backbones.locating import locate
-    from prompttransfer.cli.common import print_json, say, warn
     from prompttransfer.cli.data import data_options
     from prompttransfer.cli.tables import read_prompts
-    from prompttransfer.files import check_free, safe_name, write_text
+    from prompttransfer.files import check_free, safe_name
     from prompttransfer.outputs import Files, settings_of
-    from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
-    from tasks.rows import digest_rows
 
+    as_given = ("alpha", "temperature", "lr", "steps", "batch", "words", "seed")
     settings = PostSettings(
-        alpha, temperature, lr, steps, batch, evaluate_every, words, start=init, seed=seed
+        every=given["evaluate_every"], start=given["init"], **{name: given[name] for name in as_given}
     )
+    text, text_tasks, output = given["text"], given["text_tasks"] or [], given["output"]
     if (text is None) == (not text_tasks):
         raise UserError("give public text: --text FILE, or --text-tasks TASK..., one of the two")
-    locate(target_backbone, target_revision)
-    found = read_prompts(prompts)
+    locate(given["target_backbone"], given["target_revision"])
+    found = read_prompts(given["prompts"])
     _check(found)
     read = data_options(given)
     tasks = read.tasks(list(dict.fromkeys(prompt.task for prompt in found)), found)
     for prompt in found:
         check_free(output / safe_name(prompt.name, "prompt name"), marker=MARKER)
     written = Files((output / TABLE,), settings_of("project distil", given))
-    written.check(overwrite=overwrite)
-    public, said = _public(text, text_tasks or [], found, data, limit_text, seed)
+    written.check(overwrite=given["overwrite"])
+    public, said = _public(text, text_tasks, found, given["data"], given["limit_text"], given["seed"])
     check_public(public)
-    own = read_prompts([target_prompts]) if target_prompts is not None else []
-    name = source_backbone or found[0].backbone
-    source = load_backbone(name, revision=source_revision, precision=precision, device=device)
-    target = load_backbone(target_backbone, revision=target_revision, precision=precision, device=device)
-    own = _own(own, target, length or found[0].length)
-    for line in other_words(target, own, tasks):
+    beside = given["target_prompts"]
+    own = read_prompts([beside]) if beside is not None else []
+    return Asked(given, settings, found, own, public, said, read, tasks, written)
+
+
+def carry_out(asked: Asked, command: Callable[..., None]) -> None:
+    """Load both backbones, carry the prompts, score them beside the controls, write and show."""
+    from projectors.public_report import TABLE, Looking, report, to_csv, with_random_source
+    from projectors.public_text import adaptations_of, carry_by_text
+    from prompttransfer.adaptations.artifacts import check_unlike, save_adaptation
+    from prompttransfer.adaptations.running import other_words
+    from prompttransfer.backbones.loading import load_backbone
+    from prompttransfer.cli.common import print_json, say, warn
+    from prompttransfer.files import write_text
+    from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
+
+    given, settings, found = asked.given, asked.settings, asked.prompts
+    output, quiet = given["output"], given["as_json"]
+    source, target = (
+        load_backbone(name, revision=given[f"{side}_revision"], precision=given["precision"], device=given["device"])
+        for side, name in (
+            ("source", given["source_backbone"] or found[0].backbone),
+            ("target", given["target_backbone"]),
+        )
+    )  # fmt: skip
+    own = _own(asked.own, target, given["length"] or found[0].length)
+    for line in other_words(target, own, asked.tasks):
         warn(line)
-    rows: dict[str, tuple[Task, Splits]] = {
-        target.task.name: (target.task, target.splits) for target in read.targets(tasks)
-    }
-    say(f"{len(found)} prompts of {source.name} to {target.name} by {said}", quiet=as_json)
+    rows = {at.task.name: (at.task, at.splits) for at in asked.read.targets(asked.tasks)}
+    say(f"{len(found)} prompts of {source.name} to {target.name} by {asked.said}", quiet=quiet)
     validation = {task.name: (task, splits.validation) for task, splits in rows.values()}
-    looked = [(name, task.metric, digest_rows([examples])) for name, (task, examples) in validation.items()]
-    keeping = Keeping(
-        output,
-        repr(looked),
-        lambda step: say(f"going on from step {step} of the run that was interrupted", quiet=as_json),
-    )
-    every = with_random_source(found, seed)
+    keeping = _keeping(output, validation, quiet=quiet)
     carried = carry_by_text(
         source,
         target,
-        every,
-        public,
+        with_random_source(found, settings.seed),
+        asked.public,
         settings,
-        length=length,
+        length=given["length"],
         look=Looking(target, found, validation),
-        tell=lambda step, loss: say(f"step {step}/{steps}: held-out loss {loss:.4f}", quiet=as_json),
+        tell=lambda step, loss: say(f"step {step}/{settings.steps}: held-out loss {loss:.4f}", quiet=quiet),
         keeping=keeping,
     )
-    made = adaptations_of(carried, found, target, settings, {"text": said, "rows": len(public)})
-    for prompt in made if not overwrite else ():
+    made = adaptations_of(carried, found, target, settings, {"text": asked.said, "rows": len(asked.public)})
+    for prompt in made if not given["overwrite"] else ():
         check_unlike(prompt, output / prompt.name)
-    entries = report(target, found, carried, rows, own, seed=seed, keeping=keeping)
+    entries = report(target, found, carried, rows, own, seed=settings.seed, keeping=keeping)
     for prompt in made:
         save_adaptation(prompt, output / prompt.name)
     call = remember(
-        "project distil", distil, given, precision=precision_name(source.precision), source_backbone=source.name,
-        source_revision=commit_of(source.revision), target_revision=commit_of(target.revision), target_backbone=target.name,
+        "project distil", command, given, precision=precision_name(source.precision),
+        source_backbone=source.name, source_revision=commit_of(source.revision),
+        target_backbone=target.name, target_revision=commit_of(target.revision),
     )  # fmt: skip
-    written.claim()
+    asked.written.claim()
     write_text(output / TABLE, to_csv(entries))
     note_call([output / TABLE, *(output / prompt.name for prompt in made)], call)
     keeping.clear()
     picked = dict(zip((prompt.name for prompt in found), carried.picked_steps, strict=False))
-    if as_json:
+    if quiet:
         print_json(_record(made, entries, picked, output))
         return
     _show(made, entries, picked)
@@ -204,6 +240,22 @@ def distil(
         f"the table is in {output / TABLE}, and on the page of `prompttransfer report` where a matrix lies beside it"
     )
     say(f"written to {output}; use them with `prompttransfer transfer {output} --to TASK...`")
+
+
+def _keeping(
+    output: Path, validation: Mapping[str, tuple[Task, Sequence[Example]]], *, quiet: bool
+) -> Keeping:
+    """Where the run is kept while it goes on, known by the rows that it looks at."""
+    from projectors.public_state import Keeping
+    from prompttransfer.cli.common import say
+    from tasks.rows import digest_rows
+
+    looked = [(name, task.metric, digest_rows([examples])) for name, (task, examples) in validation.items()]
+    return Keeping(
+        output,
+        repr(looked),
+        lambda step: say(f"going on from step {step} of the run that was interrupted", quiet=quiet),
+    )
 
 
 def _check(prompts: Sequence[Adaptation]) -> None:
