@@ -18,7 +18,16 @@ from projectors.anchors import AnchorSearch
 from projectors.architectures import size
 from projectors.controls import constant, mean_prompt
 from projectors.fitting import fit, task_objective
-from projectors.gathering import Gathered, Options, Tell, gather, material_of, needs_words, rows_of
+from projectors.gathering import (
+    Gathered,
+    Options,
+    Tell,
+    answers_of,
+    gather,
+    material_of,
+    needs_words,
+    rows_of,
+)
 from projectors.lessons import words_between
 from projectors.methods import LABEL_FREE, FitPlan, Material, find_method
 from projectors.projector import Projector, Side
@@ -108,7 +117,11 @@ def run_experiment(
     )  # if there are none, say so at once
     prompts = gather(source, target, fitting, unseen, options, tell)
     splits = {name: rows_of(task, options) for name, task in prompts.tasks.items()}
-    material = material_of(target, names, prompts, splits, options, words)
+    answers = None
+    if options.plan.task.distil:
+        tell("reading what the source answers to the rows of the fitting tasks")
+        answers = answers_of(source, names, prompts, splits, options)
+    material = material_of(target, names, prompts, splits, options, words, answers)
     tell(f"{options.method}, {options.plan.architecture.name}, {material.shape}, {len(material.pairs)} pairs")
     projectors = fit_seeds(material, names, prompts, options, tell)
     tell("tuning a constant prompt with the budget of task-tuning")

@@ -26,7 +26,7 @@ from tasks.documents import checked, parse_json, shortened
 from tasks.errors import UserError, unknown
 
 Objective = Callable[[nn.Module, int], Tensor]
-TaskLoss = Callable[[Tensor, int], Tensor]
+TaskLoss = Callable[[Tensor, Tensor, int, float], Tensor]
 
 
 def squared_l2(projected: Tensor, target: Tensor) -> Tensor:
@@ -64,7 +64,8 @@ class Pair:
 class Lesson:
     """One fitting task for task-tuning: its source prompts [n, L_s, d_s] and the target model's loss.
 
-    `loss(prompts [k, L_t, d_t], step)` shares the k prompts out over a batch of rows and returns one number.
+    `loss(prompts [k, L_t, d_t], which [k], step, distil)` shares the k prompts out over a batch of rows and returns one number.
+    They were projected from the source prompts `which`; `distil` is that of `FitSettings`.
     """
 
     task: str
@@ -83,6 +84,8 @@ class FitSettings:
     one side knows nothing on the other). contrast: weight of the term that makes an output nearest to its own
     task's target prompt. mix: largest share of a second prompt of the same task mixed into a source. unit: what the
     learning rate is multiplied by, the size of the target's words over the source's for a map that starts from words.
+    distil: weight of KL(what the source answers to a row under the same prompt || what the target answers), added to the
+    task loss.
     """
 
     distance: str = "squared-l2"
@@ -96,17 +99,22 @@ class FitSettings:
     weight_decay: float = 0.0
     seed: int = 0
     unit: float = 1.0
+    distil: float = 0.0
 
     def __post_init__(self) -> None:
         if self.distance not in DISTANCES:
             raise unknown("distance", self.distance, DISTANCES)
         if self.steps < 1 or self.batch < 1 or not 0 < self.lr < math.inf:
             raise UserError(f"a fit needs steps >= 1, batch >= 1 and a finite lr > 0, given {self}")
-        if not all(map(math.isfinite, (self.noise, self.contrast, self.weight_decay, self.unit))):
-            raise UserError(f"noise, contrast and weight decay must be finite, given {self}")
-        if not (0 <= self.null < 1 and 0 <= self.mix <= 1 and min(self.noise, self.contrast) >= 0):
+        if not all(
+            map(math.isfinite, (self.noise, self.contrast, self.weight_decay, self.unit, self.distil))
+        ):
+            raise UserError(f"noise, contrast, weight decay and distil must be finite, given {self}")
+        if not (
+            0 <= self.null < 1 and 0 <= self.mix <= 1 and min(self.noise, self.contrast, self.distil) >= 0
+        ):
             raise UserError(
-                f"null must be in [0, 1), mix in [0, 1], noise and contrast not negative, given {self}"
+                f"null must be in [0, 1), mix in [0, 1], noise, contrast and distil not negative, given {self}"
             )
 
 
@@ -196,9 +204,8 @@ def task_objective(
         rows = torch.randint(len(lesson.sources), (prompts_per_step,), generator=generator)
         same = torch.zeros(len(lesson.sources), dtype=torch.long)
         projected = module(disturbed(lesson.sources, rows, same, settings, generator))
-        value = lesson.loss(
-            projected, settings.seed * settings.steps + step
-        )  # each seed sees rows of its own
+        own_step = settings.seed * settings.steps + step  # each seed sees rows of its own
+        value = lesson.loss(projected, rows, own_step, settings.distil)
         if settings.null and untrained is not None:
             output = module(random_like(every, prompts_per_step, generator))
             wanted = untrained[torch.randint(len(untrained), (prompts_per_step,), generator=generator)]

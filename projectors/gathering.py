@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from torch import Tensor
+
 from projectors.architectures import Shape
 from projectors.closed_form import SharedWords
-from projectors.lessons import check_covered, group_by_task, lesson, pairs_of, untrained_of
+from projectors.lessons import check_covered, group_by_task, lesson, pairs_of, source_answers, untrained_of
 from projectors.methods import LABEL_FREE, METHOD, FitPlan, Material, plan_for
 from projectors.projector import Side, common_side, same_backbone, side_of_backbone, side_of_prompt
 from prompttransfer.adaptations.adaptation import Adaptation, Origin
@@ -210,9 +212,15 @@ def material_of(
     splits: Mapping[str, Splits],
     options: Options,
     words: SharedWords | None,
+    answers: Mapping[str, Tensor] | None = None,
 ) -> Material:
-    """Everything a method may ask for; `words` are those of both vocabularies, where `needs_words`."""
+    """Everything a method may ask for.
+
+    `words` are those of both vocabularies, where `needs_words`; `answers` those of `answers_of`, where the source's are learned
+    from.
+    """
     near, far = prompts.source_side, prompts.target_side
+    said = answers or {}
     lessons = [
         lesson(
             target,
@@ -221,6 +229,7 @@ def material_of(
             prompts.source[name],
             encoding=Encoding(far.layout, options.max_length),
             length=far.length,
+            answers=said.get(name),
         )
         for name in fitting
     ]
@@ -232,6 +241,21 @@ def material_of(
         words,
         target.embedding_table()[list(target.ordinary_tokens)],
     )
+
+
+def answers_of(
+    source: Backbone,
+    fitting: Sequence[str],
+    prompts: Gathered,
+    splits: Mapping[str, Splits],
+    options: Options,
+) -> dict[str, Tensor]:
+    """Fitting task -> what the source says to its training rows under each of its prompts, [prompts, rows, classes]."""
+    encoding = Encoding(prompts.source_side.layout, options.max_length)
+    return {
+        name: source_answers(source, prompts.tasks[name], splits[name].train, prompts.source[name], encoding)
+        for name in fitting
+    }
 
 
 def rows_of(task: Task, options: Options) -> Splits:

@@ -15,13 +15,21 @@ from torch import Tensor
 from projectors.closed_form import SharedWords, shared_words
 from projectors.fitting import Lesson, Pair, TaskLoss
 from prompttransfer.adaptations.adaptation import Adaptation
+from prompttransfer.adaptations.bank import VectorBank
+from prompttransfer.backbones.answer_losses import answer_losses
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.interventions import Vectors
 from prompttransfer.backbones.layouts import Encoding, Layout
 from prompttransfer.backbones.rows import Row, of_rows
+from prompttransfer.evaluation.encoding import encode_task
+from prompttransfer.evaluation.evaluate import evaluate_bank
 from prompttransfer.training.batches import RowOrder
+from prompttransfer.training.distillation import divergence
 from tasks.errors import UserError
 from tasks.task import Example, Task
+
+SMALLEST = 1e-8
+"""Probability that a source gives a label at least, so that its logarithm is finite."""
 
 PromptsByTask = Mapping[str, Sequence[Adaptation]]
 
@@ -85,27 +93,71 @@ def lesson(
     length: int,
     batch: int = 32,
     seed: int = 0,
+    answers: Tensor | None = None,
 ) -> Lesson:
-    """The lesson of one fitting task: rows of it, shared out among the projected prompts of a step."""
+    """The lesson of one fitting task: rows of it, shared out among the projected prompts of a step.
+
+    `answers` are those of `source_answers` to the same rows, where the source's are learned from.
+    """
     rows = backbone.encode(task, examples, encoding, reserved=length)
     layout = encoding.place(backbone.family)
     order = RowOrder(tuple(row.size for row in rows), batch, seed)
     vectors = torch.stack([prompt.vectors for prompt in sources])
     said = repr((backbone.name, backbone.revision, backbone.dtype, layout, rows, batch, seed))
-    origin = hashlib.sha256(said.encode()).hexdigest()
-    return Lesson(task.name, vectors, task_loss(backbone, rows, order, layout=layout), origin)
+    origin = hashlib.sha256(said.encode() + (b"" if answers is None else answers.numpy().tobytes()))
+    loss = task_loss(backbone, rows, order, layout=layout, answers=answers)
+    return Lesson(task.name, vectors, loss, origin.hexdigest())
 
 
-def task_loss(backbone: Backbone, rows: Sequence[Row], order: RowOrder, *, layout: Layout) -> TaskLoss:
-    """The mean loss of the rows of a step, row i under prompt i modulo k of the k that are given."""
+def task_loss(
+    backbone: Backbone,
+    rows: Sequence[Row],
+    order: RowOrder,
+    *,
+    layout: Layout,
+    answers: Tensor | None = None,
+) -> TaskLoss:
+    """The mean loss of the rows of a step, row i under prompt i modulo k of the k that are given.
 
-    def loss(prompts: Tensor, step: int) -> Tensor:
-        batch = backbone.batch([rows[index] for index in order.step(step)], layout=layout)
+    `answers` [n, rows, classes] are what the source says under each of its n prompts, as log-probabilities; a loss with
+    `distil` above 0 needs them.
+    """
+
+    def loss(prompts: Tensor, which: Tensor, step: int, distil: float = 0.0) -> Tensor:
+        numbers = order.step(step)
+        batch = backbone.batch([rows[number] for number in numbers], layout=layout)
         owners = torch.arange(batch.rows) % len(prompts)
         own = Vectors(of_rows(prompts.to(backbone.device), owners.to(backbone.device)))
-        return backbone.loss(own, batch).mean()
+        if not distil:
+            return backbone.loss(own, batch).mean()
+        assert answers is not None
+        scores = backbone.label_scores(own, batch)
+        wanted = answers[which[owners], torch.tensor(numbers)].to(scores)
+        return (answer_losses(scores, batch) + distil * divergence(scores, wanted)).mean()
 
     return loss
+
+
+def source_answers(
+    backbone: Backbone,
+    task: Task,
+    examples: Sequence[Example],
+    prompts: Sequence[Adaptation],
+    encoding: Encoding,
+) -> Tensor:
+    """What the source says to each row under each of its prompts, [prompts, rows, classes], as log-probabilities.
+
+    Raises UserError for a task that is not answered by label words.
+    """
+    if task.generates or task.head:
+        raise UserError(
+            f"task {task.name!r} has no label words, whose scores the target could learn from: leave out --distil-weight"
+        )
+    encoded = encode_task(backbone, task, examples, encoding, reserved=prompts[0].length)
+    bank = VectorBank(torch.stack([prompt.vectors for prompt in prompts]))
+    scores = evaluate_bank(backbone, bank, encoded, keep=True)
+    said = [score.answered.probabilities for score in scores if score.answered is not None]
+    return torch.tensor(said).clamp_min(SMALLEST).log()
 
 
 def words_between(source: Backbone, target: Backbone) -> SharedWords:

@@ -25,7 +25,7 @@ from projectors.architectures import Architecture
 from projectors.controls import probes, sensitivity
 from projectors.experiment import bench_of, seeded, tuned_constant
 from projectors.fitting import FitSettings
-from projectors.gathering import Gathered, Options, material_of, prompts_of, rows_of
+from projectors.gathering import Gathered, Options, answers_of, material_of, prompts_of, rows_of
 from projectors.lessons import check_covered, group_by_task, words_between
 from projectors.methods import LABEL_FREE, METHODS, FitPlan, Material, plan_for
 from projectors.projector import Projector, common_side
@@ -103,6 +103,8 @@ WAYS: dict[str, Way] = {
     "task linear random": learned("task", start="random", noise=0.5),
     "task linear": learned("task"),
     "task linear noise .5": learned("task", noise=0.5),
+    "task linear noise .5 distil 1": learned("task", noise=0.5, distil=1.0),
+    "task linear noise .5 distil 10": learned("task", noise=0.5, distil=10.0),
     "task linear noise 1": learned("task", noise=1.0),
     "task linear noise .5 lr 3e-3": learned("task", noise=0.5, lr=3e-3),
     "task linear noise .5 null .2": learned("task", noise=0.5, null=0.2),
@@ -139,7 +141,9 @@ def main() -> None:
     prompts = both_sides(source, target, tasks, (options, far), given.prompt_steps)
     splits = {name: rows_of(task, options) for name, task in prompts.tasks.items()}
     names = [task.name for task in fitting]
-    material = material_of(target, names, prompts, splits, options, words_between(source, target))
+    learns = any(WAYS[way].plan.task.distil for way in given.ways or WAYS)
+    answers = answers_of(source, names, prompts, splits, options) if learns else None
+    material = material_of(target, names, prompts, splits, options, words_between(source, target), answers)
     bench = bench_of(target, prompts, splits, names, options)
     if given.unseen_only:
         bench = replace(bench, source={task.name: prompts.source[task.name] for task in unseen})

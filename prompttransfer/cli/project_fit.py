@@ -114,6 +114,14 @@ def fit(
     mix: Annotated[
         float, typer.Option(help="Largest share of another seed's prompt mixed into a source."), Share
     ] = 0.0,
+    distil_weight: Annotated[
+        float,
+        typer.Option(
+            "--distil-weight",
+            help="Weight, beside the task loss, of the distance to what the source answers to the same rows (0).",
+        ),
+        Real(0, 1e30),
+    ] = 0.0,
     words: Annotated[
         int, typer.Option(help="Words a vector may use (combination)."), Whole(1, 1_000_000)
     ] = 2,
@@ -229,9 +237,14 @@ def options_of(given: dict[str, Any], shaped: Architecture) -> Options:
     from projectors.fitting import FitSettings
     from projectors.gathering import Options
     from projectors.methods import LABEL_FREE, check_start, plan_for
+    from tasks.errors import UserError
 
     of_fit = ("distance", "steps", "lr", "noise", "null", "contrast", "mix")
-    settings = FitSettings(**{name: given[name] for name in of_fit})
+    settings = FitSettings(distil=given["distil_weight"], **{name: given[name] for name in of_fit})
+    if settings.distil and "task" not in given["method"]:
+        raise UserError(
+            f"--distil-weight is of task and distance+task, whose loss it is added to; --method is {given['method']}"
+        )
     plan = plan_for(shaped, settings, start=given["start"], per_token=given["words"])
     if given["method"] not in LABEL_FREE:
         check_start(plan)

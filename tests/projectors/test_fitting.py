@@ -72,7 +72,7 @@ def test_distance_fitting_maps_each_source_to_its_target(distance: str) -> None:
 def test_fits_of_different_seeds_see_different_rows() -> None:
     seen = []
 
-    def loss(prompts: Tensor, step: int) -> Tensor:
+    def loss(prompts: Tensor, which: Tensor, step: int, distil: float) -> Tensor:
         seen.append(step)
         return prompts.sum()
 
@@ -85,7 +85,7 @@ def test_fits_of_different_seeds_see_different_rows() -> None:
 def test_gradient_reaches_the_projector_and_none_of_the_backbone() -> None:
     backbone = nn.Linear(5, 1).requires_grad_(False)
     module = build(Architecture("mlp", hidden=7), SHAPE)
-    lesson = Lesson("a", torch.randn(2, 3, 4), lambda prompts, step: backbone(prompts).square().mean())
+    lesson = Lesson("a", torch.randn(2, 3, 4), lambda prompts, *_: backbone(prompts).square().mean())
     task_objective([lesson], FitSettings())(module, 0).backward()
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in module.parameters())
     assert all(p.grad is None for p in backbone.parameters())
@@ -95,7 +95,7 @@ def test_task_tuning_takes_the_tasks_in_turn() -> None:
     seen: list[str] = []
 
     def lesson(name: str) -> Lesson:
-        def loss(prompts: Tensor, step: int) -> Tensor:
+        def loss(prompts: Tensor, which: Tensor, step: int, distil: float) -> Tensor:
             seen.append(name)
             return prompts.square().mean()
 

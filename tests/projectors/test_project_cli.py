@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny import examples, prompt, task, tiny_backbone
 from typer.testing import CliRunner
 
 from projectors.architectures import Architecture
+from projectors.artifacts import load_projector
 from projectors.experiment import run_experiment
 from projectors.fitting import FitSettings
 from projectors.gathering import Options
@@ -86,6 +88,21 @@ def test_fit_prints_every_control_and_writes_a_projector(place: Path, tmp_path: 
     }
     lines = (tmp_path / "p" / "report.csv").read_text().splitlines()
     assert lines[0] == "task,group,condition,seed,value,draw" and len(lines) > 30
+
+
+def test_what_the_source_answers_can_be_learned_from(place: Path, tmp_path: Path) -> None:
+    """The weight is kept with the projector, changes it, and is of methods with a task loss alone."""
+    for name, more in (("plain", ()), ("taught", ("--distil-weight", 5))):
+        result = fit(place, tmp_path / name, *more)
+        assert result.exit_code == 0, result.output
+        assert ("reading what the source answers" in result.output) == bool(more)
+    plain, taught = (load_projector(tmp_path / name) for name in ("plain", "taught"))
+    assert (plain.settings["task"]["distil"], taught.settings["task"]["distil"]) == (0.0, 5.0)
+    weights = [torch.cat([w.flatten() for w in p.module.state_dict().values()]) for p in (plain, taught)]
+    assert not torch.equal(*weights)
+    refused = fit(place, tmp_path / "none", "--method", "distance", "--distil-weight", 1)
+    assert "--distil-weight is of task and distance+task" in str(refused.exception)
+    assert not (tmp_path / "none").exists()
 
 
 def test_apply_carries_prompts_that_the_target_takes(place: Path, tmp_path: Path) -> None:
