@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean, stdev
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from projectors.architectures import Architecture, Constant, Shape, build
-from projectors.fitting import Pair
+from projectors.fitting import FitSettings, Lesson, Pair, fit, task_objective
 from prompttransfer.adaptations.random_prompts import random_like
 from tasks.errors import UserError
 
@@ -50,6 +51,26 @@ def constant(shape: Shape, start: Tensor | None = None, *, seed: int = 0) -> Con
         with torch.no_grad():
             module.prompt.copy_(start)
     return module
+
+
+CONSTANT_RATE = 0.1
+"""Learning rate of a tuned constant in units of the prompts' rms, .02 to .03 on the embedded masked LMs: that of a projector
+would hardly move it."""
+
+
+def tune_constant(
+    shape: Shape,
+    start: Tensor,
+    size: float,
+    lessons: Sequence[Lesson],
+    settings: FitSettings,
+    checkpoint: Path | None = None,
+) -> Tensor:
+    """One prompt [L_t, d_t] for all lessons, tuned from `start` as a projector would be, at `CONSTANT_RATE` of `size`."""
+    module = constant(shape, start, seed=settings.seed)
+    settings = replace(settings, lr=CONSTANT_RATE * size, unit=1.0)
+    fit(module, task_objective(lessons, settings), settings, checkpoint=checkpoint)
+    return module.prompt.detach()
 
 
 @dataclass(frozen=True)

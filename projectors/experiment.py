@@ -16,8 +16,7 @@ from torch import Tensor
 
 from projectors.anchors import AnchorSearch
 from projectors.architectures import size
-from projectors.controls import constant, mean_prompt
-from projectors.fitting import fit, task_objective
+from projectors.controls import mean_prompt, tune_constant
 from projectors.gathering import (
     Gathered,
     Options,
@@ -40,8 +39,6 @@ from prompttransfer.evaluation.evaluate import evaluate_bank
 from tasks.loading import Splits
 from tasks.task import Example, Task
 
-CONSTANT_RATE = 0.1
-"""Learning rate of the tuned constant in units of the prompts' rms: 0.02 to 0.03 on the embedded masked LMs."""
 WATCHED_ROWS = 100
 """Validation rows that a candidate of the anchors' search is scored on."""
 
@@ -187,16 +184,9 @@ def teller(tell: Tell, every: int = 100) -> Callable[[str, int, float], None]:
 
 
 def tuned_constant(material: Material, plan: FitPlan) -> Tensor:
-    """The constant control [L_t, d_t]: from the mean target prompt, tuned on the same lessons for as many steps.
-
-    Its learning rate is that of prompts and not of projectors, at which it would hardly move.
-    """
-    start = mean_prompt(material.pairs)
+    """The constant control [L_t, d_t]: from the mean target prompt, tuned on the same lessons for as many steps."""
     size = float(torch.stack([pair.target for pair in material.pairs]).square().mean().sqrt())
-    module = constant(material.shape, start, seed=plan.seed)
-    settings = replace(plan.task, lr=CONSTANT_RATE * size, unit=1.0)
-    fit(module, task_objective(material.lessons, settings), settings)
-    return module.prompt.detach()
+    return tune_constant(material.shape, mean_prompt(material.pairs), size, material.lessons, plan.task)
 
 
 def bench_of(

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from projectors.architectures import Shape
-from projectors.controls import constant
-from projectors.fitting import FitSettings, fit, task_objective
+from projectors.controls import tune_constant
+from projectors.fitting import FitSettings
 from projectors.lessons import lesson
 from projectors.public_state import Keeping
 from projectors.public_text import Carried
@@ -49,7 +49,7 @@ CONDITIONS = {
 NOT_CONTROLS = ("own prompt", CHOSEN, PICKED, LAST)
 TABLE = "public-text.csv"
 """The file of the table beside the prompts that were carried."""
-CONSTANT_STEPS, CONSTANT_RATE = 100, 0.1
+CONSTANT_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -170,10 +170,8 @@ def _tuned_constant(
         lesson(target, task, splits.train, [ignored], encoding=encoding, length=length, seed=seed)
         for task, splits in tasks.values()
     ]
-    module = constant(Shape(length, width, length, width), start, seed=seed)
-    size = float(start.square().mean().sqrt())
-    settings = FitSettings(steps=CONSTANT_STEPS * len(lessons), lr=CONSTANT_RATE * size, seed=seed)
+    settings = FitSettings(steps=CONSTANT_STEPS * len(lessons), seed=seed)
     parts = (settings, start, *(own.origin for own in lessons))
     checkpoint = None if keeping is None else keeping.file("constant", parts)
-    fit(module, task_objective(lessons, settings), settings, checkpoint=checkpoint)
-    return module.prompt.detach()
+    size = float(start.square().mean().sqrt())
+    return tune_constant(Shape(length, width, length, width), start, size, lessons, settings, checkpoint)
