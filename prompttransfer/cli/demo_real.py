@@ -171,7 +171,8 @@ def say_how_long(name: str, targets: Sequence[Target], share: float, limit_test:
     model = load_backbone(name)
     say(describe(model))
     training, matrix = (seconds / 60 for seconds in expected_seconds(model, targets, share, limit_test))
-    said = f"{torch.get_num_threads()} threads" if model.device.type == "cpu" else str(model.device)
+    threads = torch.get_num_threads()
+    said = f"{threads} thread{'s' * (threads > 1)}" if model.device.type == "cpu" else str(model.device)
     say(
         f"this will take about {training + matrix:.0f} minutes on {said}: {training:.0f} to train, {matrix:.0f} for the matrix "
         "(a few steps and rows of each kind were timed). Stopped, the same command goes on"
