@@ -6,7 +6,7 @@ import re
 
 import pytest
 from commands import parsed
-from pages import EVERY_BLOCK, PAGES, ROOT, Block
+from pages import EVERY_BLOCK, Block
 
 from prompttransfer.adaptations.methods import parse_method
 from prompttransfer.cli.common import resolve_tasks
@@ -39,18 +39,6 @@ def test_there_are_commands_of_every_verb_in_the_pages() -> None:
     shown = {words[words.index("prompttransfer") + 1] for _, words in OURS}
     assert {"train", "evaluate", "transfer", "project", "compare", "correlate", "recommend"} <= shown
     assert {"neurons", "plot", "predict", "study", "tasks", "import", "export", "report"} <= shown
-
-
-def test_scripts_that_pages_name_are_there_and_have_the_options() -> None:
-    sources = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "scripts").glob("*.py")}
-    options = "\n".join(sources.values())
-    for page in PAGES:
-        for name, rest in re.findall(
-            r"python\s+scripts/([\w-]+\.py)([^`\n]*)", page.read_text(encoding="utf-8")
-        ):
-            assert name in sources, f"{page.name}: no scripts/{name}"
-            for option in re.findall(r"--[a-z][a-z-]+", rest):
-                assert f'"{option}"' in options, f"{page.name}: scripts/{name} has no {option}"
 
 
 def test_names_of_a_python_block_can_be_imported() -> None:
