@@ -27,7 +27,7 @@ from projectors.gathering import (
     needs_words,
     rows_of,
 )
-from projectors.lessons import words_between
+from projectors.lessons import check_answers, words_between
 from projectors.methods import LABEL_FREE, FitPlan, Material, find_method
 from projectors.projector import Projector, Side
 from projectors.report import Bench, ConditionScore, Draw, Judgement, judge, measure
@@ -112,6 +112,9 @@ def run_experiment(
     words = (
         words_between(source, target) if needs_words(options) else None
     )  # if there are none, say so at once
+    if options.plan.task.distil:
+        for task in fitting:
+            check_answers(task)
     prompts = gather(source, target, fitting, unseen, options, tell)
     splits = {name: rows_of(task, options) for name, task in prompts.tasks.items()}
     answers = None

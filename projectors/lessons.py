@@ -138,6 +138,14 @@ def task_loss(
     return loss
 
 
+def check_answers(task: Task) -> None:
+    """Raise UserError for a task that is not answered by label words, whose scores a target could learn from."""
+    if not task.has_words:
+        raise UserError(
+            f"task {task.name!r} has no label words, whose scores the target could learn from: leave out --distil-weight"
+        )
+
+
 def source_answers(
     backbone: Backbone,
     task: Task,
@@ -145,14 +153,7 @@ def source_answers(
     prompts: Sequence[Adaptation],
     encoding: Encoding,
 ) -> Tensor:
-    """What the source says to each row under each of its prompts, [prompts, rows, classes], as log-probabilities.
-
-    Raises UserError for a task that is not answered by label words.
-    """
-    if task.generates or task.head:
-        raise UserError(
-            f"task {task.name!r} has no label words, whose scores the target could learn from: leave out --distil-weight"
-        )
+    """What the source says to each row under each of its prompts, [prompts, rows, classes], as log-probabilities."""
     encoded = encode_task(backbone, task, examples, encoding, reserved=prompts[0].length)
     bank = VectorBank(torch.stack([prompt.vectors for prompt in prompts]))
     scores = evaluate_bank(backbone, bank, encoded, keep=True)

@@ -10,18 +10,9 @@ import typer
 from prompttransfer.cli.options import AsJson, Device, Overwrite
 from prompttransfer.cli.project_distil import distil
 from prompttransfer.cli.project_fit import fit
+from prompttransfer.cli.project_pair import SourceBackbone, SourceRevision, TargetBackbone, TargetRevision
 from prompttransfer.cli.project_tables import show_scores
-from prompttransfer.cli.project_weights import (
-    Directions,
-    Signs,
-    SourceBackbone,
-    SourceRevision,
-    TargetBackbone,
-    TargetRevision,
-    Way,
-    carry_all,
-    compare_ways,
-)
+from prompttransfer.cli.project_weights import Directions, Signs, Way, carry_all, compare_ways
 from prompttransfer.cli.values import Output, checked
 
 if TYPE_CHECKING:

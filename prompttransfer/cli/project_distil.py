@@ -24,7 +24,13 @@ from prompttransfer.cli.options import (
     SkipEmpty,
     SplitNames,
 )
-from prompttransfer.cli.project_weights import SourceBackbone, SourceRevision, TargetRevision
+from prompttransfer.cli.project_pair import (
+    SourceBackbone,
+    SourceRevision,
+    TargetRevision,
+    load_pair,
+    remember_pair,
+)
 from prompttransfer.cli.values import Output, Rate, Real, Seed, Share, Whole, checked
 from tasks.errors import UserError
 
@@ -184,20 +190,13 @@ def carry_out(asked: Asked, command: Callable[..., None]) -> None:
     from projectors.public_text import adaptations_of, carry_by_text
     from prompttransfer.adaptations.artifacts import check_unlike, save_adaptation
     from prompttransfer.adaptations.running import other_words
-    from prompttransfer.backbones.loading import load_backbone
     from prompttransfer.cli.common import print_json, say, warn
     from prompttransfer.files import write_text
-    from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
+    from prompttransfer.reports.calls import note_call
 
     given, settings, found = asked.given, asked.settings, asked.prompts
     output, quiet = given["output"], given["as_json"]
-    source, target = (
-        load_backbone(name, revision=given[f"{side}_revision"], precision=given["precision"], device=given["device"])
-        for side, name in (
-            ("source", given["source_backbone"] or found[0].backbone),
-            ("target", given["target_backbone"]),
-        )
-    )  # fmt: skip
+    source, target = load_pair(given, given["source_backbone"] or found[0].backbone, given["target_backbone"])
     own = _own(asked.own, target, given["length"] or found[0].length)
     for line in other_words(target, own, asked.tasks):
         warn(line)
@@ -222,11 +221,7 @@ def carry_out(asked: Asked, command: Callable[..., None]) -> None:
     entries = report(target, found, carried, rows, own, seed=settings.seed, keeping=keeping)
     for prompt in made:
         save_adaptation(prompt, output / prompt.name)
-    call = remember(
-        "project distil", command, given, precision=precision_name(source.precision),
-        source_backbone=source.name, source_revision=commit_of(source.revision),
-        target_backbone=target.name, target_revision=commit_of(target.revision),
-    )  # fmt: skip
+    call = remember_pair("project distil", command, given, source, target)
     asked.written.claim()
     write_text(output / TABLE, to_csv(entries))
     note_call([output / TABLE, *(output / prompt.name for prompt in made)], call)

@@ -27,6 +27,7 @@ from prompttransfer.cli.options import (
     SkipEmpty,
     SplitNames,
 )
+from prompttransfer.cli.project_pair import SourceRevision, TargetRevision, load_pair, remember_pair
 from prompttransfer.cli.project_tables import show_fit
 from prompttransfer.cli.values import Output, Rate, Real, Share, Whole, checked
 
@@ -49,8 +50,8 @@ def fit(
     ] = None,
     source_backbone: Annotated[str, typer.Option(help="Where the prompts are from.")] = "microworld-roberta",
     target_backbone: Annotated[str, typer.Option(help="Where they go.")] = "microworld-roberta-wide",
-    source_revision: Annotated[str | None, typer.Option(help="Commit of a hub source backbone.")] = None,
-    target_revision: Annotated[str | None, typer.Option(help="Commit of a hub target backbone.")] = None,
+    source_revision: SourceRevision = None,
+    target_revision: TargetRevision = None,
     method: Annotated[
         str,
         typer.Option(
@@ -265,16 +266,11 @@ def carry_out(asked: Asked, command: Callable[..., None]) -> None:
     from projectors.experiment import run_experiment
     from projectors.gathering import shape_of
     from projectors.methods import LABEL_FREE
-    from prompttransfer.backbones.loading import load_backbone
     from prompttransfer.cli.common import say
-    from prompttransfer.reports.calls import commit_of, note_call, precision_name, remember
+    from prompttransfer.reports.calls import note_call
 
     given, quiet = asked.given, asked.given["as_json"]
-    source, target = (
-        load_backbone(given[f"{side}_backbone"], revision=given[f"{side}_revision"], precision=given["precision"],
-                      device=given["device"])
-        for side in ("source", "target")
-    )  # fmt: skip
+    source, target = load_pair(given, given["source_backbone"], given["target_backbone"])
     if len(asked.fitting) == 1 and given["method"] not in LABEL_FREE:
         say(
             "warning: one fitting task only: what comes out is a constant; give tasks of several types",
@@ -288,11 +284,7 @@ def carry_out(asked: Asked, command: Callable[..., None]) -> None:
         source, target, asked.fitting, asked.unseen, asked.options, tell=lambda line: say(line, quiet=quiet)
     )
     save(outcome, given["output"], asked.made_from)
-    call = remember(
-        "project fit", command, given, precision=precision_name(source.precision),
-        source_backbone=source.name, source_revision=commit_of(source.revision),
-        target_backbone=target.name, target_revision=commit_of(target.revision),
-    )  # fmt: skip
+    call = remember_pair("project fit", command, given, source, target)
     note_call([given["output"] / MARKER], call)
     show_fit(outcome.projector, given["output"], as_json=quiet)
 

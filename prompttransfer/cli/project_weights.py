@@ -23,6 +23,7 @@ from prompttransfer.cli.options import (
     SplitNames,
     Steps,
 )
+from prompttransfer.cli.project_pair import SourceBackbone, SourceRevision, TargetBackbone, TargetRevision
 from prompttransfer.cli.values import OneOf, Output, Whole, checked
 
 if TYPE_CHECKING:
@@ -43,12 +44,6 @@ Way = Annotated[
         help="Carry a LoRA or its kin without a projector: copy (the control), cross-lora (any widths), lora-x.",
     ),
 ]
-SourceBackbone = Annotated[
-    str | None, typer.Option(help="Where they are from; as they say themselves if not given.")
-]
-TargetBackbone = Annotated[str | None, typer.Option(help="Where they go.")]
-SourceRevision = Annotated[str | None, typer.Option(help="Commit of a hub source backbone.")]
-TargetRevision = Annotated[str | None, typer.Option(help="Commit of a hub target backbone.")]
 Directions = Annotated[
     int | None,
     typer.Option(

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from tiny import examples, prompt, task, tiny_backbone
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-from projectors.lessons import lesson, source_answers
+from projectors.experiment import run_experiment
+from projectors.fitting import FitSettings
+from projectors.gathering import Options
+from projectors.lessons import check_answers, lesson, source_answers
+from projectors.methods import plan_for
 from prompttransfer.adaptations.bank import VectorBank
 from prompttransfer.backbones.base import Backbone
 from prompttransfer.backbones.layouts import USUAL, find_layout
 from prompttransfer.training.batches import RowOrder
 from tasks.catalog import find_task
 from tasks.errors import UserError
+from tasks.task import Task
 
 SOURCE, TARGET = tiny_backbone(16, 0, "small"), tiny_backbone(24, 1, "wide")
 ROWS = examples("film")
@@ -76,5 +83,10 @@ def test_answers_are_part_of_what_a_lesson_is_known_by() -> None:
 
 
 def test_a_task_without_label_words_has_no_answers_to_learn_from() -> None:
-    with pytest.raises(UserError, match="no label words"):
-        source_answers(SOURCE, find_task("scitldr"), ROWS, PROMPTS, USUAL)
+    """Text that is written, and several labels a row; said before any prompt is read or trained."""
+    several = Task("topics", "topic", "sentence", labels=("plot", "food"), separator=";")
+    options = Options(work=Path("nowhere"), plan=plan_for(settings=FitSettings(distil=1.0), start="random"))
+    for other in (find_task("scitldr"), several):
+        with pytest.raises(UserError, match="has no label words"):
+            run_experiment(SOURCE, TARGET, [other], [], options)
+    check_answers(task("film"))
